@@ -1,0 +1,87 @@
+# Everything runs in .venv, made here from the lock. Paths are relative, so the clone may lie in a folder with spaces.
+
+PYTHON ?= python3
+DATA ?= sample_data
+PROFILE ?= quick
+JOBS ?= 2
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+# Somebody's other environment must not leak into this one.
+unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+PIP := $(BIN)/uv pip
+LOCK := $(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header --quiet -o requirements.txt
+
+# A value as one word of the shell, whatever is in it.
+quoted = '$(subst ','\'',$(1))'
+
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+
+# An environment is tied to the folder it was made in: a clone that was moved or copied makes its own.
+ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
+MOVED := again
+endif
+
+.PHONY: help env run test check lab notebooks lock docs clean again
+
+help: ## say what there is
+	@echo "MEDIC: medical image classification, from pixels to endpoint"
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+	@echo
+	@echo "  Any of them makes what it needs. PYTHON=python3.12 names another interpreter for env."
+
+env: $(READY) ## make .venv from the lock (only when something changed)
+
+$(READY): requirements.txt pyproject.toml $(MOVED)
+	@$(call quoted,$(PYTHON)) -c '$(NEW_ENOUGH)' 2>/dev/null || { \
+		echo "make: MEDIC needs Python 3.11 or newer, and '$(PYTHON)' is" \
+			"$$($(call quoted,$(PYTHON)) --version 2>&1 | head -1);" \
+			"install one, or name it: make PYTHON=python3.12 env" >&2; exit 1; }
+	@if [ -f $(READY) ] && [ "$$(cat $(READY))" != "$$(pwd -P)" ]; then rm -rf $(VENV); fi
+	@rm -f $(READY)
+	@$(BIN)/python -c '$(NEW_ENOUGH)' 2>/dev/null \
+		&& { [ -x $(BIN)/uv ] || $(BIN)/python -m pip --version >/dev/null 2>&1; } || { \
+		echo "making $(VENV)"; rm -rf $(VENV); \
+		$(call quoted,$(PYTHON)) -m venv $(VENV) || { rm -rf $(VENV); \
+			echo "make: '$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; }
+	@[ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		"$$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.txt)"
+	@echo "installing the lock into $(VENV)"
+	@$(PIP) sync --python $(BIN)/python --require-hashes requirements.txt
+	@$(PIP) install --python $(BIN)/python --quiet --no-deps -e .
+	@pwd -P > $(READY).part && mv $(READY).part $(READY)
+
+run: $(READY) ## run every notebook on DATA (sample_data) with PROFILE (quick); ends with outputs/index.html
+	@$(BIN)/medic run --data $(call quoted,$(DATA)) --profile $(call quoted,$(PROFILE))
+
+test: $(READY) ## run all tests, those of the notebooks too
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope
+
+check: $(READY) ## lint and the fast tests (no notebooks, servers, browser)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope -m "not notebooks and not servers and not browser"
+
+lab: $(READY) ## open JupyterLab on the notebooks
+	$(BIN)/python -m jupyterlab --notebook-dir=code
+
+notebooks: $(READY) ## execute the notebooks in place on the sample, as they are committed
+	$(BIN)/python -m medic.notebook_standard --execute code/0*_*/[0-9]*.ipynb
+
+lock: $(READY) ## compile requirements.txt from pyproject.toml again
+	$(LOCK)
+
+docs: $(READY) ## build the documentation site into docs/_build/html
+	$(BIN)/python -m sphinx -q -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+clean: ## remove what was made here: outputs, the built documentation, caches (not .venv)
+	rm -rf outputs docs/_build .pytest_cache .ruff_cache
+	find code tests -name __pycache__ -type d -prune -exec rm -rf {} +

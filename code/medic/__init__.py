@@ -1,0 +1,1 @@
+"""Medical image classification, from pixels to endpoint."""

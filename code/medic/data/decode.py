@@ -1,0 +1,118 @@
+"""Bytes to pixels. Pillow reads the header and guards; OpenCV decodes, at reduced scale where that is enough."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from medic.errors import ImageError
+
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
+MAX_PIXELS = 100_000_000
+"""More pixels than any fundus camera or X-ray detector gives; a header that claims more is refused unread."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image says of itself before it is decoded: format, width and height in pixels as stored."""
+
+    format: str
+    width: int
+    height: int
+
+
+def read_header(data: bytes) -> Header:
+    """Read format and size without decoding, and refuse what must not be decoded.
+
+    Args:
+        data: a whole JPEG, PNG, TIFF or BMP file.
+
+    Raises:
+        ImageError: empty; no image of these formats; cut off before its end; more than ``MAX_PIXELS`` pixels.
+    """
+    if not data:
+        raise ImageError("the image file is empty (0 bytes); copy or download it again", "empty")
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns between one and two times its own limit; ours below is an error and lower.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                header = Header(image.format, *image.size)
+    except Image.DecompressionBombError as error:
+        raise _too_large(str(error)) from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise ImageError(
+            f"these {len(data)} bytes are no readable image; give a JPEG, PNG, TIFF or BMP file",
+            "unsupported",
+        ) from error
+    if header.width * header.height > MAX_PIXELS:
+        raise _too_large(f"{header.width} x {header.height}")
+    # A JPEG's last scan must be followed by its end marker. (Thumbnails in the header carry markers of their own,
+    # but before the last scan starts; inside a scan every FF is stuffed with 00.)
+    if header.format == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        raise _truncated(len(data))
+    if header.format == "PNG" and b"IEND" not in data[-4096:]:
+        raise _truncated(len(data))
+    return header
+
+
+def _too_large(size: str) -> ImageError:
+    return ImageError(
+        f"the image claims {size} pixels, more than the {MAX_PIXELS:,} allowed; scale it down first",
+        "too_large",
+    )
+
+
+def _truncated(length: int) -> ImageError:
+    return ImageError(
+        f"the image is cut off after {length} bytes, its end is missing; copy or download it again",
+        "truncated",
+    )
+
+
+def decode(data: bytes, at_least: int | None = None) -> np.ndarray:
+    """Decode an image to RGB, with its EXIF orientation applied.
+
+    Args:
+        data: a whole image file.
+        at_least: pixels that the shorter side must keep. A JPEG much larger than that is decoded at 1/2, 1/4 or 1/8
+            scale, which the format allows at a fraction of the work. None decodes at full size.
+
+    Returns:
+        uint8 (H, W, 3) RGB, values 0..255.
+
+    Raises:
+        ImageError: as ``read_header``, or the image is damaged inside.
+    """
+    header = read_header(data)
+    factor = 1
+    if at_least is not None and header.format == "JPEG":
+        shorter = min(header.width, header.height)
+        factor = max((f for f in (2, 4, 8) if shorter // f >= at_least), default=1)
+    reduced = {
+        1: 0,
+        2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+        4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+        8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+    }
+    # The reduction's flag and the RGB flag together: the pixels come out of the decoder in our order.
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), reduced[factor] | cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:
+        raise _unreadable(header) from error
+    if pixels is None:
+        raise _unreadable(header)
+    return pixels
+
+
+def _unreadable(header: Header) -> ImageError:
+    return ImageError(
+        f"the {header.format} of {header.width} x {header.height} pixels is damaged inside and cannot be decoded; "
+        "copy or download it again",
+        "unreadable",
+    )

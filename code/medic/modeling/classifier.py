@@ -1,0 +1,170 @@
+"""The model: resize, normalise, network and decoding as one module, so that one export holds all of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from medic.data.preprocess import Preprocessing
+from medic.errors import MedicError
+from medic.files import replacing, write_json
+from medic.modeling.backbones import backbone as build_backbone
+from medic.modeling.objectives import CrossEntropy, Objective, objective_from_dict
+from medic.task import Task
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Classifier(nn.Module):
+    """Prepared pixels in, probabilities out.
+
+    New weights come from torch's global random generator: call ``torch.manual_seed`` first (``begin`` in a notebook
+    and ``--seed`` on the command line do).
+
+    Args:
+        task: what is predicted; fixes the number of outputs and their meaning.
+        backbone: a torchvision classification network's name.
+        objective: loss and decoding; cross-entropy when None.
+        preprocessing: how the bytes of an image became the pixels this model is trained on.
+        image_size: side, in pixels, to which images are resized inside the model (bilinear, antialiased).
+        weights: None (from scratch), ``"imagenet"``, or the folder of a saved model whose layers but the last start it.
+
+    Raises:
+        MedicError: unknown network, weights that cannot be had, an objective that does not fit the task.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        backbone: str = "resnet18",
+        objective: Objective | None = None,
+        preprocessing: Preprocessing | None = None,
+        image_size: int = 224,
+        weights: str | Path | None = None,
+    ):
+        super().__init__()
+        self.task = task
+        self.backbone_name = backbone
+        self.objective = objective or CrossEntropy()
+        self.preprocessing = preprocessing or Preprocessing()
+        self.image_size = image_size
+        imagenet = weights if weights == "imagenet" else None
+        self.backbone = build_backbone(backbone, self.objective.outputs(task), imagenet)
+        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        if weights is not None and imagenet is None:
+            self._start_from(Path(weights))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Classify.
+
+        Args:
+            images: uint8 (N, H, W, 3) RGB, values 0..255.
+
+        Returns:
+            Probabilities float32 (N, C), and for ordinal tasks the continuous grade float32 (N,) in 0..C-1.
+        """
+        return self.objective.decode(self.backbone(self.inputs(images)), self.task)
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """Resize and normalise uint8 (N, H, W, 3) to the network's input, float32 (N, 3, S, S)."""
+        x = images.permute(0, 3, 1, 2).float()
+        if x.shape[2] != self.image_size or x.shape[3] != self.image_size:
+            size = (self.image_size, self.image_size)
+            x = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
+        return (x - self.mean) / self.std
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``model.safetensors`` (weights) and ``model.json`` (all that is needed to build the model again)."""
+        folder = Path(folder)
+        with replacing(folder / "model.safetensors") as temporary:
+            save_file({key: value.contiguous() for key, value in self.backbone.state_dict().items()}, temporary)
+        write_json(folder / "model.json", self.to_dict())
+        return folder
+
+    def to_dict(self) -> dict:
+        """The settings, as plain values for JSON."""
+        return {
+            "task": self.task.to_dict(),
+            "backbone": self.backbone_name,
+            "objective": self.objective.to_dict(),
+            "preprocessing": self.preprocessing.to_dict(),
+            "image_size": self.image_size,
+        }
+
+    @classmethod
+    def load(cls, folder: str | Path, task: Task | None = None) -> Classifier:
+        """Load what ``save`` wrote, in evaluation mode.
+
+        Args:
+            folder: the folder with ``model.safetensors`` and ``model.json``.
+            task: what the caller is going to predict; a model made for another task is refused.
+
+        Raises:
+            MedicError: a file is missing or damaged, the weights do not fit the network, or the task is another.
+        """
+        folder = Path(folder)
+        settings = _read_settings(folder)
+        made_for = Task.from_dict(settings["task"])
+        if task is not None and task != made_for:
+            raise MedicError(
+                f"the checkpoint {folder} is for the task {made_for.name!r} ({', '.join(made_for.classes)}), "
+                f"not for {task.name!r} ({', '.join(task.classes)}); give a checkpoint of that task"
+            )
+        model = cls(
+            made_for,
+            backbone=settings["backbone"],
+            objective=objective_from_dict(settings["objective"]),
+            preprocessing=Preprocessing.from_dict(settings["preprocessing"]),
+            image_size=settings["image_size"],
+        )
+        try:
+            model.backbone.load_state_dict(_read_weights(folder))
+        except RuntimeError as error:
+            raise MedicError(f"the weights in {folder} do not fit a {settings['backbone']}: {error}") from error
+        return model.eval()
+
+    def _start_from(self, folder: Path) -> None:
+        settings = _read_settings(folder)
+        if settings["backbone"] != self.backbone_name:
+            raise MedicError(
+                f"{folder} holds the weights of a {settings['backbone']}, not of a {self.backbone_name}; "
+                "name that backbone or other weights"
+            )
+        own = self.backbone.state_dict()
+        pretrained = _read_weights(folder)
+        head = list(own)[-1].rpartition(".")[0]
+        missing = own.keys() - pretrained.keys()
+        if missing:
+            raise MedicError(f"{folder} lacks the weights {', '.join(sorted(missing)[:3])}; save the model again")
+        taken = {key: value for key, value in pretrained.items() if not key.startswith(f"{head}.")}
+        self.backbone.load_state_dict(own | taken)
+
+
+def _read_settings(folder: Path) -> dict:
+    path = folder / "model.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise MedicError(
+            f"there is no checkpoint at {folder} (no model.json); train one or correct the path"
+        ) from error
+    except ValueError as error:
+        raise MedicError(f"{path} is damaged ({error}); restore it or train again") from error
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    path = folder / "model.safetensors"
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise MedicError(f"there is no weight file {path}; train a model or correct the path") from error
+    except SafetensorError as error:
+        raise MedicError(f"the weight file {path} is damaged ({error}); restore it or train again") from error

@@ -1,0 +1,196 @@
+"""What a notebook calls: `begin` it, `record` its figures, `show_source` of what it uses; `recorded` reads them back."""
+
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import math
+import os
+import platform
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medic.errors import MedicError
+
+PROFILES = ("quick", "full")
+SAMPLE = "sample_data"
+SYNTHETIC_NOTICE = "SYNTHETIC sample: nothing here is clinical"
+SCALAR_MIME = "application/vnd.medic.scalar+json"
+
+
+@dataclass(frozen=True)
+class Session:
+    """How one run of a notebook is set up; made by `begin`.
+
+    Attributes:
+        root: the repository.
+        data: the folder that holds ``retinopathy/`` and the other sets.
+        profile: ``"quick"`` or ``"full"``.
+        outputs: where products go (``outputs`` in the repository, or ``MEDIC_OUTPUTS``).
+        images: where figures go. The README's own folder ``image`` only for the quick profile on the committed sample,
+            so that a run on real photographs never overwrites what the README shows; ``outputs/image`` otherwise;
+            ``MEDIC_IMAGES`` before both.
+        synthetic: whether ``data`` was drawn rather than photographed.
+        seed: what `begin` seeded with.
+    """
+
+    root: Path
+    data: Path
+    profile: str
+    outputs: Path
+    images: Path
+    synthetic: bool
+    seed: int
+
+    @property
+    def full(self) -> bool:
+        """Whether this is the published recipe at its real size."""
+        return self.profile == "full"
+
+    def shown(self, path: str | os.PathLike) -> str:
+        """``path`` as a notebook may print it: relative to the repository, never absolute."""
+        return Path(os.path.relpath(path, self.root)).as_posix()
+
+
+def begin(profile: str, data: str | os.PathLike, *, seed: int | None = None) -> Session:
+    """Set a notebook up and print what it runs on: profile, data, device, versions.
+
+    Args:
+        profile: ``"quick"`` (CPU, small) or ``"full"`` (the published recipe).
+        data: the data folder, relative to the repository or absolute.
+        seed: for Python's, NumPy's and torch's random numbers; 0 where none is given.
+
+    Raises:
+        MedicError: the profile is unknown, the folder is absent, or the notebook lies outside a clone.
+    """
+    from medic import plots
+
+    if profile not in PROFILES:
+        raise MedicError(f"PROFILE is {profile!r}; it must be 'quick' or 'full'")
+    root = find_root(Path.cwd())
+    folder = Path(os.path.normpath(root / data))
+    if not folder.is_dir():
+        raise MedicError(
+            f"DATA is {os.fspath(data)!r}, and there is no such folder (relative names start at the repository); "
+            f"set DATA to a folder that holds retinopathy/, or to {SAMPLE!r}"
+        )
+    session = settings(root, folder, profile, seed=0 if seed is None else seed)
+    _seed_everything(session.seed)
+    plots.use_style()
+    print(f"profile   {profile}" + ("" if session.full else "  (small and fast, for a CPU)"))
+    print(f"data      {session.shown(folder)}")
+    print(f"device    {device()}")
+    print(f"versions  {', '.join(f'{name} {version}' for name, version in versions().items())}")
+    if session.synthetic:
+        print(SYNTHETIC_NOTICE)
+    return session
+
+
+def settings(root: Path, data: Path, profile: str, *, seed: int = 0) -> Session:
+    """The session for these choices, without printing or seeding anything."""
+    synthetic = is_synthetic(data)
+    outputs = _folder(root, "MEDIC_OUTPUTS", root / "outputs")
+    readme = synthetic and profile == "quick" and _same(data, root / SAMPLE)
+    images = _folder(root, "MEDIC_IMAGES", root / "image" if readme else outputs / "image")
+    return Session(root, data, profile, outputs, images, synthetic, seed)
+
+
+def find_root(start: Path) -> Path:
+    """The repository: the nearest folder at or above ``start`` with ``pyproject.toml`` and ``code/medic``."""
+    for folder in (start, *start.parents):
+        if (folder / "pyproject.toml").is_file() and (folder / "code" / "medic").is_dir():
+            return folder
+    raise MedicError(
+        f"{start.name or start} lies outside a clone of MEDIC (no folder above it holds pyproject.toml and "
+        "code/medic); open the notebook inside the clone, for example with `make lab`"
+    )
+
+
+def is_synthetic(data: Path) -> bool:
+    """Whether ``data`` was generated: a folder named ``sample_data``, or one whose sets carry ``SYNTHETIC.md``."""
+    return data.name == SAMPLE or (data / "SYNTHETIC.md").exists() or any(data.glob("*/SYNTHETIC.md"))
+
+
+def device() -> str:
+    """What torch would compute on, in words: the GPU's name, or the number of CPU threads."""
+    if _has_torch():
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.get_device_name()
+        return f"CPU, {torch.get_num_threads()} threads"
+    return f"CPU, {os.cpu_count()} cores (torch is not installed)"
+
+
+def versions() -> dict[str, str]:
+    """Python, medic, torch (where installed) and NumPy by version."""
+    found = {"python": platform.python_version()}
+    for name in ("medic", "torch", "numpy"):
+        if name != "torch" or _has_torch():
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def record(name: str, value: float | int | bool | str) -> None:
+    """Print a scalar and keep it in the notebook's output, where the runner, the tests and `recorded` find it.
+
+    A value that is not finite is kept as null and printed as it is. Recording a name again replaces it.
+
+    Raises:
+        MedicError: ``value`` is no scalar.
+    """
+    from IPython.display import display
+
+    if isinstance(value, np.ndarray | np.generic) and np.ndim(value) == 0:
+        value = value.item()
+    if not isinstance(value, bool | int | float | str):
+        raise MedicError(
+            f"{name!r} is recorded as a {type(value).__name__}; record one number, truth value or text at a time"
+        )
+    shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+    kept = None if isinstance(value, float) and not math.isfinite(value) else value
+    display({SCALAR_MIME: {"name": name, "value": kept}, "text/plain": f"{name}: {shown}"}, raw=True)
+
+
+def recorded(notebook: str | os.PathLike) -> dict[str, float | int | bool | str | None]:
+    """The scalars that an executed notebook recorded, in its order."""
+    found = {}
+    for cell in json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]:
+        for output in cell.get("outputs", []):
+            scalar = output.get("data", {}).get(SCALAR_MIME)
+            if scalar is not None:
+                found[scalar["name"]] = scalar["value"]
+    return found
+
+
+def show_source(thing: Any) -> Any:
+    """The library's own source of a function or class, highlighted; the last line of a cell shows it."""
+    from IPython.display import Code
+
+    return Code(inspect.getsource(thing), language="python")
+
+
+def _has_torch() -> bool:
+    return importlib.util.find_spec("torch") is not None
+
+
+def _seed_everything(seed: int) -> None:
+    random.seed(seed)
+    # Notebooks and the libraries they call may use NumPy's global state; the library itself passes generators.
+    np.random.seed(seed)  # noqa: NPY002
+    if _has_torch():
+        import torch
+
+        torch.manual_seed(seed)
+
+
+def _folder(root: Path, variable: str, default: Path) -> Path:
+    return Path(os.path.normpath(root / os.environ[variable])) if os.environ.get(variable) else default
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.exists() and one.samefile(other)

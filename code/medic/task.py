@@ -1,0 +1,128 @@
+"""What is predicted: the words that all three stages share.
+
+Only NumPy is needed here (pandas for tables alone), because this file travels inside every bundle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from medic.errors import MedicError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Kind = Literal["multiclass", "ordinal", "multilabel"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question put to an image; the only place where the kind of problem is decided.
+
+    Attributes:
+        name: what the task is called in folders, files and commands.
+        kind: ``multiclass`` (one class of several), ``ordinal`` (the same, and the classes have an order, as grades
+            do) or ``multilabel`` (each class is present or not).
+        classes: class names in the order of their codes 0, 1, 2, ...
+    """
+
+    name: str
+    kind: Kind
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("multiclass", "ordinal", "multilabel"):
+            raise MedicError(
+                f"task {self.name!r}: kind {self.kind!r} is unknown; use multiclass, ordinal or multilabel"
+            )
+        if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
+            raise MedicError(f"task {self.name!r}: needs two or more distinct classes, got {self.classes}")
+
+    def to_dict(self) -> dict:
+        """Plain values, for JSON."""
+        return {"name": self.name, "kind": self.kind, "classes": list(self.classes)}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Task:
+        """The task that ``to_dict`` wrote."""
+        return cls(values["name"], values["kind"], tuple(values["classes"]))
+
+
+RETINOPATHY = Task("retinopathy", "ordinal", ("No DR", "Mild", "Moderate", "Severe", "Proliferative"))
+"""Diabetic retinopathy, graded on the International Clinical Diabetic Retinopathy scale
+(Wilkinson et al., Ophthalmology 110(9), 2003, p. 1677)."""
+
+TASKS = {task.name: task for task in (RETINOPATHY,)}
+
+
+def find_task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        MedicError: there is none; the message lists those there are.
+    """
+    if name not in TASKS:
+        raise MedicError(f"no task is called {name!r}; there is: {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model says of N images: the same structure from torch, from ONNX and from a service.
+
+    Attributes:
+        task: the question that was answered.
+        probabilities: float32 (N, C), each in 0..1; rows sum to 1 except for multilabel tasks.
+        grade: float32 (N,), the continuous grade in 0..C-1, for ordinal tasks; otherwise None.
+    """
+
+    task: Task
+    probabilities: np.ndarray
+    grade: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        shape = self.probabilities.shape
+        if len(shape) != 2 or shape[1] != len(self.task.classes):
+            raise MedicError(
+                f"task {self.task.name!r} has {len(self.task.classes)} classes, but the probabilities have shape "
+                f"{shape}; the model was made for another task"
+            )
+        if (self.grade is None) == (self.task.kind == "ordinal"):
+            raise MedicError(f"task {self.task.name!r}: a continuous grade belongs to ordinal tasks and to no other")
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    @property
+    def decided(self) -> np.ndarray:
+        """The class code of each image, int64 (N,); for multilabel tasks 0 or 1 for each class, (N, C)."""
+        if self.task.kind == "multilabel":
+            return (self.probabilities >= 0.5).astype(np.int64)
+        return self.probabilities.argmax(axis=1)
+
+    def to_frame(self, names: list[str] | None = None) -> pd.DataFrame:
+        """A table with one row an image: ``image`` (when names are given), the decision, the probabilities.
+
+        For ordinal tasks the decision is ``grade`` (int) with ``grade_continuous`` beside it; for multiclass ones
+        ``label``. A probability's column is ``p_`` and the class's name.
+        """
+        import pandas as pd
+
+        columns: dict[str, object] = {} if names is None else {"image": names}
+        if self.task.kind == "ordinal":
+            columns["grade"] = self.decided
+            columns["class"] = [self.task.classes[code] for code in self.decided]
+            columns["grade_continuous"] = self.grade
+        elif self.task.kind == "multiclass":
+            columns["label"] = self.decided
+            columns["class"] = [self.task.classes[code] for code in self.decided]
+        else:
+            columns |= {name: self.decided[:, code] for code, name in enumerate(self.task.classes)}
+        columns |= {f"p_{name}": self.probabilities[:, code] for code, name in enumerate(self.task.classes)}
+        return pd.DataFrame(columns)
+
+    def _repr_html_(self) -> str:
+        return self.to_frame().to_html(float_format="%.3f", max_rows=12)
