@@ -1,13 +1,20 @@
-"""One look for every figure of the series, and the one way to save them."""
+"""One look for every figure of the series, the figures themselves, and the one way to save them."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 
+from medic.data.balance import class_counts
 from medic.errors import MedicError
 from medic.files import replacing
+from medic.task import Task
 
 # Okabe and Ito's palette (Color Universal Design, 2008), which people with the common kinds of colour blindness can
 # tell apart; its yellow is left out because it vanishes on white, and its black because text has it.
@@ -84,3 +91,133 @@ def save(figure: Figure, name: str, session: Source) -> None:
     with replacing(session.images / f"{name}.png") as temporary:
         # Matplotlib writes its version by default; without it the file depends on the picture alone.
         figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def image_grid(images: Sequence[np.ndarray], captions: Sequence[str], *, columns: int = 5, side: float = 1.7) -> Figure:
+    """Pictures in rows, each with its caption above.
+
+    Args:
+        images: uint8 (H, W, 3) RGB each.
+        captions: one for each image.
+        columns: pictures in a row.
+        side: width of a picture in inches.
+    """
+    rows = -(-len(images) // columns)
+    ratio = max(image.shape[0] / image.shape[1] for image in images)
+    figure, axes = plt.subplots(rows, columns, figsize=(side * columns, (side * ratio + 0.35) * rows), squeeze=False)
+    for place in axes.flat:
+        place.set_axis_off()
+    for place, image, caption in zip(axes.flat, images, captions, strict=False):
+        place.imshow(image)
+        place.set_title(caption, fontsize=8, fontweight="normal", loc="center", pad=3)
+    return figure
+
+
+def label_distribution(records: pd.DataFrame, task: Task) -> Figure:
+    """Images by class, a bar for each split, with the counts on the bars."""
+    counts = class_counts(records, task).drop(columns="total")
+    figure, axes = plt.subplots()
+    width = 0.8 / len(counts.columns)
+    for place, split in enumerate(counts.columns):
+        left = np.arange(len(counts)) + (place - (len(counts.columns) - 1) / 2) * width
+        bars = axes.bar(left, counts[split], width, label=split)
+        axes.bar_label(bars, fontsize=8, padding=2)
+    axes.set_xticks(range(len(counts)), [f"{code} {name}" for code, name in enumerate(counts.index)])
+    axes.set_ylabel("images")
+    axes.set_xlabel("grade" if task.kind == "ordinal" else "class")
+    axes.legend()
+    return figure
+
+
+def confusion_matrix(confusion: np.ndarray, task: Task, text: str) -> Figure:
+    """A confusion matrix: colour and upper figure the share of the row, lower figure the count.
+
+    Args:
+        confusion: int (C, C), rows are the truth.
+        task: names the classes.
+        text: the title.
+    """
+    images = confusion.sum(axis=1, keepdims=True)
+    share = np.divide(confusion, images, out=np.zeros(confusion.shape), where=images > 0)
+    figure, axes = plt.subplots(figsize=(6.2, 5.2))
+    picture = axes.imshow(share, vmin=0, vmax=1, cmap=SEQUENTIAL)
+    for truth in range(len(confusion)):
+        for decided in range(len(confusion)):
+            axes.text(
+                decided,
+                truth,
+                f"{share[truth, decided]:.0%}\n{confusion[truth, decided]}",
+                ha="center",
+                va="center",
+                fontsize=9,
+                color="black" if share[truth, decided] > 0.5 else "white",
+            )
+    axes.set_xticks(range(len(task.classes)), task.classes, rotation=20, ha="right")
+    axes.set_yticks(
+        range(len(task.classes)), [f"{name} ({n})" for name, n in zip(task.classes, images[:, 0], strict=True)]
+    )
+    axes.set_xlabel("decided")
+    axes.set_ylabel("truth (images)")
+    axes.grid(False)
+    figure.colorbar(picture, ax=axes, label="share of the truth's row", format="{x:.0%}")
+    axes.set_title(text)
+    return figure
+
+
+def accuracy_by_epoch(histories: dict[str, dict[str, pd.DataFrame]], *, watched: str = "test") -> Figure:
+    """Accuracy by epoch, a panel for each network: training images dashed, the watched split drawn through.
+
+    Args:
+        histories: network, then start (such as ``from scratch``), then the run's history.
+        watched: the split beside ``train``.
+    """
+    figure, panels = plt.subplots(1, len(histories), figsize=(4.2 * len(histories), 3.8), sharey=True, squeeze=False)
+    for panel, (network, starts) in zip(panels[0], histories.items(), strict=True):
+        for colour, (start, history) in zip(COLOURS, starts.items(), strict=False):
+            panel.plot(
+                history["epoch"], history["train_accuracy"], "--", color=colour, alpha=0.7, label=f"{start}, train"
+            )
+            panel.plot(
+                history["epoch"], history[f"{watched}_accuracy"], "-o", color=colour, ms=3, label=f"{start}, {watched}"
+            )
+        panel.set_title(network, fontweight="normal", loc="center")
+        panel.set_xlabel("epoch")
+        panel.xaxis.get_major_locator().set_params(integer=True)
+    panels[0, 0].set_ylabel("accuracy (share of images)")
+    panels[0, 0].set_ylim(0, 1)
+    panels[0, -1].legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def deploy_flow() -> Figure:
+    """How a checkpoint becomes an answer: the steps, and what each hands to the next."""
+    steps = [
+        ("checkpoint", "weights as\nsafetensors"),
+        ("export", "model.onnx\nparity checked"),
+        ("compress", "int8, kept if\nits gate passes"),
+        ("package", "bundle with\nhashes and card"),
+        ("store", "a version\nin a space"),
+        ("deploy", "a service\non a port"),
+        ("score", "image in,\ngrade out"),
+    ]
+    figure, axes = plt.subplots(figsize=(10, 2.3))
+    axes.set_xlim(-0.6, len(steps) - 0.4)
+    axes.set_ylim(-0.95, 0.75)
+    axes.set_axis_off()
+    rooms = {"modeling": (0, 0, COLOURS[2]), "deployment": (1, 6, COLOURS[0])}
+    for name, (first, last, colour) in rooms.items():
+        axes.plot([first - 0.4, last + 0.4], [-0.72, -0.72], color=colour, lw=3, solid_capstyle="butt")
+        axes.text((first + last) / 2, -0.79, f"medic.{name}", ha="center", va="top", color=colour, fontsize=10)
+    for place, (step, product) in enumerate(steps):
+        colour = COLOURS[2] if place == 0 else COLOURS[0]
+        box = FancyBboxPatch(
+            (place - 0.36, -0.5), 0.72, 1.0, boxstyle="round,pad=0.02,rounding_size=0.08", fc="white", ec=colour, lw=1.8
+        )
+        axes.add_patch(box)
+        axes.text(place, 0.25, step, ha="center", va="center", fontweight="bold", fontsize=10)
+        axes.text(place, -0.18, product, ha="center", va="center", fontsize=8)
+        if place:
+            axes.annotate(
+                "", (place - 0.38, 0), (place - 0.62, 0), arrowprops={"arrowstyle": "-|>", "color": "0.3", "lw": 1.4}
+            )
+    return figure

@@ -19,7 +19,7 @@ import pandas as pd
 from medic.data.decode import decode
 from medic.data.parallel import each
 from medic.data.preprocess import Preprocessing
-from medic.data.stores import Store, open_store
+from medic.data.stores import Store, is_synthetic, open_store
 from medic.errors import ImageError, MedicError
 from medic.files import replacing, write_bytes, write_json
 
@@ -36,12 +36,14 @@ class Prepared:
         records: the rows whose image was prepared, with the column ``file`` (its place below the folder).
         skipped: the rows that were left out, with ``reason`` and ``detail``.
         preprocessing: how bytes became pixels.
+        synthetic: whether the originals are generated images, and every figure has to say so.
     """
 
     folder: Path
     records: pd.DataFrame
     skipped: pd.DataFrame
     preprocessing: Preprocessing
+    synthetic: bool
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> Prepared:
@@ -61,7 +63,7 @@ class Prepared:
             skipped = pd.read_csv(folder / "skipped.csv", dtype={"patient": str, "eye": "string"})
         except FileNotFoundError as error:
             raise MedicError(f"{folder} holds no complete prepared set; run prepare (again): it goes on") from error
-        return cls(folder, records, skipped, Preprocessing.from_dict(manifest["preprocessing"]))
+        return cls(folder, records, skipped, Preprocessing.from_dict(manifest["preprocessing"]), manifest["synthetic"])
 
     @cached_property
     def store(self) -> Store:
@@ -193,6 +195,7 @@ def _finish(
             "format": _FORMAT,
             "preprocessing": preprocessing.to_dict(),
             "source": Path(os.path.relpath(store.location, folder)).as_posix(),
+            "synthetic": is_synthetic(store),
             "images": int(kept.sum()),
             "skipped": {reason: int(count) for reason, count in outcome["reason"].value_counts().items()},
         },

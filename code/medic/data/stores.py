@@ -154,6 +154,15 @@ def open_store(location: str | os.PathLike) -> Store:
     return ZipStore(path)
 
 
+SYNTHETIC_MARK = "SYNTHETIC.md"
+"""A set of generated images holds a file of this name, which says how they were made."""
+
+
+def is_synthetic(store: Store) -> bool:
+    """Whether the images are generated: the store holds ``SYNTHETIC.md``."""
+    return any(PurePosixPath(name).name == SYNTHETIC_MARK for name in store.names())
+
+
 def _escapes(name: str) -> bool:
     parts = PurePosixPath(name.replace("\\", "/"))
     return parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0] if parts.parts else False

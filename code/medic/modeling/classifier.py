@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
@@ -16,7 +17,7 @@ from medic.errors import MedicError
 from medic.files import replacing, write_json
 from medic.modeling.backbones import backbone as build_backbone
 from medic.modeling.objectives import CrossEntropy, Objective, objective_from_dict
-from medic.task import Task
+from medic.task import Prediction, Task
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -80,6 +81,19 @@ class Classifier(nn.Module):
             size = (self.image_size, self.image_size)
             x = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
         return (x - self.mean) / self.std
+
+    @torch.inference_mode()
+    def predict_pixels(self, images: np.ndarray) -> Prediction:
+        """Classify prepared pixels in evaluation mode.
+
+        Args:
+            images: uint8 (N, S, S, 3) RGB, as ``preprocessing.pixels`` gives them.
+
+        Returns:
+            The prediction for the N images.
+        """
+        outputs = self.eval()(torch.from_numpy(images).to(self.mean.device))
+        return Prediction(self.task, *(output.cpu().numpy() for output in outputs))
 
     def save(self, folder: str | Path) -> Path:
         """Write ``model.safetensors`` (weights) and ``model.json`` (all that is needed to build the model again)."""

@@ -1,0 +1,139 @@
+"""From the prepared set to batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from medic.data.balance import class_weights
+from medic.data.prepare import Prepared
+from medic.modeling.augment import Augmentation
+from medic.task import Task
+
+
+class Draw(NamedTuple):
+    """One image of one epoch: together with the seed, all that its augmentation depends on."""
+
+    index: int
+    epoch: int
+
+
+class Batch(NamedTuple):
+    """What a loader yields: images uint8 (N, S, S, 3) RGB and labels int64 (N,)."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+class PreparedDataset(Dataset):
+    """One split of a prepared set.
+
+    Args:
+        prepared: the set.
+        split: ``train``, ``validation`` or ``test``.
+        augmentation: None gives the prepared pixels as they are.
+        size: side of augmented images in pixels (without augmentation the prepared size is kept).
+        seed: of the augmentation.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        split: str,
+        augmentation: Augmentation | None = None,
+        size: int | None = None,
+        seed: int = 0,
+    ):
+        self.prepared = prepared
+        self.rows = prepared.split(split)
+        self.augmentation = augmentation
+        self.size = size or prepared.preprocessing.size
+        self.seed = seed
+        self._files = self.rows["file"].to_list()
+        self._labels = self.rows["label"].to_list()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, draw: Draw | int) -> tuple[torch.Tensor, int]:
+        """One image, uint8 (S, S, 3) RGB, and its label. A plain index stands for the first epoch."""
+        index, epoch = draw if isinstance(draw, Draw) else (draw, 0)
+        pixels = self.prepared.pixels(self._files[index])
+        if self.augmentation is not None:
+            random = np.random.default_rng([self.seed, epoch, index])
+            pixels = self.augmentation.apply(pixels, self.size, random)
+        return torch.from_numpy(pixels), self._labels[index]
+
+
+class EpochSampler(Sampler[Draw]):
+    """A new order in every epoch, the same for the same seed and epoch whatever went before.
+
+    Args:
+        labels: int (N,) labels of the images, for balancing.
+        task: whose labels they are.
+        seed: of the order.
+        balanced: draw with replacement so that every class is equally likely.
+    """
+
+    def __init__(self, labels: np.ndarray, task: Task, seed: int = 0, balanced: bool = False):
+        self.labels = np.asarray(labels)
+        self.task = task
+        self.seed = seed
+        self.balanced = balanced
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[Draw]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        if self.balanced:
+            weights = np.array(class_weights(self.labels, self.task))[self.labels]
+            order = random.choice(len(self), size=len(self), p=weights / weights.sum())
+        else:
+            order = random.permutation(len(self))
+        return (Draw(int(index), self.epoch) for index in order)
+
+
+def loader(
+    dataset: PreparedDataset, batch_size: int, sampler: EpochSampler | None = None, workers: int = 0
+) -> DataLoader:
+    """Batches of a data set; in the set's order when there is no sampler.
+
+    Args:
+        dataset: images and labels.
+        batch_size: images in a batch; the last one may be smaller.
+        sampler: the order of training.
+        workers: processes that read ahead; 0 reads in this process, which is best for a few hundred small images.
+
+    Returns:
+        A DataLoader of ``Batch``.
+    """
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=_collate,
+        worker_init_fn=_one_thread,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _collate(items: list[tuple[torch.Tensor, int]]) -> Batch:
+    images, labels = zip(*items, strict=True)
+    return Batch(torch.stack(images), torch.tensor(labels))
+
+
+def _one_thread(_: int) -> None:
+    cv2.setNumThreads(1)

@@ -1,0 +1,98 @@
+"""A training run: the folder that says what was trained, on what, how it went, and holds the weights."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from medic.data.prepare import Prepared
+from medic.errors import MedicError
+from medic.modeling.classifier import Classifier
+from medic.task import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished or unfinished training run on disk.
+
+    The folder holds ``run.json`` (settings, versions, machine), ``records.csv`` (the split that the result rests on),
+    ``history.csv`` (figures by epoch), ``best/`` and ``last/`` (weights as safetensors, settings as JSON) and, until
+    it is finished, ``resume.ckpt``.
+
+    Attributes:
+        folder: where it lies.
+        about: the content of ``run.json``.
+    """
+
+    folder: Path
+    about: dict
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> Run:
+        """Open a finished run.
+
+        Raises:
+            MedicError: there is none, or it was interrupted.
+        """
+        run = cls.peek(folder)
+        if run is None:
+            raise MedicError(f"there is no training run in {folder}; train one (medic train) or correct the path")
+        if not run.finished:
+            raise MedicError(f"the training run in {folder} was interrupted; start the same training again: it goes on")
+        return run
+
+    @classmethod
+    def peek(cls, folder: str | os.PathLike) -> Run | None:
+        """Open a run, finished or not; None where there is none."""
+        path = Path(folder) / "run.json"
+        return cls(path.parent, json.loads(path.read_text())) if path.is_file() else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training reached its last epoch."""
+        return self.about["finished"]
+
+    @property
+    def task(self) -> Task:
+        """What the model predicts."""
+        return Task.from_dict(self.about["settings"]["model"]["task"])
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """Figures by epoch: one row an epoch, columns such as ``train_loss`` and ``validation_accuracy``."""
+        return pd.read_csv(self.folder / "history.csv")
+
+    @cached_property
+    def records(self) -> pd.DataFrame:
+        """The rows it was trained, chosen and tested on, with their split."""
+        return pd.read_csv(self.folder / "records.csv", dtype={"patient": str, "eye": "string"})
+
+    @property
+    def prepared(self) -> Prepared:
+        """The prepared set it was trained on.
+
+        Raises:
+            MedicError: it is no longer there.
+        """
+        return Prepared.load(os.path.normpath(self.folder / self.about["prepared"]))
+
+    def model(self, which: str = "best") -> Classifier:
+        """The trained model: ``best`` by the validation split, or the ``last`` epoch's."""
+        if which not in ("best", "last"):
+            raise MedicError(f"a run has the models 'best' and 'last', not {which!r}")
+        return Classifier.load(self.folder / which)
+
+    def _repr_html_(self) -> str:
+        settings = self.about["settings"]["model"]
+        head = f"<b>Run</b> {self.folder.name}: {settings['backbone']}, {settings['objective']['name']}"
+        best = f", best epoch {self.about['best_epoch']}, {self.about['seconds']:.0f} s on {self.about['device']}"
+        return (
+            head
+            + (best if self.finished else ", interrupted")
+            + self.history.round(3).to_html(index=False, max_rows=12)
+        )
