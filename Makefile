@@ -64,10 +64,11 @@ run: $(READY) ## run every notebook on DATA (sample_data) with PROFILE (quick); 
 test: $(READY) ## run all tests, those of the notebooks too
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope
 
-check: $(READY) ## lint and the fast tests (no notebooks, servers, browser)
+check: $(READY) ## lint and the fast tests (no notebooks, servers, browser, slow ones)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope -m "not notebooks and not servers and not browser"
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope \
+		-m "not notebooks and not servers and not browser and not slow"
 
 lab: $(READY) ## open JupyterLab on the notebooks
 	$(BIN)/python -m jupyterlab --notebook-dir=code
@@ -79,7 +80,10 @@ lock: $(READY) ## compile requirements.txt from pyproject.toml again
 	$(LOCK)
 
 docs: $(READY) ## build the documentation site into docs/_build/html
-	$(BIN)/python -m sphinx -q -b html docs docs/_build/html
+	@rm -rf docs/_build/source && mkdir -p docs/_build/source/code
+	@cp docs/*.md docs/conf.py docs/_build/source/
+	@cp -r image docs/_build/source/ && cp -r code/0*_* docs/_build/source/code/
+	$(BIN)/python -m sphinx -q -b html docs/_build/source docs/_build/html
 	@echo docs/_build/html/index.html
 
 clean: ## remove what was made here: outputs, the built documentation, caches (not .venv)

@@ -1,4 +1,4 @@
-"""What a notebook calls: `begin` it, `record` its figures, `show_source` of what it uses; `recorded` reads them back."""
+"""What notebooks call: `begin`, `record`, `show_source`; and `recorded`, which reads the scalars back."""
 
 import importlib.metadata
 import importlib.util
@@ -8,12 +8,14 @@ import math
 import os
 import platform
 import random
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medic.data.stores import SYNTHETIC_MARK
 from medic.errors import MedicError
 
 PROFILES = ("quick", "full")
@@ -30,10 +32,10 @@ class Session:
         root: the repository.
         data: the folder that holds ``retinopathy/`` and the other sets.
         profile: ``"quick"`` or ``"full"``.
-        outputs: where products go (``outputs`` in the repository, or ``MEDIC_OUTPUTS``).
+        outputs: ``outputs`` in the repository, or ``MEDIC_OUTPUTS``.
         images: where figures go. The README's own folder ``image`` only for the quick profile on the committed sample,
-            so that a run on real photographs never overwrites what the README shows; ``outputs/image`` otherwise;
-            ``MEDIC_IMAGES`` before both.
+            so that a run on real photographs never overwrites what the README shows; ``image`` among the products
+            otherwise; ``MEDIC_IMAGES`` before both.
         synthetic: whether ``data`` was drawn rather than photographed.
         seed: what `begin` seeded with.
     """
@@ -51,6 +53,14 @@ class Session:
         """Whether this is the published recipe at its real size."""
         return self.profile == "full"
 
+    @property
+    def products(self) -> Path:
+        """Where prepared sets, runs and bundles of this data and profile go, apart from those of any other.
+
+        ``outputs/sample_data/quick``, or ``outputs/shared-data/quick`` for ``../shared/data``.
+        """
+        return products(self.root, self.outputs, self.data, self.profile)
+
     def shown(self, path: str | os.PathLike) -> str:
         """``path`` as a notebook may print it: relative to the repository, never absolute."""
         return Path(os.path.relpath(path, self.root)).as_posix()
@@ -62,7 +72,7 @@ def begin(profile: str, data: str | os.PathLike, *, seed: int | None = None) -> 
     Args:
         profile: ``"quick"`` (CPU, small) or ``"full"`` (the published recipe).
         data: the data folder, relative to the repository or absolute.
-        seed: for Python's, NumPy's and torch's random numbers; 0 where none is given.
+        seed: for Python's, NumPy's and (where the notebook has imported it) torch's random numbers; 0 by default.
 
     Raises:
         MedicError: the profile is unknown, the folder is absent, or the notebook lies outside a clone.
@@ -95,8 +105,15 @@ def settings(root: Path, data: Path, profile: str, *, seed: int = 0) -> Session:
     synthetic = is_synthetic(data)
     outputs = _folder(root, "MEDIC_OUTPUTS", root / "outputs")
     readme = synthetic and profile == "quick" and _same(data, root / SAMPLE)
-    images = _folder(root, "MEDIC_IMAGES", root / "image" if readme else outputs / "image")
+    ours = root / "image" if readme else products(root, outputs, data, profile) / "image"
+    images = _folder(root, "MEDIC_IMAGES", ours)
     return Session(root, data, profile, outputs, images, synthetic, seed)
+
+
+def products(root: Path, outputs: Path, data: Path, profile: str) -> Path:
+    """The folder for what is made from ``data`` in ``profile``."""
+    parts = [part for part in Path(os.path.relpath(data, root)).parts if part != ".."]
+    return outputs / "-".join(parts) / profile
 
 
 def find_root(start: Path) -> Path:
@@ -112,25 +129,24 @@ def find_root(start: Path) -> Path:
 
 def is_synthetic(data: Path) -> bool:
     """Whether ``data`` was generated: a folder named ``sample_data``, or one whose sets carry ``SYNTHETIC.md``."""
-    return data.name == SAMPLE or (data / "SYNTHETIC.md").exists() or any(data.glob("*/SYNTHETIC.md"))
+    return data.name == SAMPLE or (data / SYNTHETIC_MARK).exists() or any(data.glob(f"*/{SYNTHETIC_MARK}"))
 
 
 def device() -> str:
-    """What torch would compute on, in words: the GPU's name, or the number of CPU threads."""
-    if _has_torch():
-        import torch
-
-        if torch.cuda.is_available():
-            return torch.cuda.get_device_name()
-        return f"CPU, {torch.get_num_threads()} threads"
-    return f"CPU, {os.cpu_count()} cores (torch is not installed)"
+    """What is computed on, in words: torch's GPU or CPU threads; the cores where the notebook has not loaded torch."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return f"CPU, {os.cpu_count()} cores (this notebook does not use torch)"
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU, {torch.get_num_threads()} threads"
 
 
 def versions() -> dict[str, str]:
     """Python, medic, torch (where installed) and NumPy by version."""
     found = {"python": platform.python_version()}
     for name in ("medic", "torch", "numpy"):
-        if name != "torch" or _has_torch():
+        if name != "torch" or importlib.util.find_spec("torch"):
             found[name] = importlib.metadata.version(name)
     return found
 
@@ -174,18 +190,13 @@ def show_source(thing: Any) -> Any:
     return Code(inspect.getsource(thing), language="python")
 
 
-def _has_torch() -> bool:
-    return importlib.util.find_spec("torch") is not None
-
-
 def _seed_everything(seed: int) -> None:
     random.seed(seed)
     # Notebooks and the libraries they call may use NumPy's global state; the library itself passes generators.
     np.random.seed(seed)  # noqa: NPY002
-    if _has_torch():
-        import torch
-
-        torch.manual_seed(seed)
+    # `begin` comes after a notebook's imports; to import torch here would cost each notebook without it seconds.
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
 
 
 def _folder(root: Path, variable: str, default: Path) -> Path:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 import cv2
 import numpy as np
 
+from medic.data.crop import DARK
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -60,7 +62,8 @@ class Augmentation:
         levels = np.arange(256, dtype=np.float32)[:, None]
         gain = (1 + self.brightness * light) * (1 + self.colour * tint)
         table = ((levels - 128) * (1 + self.contrast * grip) + 128) * gain
-        table[0] = 0  # what lies outside the retina stays black
+        # The dark surround stays dark, and so does the JPEG noise in it: below DARK the change fades out to none.
+        table = levels + (table - levels) * np.minimum(levels / DARK, 1)
         return cv2.LUT(warped, table.clip(0, 255).astype(np.uint8)[None])
 
     def _matrix(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
+import re
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
 
@@ -11,6 +14,9 @@ import torchvision
 from torch import nn
 
 from medic.errors import MedicError
+
+_DENSENET_KEY = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
+"""How the published files name what today's DenseNet calls ``norm1``; torchvision renames it on loading, too."""
 
 
 def backbone(name: str, outputs: int, weights: str | None = None) -> nn.Module:
@@ -35,13 +41,20 @@ def backbone(name: str, outputs: int, weights: str | None = None) -> nn.Module:
         )
     if weights not in (None, "imagenet"):
         raise MedicError(f"weights {weights!r} are unknown; use None (from scratch) or 'imagenet'")
-    options = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+    # These two were trained with other constants than the rest, and convert their input themselves when told so.
+    options = {"aux_logits": False, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
     network = torchvision.models.get_model(name, weights=None, **options)
     if weights == "imagenet":
         state = imagenet_weights(name)
-        network.load_state_dict(
-            {key: value for key, value in state.items() if not key.startswith(("aux", "AuxLogits"))}
-        )
+        state = {
+            _DENSENET_KEY.sub(r"\1\2", key): value
+            for key, value in state.items()
+            if not key.startswith(("aux", "AuxLogits"))
+        }
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            raise MedicError(f"the ImageNet weights of {name} do not fit the network: {error}") from error
     _replace_head(network, outputs)
     return network
 
@@ -60,7 +73,7 @@ def imagenet_weights(name: str) -> dict[str, torch.Tensor]:
     source = f"{mirror.rstrip('/')}/{url.rsplit('/', 1)[1]}" if mirror else url
     try:
         return torch.hub.load_state_dict_from_url(source, map_location="cpu", check_hash=True, weights_only=True)
-    except (URLError, OSError, RuntimeError) as error:
+    except (URLError, HTTPException, OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise MedicError(
             f"the ImageNet weights of {name} could not be fetched from {source} ({error}); download {url} by hand "
             f"into {folder}, or train from scratch (weights=None)"

@@ -126,19 +126,24 @@ class Classifier(nn.Module):
         """
         folder = Path(folder)
         settings = _read_settings(folder)
-        made_for = Task.from_dict(settings["task"])
+        try:
+            made_for = Task.from_dict(settings["task"])
+            built = {
+                "backbone": settings["backbone"],
+                "objective": objective_from_dict(settings["objective"]),
+                "preprocessing": Preprocessing.from_dict(settings["preprocessing"]),
+                "image_size": settings["image_size"],
+            }
+        except (KeyError, TypeError, AttributeError) as error:
+            raise MedicError(
+                f"{folder / 'model.json'} is damaged or of another version ({error!r}); restore it or train again"
+            ) from error
         if task is not None and task != made_for:
             raise MedicError(
                 f"the checkpoint {folder} is for the task {made_for.name!r} ({', '.join(made_for.classes)}), "
                 f"not for {task.name!r} ({', '.join(task.classes)}); give a checkpoint of that task"
             )
-        model = cls(
-            made_for,
-            backbone=settings["backbone"],
-            objective=objective_from_dict(settings["objective"]),
-            preprocessing=Preprocessing.from_dict(settings["preprocessing"]),
-            image_size=settings["image_size"],
-        )
+        model = cls(made_for, **built)
         try:
             model.backbone.load_state_dict(_read_weights(folder))
         except RuntimeError as error:
@@ -147,9 +152,9 @@ class Classifier(nn.Module):
 
     def _start_from(self, folder: Path) -> None:
         settings = _read_settings(folder)
-        if settings["backbone"] != self.backbone_name:
+        if settings.get("backbone") != self.backbone_name:
             raise MedicError(
-                f"{folder} holds the weights of a {settings['backbone']}, not of a {self.backbone_name}; "
+                f"{folder} holds the weights of a {settings.get('backbone')}, not of a {self.backbone_name}; "
                 "name that backbone or other weights"
             )
         own = self.backbone.state_dict()

@@ -10,6 +10,7 @@ import platform
 import time
 import warnings
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import lightning
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch.utils.data import DataLoader
 
 from medic.data.prepare import Prepared
 from medic.errors import MedicError
@@ -26,6 +28,9 @@ from medic.modeling.classifier import Classifier
 from medic.modeling.load import Batch, EpochSampler, PreparedDataset, loader
 from medic.modeling.metrics import confusion_matrix, metrics_for
 from medic.modeling.run import Run
+
+RECALIBRATION_BATCHES = 50
+"""Batches from which the statistics of batch normalisation are estimated after each epoch."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,14 @@ def fit(
             f"{prepared.preprocessing}; build the model with preprocessing=prepared.preprocessing"
         )
     folder = Path(folder)
+    for split in ("train", "validation", *watch):
+        prepared.split(split)
+    highest = prepared.records["label"].max()
+    if highest >= len(model.task.classes):
+        raise MedicError(
+            f"the set {prepared.folder} has the label {highest}, the task {model.task.name!r} of the model has only "
+            f"{len(model.task.classes)} classes; build the model for the task of the set"
+        )
     recipe = replace(recipe, precision=_precision(recipe.precision))
     settings = {"model": model.to_dict(), "recipe": recipe.to_dict(), "data": _digest(prepared.records)}
     earlier = Run.peek(folder)
@@ -132,6 +145,7 @@ def _train(model: Classifier, prepared: Prepared, folder: Path, recipe: Recipe, 
     watched = ("validation", *(split for split in watch if split != "validation"))
     keeper = _Keeper(folder)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    recalibrating = loader(training, recipe.batch_size, EpochSampler(sampler.labels, model.task, recipe.seed + 1))
     trainer = lightning.Trainer(
         accelerator="auto",
         devices=1,
@@ -153,7 +167,7 @@ def _train(model: Classifier, prepared: Prepared, folder: Path, recipe: Recipe, 
         warnings.filterwarnings("ignore", message=".*number of training batches.*")
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
         trainer.fit(
-            _Training(model, recipe, watched),
+            _Training(model, recipe, watched, recalibrating),
             loader(training, recipe.batch_size, sampler, recipe.workers),
             [loader(PreparedDataset(prepared, split), recipe.batch_size, None, recipe.workers) for split in watched],
             ckpt_path=resume if resume.is_file() else None,
@@ -167,17 +181,42 @@ def _train(model: Classifier, prepared: Prepared, folder: Path, recipe: Recipe, 
 class _Training(lightning.LightningModule):
     """What Lightning runs: the loss of a step, and the confusion matrix of each split by epoch."""
 
-    def __init__(self, model: Classifier, recipe: Recipe, watched: tuple[str, ...]):
+    def __init__(self, model: Classifier, recipe: Recipe, watched: tuple[str, ...], recalibrating: DataLoader):
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)
         self.recipe = recipe
         self.splits = ("train", *watched)
+        self.recalibrating = recalibrating
         self.outcomes: dict[str, list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]] = {}
 
     def on_train_epoch_start(self) -> None:
         # Whatever layers draw (dropout) depends on the epoch alone, not on what ran before an interruption.
         torch.manual_seed(self.recipe.seed * 100_003 + self.current_epoch)
         self.outcomes = {split: [] for split in self.splits}
+
+    @torch.no_grad()
+    def on_validation_epoch_start(self) -> None:
+        """Estimate the statistics of batch normalisation anew, with the weights as they are now.
+
+        The running averages trail behind the weights. Where an epoch has few steps, that alone can bring a trained
+        network down to chance on any image it sees in evaluation mode ("precise" statistics; Wu & Johnson, arXiv
+        2105.07576, section 3).
+        """
+        layers = [layer for layer in self.model.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
+        momenta = [layer.momentum for layer in layers]
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # a plain average over all that follows
+            layer.train()
+        for batch in islice(self.recalibrating, RECALIBRATION_BATCHES if layers else 0):
+            with self.trainer.precision_plugin.forward_context():
+                self._raw(batch.images.to(self.device))
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+            layer.eval()
+
+    def _raw(self, images: torch.Tensor) -> torch.Tensor:
+        return self.model.backbone(self.model.inputs(images).contiguous(memory_format=torch.channels_last)).float()
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         return self._step("train", batch)
@@ -186,7 +225,7 @@ class _Training(lightning.LightningModule):
         self._step(self.splits[1 + dataloader_idx], batch)
 
     def _step(self, split: str, batch: Batch) -> torch.Tensor:
-        raw = self.model.backbone(self.model.inputs(batch.images).contiguous(memory_format=torch.channels_last)).float()
+        raw = self._raw(batch.images)
         loss = self.model.objective.loss(raw, batch.labels)
         probabilities = self.model.objective.decode(raw.detach(), self.model.task)[0]
         self.outcomes[split].append((loss.detach(), batch.labels, probabilities.argmax(dim=1)))

@@ -63,7 +63,8 @@ class CrossEntropy:
 
     def to_dict(self) -> dict:
         """Plain values, for JSON."""
-        return asdict(self)
+        weights = None if self.class_weights is None else list(self.class_weights)
+        return asdict(self) | {"class_weights": weights}
 
 
 @dataclass(frozen=True)

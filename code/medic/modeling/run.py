@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from medic.data.prepare import Prepared
+from medic.data.records import read_records
 from medic.errors import MedicError
 from medic.modeling.classifier import Classifier
 from medic.task import Task
@@ -48,9 +49,16 @@ class Run:
 
     @classmethod
     def peek(cls, folder: str | os.PathLike) -> Run | None:
-        """Open a run, finished or not; None where there is none."""
+        """Open a run, finished or not; None where there is none.
+
+        Raises:
+            MedicError: its ``run.json`` is damaged.
+        """
         path = Path(folder) / "run.json"
-        return cls(path.parent, json.loads(path.read_text())) if path.is_file() else None
+        try:
+            return cls(path.parent, json.loads(path.read_text())) if path.is_file() else None
+        except ValueError as error:
+            raise MedicError(f"{path} is damaged ({error}); delete the folder and train again") from error
 
     @property
     def finished(self) -> bool:
@@ -70,7 +78,7 @@ class Run:
     @cached_property
     def records(self) -> pd.DataFrame:
         """The rows it was trained, chosen and tested on, with their split."""
-        return pd.read_csv(self.folder / "records.csv", dtype={"patient": str, "eye": "string"})
+        return read_records(self.folder / "records.csv")
 
     @property
     def prepared(self) -> Prepared:

@@ -1,0 +1,132 @@
+"""What all tests share: the repository, the sample, the real photographs, and small notebooks made on the spot."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+# Two workers with as many threads as cores each are slower than two with their share. This must come before NumPy and
+# torch are imported, and kernels and servers that tests start inherit it.
+if os.environ.get("PYTEST_XDIST_WORKER"):
+    share = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, str(share))
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def sample() -> Path:
+    """The embedded, synthetic retinopathy set."""
+    return ROOT / "sample_data" / "retinopathy"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with real photographs; tests that use it are marked ``real_data``."""
+    folder = Path(os.environ.get("MEDIC_REAL_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "retinopathy").is_dir():
+        pytest.skip(
+            "the real photographs are not here: no retinopathy/ in ../shared/data, and MEDIC_REAL_DATA names no folder"
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def notebook_cells() -> Callable[..., list]:
+    """Cells of a small notebook that keeps the standard, as if executed; ``work`` are its code cells."""
+
+    def cells(*work: str) -> list:
+        code = [
+            'PROFILE = "quick"  # "full" for the published recipe\nDATA = "sample_data"  # a folder of your own\n'
+            "EPOCHS = 1  # more is slower and better",
+            "from medic.notebooks import begin, record",
+            "session = begin(PROFILE, DATA, seed=1)",
+            *(work or ('record("epochs", EPOCHS)',)),
+        ]
+        made = [new_code_cell(source, execution_count=number) for number, source in enumerate(code, start=1)]
+        made[0].metadata["tags"] = ["parameters"]
+        made[2].outputs = [
+            new_output("stream", name="stdout", text="profile   quick\nSYNTHETIC sample: nothing here is clinical\n")
+        ]
+        exercise = "<details><summary>Answer</summary>\n\nIt grows.\n\n</details>\n"
+        return [
+            new_markdown_cell("# Grade a photograph\n\nFrom one `JPEG` to one **grade**."),
+            new_markdown_cell(
+                "| | |\n| --- | --- |\n| You will learn | a |\n| Time | b |\n| Needs | c |\n| Makes | d |"
+            ),
+            *made,
+            new_markdown_cell("## What was made\n\nNothing."),
+            new_markdown_cell(f"## What to try\n\n1. Train for longer.\n{exercise}\n2. Train for less.\n{exercise}"),
+            new_markdown_cell("## What comes next\n\nThe next notebook."),
+        ]
+
+    return cells
+
+
+@pytest.fixture(scope="session")
+def write_notebook() -> Callable[[Path, list], Path]:
+    def write(path: Path, cells: list) -> Path:
+        kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        notebook = new_notebook(cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}})
+        nbformat.write(notebook, path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """An empty clone, in a path with spaces and braces: enough for notebooks to find their root and data."""
+    root = tmp_path / "a clone {with} spaces"
+    (root / "code" / "medic").mkdir(parents=True)
+    (root / "sample_data" / "retinopathy").mkdir(parents=True)
+    (root / "pyproject.toml").write_text("")
+    return root
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show how long each notebook ran, beside the time stated with its test, so that growth is seen."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    rows = sorted(
+        (times["notebook"], times["seconds"], times.get("stated"))
+        for times in (dict(report.user_properties) for report in reports if report.when == "call")
+        if "notebook" in times and "seconds" in times
+    )
+    if rows:
+        terminalreporter.section("time of each notebook")
+    for name, seconds, stated in rows:
+        beside = f"  (stated: {stated} s)" if stated else ""
+        terminalreporter.write_line(f"{seconds:6.0f} s  {name}{beside}")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generated retinopathy set of 40 patients in small photographs; not to be changed."""
+    from medic.data.synthetic import write_sample
+
+    folder = tmp_path_factory.mktemp("tiny") / "retinopathy"
+    write_sample(folder, patients=40, seed=11, width=256, height=192)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_prepared(tiny: Path, tmp_path_factory: pytest.TempPathFactory):
+    """The prepared set of ``tiny`` at 96 pixels, with the splits train, validation and test; not to be changed."""
+    from medic.data.prepare import prepare
+    from medic.data.preprocess import Preprocessing
+    from medic.data.readers import retinopathy
+    from medic.data.split import split_by_patient
+
+    records, store = retinopathy.read(tiny)
+    folder = tmp_path_factory.mktemp("tiny-prepared") / "prepared"
+    return prepare(split_by_patient(records, validation=0.25), store, folder, Preprocessing(size=96))

@@ -1,0 +1,114 @@
+"""Every notebook, three times looked at: by the standard, as committed on the sample, and on real photographs.
+
+Under xdist each class keeps to one worker and goes through the notebooks in order, so that what one makes (a prepared
+set, a trained network, a bundle) serves the next, as for a reader.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from medic.notebook_standard import check_notebook
+from medic.notebooks import recorded
+from medic.series import execute
+
+ROOT = Path(__file__).resolve().parents[2]
+FOUND = {f"{path.parent.name}/{path.stem}": path for path in sorted((ROOT / "code").glob("[0-9]*_*/*.ipynb"))}
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a notebook is run on the real photographs, and what it must record there.
+
+    Attributes:
+        parameters: fewer images, fewer epochs; each must be one of the notebook's own.
+        checks: the scalars that it must record, each with the range it must lie in, ends included.
+        seconds: how long it took when this line was written, on two cores; shown beside what it takes now.
+    """
+
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    checks: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    seconds: int | None = None
+
+
+# One line a notebook, such as
+#   "02_modeling/03_grade_retinopathy": Run({"EPOCHS": 1}, {"quadratic_weighted_kappa": (-1, 1)}, seconds=40),
+NOTEBOOKS: dict[str, Run] = {}
+
+
+def products(folder: Path) -> dict[str, str]:
+    """The environment that sends everything a notebook writes into ``folder``."""
+    return {"MEDIC_OUTPUTS": str(folder), "MEDIC_IMAGES": str(folder / "image")}
+
+
+def test_every_notebook_has_a_line_and_every_line_a_notebook():
+    assert sorted(NOTEBOOKS) == sorted(FOUND)
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_the_notebook_keeps_the_standard(name):
+    findings = check_notebook(FOUND[name])
+    assert not findings, "\n".join(findings)
+
+
+@pytest.mark.notebooks
+class TestAsCommittedOnTheSample:
+    @pytest.fixture(scope="class")
+    def outputs(self, tmp_path_factory):
+        return tmp_path_factory.mktemp("sample") / "outputs"
+
+    @pytest.mark.parametrize("name", FOUND)
+    def test_it_runs_and_the_marked_cells_give_what_is_committed(self, name, outputs, record_property):
+        # The subprocess is a pytest of its own; what xdist told this one is not for it.
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "--nbval-lax",
+            "--nbval-current-env",
+            "--nbval-cell-timeout=600",
+        ]
+        command += ["-p", "no:xdist", "-p", "no:cacheprovider", str(FOUND[name])]
+        started = time.perf_counter()
+        ended = subprocess.run(
+            command, cwd=ROOT, env={**environment, **products(outputs)}, capture_output=True, text=True, check=False
+        )
+        record_property("notebook", f"{name}, sample")
+        record_property("seconds", time.perf_counter() - started)
+        assert ended.returncode == 0, f"{ended.stdout[-6000:]}\n{ended.stderr[-2000:]}"
+
+
+@pytest.mark.notebooks
+@pytest.mark.real_data
+class TestOnRealPhotographs:
+    @pytest.fixture(scope="class")
+    def outputs(self, tmp_path_factory):
+        return tmp_path_factory.mktemp("real") / "outputs"
+
+    @pytest.mark.parametrize("name", FOUND)
+    def test_it_runs_and_records_what_it_should(self, name, outputs, real_data, monkeypatch, record_property):
+        run = NOTEBOOKS.get(name, Run())
+        for variable, value in products(outputs).items():
+            monkeypatch.setenv(variable, value)
+        parameters = {"DATA": Path(os.path.relpath(real_data, ROOT)).as_posix(), **run.parameters}
+        copy = outputs / "notebooks" / f"{name}.ipynb"
+        started = time.perf_counter()
+        failure = execute(FOUND[name], copy, parameters, timeout=600)
+        record_property("notebook", f"{name}, real photographs")
+        record_property("seconds", time.perf_counter() - started)
+        record_property("stated", run.seconds)
+        assert failure is None, f"cell {failure.cell}\n{failure.source}\n{failure.error}"
+
+        scalars = recorded(copy)
+        for scalar, (low, high) in run.checks.items():
+            assert scalar in scalars, f"{name} does not record {scalar}; it records {sorted(scalars)}"
+            assert scalars[scalar] is not None, f"{scalar} is not finite"
+            assert low <= scalars[scalar] <= high, f"{scalar} is {scalars[scalar]}, not in [{low}, {high}]"

@@ -1,0 +1,122 @@
+"""pyproject.toml, requirements.txt and environment.yml say the same, and what they say can be imported together."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+DIRECT = {
+    Requirement(line).name: Requirement(line)
+    for line in (*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra))
+}
+# Where a package is imported by another name than it is installed by.
+MODULES = {
+    "azure-ai-ml": "azure.ai.ml",
+    "azure-identity": "azure.identity",
+    "azureml-inference-server-http": "azureml_inference_server_http",
+    "flax": "flax.nnx",
+    "ibm-watsonx-ai": "ibm_watsonx_ai",
+    "myst-nb": "myst_nb",
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "pytest-xdist": "xdist",
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+}
+PROGRAMS = {"ruff", "uv"}  # called, never imported
+
+
+def lock() -> dict[str, list[tuple[Version, str]]]:
+    """Each package of requirements.txt with its versions (one a platform) and the text of its entry."""
+    entries: dict[str, list[tuple[Version, str]]] = {}
+    for entry in re.split(r"\n(?=[A-Za-z0-9])", (ROOT / "requirements.txt").read_text()):
+        found = re.match(r"([A-Za-z0-9._-]+)==([^\s;\\]+)", entry)
+        assert found, f"requirements.txt has an entry that is no pinned package: {entry[:80]}"
+        entries.setdefault(canonicalize_name(found.group(1)), []).append((Version(found.group(2)), entry))
+    return entries
+
+
+LOCK = lock()
+
+
+@pytest.mark.parametrize("name", sorted(DIRECT))
+def test_every_direct_dependency_is_locked_at_a_version_it_allows(name):
+    locked = LOCK.get(canonicalize_name(name))
+    assert locked, f"{name} is not in requirements.txt; run `make lock`"
+    for version, _ in locked:
+        assert DIRECT[name].specifier.contains(version, prereleases=True), (
+            f"requirements.txt has {name} {version}, pyproject.toml asks for {DIRECT[name].specifier}; run `make lock`"
+        )
+
+
+def test_an_extra_that_shares_a_package_asks_for_the_same_version():
+    asked: dict[str, set[str]] = {}
+    for line in (*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)):
+        asked.setdefault(Requirement(line).name, set()).add(str(Requirement(line).specifier))
+    assert {name: found for name, found in asked.items() if len(found) > 1} == {}
+
+
+def test_every_locked_package_has_hashes_and_a_reason():
+    for name, entries in LOCK.items():
+        for _, entry in entries:
+            assert "--hash=sha256:" in entry, f"{name} has no hash"
+            via = re.findall(r"^    #\s+(?:via )?\s*([A-Za-z0-9._-]+)", entry, re.MULTILINE)
+            parents = [parent for parent in via if parent != "via"]
+            assert any(parent == "medic" or canonicalize_name(parent) in LOCK for parent in parents), (
+                f"nothing asks for {name}; run `make lock`"
+            )
+
+
+def test_the_lock_names_no_registry():
+    text = (ROOT / "requirements.txt").read_text()
+    assert "://" not in text
+    assert "--index-url" not in text
+    assert "--find-links" not in text
+
+
+def test_serving_needs_no_torch():
+    assert not {"torch", "torchvision", "lightning"} & {Requirement(line).name for line in EXTRAS["serve"]}
+
+
+def test_conda_users_get_the_same_lock_and_a_python_that_fits():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert environment["name"] == "medic"
+    assert "pip" in conda
+    assert pip == ["-r requirements.txt"]
+    python = SpecifierSet(next(entry.removeprefix("python ") for entry in conda if entry.startswith("python")))
+    required = SpecifierSet(PROJECT["requires-python"])
+    minors = [f"3.{minor}" for minor in range(6, 30)]
+    allowed = [minor for minor in minors if python.contains(minor)]
+    assert allowed
+    assert all(required.contains(minor) for minor in allowed)
+
+
+def test_the_installed_packages_are_the_locked_ones():
+    program = "import importlib.metadata as m, sys; print(*[m.version(name) for name in sys.argv[1:]])"
+    names = sorted(DIRECT)
+    ended = subprocess.run([sys.executable, "-c", program, *names], capture_output=True, text=True, check=True)
+    for name, version in zip(names, ended.stdout.split(), strict=True):
+        locked = [str(found.public) for found, _ in LOCK[canonicalize_name(name)]]
+        assert str(Version(version).public) in locked, f"{name} {version} is installed, {locked} is locked; `make env`"
+
+
+@pytest.mark.slow
+def test_all_extras_can_be_imported_together():
+    """Resolvers succeed on sets that do not import; a fresh interpreter tells."""
+    names = [MODULES.get(name, name) for name in DIRECT if name not in PROGRAMS]
+    program = f"import importlib\nfor name in {names!r}:\n    importlib.import_module(name)"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]

@@ -1,0 +1,118 @@
+"""The rules of the house: who imports whom, how files are named, what no file says."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "code" / "medic"
+HEAVY = ("torch", "torchvision", "lightning", "onnxruntime", "kserve")
+VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "core", "base", "manager"}
+
+# Written in pieces, so that this file is not itself a finding.
+MACHINE_PATH = re.compile(r"(?<![\w./~$}>-])/(?:" + "|".join(("home", "root", "work", "Users")) + r")/\w")
+REGISTRY = re.compile(r"\b(?:pypi|test\.pypi|pythonhosted|anaconda|npmjs|yarnpkg)\.(?:org|com)\b")
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of all that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = path.relative_to(PACKAGE.parent).with_suffix("").parts
+            above = ".".join(package[: len(package) - node.level]) + "." if node.level else ""
+            module = f"{above}{node.module or ''}".rstrip(".")
+            names |= {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def files_of_the_project() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode:
+        pytest.skip(f"git cannot list the project's files here: {listed.stderr.strip()}")
+    paths = [ROOT / name for name in listed.stdout.split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+@pytest.mark.parametrize(("room", "closed"), [("data", ("modeling", "deployment")), ("modeling", ("deployment",))])
+def test_imports_point_from_later_stages_to_earlier_ones(room, closed):
+    found = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in (PACKAGE / room).rglob("*.py")
+        for name in imports(path)
+        if name.startswith(tuple(f"medic.{other}" for other in closed))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("module", ["medic.deployment.serve", "medic.deployment.predict"])
+def test_serving_imports_no_torch(module):
+    assert loaded_by(module, ("torch", "torchvision", "lightning")) == ""
+
+
+@pytest.mark.parametrize("module", ["medic", "medic.cli", "medic.task", "medic.notebooks", "medic.data.preprocess"])
+def test_what_everybody_imports_is_light(module):
+    assert loaded_by(module, HEAVY) == ""
+
+
+def loaded_by(module: str, packages: tuple[str, ...]) -> str:
+    """Which of ``packages`` a fresh interpreter has loaded after importing ``module``."""
+    program = f"import sys, {module}; print(*[name for name in {packages!r} if name in sys.modules])"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.strip()
+
+
+def test_the_code_folder_is_no_package():
+    assert not (ROOT / "code" / "__init__.py").exists(), "it would shadow the standard library's `code`"
+
+
+def test_no_file_has_a_vague_name():
+    found = [
+        str(path.relative_to(ROOT))
+        for folder in ("code", "tests", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+        if VAGUE & set(path.stem.split("_"))
+    ]
+    assert found == []
+
+
+def test_no_code_edits_the_search_path():
+    edited = re.compile(r"\bsys\.path\s*(?:\.(?:insert|append|extend)|\[|\+?=(?!=))")
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group()}"
+        for path in files_of_the_project()
+        if path.suffix in (".py", ".ipynb") and path != Path(__file__).resolve()
+        for match in edited.finditer(path.read_text())
+        if path.name != "test_notebooks_module.py"  # it holds a notebook that does, for the check to find
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("what", "pattern"), [("a folder of somebody's machine", MACHINE_PATH), ("a package registry", REGISTRY)]
+)
+def test_no_file_names(what, pattern):
+    found = []
+    for path in files_of_the_project():
+        content = path.read_bytes()
+        if b"\0" in content[:8000]:
+            continue
+        for number, line in enumerate(content.decode(errors="replace").splitlines(), start=1):
+            # Pictures in notebooks are one long line of base64, which spells anything somewhere.
+            match = pattern.search(line) if '"image/png"' not in line else None
+            if match:
+                found.append(f"{path.relative_to(ROOT)}:{number} names {what}: {match.group()}")
+    assert found == []
