@@ -1,0 +1,157 @@
+"""Calling a service: image files in, a prediction out. Only httpx and NumPy are needed on this side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from medic.errors import MedicError
+from medic.task import Prediction, Task
+
+Image = bytes | str | Path
+
+
+class ServiceError(MedicError):
+    """The service was reached and refused, or failed.
+
+    Attributes:
+        status: the HTTP status of its answer.
+    """
+
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
+        self.status = status
+
+
+class Client:
+    """A connection to one service, kept open between calls; close it or use it in a ``with`` block.
+
+    Args:
+        url: the service's address, such as ``http://127.0.0.1:8080``.
+        timeout: seconds that one answer may take.
+    """
+
+    def __init__(self, url: str, timeout: float = 30.0):
+        self.url = url.rstrip("/")
+        self._timeout = timeout
+        try:
+            host = httpx.URL(self.url).host
+            # A proxy of the environment cannot reach this machine's loopback addresses.
+            near = host in ("localhost", "::1") or host.startswith("127.")
+            self._http = httpx.Client(base_url=self.url, timeout=timeout, trust_env=not near)
+        except (httpx.InvalidURL, TypeError) as error:
+            raise MedicError(f"{url!r} is no address of a service; give one such as http://127.0.0.1:8080") from error
+
+    def about(self) -> dict:
+        """What the service says of itself: task, model version, notice, limits."""
+        about = self._request("GET", "/")
+        if about.get("service") != "medic":
+            raise MedicError(f"what answers at {self.url} is no service of medic; correct the address")
+        return about
+
+    def ready(self) -> bool:
+        """Whether the service is there and takes requests."""
+        try:
+            return self._request("GET", "/v2/health/ready").get("ready") is True
+        except MedicError:
+            return False
+
+    def answer(self, image: Image) -> dict:
+        """The service's own words on one image: class, probabilities, notice.
+
+        Args:
+            image: the bytes of an image file, or its path.
+
+        Raises:
+            ServiceError: the service refuses it; the message carries its reason.
+            MedicError: the file cannot be read, or the service cannot be reached.
+        """
+        data, name = _read(image)
+        try:
+            headers = {"content-type": "application/octet-stream"}
+            return self._request("POST", "/predict", content=data, headers=headers)
+        except ServiceError as error:
+            raise ServiceError(f"{name}: {error}", error.status) from error
+
+    def score(self, images: Sequence[Image]) -> Prediction:
+        """Score images one after the other.
+
+        Args:
+            images: image files, as bytes or paths.
+
+        Returns:
+            One prediction for all, in their order.
+
+        Raises:
+            ServiceError: the service refuses one; the message names it and carries the service's reason.
+            MedicError: there is no image, one cannot be read, or the service cannot be reached.
+        """
+        if not images:
+            raise MedicError("there is no image to score; give one or more")
+        task = Task.from_dict(self.about()["task"])
+        answers = [self.answer(image) for image in images]
+        probabilities = [[answer["probabilities"][name] for name in task.classes] for answer in answers]
+        grade = [answer["grade_continuous"] for answer in answers] if task.kind == "ordinal" else None
+        return Prediction(
+            task, np.array(probabilities, np.float32), None if grade is None else np.array(grade, np.float32)
+        )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _request(self, method: str, path: str, **options: Any) -> dict:
+        try:
+            response = self._http.request(method, path, **options)
+            content = response.json()
+        except httpx.TimeoutException as error:
+            raise MedicError(
+                f"the service at {self.url} gave no answer in {self._timeout:g} seconds; try again, or look at its log"
+            ) from error
+        except (httpx.TransportError, httpx.UnsupportedProtocol) as error:
+            raise MedicError(
+                f"no service answers at {self.url} ({error}); start one with medic serve BUNDLE, or correct the address"
+            ) from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ServiceError(
+                f"what answers at {self.url} gave status {response.status_code} and no JSON; correct the address",
+                response.status_code,
+            ) from error
+        if not response.is_success:
+            reason = content.get("error") if isinstance(content, dict) else None
+            raise ServiceError(
+                f"the service refused with {response.status_code}: {reason or 'no reason given'}", response.status_code
+            )
+        return content
+
+
+def score(url: str, images: Sequence[Image], timeout: float = 30.0) -> Prediction:
+    """Score images with the service at ``url``; see ``Client.score``."""
+    with Client(url, timeout) as client:
+        return client.score(images)
+
+
+def health(url: str, timeout: float = 5.0) -> bool:
+    """Whether a service is there and takes requests."""
+    with Client(url, timeout) as client:
+        return client.ready()
+
+
+def _read(image: Image) -> tuple[bytes, str]:
+    if isinstance(image, bytes):
+        return image, f"an image of {len(image)} bytes"
+    try:
+        return Path(image).read_bytes(), str(image)
+    except OSError as error:
+        raise MedicError(f"cannot read {image} ({error.strerror}); correct the path") from error

@@ -1,0 +1,174 @@
+"""Smaller and faster: static int8, kept only when its decisions pass a gate."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medic.deployment.compare import Comparison, Examples, Gate, compare
+from medic.deployment.export import finish
+from medic.deployment.predict import BATCH, INPUT, open_session
+from medic.errors import MedicError
+from medic.files import write_bytes
+from medic.task import Task
+
+QUANTIZED = ("Conv", "Gemm", "MatMul", "Add", "MaxPool", "GlobalAveragePool")
+"""Operations that run in int8. Resize, normalise and decode have none of them and stay float."""
+
+
+@dataclass(frozen=True, eq=False)
+class Compressed:
+    """What compression came to.
+
+    Attributes:
+        path: the graph to go on with: the int8 one if it passed its gate, otherwise the fp32 one.
+        precision: ``int8`` or ``fp32``, of that graph.
+        comparison: the figures the gate judged by.
+    """
+
+    path: Path
+    precision: str
+    comparison: Comparison
+
+    def __str__(self) -> str:
+        return f"{self.comparison}\n{self._sentence()}"
+
+    def _repr_html_(self) -> str:
+        return f"{self.comparison._repr_html_()}<p><b>{self._sentence()}</b></p>"
+
+    def _sentence(self) -> str:
+        if self.precision == "int8":
+            return f"int8 passed its gate and is kept: {self.path}"
+        return f"int8 did not pass its gate and is not kept; fp32 stays: {self.path}"
+
+
+def compress(
+    fp32: str | Path,
+    int8: str | Path,
+    calibration: Iterable[np.ndarray],
+    examples: Examples,
+    task: Task,
+    gate: Gate | None = None,
+) -> Compressed:
+    """Quantise a graph, and keep the result only if its decisions pass the gate.
+
+    Args:
+        fp32: the exported graph.
+        int8: the file to write. When the gate fails it is not written, and an older one there is removed.
+        calibration: batches of prepared training images, uint8 (N, size, size, 3); some hundred images are enough.
+        examples: labelled images to judge by, which the calibration has not seen.
+        task: what is predicted.
+        gate: the rule; the default one when None.
+
+    Raises:
+        MedicError: as ``quantize`` and ``compare``.
+    """
+    fp32, int8 = Path(fp32), Path(int8)
+    int8.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        candidate = quantize(fp32, Path(folder) / "int8.onnx", calibration)
+        comparison = compare(fp32, candidate, examples, task, gate)
+        if not comparison.passed:
+            return Compressed(fp32, "fp32", comparison)
+        write_bytes(int8, candidate.read_bytes())
+    return Compressed(int8, "int8", comparison)
+
+
+def quantize(fp32: str | Path, int8: str | Path, calibration: Iterable[np.ndarray]) -> Path:
+    """Write a static int8 copy of a graph: QDQ, a weight scale a channel, activation ranges by MinMax.
+
+    The last layer stays float: it is small, and its rounding would reach the answer unfiltered. Jacob et al.,
+    arXiv 1712.05877, describe the arithmetic.
+
+    Args:
+        fp32: the exported graph.
+        int8: the file to write.
+        calibration: batches of prepared training images, uint8 (N, size, size, 3), from which the ranges are read.
+
+    Returns:
+        ``int8``, written.
+
+    Raises:
+        MedicError: no calibration image, images of the wrong shape, or the graph cannot be quantised.
+    """
+    fp32, int8 = Path(fp32), Path(int8)
+    shape = open_session(fp32).get_inputs()[0].shape[1:]
+    batches = _batches(calibration, shape)
+    try:
+        with _quiet(), tempfile.TemporaryDirectory() as folder:
+            content = _quantized(fp32, batches, Path(folder))
+    except Exception as error:  # the quantiser raises from many layers; none of it may reach the reader raw
+        raise MedicError(
+            f"{fp32} could not be quantised ({str(error) or type(error).__name__}); go on with the fp32 graph"
+        ) from error
+    write_bytes(int8, content)
+    return int8
+
+
+def _quantized(fp32: Path, batches: list[np.ndarray], folder: Path) -> bytes:
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared, quantized = folder / "prepared.onnx", folder / "int8.onnx"
+    # Symbolic shape inference stops at the exporter's graphs, and the plain one is enough for them.
+    quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
+    layers = [node.name for node in onnx.load(prepared).graph.node if node.op_type in ("Gemm", "MatMul")]
+    quantize_static(
+        str(prepared),
+        str(quantized),
+        _Calibration(batches),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=list(QUANTIZED),
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=layers[-1:],
+        calibrate_method=CalibrationMethod.MinMax,
+    )
+    return finish(onnx.load(quantized), "int8").SerializeToString()
+
+
+class _Calibration:
+    """Batches in the form that onnxruntime's calibrator asks for."""
+
+    def __init__(self, batches: list[np.ndarray]):
+        self._batches = iter(batches)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {INPUT: batch}
+
+
+def _batches(calibration: Iterable[np.ndarray], shape: list[int]) -> list[np.ndarray]:
+    batches = []
+    for images in calibration:
+        if images.dtype != np.uint8 or list(images.shape[1:]) != shape:
+            raise MedicError(
+                f"calibration images must be batches uint8 (N, {', '.join(map(str, shape))}), "
+                f"got {images.dtype} {images.shape}; prepare them with the model's own preprocessing"
+            )
+        batches += [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+    if not batches:
+        raise MedicError("there is no calibration image; give some from the training split")
+    return batches
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the quantiser's hints from the reader; errors are raised anyway."""
+    before = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(before)

@@ -1,0 +1,58 @@
+"""A port of one's own: taken before anything starts, so that a taken one is an error and not a surprise."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+
+from medic.errors import MedicError
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take a port on this machine. It listens at once; clients that come early wait until a server accepts them.
+
+    Args:
+        host: ``localhost`` or a loopback address.
+        port: 0 takes any free one.
+
+    Raises:
+        MedicError: the host is no loopback address, or the port is in use, not allowed or no port at all.
+    """
+    address = loopback(host)
+    if not 0 <= port <= 65535:
+        raise MedicError(f"port {port} is outside 0..65535; 8080 is a common choice, 0 takes any free one")
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    taken = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind((address, port))
+        # With SO_REUSEADDR two programs may bind one port; only one can listen, and this settles which.
+        taken.listen(128)
+    except OSError as error:
+        taken.close()
+        if error.errno == errno.EADDRINUSE:
+            raise MedicError(
+                f"port {port} on {host} is in use; stop what runs there, choose another port, or take any with port 0"
+            ) from error
+        raise MedicError(f"port {port} on {host} cannot be used ({error.strerror}); choose another port") from error
+    return taken
+
+
+def loopback(host: str) -> str:
+    """The address of a host name, if only programs of this machine can reach it.
+
+    Raises:
+        MedicError: it could be reached from elsewhere; the service asks nobody who they are, so it is not offered.
+    """
+    if host == "localhost":
+        return "127.0.0.1"
+    try:
+        if ipaddress.ip_address(host).is_loopback:
+            return host
+    except ValueError:
+        pass
+    raise MedicError(
+        f"host {host!r} can be reached from other machines, and the service asks nobody who they are; "
+        "use 127.0.0.1, and a tunnel (ssh -L) or a reverse proxy with authentication from elsewhere"
+    )

@@ -1,0 +1,190 @@
+"""The Open Inference Protocol, version 2, on kserve's own classes: one model class from the laptop to a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import struct
+import uuid
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model
+from kserve.errors import InvalidInput
+from kserve.protocol.dataplane import DataPlane
+from kserve.protocol.infer_type import RequestedOutput
+from kserve.protocol.rest.v2_datamodels import InferenceRequest
+
+from medic.deployment.predict import INPUT, Predictor
+from medic.task import Prediction
+
+FILES = "image"
+"""The second way in: whole image files as BYTES, prepared by the service."""
+
+MAX_IMAGES = 64
+"""Images in one request."""
+
+_JSON_LENGTH = "inference-header-content-length"
+
+Work = Callable[..., Awaitable[Prediction]]
+
+
+class BundleModel(Model):
+    """A bundle as a kserve model. It also runs under ``kserve.ModelServer`` on a cluster.
+
+    Args:
+        predictor: the loaded bundle.
+        work: runs a blocking function off the event loop and awaits its result.
+    """
+
+    def __init__(self, predictor: Predictor, work: Work = asyncio.to_thread):
+        super().__init__(predictor.task.name)
+        self.predictor = predictor
+        self._work = work
+        self.ready = True
+
+    def get_input_types(self) -> list[dict]:
+        """Prepared pixels, or image files; a request gives one of them."""
+        return [*self.predictor.manifest.values["inputs"], {"name": FILES, "datatype": "BYTES", "shape": [-1]}]
+
+    def get_output_types(self) -> list[dict]:
+        """As the graph's."""
+        return self.predictor.manifest.values["outputs"]
+
+    async def predict(self, payload: InferRequest, headers: dict | None = None, response_headers: dict | None = None):
+        """Answer one request.
+
+        Raises:
+            InvalidInput: its inputs are not what ``get_input_types`` says.
+            ImageError: an image file of it cannot become pixels.
+        """
+        prediction = await self._work(self._classify, payload)
+        outputs = [_output("probabilities", prediction.probabilities)]
+        if prediction.grade is not None:
+            outputs.append(_output("grade", prediction.grade))
+        return InferResponse(
+            # Without an id of its own a request would make kserve's response invalid.
+            response_id=payload.id or str(uuid.uuid4()),
+            model_name=self.name,
+            model_version=self.predictor.manifest.version,
+            infer_outputs=outputs,
+            parameters={"notice": self.predictor.manifest.notice},
+            requested_outputs=payload.request_outputs,
+            use_binary_outputs=payload.use_binary_outputs,
+        )
+
+    def _classify(self, request: InferRequest) -> Prediction:
+        if len(request.inputs) != 1 or request.inputs[0].name not in (INPUT, FILES):
+            raise InvalidInput(f"give exactly one input, {INPUT!r} (prepared pixels) or {FILES!r} (image files)")
+        given = request.inputs[0]
+        if not 1 <= (count := given.shape[0] if given.shape else 0) <= MAX_IMAGES:
+            raise InvalidInput(f"a request holds 1 to {MAX_IMAGES} images, this one says {count}")
+        if given.name == FILES:
+            return self.predictor.predict(_files(given))
+        return self.predictor.predict_pixels(_pixels(given, self.predictor.manifest.preprocessing.size))
+
+
+def _output(name: str, values: np.ndarray) -> InferOutput:
+    return InferOutput(name, list(values.shape), "FP32", values)
+
+
+def _pixels(given: InferInput, size: int) -> np.ndarray:
+    expected = [given.shape[0], size, size, 3]
+    if given.datatype != "UINT8" or list(given.shape) != expected:
+        raise InvalidInput(
+            f"input {INPUT!r} is UINT8 [N, {size}, {size}, 3], this one says {given.datatype} {list(given.shape)}"
+        )
+    try:
+        values = np.asarray(given.data)
+    except ValueError as error:
+        raise InvalidInput(f"the data of {INPUT!r} is ragged; give rows of equal length") from error
+    if values.size != np.prod(expected) or values.dtype.kind not in "iu":
+        raise InvalidInput(f"the data of {INPUT!r} must be {np.prod(expected)} whole numbers, it is {values.size}")
+    if values.min() < 0 or values.max() > 255:
+        raise InvalidInput(f"the data of {INPUT!r} must lie in 0..255")
+    return values.astype(np.uint8).reshape(expected)
+
+
+def _files(given: InferInput) -> list[bytes]:
+    if given.datatype != "BYTES" or len(given.shape) != 1 or len(given.data) != given.shape[0]:
+        raise InvalidInput(
+            f"input {FILES!r} is BYTES [N] with N elements, this one says {given.datatype} {list(given.shape)} and "
+            f"holds {len(given.data)}"
+        )
+    try:
+        return [item if isinstance(item, bytes) else base64.b64decode(item, validate=True) for item in given.data]
+    except (binascii.Error, TypeError, ValueError) as error:
+        raise InvalidInput(f"in JSON the data of {FILES!r} is base64; send that, or the binary form") from error
+
+
+class BinaryDataPlane(DataPlane):
+    """kserve's data plane, with a decoder of binary requests that keeps arrays as arrays.
+
+    The stock one turns each byte into a Python number, refuses BYTES that are no text, and answers a malformed request
+    with 500.
+    """
+
+    def decode_inference_request(self, body: bytes | InferenceRequest, headers: dict, model_name: str) -> InferRequest:
+        """JSON requests as kserve reads them; binary ones as the protocol's binary tensor extension says."""
+        if isinstance(body, InferenceRequest):
+            return InferRequest.from_inference_request(body, model_name)
+        try:
+            length = int(headers[_JSON_LENGTH])
+            if not 0 < length <= len(body):
+                raise ValueError(f"{_JSON_LENGTH} is {length}, the body has {len(body)} bytes")
+            return _from_binary(json.loads(body[:length]), body[length:], model_name)
+        except KeyError as error:
+            raise InvalidInput(f"the request lacks {error}; see the Open Inference Protocol, version 2") from error
+        except (ValueError, TypeError, AttributeError, struct.error) as error:
+            raise InvalidInput(f"the binary request is malformed ({error})") from error
+
+    def encode(self, model_name: str, response: InferResponse, headers: dict, req_attributes: dict):
+        """The response as it is; cloud events are not spoken here."""
+        return super().encode(model_name, response, {}, req_attributes)
+
+
+def _from_binary(request: dict, binary: bytes, model_name: str) -> InferRequest:
+    inputs, start = [], 0
+    for entry in request["inputs"]:
+        size = (entry.get("parameters") or {}).get("binary_data_size")
+        if size is None:
+            data = entry["data"]
+        elif not isinstance(size, int) or not 0 <= size <= len(binary) - start:
+            raise ValueError(f"binary_data_size of {entry['name']!r} is {size!r}, {len(binary) - start} bytes are left")
+        else:
+            data, start = _elements(entry["datatype"], binary[start : start + size]), start + size
+        inputs.append(InferInput(entry["name"], _shape(entry["shape"]), entry["datatype"], data))
+    if start != len(binary):
+        raise ValueError(f"{len(binary) - start} bytes belong to no input")
+    outputs = [RequestedOutput(entry["name"], entry.get("parameters")) for entry in request.get("outputs") or []]
+    return InferRequest(
+        model_name,
+        inputs,
+        request_id=request.get("id"),
+        parameters=request.get("parameters"),
+        request_outputs=outputs or None,
+    )
+
+
+def _shape(values: list) -> list[int]:
+    if not all(isinstance(value, int) for value in values):
+        raise ValueError(f"shape {values} is no list of whole numbers")
+    return values
+
+
+def _elements(datatype: str, binary: bytes) -> np.ndarray | list[bytes]:
+    if datatype == "UINT8":
+        return np.frombuffer(binary, np.uint8)
+    if datatype != "BYTES":
+        raise ValueError(f"datatype {datatype!r} is neither UINT8 nor BYTES")
+    elements, start = [], 0
+    while start < len(binary):
+        (length,) = struct.unpack_from("<I", binary, start)
+        start += 4
+        if start + length > len(binary):
+            raise ValueError("a BYTES element is longer than what was sent")
+        elements.append(binary[start : start + length])
+        start += length
+    return elements

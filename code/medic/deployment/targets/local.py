@@ -1,0 +1,334 @@
+"""This machine as a target: a space is a folder, a deployment a process of its own on a loopback port."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from medic.deployment import call
+from medic.deployment.bundle import Bundle
+from medic.deployment.call import Client, Image
+from medic.deployment.listen import bind
+from medic.deployment.manifest import MANIFEST
+from medic.errors import MedicError
+from medic.files import write_bytes, write_json
+from medic.task import Prediction
+
+RECORD = "deployment.json"
+START_SECONDS = 60.0
+STOP_SECONDS = 15.0
+
+
+@dataclass(frozen=True, eq=False)
+class Deployment:
+    """One bundle, callable. It outlives the program that made it; ``deployments`` finds it again.
+
+    Attributes:
+        name: unique in its space.
+        space: the space's folder.
+        url: where it answers.
+        bundle: version of the bundle it serves.
+        pid: its process.
+        started: when that process started, seconds since 1970: a process number alone may since be someone else's.
+        created: when it was deployed, ISO 8601.
+    """
+
+    name: str
+    space: Path
+    url: str
+    bundle: str
+    pid: int
+    started: float
+    created: str
+    # Kept so that the process is collected when it ends while its maker still runs.
+    _child: subprocess.Popen | None = field(default=None, repr=False)
+
+    @property
+    def folder(self) -> Path:
+        """Where its record and its log lie."""
+        return self.space / "deployments" / self.name
+
+    @property
+    def log(self) -> Path:
+        """What the server printed."""
+        return self.folder / "server.log"
+
+    def score(self, images: Sequence[Image]) -> Prediction:
+        """See ``local.score``."""
+        return score(self, images)
+
+    def status(self) -> str:
+        """See ``local.status``."""
+        return status(self)
+
+    def delete(self, bundle: bool = False) -> None:
+        """See ``local.delete``."""
+        delete(self, bundle)
+
+    def __enter__(self) -> Deployment:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.status() != "stopped":
+            self.delete()
+
+    def __str__(self) -> str:
+        return f"deployment {self.name} of bundle {self.bundle} at {self.url}: {self.status()}"
+
+    def _repr_html_(self) -> str:
+        rows = {"deployment": self.name, "bundle": self.bundle, "url": self.url, "status": self.status()}
+        cells = "".join(f"<tr><th>{name}</th><td>{text}</td></tr>" for name, text in rows.items())
+        return f"<table>{cells}</table>"
+
+
+def spaces() -> list[str]:
+    """The names of the spaces on this machine, below ``MEDIC_SPACES`` or else ``outputs/spaces``."""
+    return sorted(path.name for path in _home().glob("*") if path.is_dir())
+
+
+def store(bundle: Bundle | str | Path, space: str | Path = "default") -> Bundle:
+    """Copy a bundle into a space, under its version, whole or not at all, and verify the copy.
+
+    Args:
+        bundle: a bundle, its folder or its archive.
+        space: a name, or a folder's path (a ``Path``, or a text with a ``/`` in it).
+
+    Raises:
+        MedicError: the bundle is not sound, or the space cannot be written.
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+    folder = _folder(space) / "bundles" / bundle.manifest.version
+    if not folder.exists():
+        new = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
+        try:
+            for name in (*bundle.manifest.files, MANIFEST):
+                write_bytes(new / name, (bundle.folder / name).read_bytes())
+            Bundle.load(new)
+            os.rename(new, folder)
+        except OSError as error:
+            raise MedicError(
+                f"cannot store into {folder} ({error.strerror}); free some space or choose another space"
+            ) from error
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    return Bundle.load(folder)
+
+
+def deploy(
+    bundle: Bundle | str | Path, space: str | Path = "default", name: str | None = None, port: int = 0
+) -> Deployment:
+    """Store a bundle and serve it in a process of its own on a loopback port, until ``delete``.
+
+    Args:
+        bundle: a bundle, its folder or its archive.
+        space: as for ``store``.
+        name: unique in the space; the task's name with a few random digits when None.
+        port: 0 takes any free one.
+
+    Returns:
+        The deployment, ready to be called.
+
+    Raises:
+        MedicError: the name is taken, the port is in use, or the server did not become ready; the message holds the
+            end of its log, and nothing is left behind.
+    """
+    stored = store(bundle, space)
+    name = name or f"{stored.task.name}-{uuid.uuid4().hex[:6]}"
+    folder = _folder(space) / "deployments" / _plain(name)
+    with closing(bind("127.0.0.1", port)) as listening:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError as error:
+            raise MedicError(
+                f"the space {_folder(space)} has a deployment {name!r}; delete that first or choose another name"
+            ) from error
+        command = [sys.executable, "-m", "medic.deployment.serve", str(stored.folder.resolve())]
+        command += ["--name", name, "--descriptor", str(listening.fileno())]
+        with open(folder / "server.log", "wb") as log:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[listening.fileno()],
+                # A session of its own: Ctrl-C in the notebook or the shell is not meant for it.
+                start_new_session=True,
+            )
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    try:
+        deployment = Deployment(
+            name,
+            folder.parents[1],
+            url,
+            stored.manifest.version,
+            child.pid,
+            psutil.Process(child.pid).create_time(),
+            datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            child,
+        )
+        # Recorded before it is ready: should this program be killed while it waits, the server can still be found.
+        write_json(folder / RECORD, _record(deployment))
+        _wait_until_ready(deployment, child)
+    except BaseException:
+        child.kill()
+        child.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return deployment
+
+
+def deployments(space: str | Path = "default") -> list[Deployment]:
+    """What was deployed in a space and not deleted, by name; ``status`` tells which of them still run."""
+    records = sorted((_folder(space) / "deployments").glob(f"*/{RECORD}"))
+    return [_load(record) for record in records]
+
+
+def find(name: str, space: str | Path = "default") -> Deployment:
+    """The deployment of that name.
+
+    Raises:
+        MedicError: there is none; the message lists those there are.
+    """
+    there = {deployment.name: deployment for deployment in deployments(space)}
+    if name not in there:
+        raise MedicError(
+            f"the space {_folder(space)} has no deployment {name!r}; there is: {', '.join(there) or 'none'}"
+        )
+    return there[name]
+
+
+def score(deployment: Deployment, images: Sequence[Image]) -> Prediction:
+    """Send image files (bytes or paths) to a deployment.
+
+    Raises:
+        MedicError: it does not run, or refuses an image; the message carries its reason.
+    """
+    state = _process_state(deployment)
+    if state != "running":
+        raise MedicError(f"the deployment {deployment.name!r} is {state}; deploy the bundle again")
+    return call.score(deployment.url, images)
+
+
+def status(deployment: Deployment) -> str:
+    """``ready``, ``starting`` (runs, does not answer yet), ``crashed`` (ended by itself) or ``stopped`` (deleted)."""
+    state = _process_state(deployment)
+    if state != "running":
+        return state
+    return "ready" if call.health(deployment.url) else "starting"
+
+
+def delete(deployment: Deployment, bundle: bool = False) -> None:
+    """End a deployment and remove its record and its log.
+
+    Requests under way are finished first. The process is ended only if it is still the one that was started.
+
+    Args:
+        deployment: which one.
+        bundle: remove the stored bundle too, unless another deployment serves it.
+
+    Raises:
+        MedicError: it was deleted before, or its process does not end.
+    """
+    state = _process_state(deployment)
+    if state == "stopped":
+        raise MedicError(f"the deployment {deployment.name!r} was deleted before; there is nothing to delete")
+    if state == "running":
+        _stop(deployment)
+    shutil.rmtree(deployment.folder)
+    others = {other.bundle for other in deployments(deployment.space)}
+    if bundle and deployment.bundle not in others:
+        shutil.rmtree(deployment.space / "bundles" / deployment.bundle, ignore_errors=True)
+
+
+def _process_state(deployment: Deployment) -> str:
+    record = deployment.folder / RECORD
+    if not record.is_file() or _load(record).pid != deployment.pid:
+        return "stopped"
+    return "running" if _process(deployment) else "crashed"
+
+
+def _process(deployment: Deployment) -> psutil.Process | None:
+    """The deployment's process, if it still runs and the number has not since become another's."""
+    if deployment._child is not None:
+        deployment._child.poll()
+    try:
+        process = psutil.Process(deployment.pid)
+        same = abs(process.create_time() - deployment.started) < 1
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _stop(deployment: Deployment) -> None:
+    process = _process(deployment)
+    if process is None:
+        return
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except psutil.TimeoutExpired:
+        process.kill()
+        try:
+            process.wait(STOP_SECONDS)
+        except psutil.TimeoutExpired as error:
+            raise MedicError(
+                f"process {deployment.pid} of the deployment {deployment.name!r} does not end; end it by hand"
+            ) from error
+    if deployment._child is not None:
+        deployment._child.wait()
+
+
+def _wait_until_ready(deployment: Deployment, child: subprocess.Popen) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    with Client(deployment.url, timeout=1) as client:
+        while not client.ready():
+            if child.poll() is not None or time.monotonic() > deadline:
+                ended = "ended" if child.poll() is not None else f"was not ready in {START_SECONDS:g} seconds"
+                end = "\n".join(deployment.log.read_text(errors="replace").splitlines()[-15:])
+                raise MedicError(f"the server of {deployment.name!r} {ended}; the end of its log:\n{end}")
+            time.sleep(0.05)
+
+
+def _record(deployment: Deployment) -> dict:
+    names = ("name", "url", "bundle", "pid", "started", "created")
+    return {name: getattr(deployment, name) for name in names}
+
+
+def _load(record: Path) -> Deployment:
+    try:
+        return Deployment(space=record.parents[2], **json.loads(record.read_text()))
+    except (ValueError, TypeError) as error:
+        raise MedicError(
+            f"{record} is damaged ({error}); end its server by hand if it runs, and remove {record.parent}"
+        ) from error
+
+
+def _home() -> Path:
+    return Path(os.environ.get("MEDIC_SPACES") or Path("outputs") / "spaces")
+
+
+def _folder(space: str | Path) -> Path:
+    if isinstance(space, Path) or "/" in space:
+        return Path(space)
+    return _home() / _plain(space)
+
+
+def _plain(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name):
+        raise MedicError(
+            f"{name!r} is no name for a space or a deployment; use up to 63 letters, digits, '.', '_' and '-'"
+        )
+    return name

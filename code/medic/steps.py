@@ -1,0 +1,90 @@
+"""What an earlier notebook makes, for a later one: found when it is there, made when it is absent, and said which."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medic.files import write_json
+from medic.notebooks import Session
+
+if TYPE_CHECKING:
+    from medic.data.prepare import Prepared
+    from medic.deployment.bundle import Bundle
+    from medic.modeling.run import Run
+
+PREPARED_SIZE = {"quick": 192, "full": 512}
+"""Side of the prepared images in pixels, by profile."""
+
+SHORT = {"backbone": "resnet18", "image_size": 96, "epochs": 4}
+"""The network that is trained for a later notebook when the reader has not trained one."""
+
+
+def prepared_set(session: Session) -> Prepared:
+    """The prepared set of ``01_data_acquisition_and_understanding/03_prepare_data``."""
+    from medic.data.prepare import Prepared, prepare
+    from medic.data.preprocess import Preprocessing
+    from medic.data.readers import retinopathy
+    from medic.data.split import split_by_patient
+
+    folder = session.products / "prepared"
+    if (folder / "manifest.json").is_file():
+        _say(session, "prepared set", folder, "found")
+        return Prepared.load(folder)
+    _say(session, "prepared set", folder, "absent, making it as 03_prepare_data does")
+    records, store = retinopathy.read(session.data / "retinopathy")
+    records = split_by_patient(records, validation=0.2, seed=session.seed)
+    return prepare(records, store, folder, Preprocessing(size=PREPARED_SIZE[session.profile]))
+
+
+def choose(session: Session, run: Run) -> None:
+    """Say which run the notebooks of stage 03 take."""
+    write_json(_choice(session), {"run": run.folder.relative_to(session.products).as_posix()})
+
+
+def chosen_run(session: Session) -> Run:
+    """The run that ``02_modeling/03_grade_retinopathy`` has chosen."""
+    import torch
+
+    from medic.modeling.classifier import Classifier
+    from medic.modeling.fit import Recipe, fit
+    from medic.modeling.run import Run
+    from medic.task import RETINOPATHY
+
+    choice = _choice(session)
+    if choice.is_file():
+        folder = session.products / json.loads(choice.read_text())["run"]
+        _say(session, "trained network", folder, "found")
+        return Run.load(folder)
+    folder = session.products / "runs" / "short"
+    _say(session, "trained network", folder, f"absent, training a {SHORT['backbone']} for {SHORT['epochs']} epochs")
+    prepared = prepared_set(session)
+    torch.manual_seed(session.seed)
+    model = Classifier(
+        RETINOPATHY, SHORT["backbone"], preprocessing=prepared.preprocessing, image_size=SHORT["image_size"]
+    )
+    return fit(model, prepared, folder, Recipe(epochs=SHORT["epochs"], seed=session.seed))
+
+
+def packaged_bundle(session: Session) -> Bundle:
+    """The bundle of ``03_deployment/02_package_and_deploy``."""
+    from medic.deployment.bundle import Bundle
+    from medic.deployment.pipeline import package_run
+    from medic.modeling.evaluate import evaluate
+
+    folder = session.products / "bundles" / "retinopathy"
+    if (folder / "manifest.json").is_file():
+        _say(session, "bundle", folder, "found")
+        return Bundle.load(folder)
+    _say(session, "bundle", folder, "absent, making it as 02_package_and_deploy does")
+    run = chosen_run(session)
+    return package_run(run, evaluate(run), folder)[0]
+
+
+def _choice(session: Session) -> Path:
+    return session.products / "chosen.json"
+
+
+def _say(session: Session, what: str, folder: Path, state: str) -> None:
+    print(f"{what}: {state} ({session.shown(folder)})")

@@ -1,0 +1,77 @@
+"""The exported graph answers as torch does, whatever the batch, and old runtimes can read it."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from medic.data.preprocess import Preprocessing
+from medic.deployment import export as export_module
+from medic.deployment.export import export, torch_prediction
+from medic.deployment.predict import open_session, run
+from medic.errors import MedicError
+from medic.modeling.classifier import Classifier
+from medic.modeling.objectives import CrossEntropy, Regression
+from medic.task import RETINOPATHY, Task
+
+DIGITS = Task("three_digits", "multiclass", ("one", "two", "three"))
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "shufflenet_v2_x1_0"])
+@pytest.mark.parametrize("objective", [CrossEntropy(), Regression()], ids=lambda objective: objective.name)
+def test_the_graph_agrees_with_torch_at_every_batch_size(backbone, objective, pixels, tmp_path):
+    torch.manual_seed(1)
+    model = Classifier(RETINOPATHY, backbone, objective, Preprocessing(size=96), image_size=64)
+    if isinstance(objective, Regression):  # a grade in the middle of the scale, where clipping hides nothing
+        list(model.backbone.modules())[-1].bias.data.fill_(2.3)
+    exported = export(model, tmp_path / "model.onnx", pixels[:4])
+    assert model.training, "the model is left as it was"
+    model.eval()
+    assert set(exported.parity) == {1, 4}
+    assert max(exported.parity.values()) <= 1e-4
+    session = open_session(exported.path)
+    for count in (1, 3, 7):
+        expected, actual = torch_prediction(model, pixels[:count]), run(session, RETINOPATHY, pixels[:count])
+        np.testing.assert_allclose(actual.probabilities, expected.probabilities, atol=1e-4)
+        np.testing.assert_allclose(actual.grade, expected.grade, atol=1e-4)
+
+
+def test_the_file_is_for_old_runtimes_and_says_nothing_of_this_machine(exported):
+    graph = onnx.load(exported.path)
+    assert graph.ir_version == 9
+    assert [(opset.domain, opset.version) for opset in graph.opset_import] == [("", 18)]
+    assert [value.name for value in graph.graph.input] == ["images"]
+    assert [value.name for value in graph.graph.output] == ["probabilities", "grade"]
+    assert not any(tensor.external_data for tensor in graph.graph.initializer)
+    assert b"site-packages" not in exported.path.read_bytes()
+
+
+def test_a_task_without_order_has_no_grade(tmp_path):
+    model = Classifier(DIGITS, "shufflenet_v2_x0_5", None, Preprocessing(size=32, crop="square"), image_size=32)
+    exported = export(model, tmp_path / "model.onnx")
+    prediction = run(open_session(exported.path), DIGITS, np.zeros((2, 32, 32, 3), np.uint8))
+    assert prediction.probabilities.shape == (2, 3)
+    assert prediction.grade is None
+
+
+def test_a_graph_that_differs_from_torch_is_never_written(classifier, exported, pixels, tmp_path, monkeypatch):
+    wrong = onnx.load(exported.path)
+    head = next(node for node in wrong.graph.node if node.op_type == "Gemm")
+    bias = next(tensor for tensor in wrong.graph.initializer if tensor.name == head.input[2])
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(0.01), bias.name))
+    monkeypatch.setattr(export_module, "_graph", lambda model: wrong)
+    with pytest.raises(MedicError, match="differs from torch"):
+        export(classifier, tmp_path / "model.onnx", pixels[:4])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_images_of_another_size_are_refused(classifier, tmp_path):
+    with pytest.raises(MedicError, match=r"uint8 \(N, 96, 96, 3\)"):
+        export(classifier, tmp_path / "model.onnx", np.zeros((4, 50, 50, 3), np.uint8))
+
+
+def test_a_missing_or_damaged_graph_is_a_clear_error(tmp_path):
+    with pytest.raises(MedicError, match="there is no graph"):
+        open_session(tmp_path / "none.onnx")
+    (tmp_path / "text.onnx").write_text("not a graph")
+    with pytest.raises(MedicError, match="cannot load"):
+        open_session(tmp_path / "text.onnx")

@@ -1,0 +1,421 @@
+"""The service answers as the model does, over each way in, and refuses everything else with a reason."""
+
+import asyncio
+import concurrent.futures
+import json
+import re
+import struct
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+import zlib
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
+from medic.deployment.call import Client, ServiceError, health, score
+from medic.deployment.export import torch_prediction
+from medic.deployment.listen import bind
+from medic.deployment.predict import open_session, run
+from medic.deployment.targets import local
+from medic.errors import MedicError
+from medic.task import RETINOPATHY
+
+JPEG = {"content-type": "image/jpeg"}
+
+
+@pytest.fixture(scope="module")
+def url(bundle, tmp_path_factory):
+    with local.deploy(bundle, tmp_path_factory.mktemp("space")) as deployment:
+        yield deployment.url
+
+
+@pytest.fixture(scope="module")
+def http(url):
+    with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+def limited(bundle):
+    """Asks the application in this process, with limits small enough to reach."""
+
+    def ask(use, predictor=None, **limits):
+        from medic.deployment.service import Limits, application
+
+        async def in_process():
+            app = application(predictor or bundle.predictor(threads=1), Limits(**limits))
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://medic", headers=JPEG) as client:
+                await use(client)
+
+        asyncio.run(in_process())
+
+    return ask
+
+
+def huge_png() -> bytes:
+    """A PNG of 20,000 x 20,000 pixels in some 50 kB."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(kind, data)
+        for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(2501) * 20_000, 1)), (b"IEND", b""))
+    )
+
+
+def damaged_png() -> bytes:
+    """A PNG whose header and end are sound and whose pixels are not."""
+    sound = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8))[1].tobytes()
+    start = sound.index(b"IDAT") + 4
+    return sound[:start] + bytes(len(sound) - start - 12) + sound[-12:]
+
+
+@pytest.mark.servers
+def test_one_photograph_has_one_answer_however_it_is_asked_for(classifier, exported, bundle, url, http, photographs):
+    data = photographs[3]
+    pixels = classifier.preprocessing.pixels(data)[None]
+    torch_answer = torch_prediction(classifier, pixels)
+    answers = {
+        "graph": run(open_session(exported.path), RETINOPATHY, pixels),
+        "bundle": bundle.predictor().predict([data]),
+        "client": score(url, [data]),
+    }
+    for name, prediction in answers.items():
+        np.testing.assert_allclose(prediction.probabilities, torch_answer.probabilities, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(prediction.grade, torch_answer.grade, atol=1e-4, err_msg=name)
+    plain = urllib.request.Request(f"{url}/predict", data, JPEG)
+    with urllib.request.urlopen(plain, timeout=30) as response:
+        answer = json.load(response)
+    assert list(answer["probabilities"].values()) == pytest.approx(torch_answer.probabilities[0].tolist(), abs=1e-4)
+    assert answer["grade_continuous"] == pytest.approx(float(torch_answer.grade[0]), abs=1e-4)
+    assert answer["class"] == RETINOPATHY.classes[answer["grade"]]
+    assert "Not a medical device" in answer["notice"]
+    assert "synthetic" in answer["notice"]
+    request = {"inputs": [{"name": "images", "shape": [1, 96, 96, 3], "datatype": "UINT8", "data": pixels.tolist()}]}
+    outputs = {o["name"]: o["data"] for o in http.post("/v2/models/retinopathy/infer", json=request).json()["outputs"]}
+    assert outputs["probabilities"] == pytest.approx(torch_answer.probabilities[0].tolist(), abs=1e-4)
+    assert outputs["grade"] == pytest.approx(torch_answer.grade.tolist(), abs=1e-4)
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("binary", [True, False])
+def test_kserves_own_client_is_understood(bundle, url, pixels, binary):
+    expected = bundle.predictor().predict_pixels(pixels[:3])
+
+    async def call():
+        async with InferenceRESTClient(RESTConfig(protocol="v2")) as client:
+            assert await client.is_server_ready(url)
+            assert await client.is_model_ready(url, "retinopathy")
+            given = InferInput("images", [3, 96, 96, 3], "UINT8")
+            given.set_data_from_numpy(pixels[:3], binary_data=binary)
+            request = InferRequest("retinopathy", [given], parameters={"binary_data_output": binary})
+            return await client.infer(url, request, model_name="retinopathy")
+
+    response = asyncio.run(call())
+    outputs = {output.name: output.as_numpy() for output in response.outputs}
+    np.testing.assert_allclose(outputs["probabilities"], expected.probabilities, atol=1e-4)
+    np.testing.assert_allclose(outputs["grade"], expected.grade, atol=1e-4)
+
+
+@pytest.mark.servers
+def test_image_files_go_through_the_open_protocol_too(bundle, http, photographs):
+    expected = bundle.predictor().predict(photographs[:2])
+    binary = b"".join(struct.pack("<I", len(data)) + data for data in photographs[:2])
+    entry = {"name": "image", "shape": [2], "datatype": "BYTES", "parameters": {"binary_data_size": len(binary)}}
+    head = json.dumps({"id": "mine", "inputs": [entry]}).encode()
+    headers = {"inference-header-content-length": str(len(head)), "content-type": "application/octet-stream"}
+    answer = http.post("/v2/models/retinopathy/infer", content=head + binary, headers=headers).json()
+    assert answer["id"] == "mine"
+    assert answer["outputs"][0]["data"] == pytest.approx(expected.probabilities.ravel().tolist(), abs=1e-4)
+
+
+@pytest.mark.servers
+def test_it_says_what_it_is(http, bundle):
+    about = http.get("/").json()
+    assert about["model"] == bundle.manifest.version
+    assert "Not a medical device" in about["notice"]
+    page = http.get("/", headers={"accept": "text/html"})
+    assert "Not a medical device" in page.text
+    assert not re.search(r"(src|href)=", page.text), "the page fetches nothing"
+    assert http.get("/v2/health/live").json() == {"live": True}
+    assert http.get("/v2/health/ready").json() == {"ready": True}
+    assert [entry["name"] for entry in http.get("/v2/models/retinopathy").json()["inputs"]] == ["images", "image"]
+    assert "medic_requests_total" in http.get("/metrics").text
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "reason"),
+    [
+        (b"", JPEG, 422, "empty"),
+        (b"", {}, 422, "empty"),
+        (b"this is text, named eye.jpeg", JPEG, 415, "no readable image"),
+        ("truncated", JPEG, 422, "cut off"),
+        ("damaged", JPEG, 422, "damaged inside"),
+        ("bomb", {"content-type": "image/png"}, 413, "pixels"),
+        ("photograph", {"content-type": "application/json"}, 415, "content type"),
+        ("photograph", {"content-type": "application/x-www-form-urlencoded"}, 415, "Content-Type: image/jpeg"),
+        (bytes((32 << 20) + 1), JPEG, 413, "33,554,432 bytes"),
+    ],
+    ids=["empty", "nothing", "text", "truncated", "damaged", "bomb", "json", "form", "too large"],
+)
+def test_what_is_no_image_is_refused_with_the_reason(http, photographs, content, headers, status, reason):
+    made = {
+        "photograph": lambda: photographs[0],
+        "truncated": lambda: photographs[0][:1500],
+        "damaged": damaged_png,
+        "bomb": huge_png,
+    }
+    body = made[content]() if isinstance(content, str) else content
+    response = http.post("/predict", content=body, headers=headers)
+    assert response.status_code == status, response.text
+    assert reason in response.json()["error"]
+
+
+@pytest.mark.servers
+def test_bytes_are_counted_as_they_come_whatever_length_is_claimed(http):
+    def stream():
+        for _ in range(40):
+            yield bytes(1 << 20)
+
+    response = http.post("/predict", content=stream(), headers=JPEG)
+    assert response.status_code == 413
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": [1, 95, 96, 3]},
+        {"shape": [2, 96, 96, 3]},
+        {"shape": [0, 96, 96, 3]},
+        {"shape": [-1, 96, 96, 3]},
+        {"shape": [100_000, 96, 96, 3]},
+        {"shape": []},
+        {"shape": "large"},
+        {"datatype": "FP32"},
+        {"datatype": "NONSENSE"},
+        {"name": "pictures"},
+        {"data": [1, 2, 3]},
+        {"data": [[1, 2], [3]]},
+        {"data": ["a"] * 27648},
+        {"data": [0.5] * 27648},
+        {"data": [300] * 27648},
+        {"data": [-1] * 27648},
+        {"data": None},
+        {"name": "image", "datatype": "BYTES", "shape": [1], "data": ["not base64!"]},
+        {"name": "image", "datatype": "BYTES", "shape": [1], "data": ["dGV4dA=="]},
+        {"name": "image", "datatype": "BYTES", "shape": [2], "data": ["dGV4dA=="]},
+        {"name": "image", "datatype": "BYTES", "shape": [1], "data": [7]},
+    ],
+    ids=str,
+)
+def test_wrong_tensors_are_the_clients_fault(http, change):
+    entry = {"name": "images", "shape": [1, 96, 96, 3], "datatype": "UINT8", "data": [0] * 27648} | change
+    response = http.post("/v2/models/retinopathy/infer", json={"inputs": [entry]})
+    assert 400 <= response.status_code < 500, response.text
+    assert response.json()["error"]
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    ("head", "body", "length"),
+    [
+        (b"{}", b"", None),
+        (b"not json", b"", None),
+        (b"[]", b"", None),
+        (b'{"inputs": [{}]}', b"", None),
+        (b'{"inputs": 7}', b"", None),
+        (b"{}", b"", "abc"),
+        (b"{}", b"", "-5"),
+        (b"{}", b"", "9999"),
+        (b"\xff\xfe\x00", b"", None),
+        (b'{"inputs":[{"name":"images","shape":[1,96,96,3],"datatype":"UINT8"}]}', b"", None),
+        (
+            b'{"inputs":[{"name":"images","shape":[1,96,96,3],"datatype":"UINT8","parameters":{"binary_data_size":9}}]}',
+            b"123456789",
+            None,
+        ),
+        (
+            b'{"inputs":[{"name":"images","shape":[1,96,96,3],"datatype":"UINT8","parameters":{"binary_data_size":99}}]}',
+            b"123456789",
+            None,
+        ),
+        (
+            b'{"inputs":[{"name":"image","shape":[1],"datatype":"BYTES","parameters":{"binary_data_size":9}}]}',
+            b"\xff\xff\xff\x7f12345",
+            None,
+        ),
+        (
+            b'{"inputs":[{"name":"image","shape":[1],"datatype":"BYTES","parameters":{"binary_data_size":3}}]}',
+            b"\x01\x00\x00",
+            None,
+        ),
+    ],
+)
+def test_malformed_binary_requests_are_the_clients_fault(http, head, body, length):
+    headers = {"content-type": "application/octet-stream", "inference-header-content-length": length or str(len(head))}
+    response = http.post("/v2/models/retinopathy/infer", content=head + body, headers=headers)
+    assert 400 <= response.status_code < 500, response.text
+    assert response.json()["error"]
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nothing/here", 404),
+        ("GET", "/predict", 405),
+        ("GET", "/v2/models/other", 404),
+        ("POST", "/v2/models/other/infer", 404),
+        ("POST", "/v2/models/retinopathy/infer", 400),
+        ("POST", "/v2/models/retinopathy/versions/1/infer", 404),
+        ("POST", "/v2/repository/models/retinopathy/unload", 404),
+    ],
+)
+def test_unknown_paths_and_missing_bodies_are_refused(http, method, path, status):
+    body = {"json": {"inputs": []}} if path == "/v2/models/other/infer" else {}
+    response = http.request(method, path, **body)
+    assert response.status_code == status, response.text
+    assert response.json()["error"]
+    assert http.get("/v2/health/ready").json() == {"ready": True}
+
+
+@pytest.mark.servers
+def test_eight_clients_at_once_all_get_their_own_answer(bundle, url, photographs):
+    expected = bundle.predictor().predict(photographs)
+
+    def ask(start):
+        return score(url, photographs[start : start + 10]).probabilities
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, range(0, 80, 10)))
+    np.testing.assert_allclose(np.concatenate(answers), expected.probabilities, atol=1e-4)
+
+
+@pytest.mark.servers
+def test_the_client_carries_the_servers_reason(url, photographs, tmp_path):
+    (tmp_path / "note.jpeg").write_text("text")
+    with pytest.raises(ServiceError, match=r"note\.jpeg: .*415: .*no readable image") as refused:
+        score(url, [photographs[0], tmp_path / "note.jpeg"])
+    assert refused.value.status == 415
+    with pytest.raises(MedicError, match="correct the path"):
+        score(url, [tmp_path / "absent.jpeg"])
+    with pytest.raises(MedicError, match="no image to score"):
+        score(url, [])
+
+
+def test_the_client_says_when_nobody_is_there():
+    with bind("127.0.0.1", 0) as free:
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(MedicError, match="no service answers at"):
+        score(address, [b"image"])
+    assert not health(address)
+    with pytest.raises(MedicError, match="correct the address"):
+        score("ftp://127.0.0.1:1", [b"image"])
+
+
+def test_the_client_says_when_an_answer_takes_too_long():
+    with bind("127.0.0.1", 0) as silent:
+        client = Client(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.2)
+        with client, pytest.raises(MedicError, match=r"no answer in 0\.2 seconds"):
+            client.about()
+
+
+class Slow:
+    """A predictor that waits until it is told to go on."""
+
+    def __init__(self, predictor):
+        self.manifest, self.task, self.answers = predictor.manifest, predictor.task, predictor.answers
+        self.started, self.go_on = threading.Semaphore(0), threading.Event()
+        self._predictor = predictor
+
+    def predict(self, images):
+        self.started.release()
+        assert self.go_on.wait(20)
+        return self._predictor.predict(images)
+
+
+def test_a_full_queue_is_answered_at_once(limited, bundle, photographs):
+    slow = Slow(bundle.predictor(threads=1))
+
+    async def two_at_once(client):
+        first = asyncio.create_task(client.post("/predict", content=photographs[0]))
+        assert await asyncio.to_thread(slow.started.acquire, timeout=20)
+        second = await client.post("/predict", content=photographs[0])
+        assert (second.status_code, second.headers["retry-after"]) == (503, "1")
+        assert "busy" in second.json()["error"]
+        slow.go_on.set()
+        assert (await first).status_code == 200
+        assert (await client.post("/predict", content=photographs[0])).status_code == 200
+
+    limited(two_at_once, slow, workers=1, waiting=0)
+
+
+def test_a_failure_nobody_foresaw_tells_the_client_nothing_of_the_inside(limited, bundle, photographs):
+    class Broken(Slow):
+        def predict(self, images):
+            raise RuntimeError("secret path")
+
+    async def ask(client):
+        response = await client.post("/predict", content=photographs[0])
+        assert response.status_code == 500
+        assert "secret" not in response.text
+
+    limited(ask, Broken(bundle.predictor(threads=1)))
+
+
+def test_a_smaller_limit_holds_for_every_route(limited, photographs):
+    async def ask(client):
+        assert (await client.post("/predict", content=photographs[0])).status_code == 413
+        assert (await client.post("/v2/models/retinopathy/infer", content=b"x" * 2000)).status_code == 413
+
+    limited(ask, upload=1000)
+
+
+def test_a_client_that_falls_silent_is_not_waited_for(limited, photographs):
+    async def stall():
+        yield photographs[0][:100]
+        await asyncio.sleep(20)
+
+    async def ask(client):
+        response = await client.post("/predict", content=stall())
+        assert response.status_code == 408
+        assert "nothing came" in response.json()["error"]
+
+    limited(ask, seconds=0.2)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org", ""])
+def test_other_machines_are_not_let_in(host):
+    with pytest.raises(MedicError, match="asks nobody who they are"):
+        bind(host, 0)
+
+
+@pytest.mark.servers
+def test_a_port_in_use_is_said_before_anything_starts(bundle, url):
+    port = url.rpartition(":")[2]
+    command = [sys.executable, "-m", "medic.deployment.serve", str(bundle.folder), "--port", port]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"error: port {port} on 127.0.0.1 is in use")
+    assert ended.stdout == ""
+    with pytest.raises(MedicError, match=r"outside 0\.\.65535"):
+        bind("127.0.0.1", 70_000)
+
+
+def test_serving_and_calling_load_no_torch():
+    program = (
+        "import sys, medic.deployment.call, medic.deployment.bundle, medic.deployment.serve, medic.deployment.service;"
+        "import medic.deployment.targets.local;"
+        "print([name for name in ('torch', 'torchvision', 'lightning', 'onnx') if name in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "[]"
