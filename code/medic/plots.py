@@ -1,5 +1,6 @@
 """One look for every figure of the series, the figures themselves, and the one way to save them."""
 
+import io
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -7,6 +8,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import PIL.Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
@@ -93,6 +95,20 @@ def save(figure: Figure, name: str, session: Source) -> None:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
+def show(figure: Figure, dpi: int = 75) -> None:
+    """Show a figure of photographs in a notebook, in 256 colours and `dpi` dots an inch, and close it.
+
+    Photographs as PNG are large, and a committed notebook has to stay small; what `save` writes is not affected.
+    """
+    from IPython.display import Image, display
+
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi)
+    plt.close(figure)
+    PIL.Image.open(drawn).convert("RGB").quantize(256).save(small, format="png", optimize=True)
+    display(Image(small.getvalue()))
+
+
 def image_grid(images: Sequence[np.ndarray], captions: Sequence[str], *, columns: int = 5, side: float = 1.7) -> Figure:
     """Pictures in rows, each with its caption above.
 
@@ -104,7 +120,9 @@ def image_grid(images: Sequence[np.ndarray], captions: Sequence[str], *, columns
     """
     rows = -(-len(images) // columns)
     ratio = max(image.shape[0] / image.shape[1] for image in images)
-    figure, axes = plt.subplots(rows, columns, figsize=(side * columns, (side * ratio + 0.35) * rows), squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(side * columns, (side * ratio + 0.25) * rows + 0.2), squeeze=False
+    )
     for place in axes.flat:
         place.set_axis_off()
     for place, image, caption in zip(axes.flat, images, captions, strict=False):
@@ -220,4 +238,61 @@ def deploy_flow() -> Figure:
             axes.annotate(
                 "", (place - 0.38, 0), (place - 0.62, 0), arrowprops={"arrowstyle": "-|>", "color": "0.3", "lw": 1.4}
             )
+    return figure
+
+
+def annotated(
+    images: Sequence[np.ndarray], captions: Sequence[str], marks: Sequence[dict[str, tuple[float, float]]]
+) -> Figure:
+    """Pictures side by side with the names of what they show, an arrow from each name to its place.
+
+    Args:
+        images: uint8 (H, W, 3) RGB each.
+        captions: one for each image.
+        marks: for each image, the names and their places (x, y) in pixels.
+    """
+    figure, axes = plt.subplots(1, len(images), figsize=(3.5 * len(images), 4.0), squeeze=False)
+    for place, image, caption, named in zip(axes.flat, images, captions, marks, strict=True):
+        height, width = image.shape[:2]
+        place.imshow(image)
+        place.set_axis_off()
+        place.set_title(caption, fontsize=10, fontweight="normal", loc="center")
+        for name, (x, y) in named.items():
+            away = 0.24 if y > 0.4 * height else -0.2
+            place.annotate(
+                name,
+                (x, y),
+                (min(max(x, 0.15 * width), 0.85 * width), y + away * height),
+                color="white",
+                fontsize=9,
+                ha="center",
+                va="center",
+                arrowprops={"arrowstyle": "->", "color": "white", "lw": 1.2, "shrinkA": 2},
+                bbox={"boxstyle": "round,pad=0.2", "fc": "black", "ec": "none", "alpha": 0.6},
+            )
+    return figure
+
+
+def cross_table(counts: pd.DataFrame, task: Task, x: str, y: str) -> Figure:
+    """Counts of two labels of one patient, such as those of the two eyes, as a table whose cells are coloured by count.
+
+    Args:
+        counts: int (C, C); rows are codes of ``y``, columns of ``x``.
+        task: names the classes.
+        x: what the columns are.
+        y: what the rows are.
+    """
+    figure, axes = plt.subplots(figsize=(5.6, 4.6))
+    picture = axes.imshow(counts, cmap=SEQUENTIAL)
+    middle = counts.to_numpy().max() / 2
+    for row in range(len(counts)):
+        for column in range(len(counts)):
+            count = counts.iloc[row, column]
+            axes.text(column, row, count, ha="center", va="center", color="black" if count > middle else "white")
+    axes.set_xticks(range(len(task.classes)), task.classes, rotation=20, ha="right")
+    axes.set_yticks(range(len(task.classes)), task.classes)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(False)
+    figure.colorbar(picture, ax=axes, label="patients")
     return figure

@@ -12,6 +12,7 @@ from medic.notebooks import Session
 if TYPE_CHECKING:
     from medic.data.prepare import Prepared
     from medic.deployment.bundle import Bundle
+    from medic.modeling.classifier import Classifier
     from medic.modeling.run import Run
 
 PREPARED_SIZE = {"quick": 192, "full": 512}
@@ -67,19 +68,57 @@ def chosen_run(session: Session) -> Run:
     return fit(model, prepared, folder, Recipe(epochs=SHORT["epochs"], seed=session.seed))
 
 
-def packaged_bundle(session: Session) -> Bundle:
-    """The bundle of ``03_deployment/02_package_and_deploy``."""
-    from medic.deployment.bundle import Bundle
-    from medic.deployment.pipeline import package_run
+def export_folder(session: Session) -> Path:
+    """Where ``03_deployment/01_export_and_compress`` puts its graphs."""
+    return session.products / "export"
+
+
+def keep_graph(session: Session, model: Classifier, graph: Path) -> None:
+    """Say which graph of this model ``02_package_and_deploy`` takes; it lies in ``export_folder``."""
+    write_json(export_folder(session) / "kept.json", {"graph": graph.name, "weights": model.digest})
+
+
+def kept_graph(session: Session, model: Classifier) -> Path:
+    """The graph that ``03_deployment/01_export_and_compress`` kept, if it was made of these very weights."""
+    from medic.deployment.export import export
+
+    folder = export_folder(session)
+    choice = folder / "kept.json"
+    kept = json.loads(choice.read_text()) if choice.is_file() else None
+    if kept and kept["weights"] == model.digest and (folder / kept["graph"]).is_file():
+        _say(session, "exported graph", folder / kept["graph"], "found")
+        return folder / kept["graph"]
+    graph = folder / "fp32.onnx"
+    state = "that of another training" if kept else "absent"
+    _say(session, "exported graph", graph, f"{state}, exporting without compressing")
+    export(model, graph)
+    keep_graph(session, model, graph)
+    return graph
+
+
+def packaged_bundle(session: Session, run: Run | None = None) -> Bundle:
+    """The bundle of ``03_deployment/02_package_and_deploy``, of the chosen run's weights.
+
+    Args:
+        session: the notebook's.
+        run: the chosen run, where the caller has it already.
+    """
+    from medic.deployment.bundle import Bundle, package
+    from medic.deployment.pipeline import about, golden
     from medic.modeling.evaluate import evaluate
 
+    run = run or chosen_run(session)
+    model = run.model()
     folder = session.products / "bundles" / "retinopathy"
+    state = "absent"
     if (folder / "manifest.json").is_file():
-        _say(session, "bundle", folder, "found")
-        return Bundle.load(folder)
-    _say(session, "bundle", folder, "absent, making it as 02_package_and_deploy does")
-    run = chosen_run(session)
-    return package_run(run, evaluate(run), folder)[0]
+        bundle = Bundle.load(folder)
+        if bundle.manifest.values["model"].get("weights") == model.digest:
+            _say(session, "bundle", folder, "found")
+            return bundle
+        state = "that of another training"
+    _say(session, "bundle", folder, f"{state}, making it as 02_package_and_deploy does")
+    return package(model, folder, kept_graph(session, model), golden(run.prepared), about(run, evaluate(run)))
 
 
 def _choice(session: Session) -> Path:

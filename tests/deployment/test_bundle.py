@@ -51,9 +51,7 @@ def test_golden_images_do_not_carry_the_names_of_their_sources(bundle):
 
 
 def test_a_predictor_gives_what_the_model_gives(bundle, classifier, photographs):
-    from medic.deployment.export import torch_prediction
-
-    expected = torch_prediction(classifier, np.stack([classifier.preprocessing.pixels(data) for data in photographs]))
+    expected = classifier.predict_pixels(np.stack([classifier.preprocessing.pixels(data) for data in photographs]))
     predictor = bundle.predictor(threads=1)
     actual = predictor.predict(photographs)
     np.testing.assert_allclose(actual.probabilities, expected.probabilities, atol=1e-4)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from medic.data.preprocess import Preprocessing
 from medic.deployment import export as export_module
-from medic.deployment.export import export, torch_prediction
+from medic.deployment.export import export
 from medic.deployment.predict import open_session, run
 from medic.errors import MedicError
 from medic.modeling.classifier import Classifier
@@ -30,7 +30,7 @@ def test_the_graph_agrees_with_torch_at_every_batch_size(backbone, objective, pi
     assert max(exported.parity.values()) <= 1e-4
     session = open_session(exported.path)
     for count in (1, 3, 7):
-        expected, actual = torch_prediction(model, pixels[:count]), run(session, RETINOPATHY, pixels[:count])
+        expected, actual = model.predict_pixels(pixels[:count]), run(session, RETINOPATHY, pixels[:count])
         np.testing.assert_allclose(actual.probabilities, expected.probabilities, atol=1e-4)
         np.testing.assert_allclose(actual.grade, expected.grade, atol=1e-4)
 

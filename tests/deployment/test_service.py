@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from medic.deployment.call import Client, ServiceError, health, score
-from medic.deployment.export import torch_prediction
 from medic.deployment.listen import bind
 from medic.deployment.predict import open_session, run
 from medic.deployment.targets import local
@@ -82,7 +81,7 @@ def damaged_png() -> bytes:
 def test_one_photograph_has_one_answer_however_it_is_asked_for(classifier, exported, bundle, url, http, photographs):
     data = photographs[3]
     pixels = classifier.preprocessing.pixels(data)[None]
-    torch_answer = torch_prediction(classifier, pixels)
+    torch_answer = classifier.predict_pixels(pixels)
     answers = {
         "graph": run(open_session(exported.path), RETINOPATHY, pixels),
         "bundle": bundle.predictor().predict([data]),

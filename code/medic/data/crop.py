@@ -40,7 +40,9 @@ def find_disc(pixels: np.ndarray) -> Disc | None:
     """
     height, width = pixels.shape[:2]
     scale = max(1.0, max(height, width) / _SEARCH_SIDE)
-    small = cv2.resize(pixels, (round(width / scale), round(height / scale)), interpolation=cv2.INTER_NEAREST)
+    small = cv2.resize(
+        pixels, (max(1, round(width / scale)), max(1, round(height / scale))), interpolation=cv2.INTER_NEAREST
+    )
     small = cv2.medianBlur(small, 3)
     lit = (small.max(axis=2) > DARK).astype(np.uint8)
     _, labels, statistics, _ = cv2.connectedComponentsWithStats(lit, connectivity=4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 
@@ -15,6 +16,15 @@ from medic.errors import ImageError
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 MAX_PIXELS = 100_000_000
 """More pixels than any fundus camera or X-ray detector gives; a header that claims more is refused unread."""
+MAX_SIDE = 12_000
+"""Pixels of the longer side: crops pad to a square, so that a strip of one pixel's height would fill the memory."""
+
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+# Inside a JPEG's scan FF is followed by 00 (stuffing), D0 to D7 (restart) or FF (fill): any other pair is a marker.
+_JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+# Pillow only warns between one and two times its own limit; ours is an error and lower. Once for the process: to
+# change the filters for a moment is not safe among threads.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
@@ -33,32 +43,50 @@ def read_header(data: bytes) -> Header:
         data: a whole JPEG, PNG, TIFF or BMP file.
 
     Raises:
-        ImageError: empty; no image of these formats; cut off before its end; more than ``MAX_PIXELS`` pixels.
+        ImageError: empty; no image of these formats; cut off before its end; more than ``MAX_PIXELS`` pixels or
+            a side longer than ``MAX_SIDE``.
     """
     if not data:
         raise ImageError("the image file is empty (0 bytes); copy or download it again", "empty")
     try:
-        with warnings.catch_warnings():
-            # Pillow only warns between one and two times its own limit; ours below is an error and lower.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                header = Header(image.format, *image.size)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            # MPO is a JPEG with further ones behind it (a preview, say), as some cameras write; the first is meant.
+            header = Header("JPEG" if image.format == "MPO" else image.format, *image.size)
     except Image.DecompressionBombError as error:
         raise _too_large(str(error)) from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        if _cut_off(data):
+            raise _truncated(len(data)) from error
         raise ImageError(
             f"these {len(data)} bytes are no readable image; give a JPEG, PNG, TIFF or BMP file",
             "unsupported",
         ) from error
     if header.width * header.height > MAX_PIXELS:
         raise _too_large(f"{header.width} x {header.height}")
-    # A JPEG's last scan must be followed by its end marker. (Thumbnails in the header carry markers of their own,
-    # but before the last scan starts; inside a scan every FF is stuffed with 00.)
-    if header.format == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-        raise _truncated(len(data))
-    if header.format == "PNG" and b"IEND" not in data[-4096:]:
+    if max(header.width, header.height) > MAX_SIDE:
+        raise ImageError(
+            f"the image claims {header.width} x {header.height} pixels, a side longer than the {MAX_SIDE:,} allowed; "
+            "scale it down first",
+            "too_large",
+        )
+    if _cut_off(data):
         raise _truncated(len(data))
     return header
+
+
+def _cut_off(data: bytes) -> bool:
+    """Whether the end of a JPEG or PNG file is missing (decoders would fill the rest with grey, and say nothing)."""
+    if data.startswith(_PNG_START):
+        return b"IEND" not in data[-4096:]
+    if not data.startswith(b"\xff\xd8\xff"):
+        return False
+    # From marker to marker, over each segment's length: a thumbnail in the header has an end marker of its own.
+    at = 2
+    while (found := _JPEG_MARKER.search(data, at)) is not None:
+        if found[0] == b"\xff\xd9":
+            return False
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return True
 
 
 def _too_large(size: str) -> ImageError:

@@ -19,6 +19,7 @@ import pandas as pd
 from medic.data.decode import decode
 from medic.data.parallel import each
 from medic.data.preprocess import Preprocessing
+from medic.data.records import read_records
 from medic.data.stores import Store, is_synthetic, open_store
 from medic.errors import ImageError, MedicError
 from medic.files import replacing, write_bytes, write_json
@@ -55,15 +56,17 @@ class Prepared:
         folder = Path(folder)
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
+            preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
             if manifest["format"] != _FORMAT:
                 raise MedicError(
                     f"the prepared set {folder} has format {manifest['format']}, not {_FORMAT}; prepare anew"
                 )
-            records = pd.read_csv(folder / "records.csv", dtype={"patient": str, "eye": "string"})
-            skipped = pd.read_csv(folder / "skipped.csv", dtype={"patient": str, "eye": "string"})
+            records, skipped = (read_records(folder / name) for name in ("records.csv", "skipped.csv"))
         except FileNotFoundError as error:
             raise MedicError(f"{folder} holds no complete prepared set; run prepare (again): it goes on") from error
-        return cls(folder, records, skipped, Preprocessing.from_dict(manifest["preprocessing"]), manifest["synthetic"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise MedicError(f"the prepared set {folder} is damaged ({error}); delete it and prepare anew") from error
+        return cls(folder, records, skipped, preprocessing, manifest["synthetic"])
 
     @cached_property
     def store(self) -> Store:
@@ -134,7 +137,10 @@ def prepare(
     def one(name: str) -> dict:
         if name not in store:
             return {"image": name, "reason": "absent", "detail": f"not in {store.location.name}"}
-        entry = {"image": name, "fingerprint": store.fingerprint(name), "settings": settings}
+        try:
+            entry = {"image": name, "fingerprint": store.fingerprint(name), "settings": settings}
+        except ImageError as error:
+            return {"image": name, "reason": error.reason, "detail": str(error)}
         known = done.get(name)
         unchanged = known and known["fingerprint"] == entry["fingerprint"]
         if unchanged and (known["file"] is None or (folder / known["file"]).is_file()):
@@ -150,20 +156,15 @@ def prepare(
         return entry | {"file": file, "new": True}
 
     results = []
-    try:
-        with contextlib.ExitStack() as stack:
-            journal = None
-            for entry in each(one, list(records["image"]), title="preparing", workers=workers):
-                if entry.pop("new", False):
-                    if journal is None:
-                        journal = stack.enter_context(_open_journal(folder / "journal.jsonl"))
-                    journal.write(json.dumps(entry) + "\n")
-                    journal.flush()
-                results.append((entry.get("file"), entry.get("reason"), entry.get("detail")))
-    except OSError as error:
-        raise MedicError(
-            f"cannot write {folder}: {error.strerror}; free some space and run it again: it goes on"
-        ) from error
+    with _writing(folder), contextlib.ExitStack() as stack:
+        journal = None
+        for entry in each(one, list(records["image"]), title="preparing", workers=workers):
+            if entry.pop("new", False):
+                if journal is None:
+                    journal = stack.enter_context(_open_journal(folder / "journal.jsonl"))
+                journal.write(json.dumps(entry) + "\n")
+                journal.flush()
+            results.append((entry.get("file"), entry.get("reason"), entry.get("detail")))
     return _finish(records, store, folder, preprocessing, results)
 
 
@@ -186,6 +187,9 @@ def _finish(
         "records.csv": records[kept].assign(file=outcome.loc[kept, "file"]),
         "skipped.csv": records[~kept].join(outcome.loc[~kept, ["reason", "detail"]]),
     }
+    with _writing(folder):
+        # Tables and manifest belong together: a kill in between leaves no set rather than a mixed one.
+        (folder / "manifest.json").unlink(missing_ok=True)
     for name, table in tables.items():
         with replacing(folder / name) as temporary:
             table.to_csv(temporary, index=False)
@@ -210,6 +214,16 @@ def _encode(pixels: np.ndarray) -> bytes:
     if not written:
         raise MedicError("OpenCV could not write a JPEG; this installation of OpenCV lacks the encoder")
     return data.tobytes()
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MedicError(
+            f"cannot write {folder}: {error.strerror}; free some space and run it again: it goes on"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pandas as pd
 
@@ -33,7 +35,9 @@ def validate(records: pd.DataFrame, task: Task) -> pd.DataFrame:
         raise MedicError("the records are empty; name a folder or a table that lists images")
     records = records.reset_index(drop=True)
     for column in ("image", "patient", "split", "label"):
-        _refuse(records, records[column].isna(), f"have no {column}; fill it in or drop the rows")
+        _refuse(
+            records, records[column].isna() | (records[column] == ""), f"have no {column}; fill it in or drop the rows"
+        )
     _refuse(records, records["image"].duplicated(keep=False), "are listed more than once; keep one row an image")
     _refuse(records, ~records["split"].isin(SPLITS), f"have a split other than {', '.join(SPLITS)}")
     codes = pd.to_numeric(records["label"], errors="coerce")
@@ -41,6 +45,11 @@ def validate(records: pd.DataFrame, task: Task) -> pd.DataFrame:
     legend = ", ".join(f"{code} {name}" for code, name in enumerate(task.classes))
     _refuse(records, outside, f"have a label outside the task {task.name!r} ({legend}); correct the table", "label")
     return records.assign(label=codes.astype(np.int64))
+
+
+def read_records(path: str | os.PathLike) -> pd.DataFrame:
+    """Read records back from the CSV file they were saved as; names stay text, also ``007`` and ``NA``."""
+    return pd.read_csv(path, converters={"image": str, "patient": str}, dtype={"eye": "string"})
 
 
 def _refuse(records: pd.DataFrame, at_fault: pd.Series, what: str, show: str | None = None) -> None:

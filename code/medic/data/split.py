@@ -44,13 +44,20 @@ def split_by_patient(
     for _, stratum in worst.groupby(worst):
         patients = random.permutation(stratum.index.to_numpy())
         start = 0
-        for name, share in (("validation", validation), ("test", test or 0)):
-            count = round(share * len(patients))
-            if share and not count and len(patients) >= 3:
-                count = 1
+        for name, count in _counts({"validation": validation, "test": test or 0}, len(patients)).items():
             chosen |= dict.fromkeys(patients[start : start + count], name)
             start += count
     return records.assign(split=records["split"].where(~dealt, records["patient"].map(chosen)))
+
+
+def _counts(shares: dict[str, float], patients: int) -> dict[str, int]:
+    """How many patients of a stratum go to each split other than train, which keeps at least one."""
+    counts = {name: round(share * patients) for name, share in shares.items()}
+    if patients >= 3:
+        counts = {name: max(1, count) if shares[name] else 0 for name, count in counts.items()}
+    while sum(counts.values()) >= patients:
+        counts[max(counts, key=counts.__getitem__)] -= 1
+    return counts
 
 
 def split_by_image(records: pd.DataFrame, *, validation: float = 0.2, test: float = 0.2, seed: int = 0) -> pd.DataFrame:

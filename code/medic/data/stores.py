@@ -47,7 +47,8 @@ class FolderStore:
         """The bytes of one file.
 
         Raises:
-            MedicError: it is not in the folder or cannot be read.
+            MedicError: the name leads out of the folder.
+            ImageError: it is not in the folder, cannot be read, or is too large.
         """
         path = self._path(name)
         try:
@@ -55,13 +56,18 @@ class FolderStore:
                 raise _too_large(name, path.stat().st_size)
             return path.read_bytes()
         except OSError as error:
-            raise MedicError(
-                f"cannot read {name} in {self.location}: {error.strerror}; see that the file is there"
-            ) from error
+            raise _cannot_read(name, self.location, error) from error
 
     def fingerprint(self, name: str) -> str:
-        """Changes when the file does: its size and time of change."""
-        status = self._path(name).stat()
+        """Changes when the file does: its size and time of change.
+
+        Raises:
+            ImageError: the file is gone, or a link leads nowhere.
+        """
+        try:
+            status = self._path(name).stat()
+        except OSError as error:
+            raise _cannot_read(name, self.location, error) from error
         return f"{status.st_size}-{status.st_mtime_ns}"
 
     def _path(self, name: str) -> Path:
@@ -166,6 +172,12 @@ def is_synthetic(store: Store) -> bool:
 def _escapes(name: str) -> bool:
     parts = PurePosixPath(name.replace("\\", "/"))
     return parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0] if parts.parts else False
+
+
+def _cannot_read(name: str, location: Path, error: OSError) -> ImageError:
+    return ImageError(
+        f"cannot read {name} in {location}: {error.strerror}; see that the file is there and may be read", "unreadable"
+    )
 
 
 def _too_large(name: str, size: int) -> ImageError:

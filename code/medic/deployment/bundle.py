@@ -308,12 +308,10 @@ def _copy_runtime(to: Path) -> None:
 
 
 def _write_golden(model: Classifier, folder: Path, golden: Sequence[tuple[str, bytes]], precision: str) -> None:
-    from medic.deployment.export import torch_prediction
-
     # Plain and unlike each other, whatever the sources are called: a name must not say who the patient is.
     names = [f"{number:02d}{PurePosixPath(name).suffix.lower()}" for number, (name, _) in enumerate(golden, 1)]
     pixels = np.stack([model.preprocessing.pixels(data) for _, data in golden])
-    checkpoint = torch_prediction(model, pixels)
+    checkpoint = model.predict_pixels(pixels)
     graph = run(open_session(folder / "model.onnx"), model.task, pixels)
     if precision == "fp32" and not (worst := _differences(graph, checkpoint).max()) <= TOLERANCE["fp32"]:
         raise MedicError(
@@ -358,7 +356,7 @@ def _values(model: Classifier, name: str, precision: str, about: About) -> dict:
         "outputs": outputs,
         "precision": precision,
         "tolerance": TOLERANCE[precision],
-        "model": settings,
+        "model": {**settings, "weights": model.digest},
         "data": {"description": about.data, "synthetic": about.synthetic},
         "evaluation": about.evaluation,
         "created": {

@@ -93,15 +93,6 @@ def export(model: Classifier, path: str | Path, pixels: np.ndarray | None = None
     return Exported(path, path.stat().st_size, parity)
 
 
-def torch_prediction(model: Classifier, pixels: np.ndarray) -> Prediction:
-    """What the torch model says of prepared pixels, uint8 (N, size, size, 3), in evaluation mode on the CPU."""
-    import torch
-
-    with torch.inference_mode():
-        outputs = [output.numpy() for output in model(torch.from_numpy(pixels))]
-    return Prediction(model.task, *outputs)
-
-
 def largest_difference(one: Prediction, other: Prediction) -> float:
     """The largest absolute difference of two predictions, over probabilities and grades; NaN if any value is."""
     difference = np.abs(one.probabilities - other.probabilities).max()
@@ -172,7 +163,7 @@ def _graph(model: Classifier) -> onnx.ModelProto:
 
 
 def _difference(model: Classifier, path: Path, pixels: np.ndarray) -> float:
-    return largest_difference(torch_prediction(model, pixels), run(open_session(path), model.task, pixels))
+    return largest_difference(model.predict_pixels(pixels), run(open_session(path), model.task, pixels))
 
 
 @contextlib.contextmanager

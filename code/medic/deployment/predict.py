@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from medic.data.preprocess import Preprocessing
 from medic.deployment.manifest import Manifest, read_manifest, verify_files
 from medic.errors import ImageError, MedicError
 from medic.task import Prediction, Task
@@ -42,13 +43,18 @@ class Predictor:
         """What is predicted."""
         return self.manifest.task
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How the bytes of an image become the graph's input."""
+        return self.manifest.preprocessing
+
     def pixels(self, data: bytes) -> np.ndarray:
         """The graph's input for one image file: uint8 (size, size, 3) RGB.
 
         Raises:
             ImageError: the bytes cannot become pixels.
         """
-        return self.manifest.preprocessing.pixels(data)
+        return self.preprocessing.pixels(data)
 
     def predict(self, images: Sequence[bytes]) -> Prediction:
         """Classify whole image files.
@@ -65,7 +71,7 @@ class Predictor:
 
     def predict_pixels(self, pixels: np.ndarray) -> Prediction:
         """Classify prepared pixels, uint8 (N, size, size, 3) RGB, as ``pixels`` gives them."""
-        size = self.manifest.preprocessing.size
+        size = self.preprocessing.size
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3) or not len(pixels):
             raise MedicError(
                 f"the graph takes uint8 (N, {size}, {size}, 3) with one image or more, got {pixels.dtype} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -102,6 +103,15 @@ class Classifier(nn.Module):
             save_file({key: value.contiguous() for key, value in self.backbone.state_dict().items()}, temporary)
         write_json(folder / "model.json", self.to_dict())
         return folder
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights: the same for a model and for its copies on disk, whatever file they lie in."""
+        found = hashlib.sha256()
+        for name, value in sorted(self.backbone.state_dict().items()):
+            found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            found.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
 
     def to_dict(self) -> dict:
         """The settings, as plain values for JSON."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import logging
 import os
 import platform
+import signal
+import threading
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -161,7 +165,7 @@ def _train(model: Classifier, prepared: Prepared, folder: Path, recipe: Recipe, 
         default_root_dir=folder,
     )
     resume = folder / "resume.ckpt"
-    with warnings.catch_warnings():
+    with _interruptible(trainer), warnings.catch_warnings():
         # The advice on worker processes is for big images; ours are small, and the recipe says how many to use.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*number of training batches.*")
@@ -173,9 +177,25 @@ def _train(model: Classifier, prepared: Prepared, folder: Path, recipe: Recipe, 
             ckpt_path=resume if resume.is_file() else None,
             weights_only=True,
         )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     return pd.DataFrame(keeper.rows)
+
+
+@contextlib.contextmanager
+def _interruptible(trainer: lightning.Trainer) -> Iterator[None]:
+    """Let an interrupt from the keyboard stop the training alone.
+
+    Lightning ends the whole program on it and is deaf to any further one, which a notebook would not survive.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
 
 
 class _Training(lightning.LightningModule):
@@ -190,8 +210,6 @@ class _Training(lightning.LightningModule):
         self.outcomes: dict[str, list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]] = {}
 
     def on_train_epoch_start(self) -> None:
-        # Whatever layers draw (dropout) depends on the epoch alone, not on what ran before an interruption.
-        torch.manual_seed(self.recipe.seed * 100_003 + self.current_epoch)
         self.outcomes = {split: [] for split in self.splits}
 
     @torch.no_grad()
@@ -219,6 +237,9 @@ class _Training(lightning.LightningModule):
         return self.model.backbone(self.model.inputs(images).contiguous(memory_format=torch.channels_last)).float()
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
+        # Whatever layers draw (dropout) depends on the step alone, not on what ran before an interruption. Once an
+        # epoch would not do: Lightning starts the loader, which draws too, before or after that by turns.
+        torch.manual_seed(self.recipe.seed * 100_003 + self.global_step)
         return self._step("train", batch)
 
     def validation_step(self, batch: Batch, _: int, dataloader_idx: int = 0) -> None:

@@ -98,9 +98,10 @@ class Run:
     def _repr_html_(self) -> str:
         settings = self.about["settings"]["model"]
         head = f"<b>Run</b> {self.folder.name}: {settings['backbone']}, {settings['objective']['name']}"
-        best = f", best epoch {self.about['best_epoch']}, {self.about['seconds']:.0f} s on {self.about['device']}"
-        return (
-            head
-            + (best if self.finished else ", interrupted")
-            + self.history.round(3).to_html(index=False, max_rows=12)
-        )
+        if self.finished:
+            head += f", best epoch {self.about['best_epoch']}, {self.about['seconds']:.0f} s on {self.about['device']}"
+        else:
+            head += ", interrupted"
+        if not (self.folder / "history.csv").is_file():
+            return f"{head} in the first epoch"
+        return head + self.history.round(3).to_html(index=False, max_rows=12)

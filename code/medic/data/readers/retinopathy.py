@@ -132,6 +132,8 @@ def _labelled_rows(tables: Store, file: str) -> list[tuple[str, str, int]]:
             raise MedicError(
                 f"{file} line {number} has {len(line)} columns instead of {max(image, label) + 1}; correct it"
             )
+        if not line[image]:
+            raise MedicError(f"{file} line {number} names no image; fill it in or remove the line")
         rows.append((line[image], "train", _grade(line[label], file, number)))
     return rows
 
@@ -158,7 +160,10 @@ def _numbered(
         text = tables.read(file).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise MedicError(f"{file} in {tables.location} is no UTF-8 text ({error}); save it as CSV again") from error
-    lines = [(number, [cell.strip() for cell in line]) for number, line in enumerate(csv.reader(io.StringIO(text)), 1)]
+    lines = [
+        (number, [cell.strip() for cell in line])
+        for number, line in enumerate(csv.reader(io.StringIO(text, newline=None)), 1)
+    ]
     while lines and not any(lines[-1][1]):
         lines.pop()
     if lines and not keep_header and lines[0][1] and lines[0][1][0].lower() in headers:

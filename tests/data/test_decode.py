@@ -1,0 +1,197 @@
+"""Bytes to pixels, and what happens to bytes that are none."""
+
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from medic.data import decode as decoding
+from medic.data.decode import MAX_SIDE, decode, read_header
+from medic.errors import ImageError, MedicError
+from PIL import Image
+
+
+def refused(data: bytes) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        decode(data)
+    return caught.value
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def bomb(side: int) -> bytes:
+    """A true PNG of side x side grey pixels, all zero: a thousandth of its size."""
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(bytes(side + 1)) for _ in range(side)) + packer.flush()
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP"])
+def test_a_lossless_file_gives_back_its_pixels_as_rgb(format, smooth, encode):
+    pixels = smooth()
+    assert np.array_equal(decode(encode(pixels, format)), pixels)
+
+
+def test_a_jpeg_gives_rgb_close_to_what_was_encoded(smooth, encode, psnr):
+    pixels = smooth()
+    assert psnr(decode(encode(pixels, "JPEG", quality=95)), pixels) > 38
+
+
+@pytest.mark.parametrize(
+    ("format", "mode", "tolerance"),
+    [("PNG", "P", 40), ("PNG", "RGBA", 0), ("TIFF", "RGBA", 0), ("TIFF", "CMYK", 2), ("JPEG", "CMYK", 12)],
+)
+def test_palettes_transparency_and_printing_colours_come_out_as_rgb(format, mode, tolerance, smooth, encode):
+    pixels = smooth()
+    decoded = decode(encode(pixels, format, mode))
+    assert decoded.dtype == np.uint8
+    assert decoded.shape == pixels.shape
+    assert np.abs(decoded.astype(int) - pixels).mean() <= tolerance
+
+
+@pytest.mark.parametrize(("format", "mode"), [("PNG", "L"), ("PNG", "LA"), ("JPEG", "L"), ("TIFF", "L"), ("PNG", "1")])
+def test_grey_comes_out_as_three_equal_channels(format, mode, smooth, encode):
+    decoded = decode(encode(smooth(), format, mode))
+    assert decoded.shape == (300, 400, 3)
+    assert (decoded == decoded[:, :, :1]).all()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_sixteen_bits_are_scaled_to_eight_not_cut(suffix, smooth):
+    pixels = smooth()
+    wide = pixels[:, :, ::-1].astype(np.uint16) * 257
+    decoded = decode(cv2.imencode(suffix, wide)[1].tobytes())
+    assert decoded.dtype == np.uint8
+    assert np.abs(decoded.astype(int) - pixels).max() <= 1
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF"])
+def test_the_exif_orientation_is_applied(format, smooth, encode):
+    pixels = smooth()
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the camera was held a quarter turn: show it turned clockwise
+    decoded = decode(encode(pixels, format, exif=turned))
+    assert decoded.shape == (400, 300, 3)
+    assert np.abs(decoded.astype(int) - np.rot90(pixels, -1)).mean() < 3
+
+
+def test_the_orientation_is_applied_at_reduced_scale_too(smooth, encode):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    decoded = decode(encode(smooth(1200, 1600), "JPEG", exif=turned), at_least=200)
+    assert decoded.shape == (400, 300, 3)
+
+
+def test_a_large_jpeg_is_decoded_at_the_smallest_scale_that_keeps_enough_pixels(smooth, encode):
+    data = encode(smooth(1200, 1600), "JPEG")
+    assert decode(data).shape[:2] == (1200, 1600)
+    assert decode(data, at_least=601).shape[:2] == (1200, 1600)
+    assert decode(data, at_least=600).shape[:2] == (600, 800)
+    assert decode(data, at_least=224).shape[:2] == (300, 400)
+    assert decode(data, at_least=10).shape[:2] == (150, 200)
+
+
+def test_a_header_is_read_without_its_pixels(smooth, encode):
+    header = read_header(encode(smooth(30, 40), "JPEG"))
+    assert (header.format, header.width, header.height) == ("JPEG", 40, 30)
+
+
+def test_an_empty_file_is_called_empty():
+    assert refused(b"").reason == "empty"
+
+
+@pytest.mark.parametrize("data", [b"This is a text file that somebody named .jpeg.\n", b"\0" * 5000, b"\xff\xd8"])
+def test_what_is_no_image_is_called_unsupported_and_the_formats_are_named(data):
+    error = refused(data)
+    assert error.reason == "unsupported"
+    assert "JPEG, PNG, TIFF or BMP" in str(error)
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP"])
+def test_other_image_formats_are_unsupported(format, smooth, encode):
+    assert refused(encode(smooth(), format)).reason == "unsupported"
+
+
+@pytest.mark.parametrize("share", [0.01, 0.02, 0.05, 0.2, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_cut_off_anywhere_is_truncated(share, progressive, smooth, encode):
+    data = encode(smooth(), "JPEG", quality=95, progressive=progressive)
+    assert decode(data).shape == (300, 400, 3)
+    assert refused(data[: int(len(data) * share)]).reason == "truncated"
+    assert refused(data[:-1]).reason == "truncated"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.9, 0.999])
+def test_the_end_of_a_thumbnail_is_not_taken_for_the_end_of_the_photograph(share, smooth, encode):
+    thumbnail = encode(smooth(120, 160), "JPEG")
+    plain = encode(smooth(), "JPEG", quality=95)
+    segment = b"Exif\0\0" + thumbnail
+    data = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + plain[2:]
+    assert decode(data).shape == (300, 400, 3)
+    assert refused(data[: int(len(data) * share)]).reason == "truncated"
+    after_thumbnail = 6 + len(segment) + 10
+    assert refused(data[:after_thumbnail]).reason == "truncated"
+
+
+def test_bytes_behind_the_end_of_a_jpeg_do_no_harm(smooth, encode):
+    data = encode(smooth(), "JPEG") + b"camera's own notes \xff\xda and more"
+    assert decode(data).shape == (300, 400, 3)
+
+
+def test_a_jpeg_with_a_second_picture_behind_it_gives_the_first(smooth, encode, psnr):
+    first, second = Image.fromarray(smooth()), Image.fromarray(255 - smooth())
+    file = io.BytesIO()
+    first.save(file, "MPO", save_all=True, append_images=[second])
+    data = file.getvalue()
+    assert psnr(decode(data), smooth()) > 30
+    assert decode(data, at_least=100).shape == (150, 200, 3)
+    assert refused(data[: len(data) // 4]).reason == "truncated"
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
+def test_a_png_cut_off_anywhere_is_truncated(share, smooth, encode):
+    data = encode(smooth())
+    assert refused(data[: int(len(data) * share)]).reason == "truncated"
+
+
+@pytest.mark.parametrize("format", ["TIFF", "BMP"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_cut_tiff_or_bmp_is_refused(format, share, smooth, encode):
+    data = encode(smooth(), format)
+    assert refused(data[: int(len(data) * share)]).reason in ("truncated", "unreadable", "unsupported")
+
+
+def test_a_png_damaged_inside_is_unreadable(smooth, encode):
+    data = bytearray(encode(smooth()))
+    data[len(data) // 2] ^= 0xFF
+    assert refused(bytes(data)).reason == "unreadable"
+
+
+def test_a_bomb_of_400_megapixels_is_refused_and_never_decoded(monkeypatch):
+    data = bomb(20_000)
+    assert len(data) < 1_000_000
+    monkeypatch.setattr(decoding.cv2, "imdecode", lambda *_: pytest.fail("the bomb was decoded"))
+    error = refused(data)
+    assert error.reason == "too_large"
+    assert "pixels" in str(error)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_more_than_a_hundred_megapixels_are_refused(monkeypatch):
+    monkeypatch.setattr(decoding.cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
+    assert refused(bomb(10_001)).reason == "too_large"
+
+
+def test_a_strip_is_refused_because_a_square_around_it_would_fill_the_memory(encode):
+    fits, too_long = (encode(np.full((2, side, 3), 99, np.uint8)) for side in (MAX_SIDE, MAX_SIDE + 1))
+    assert decode(fits).shape == (2, MAX_SIDE, 3)
+    assert refused(too_long).reason == "too_large"
+
+
+def test_an_image_error_is_an_error_for_people():
+    assert isinstance(refused(b""), MedicError)

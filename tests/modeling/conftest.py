@@ -1,0 +1,57 @@
+"""A network that trains in seconds, and a run of it on the small set."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from medic.data.prepare import Prepared
+from medic.modeling.classifier import Classifier
+from medic.modeling.fit import Recipe, fit
+from medic.modeling.objectives import Objective
+from medic.modeling.run import Run
+from medic.task import RETINOPATHY
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Small networks gain nothing from more, other tests want the cores, and bits depend on the number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _in_one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="session")
+def network(tiny_prepared: Prepared) -> Callable[..., Classifier]:
+    """The same small network each time, with dropout and batch normalisation."""
+
+    def build(objective: Objective | None = None, seed: int = 1, **settings: object) -> Classifier:
+        torch.manual_seed(seed)
+        settings = {"preprocessing": tiny_prepared.preprocessing, "image_size": 64} | settings
+        return Classifier(RETINOPATHY, "mobilenet_v3_small", objective, **settings)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def quick() -> Recipe:
+    return Recipe(epochs=3, batch_size=16, learning_rate=3e-3, precision="32-true")
+
+
+@pytest.fixture(scope="session")
+def run(
+    tiny_prepared: Prepared, network: Callable[..., Classifier], quick: Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    """A finished run on the small set; not to be changed."""
+    folder = tmp_path_factory.mktemp("runs") / "small network"
+    with one_thread():
+        return fit(network(), tiny_prepared, folder, quick, watch=("test",))

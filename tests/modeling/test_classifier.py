@@ -1,0 +1,170 @@
+"""The model: pixels in, probabilities out, and back from its folder the same."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from medic.data.preprocess import Preprocessing
+from medic.errors import MedicError
+from medic.modeling.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier
+from medic.modeling.objectives import CrossEntropy, Regression
+from medic.task import RETINOPATHY, Task
+
+LESION = Task("lesion", "multiclass", ("benign", "malignant"))
+
+
+def small(task: Task = RETINOPATHY, seed: int = 0, **settings: object) -> Classifier:
+    torch.manual_seed(seed)
+    return Classifier(task, "squeezenet1_1", image_size=64, preprocessing=Preprocessing(size=96), **settings).eval()
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return small().save(tmp_path_factory.mktemp("model") / "best")
+
+
+@pytest.mark.parametrize("objective", [CrossEntropy(), Regression()])
+def test_an_ordinal_model_gives_probabilities_and_a_continuous_grade(objective, images):
+    probabilities, grade = small(objective=objective)(torch.from_numpy(images))
+    assert probabilities.shape == (3, 5)
+    assert grade.shape == (3,)
+    assert np.allclose(probabilities.detach().sum(dim=1), 1, atol=1e-5)
+
+
+def test_a_model_without_order_gives_probabilities_alone(images):
+    (probabilities,) = small(LESION)(torch.from_numpy(images))
+    assert probabilities.shape == (3, 2)
+
+
+def test_inputs_are_normalised_as_imagenets_networks_expect():
+    grey = torch.full((1, 64, 64, 3), 128, dtype=torch.uint8)
+    x = small().inputs(grey)
+    assert x.shape == (1, 3, 64, 64)
+    expected = [(128 / 255 - mean) / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
+    assert x[0, :, 10, 10].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_channels_are_red_green_blue():
+    red = torch.zeros((1, 64, 64, 3), dtype=torch.uint8)
+    red[..., 0] = 255
+    x = small().inputs(red)[0, :, 0, 0]
+    assert x[0] > 2
+    assert x[1] < 0
+    assert x[2] < 0
+
+
+def test_large_images_are_resized_with_antialiasing_inside_the_model():
+    stripes = torch.zeros((1, 256, 256, 3), dtype=torch.uint8)
+    stripes[:, ::2] = 255
+    x = small().inputs(stripes)
+    assert x.shape == (1, 3, 64, 64)
+    assert float(x[:, 0, 4:-4].std()) < 0.05
+
+
+def test_an_image_is_classified_alike_alone_and_in_a_batch(images):
+    model = small()
+    together = model.predict_pixels(images)
+    alone = [model.predict_pixels(images[i : i + 1]).probabilities[0] for i in range(3)]
+    assert np.allclose(together.probabilities, alone, atol=1e-5)
+
+
+def test_a_model_comes_back_from_its_folder_the_same(images, tmp_path):
+    model = small(objective=Regression(beta=0.5))
+    loaded = Classifier.load(model.save(tmp_path / "model"), task=RETINOPATHY)
+    assert loaded.to_dict() == model.to_dict()
+    assert not loaded.training
+    one, other = model.predict_pixels(images), loaded.predict_pixels(images)
+    assert np.array_equal(one.probabilities, other.probabilities)
+    assert np.array_equal(one.grade, other.grade)
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.json", "model.safetensors"]
+
+
+def test_class_weights_come_back_too(tmp_path):
+    model = small(objective=CrossEntropy((1.0, 2.0, 3.0, 4.0, 5.0)))
+    assert Classifier.load(model.save(tmp_path)).objective == model.objective
+
+
+def test_a_checkpoint_for_another_task_is_refused_with_both_tasks(saved):
+    with pytest.raises(
+        MedicError, match=r"is for the task 'retinopathy' \(No DR, .*not for 'lesion' \(benign, malignant"
+    ):
+        Classifier.load(saved, task=LESION)
+
+
+def test_the_same_task_with_its_classes_in_another_order_is_another_task(saved):
+    turned = Task("retinopathy", "ordinal", tuple(reversed(RETINOPATHY.classes)))
+    with pytest.raises(MedicError, match="is for the task"):
+        Classifier.load(saved, task=turned)
+
+
+def test_a_folder_without_a_model_says_so(tmp_path):
+    with pytest.raises(MedicError, match=r"there is no checkpoint at .* \(no model.json\)"):
+        Classifier.load(tmp_path)
+
+
+def spoilt(saved, folder, file: str, content: bytes | None):
+    shutil.copytree(saved, folder)
+    if content is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("model.json", None, "no checkpoint"),
+        ("model.json", b"", r"model\.json is damaged"),
+        ("model.json", b'{"task": ', r"model\.json is damaged"),
+        ("model.json", b"{}", r"model\.json is damaged or of another version"),
+        ("model.json", b"[]", r"model\.json is damaged or of another version"),
+        ("model.json", b"\xff\xfe\x00", r"model\.json is damaged"),
+        ("model.safetensors", None, "no weight file"),
+        ("model.safetensors", b"", "is damaged"),
+        ("model.safetensors", b"not weights at all", "is damaged"),
+    ],
+)
+def test_a_missing_or_damaged_file_is_named(file, content, message, saved, tmp_path):
+    with pytest.raises(MedicError, match=message):
+        Classifier.load(spoilt(saved, tmp_path / "model", file, content))
+
+
+def test_a_weight_file_cut_off_is_damaged(saved, tmp_path):
+    half = (saved / "model.safetensors").read_bytes()[:-1000]
+    with pytest.raises(MedicError, match="is damaged"):
+        Classifier.load(spoilt(saved, tmp_path / "model", "model.safetensors", half))
+
+
+def test_weights_of_another_network_are_refused(saved, tmp_path):
+    settings = json.loads((saved / "model.json").read_text()) | {"backbone": "shufflenet_v2_x0_5"}
+    folder = spoilt(saved, tmp_path / "model", "model.json", json.dumps(settings).encode())
+    with pytest.raises(MedicError, match="do not fit a shufflenet_v2_x0_5"):
+        Classifier.load(folder)
+
+
+def test_a_saved_model_can_start_another_task_with_all_layers_but_the_last(saved):
+    started = small(LESION, seed=5, weights=saved).backbone.state_dict()
+    source = Classifier.load(saved).backbone.state_dict()
+    fresh = small(LESION, seed=5).backbone.state_dict()
+    assert started["classifier.1.weight"].shape[0] == 2
+    assert torch.equal(started["classifier.1.weight"], fresh["classifier.1.weight"])
+    others = [key for key in source if not key.startswith("classifier.1.")]
+    assert all(torch.equal(started[key], source[key]) for key in others)
+
+
+def test_a_start_from_another_networks_weights_is_refused(saved):
+    with pytest.raises(MedicError, match="holds the weights of a squeezenet1_1, not of a shufflenet_v2_x0_5"):
+        Classifier(RETINOPATHY, "shufflenet_v2_x0_5", weights=saved)
+
+
+def test_a_start_from_nowhere_is_refused(tmp_path):
+    with pytest.raises(MedicError, match="no checkpoint"):
+        Classifier(RETINOPATHY, "squeezenet1_1", weights=tmp_path / "nothing")

@@ -1,0 +1,237 @@
+"""Training: what a run leaves behind, and that a killed one ends as if nothing had happened."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from medic.data.preprocess import Preprocessing
+from medic.errors import MedicError
+from medic.modeling import load
+from medic.modeling.augment import Augmentation
+from medic.modeling.classifier import Classifier
+from medic.modeling.fit import Recipe, fit
+from medic.modeling.objectives import CrossEntropy, Regression
+from medic.modeling.run import Run
+from medic.task import RETINOPATHY, Task
+
+# The settings of the fixtures `network` and `quick`, slow enough to be killed in the middle of an epoch.
+TRAIN = """
+import sys, time
+import torch
+from medic.data.prepare import Prepared
+from medic.modeling.classifier import Classifier
+from medic.modeling.fit import Recipe, fit
+from medic.modeling.load import PreparedDataset
+from medic.task import RETINOPATHY
+
+get = PreparedDataset.__getitem__
+PreparedDataset.__getitem__ = lambda self, draw: (time.sleep(0.02), get(self, draw))[1]
+torch.set_num_threads(1)
+torch.manual_seed(1)
+prepared = Prepared.load(sys.argv[1])
+model = Classifier(RETINOPATHY, "mobilenet_v3_small", preprocessing=prepared.preprocessing, image_size=64)
+recipe = Recipe(epochs=3, batch_size=16, learning_rate=3e-3, precision="32-true")
+fit(model, prepared, sys.argv[2], recipe, watch=("test",))
+"""
+
+
+def without_seconds(run: Run) -> pd.DataFrame:
+    return run.history.drop(columns="seconds")
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_a_run_leaves_its_settings_split_history_and_models(run, tiny_prepared):
+    assert run.finished
+    assert sorted(path.name for path in run.folder.iterdir()) == [
+        "best",
+        "history.csv",
+        "last",
+        "records.csv",
+        "run.json",
+    ]
+    about = json.loads((run.folder / "run.json").read_text())
+    assert about["settings"]["recipe"]["epochs"] == 3
+    assert torch.__version__.startswith(about["versions"]["torch"])
+    assert str(tiny_prepared.folder) not in (run.folder / "run.json").read_text()
+    assert run.task == RETINOPATHY
+
+
+def test_the_split_is_saved_beside_the_result(run, tiny_prepared):
+    saved = run.records.set_index("image")["split"]
+    assert saved.equals(tiny_prepared.records.set_index("image")["split"])
+
+
+def test_the_history_has_loss_and_figures_of_every_split_by_epoch(run):
+    assert list(run.history["epoch"]) == [1, 2, 3]
+    for split in ("train", "validation", "test"):
+        for figure in ("loss", "accuracy", "macro_f1", "mean_grade_error", "quadratic_weighted_kappa"):
+            assert run.history[f"{split}_{figure}"].notna().all()
+    assert run.history["train_accuracy"].between(0, 1).all()
+
+
+def test_the_best_epoch_is_the_first_with_the_highest_validation_kappa(run):
+    kappa = run.history["validation_quadratic_weighted_kappa"]
+    assert run.about["best_epoch"] == run.history["epoch"][kappa.idxmax()]
+    if run.about["best_epoch"] == 3:
+        assert weights(run.folder / "best") == weights(run.folder / "last")
+    else:
+        assert weights(run.folder / "best") != weights(run.folder / "last")
+
+
+def test_the_kept_weights_give_the_figures_in_the_history(run, tiny_prepared):
+    rows = tiny_prepared.split("validation")
+    for which, epoch in (("best", run.about["best_epoch"]), ("last", 3)):
+        model = run.model(which)
+        images = torch.stack([torch.from_numpy(tiny_prepared.pixels(file)) for file in rows["file"]])
+        decided = model.predict_pixels(images.numpy()).decided
+        assert (decided == rows["label"]).mean() == pytest.approx(run.history["validation_accuracy"][epoch - 1])
+
+
+def test_a_finished_run_is_returned_as_it_is(run, tiny_prepared, network, quick):
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
+    again = fit(network(), tiny_prepared, run.folder, quick)
+    assert without_seconds(again).equals(without_seconds(run))
+    assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
+
+
+def test_the_number_of_workers_is_no_other_setting(run, tiny_prepared, network, quick):
+    assert fit(network(), tiny_prepared, run.folder, replace(quick, workers=2)).finished
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"learning_rate": 1e-4}, r"recipe\.learning_rate 0\.003 there, 0\.0001 here"),
+        ({"epochs": 9}, r"recipe\.epochs 3 there, 9 here"),
+        ({"augmentation": None}, r"recipe\.augmentation .* there, None here"),
+    ],
+)
+def test_another_recipe_in_the_same_folder_is_refused_with_the_difference(
+    change, difference, run, tiny_prepared, network, quick
+):
+    with pytest.raises(MedicError, match=f"holds a run with other settings.*{difference}"):
+        fit(network(), tiny_prepared, run.folder, replace(quick, **change))
+
+
+def test_another_model_or_split_in_the_same_folder_is_refused(run, tiny_prepared, network, quick):
+    with pytest.raises(MedicError, match=r"model\.objective .*regression"):
+        fit(network(Regression()), tiny_prepared, run.folder, quick)
+    records = tiny_prepared.records.assign(split=tiny_prepared.records["split"].iloc[::-1].to_numpy())
+    with pytest.raises(MedicError, match="other images or another split"):
+        fit(network(), replace(tiny_prepared, records=records), run.folder, quick)
+
+
+def test_a_set_without_a_validation_split_is_refused_before_anything_is_written(
+    tiny_prepared, network, quick, tmp_path
+):
+    records = tiny_prepared.records.replace({"split": {"validation": "train"}})
+    with pytest.raises(MedicError, match="no images in the split 'validation'"):
+        fit(network(), replace(tiny_prepared, records=records), tmp_path / "run", quick)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_for_other_pixels_than_the_sets_is_refused_with_the_remedy(tiny_prepared, network, quick, tmp_path):
+    with pytest.raises(MedicError, match=r"size=384.*size=96.*preprocessing=prepared\.preprocessing"):
+        fit(network(preprocessing=Preprocessing()), tiny_prepared, tmp_path / "run", quick)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_for_fewer_classes_than_the_set_has_is_refused(tiny_prepared, quick, tmp_path):
+    task = Task("two", "ordinal", ("none", "some"))
+    model = Classifier(task, "squeezenet1_1", preprocessing=tiny_prepared.preprocessing, image_size=64)
+    with pytest.raises(MedicError, match="has the label 4, the task 'two' of the model has only 2 classes"):
+        fit(model, tiny_prepared, tmp_path / "run", quick)
+
+
+@pytest.mark.parametrize("settings", [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0.0}])
+def test_a_recipe_that_cannot_train_is_refused(settings):
+    with pytest.raises(MedicError, match="at least one epoch"):
+        Recipe(**settings)
+
+
+def test_training_killed_in_the_middle_of_an_epoch_ends_as_if_undisturbed(
+    run, tiny_prepared, network, quick, tmp_path, capsys
+):
+    folder = tmp_path / "run"
+    process = subprocess.Popen([sys.executable, "-c", TRAIN, str(tiny_prepared.folder), str(folder)])
+    deadline = time.monotonic() + 120
+    while not (folder / "resume.ckpt").is_file():
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.4)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    killed = Run.peek(folder)
+    assert not killed.finished
+    assert len(killed.history) == 1
+    assert "interrupted" in killed._repr_html_()
+    with pytest.raises(MedicError, match="was interrupted; start the same training again"):
+        Run.load(folder)
+
+    resumed = fit(network(), tiny_prepared, folder, quick, watch=("test",))
+    assert "going on after epoch 1" in capsys.readouterr().out
+    assert without_seconds(resumed).equals(without_seconds(run))
+    for which in ("best", "last"):
+        assert weights(folder / which) == weights(run.folder / which)
+    assert not list(folder.glob("resume.ckpt"))
+
+
+def test_an_interrupt_from_the_keyboard_stops_the_run_and_it_goes_on_later(
+    tiny_prepared, network, quick, run, tmp_path, monkeypatch
+):
+    get, handler = load.PreparedDataset.__getitem__, signal.getsignal(signal.SIGINT)
+
+    def interrupting(self: load.PreparedDataset, draw: load.Draw | int) -> tuple[torch.Tensor, int]:
+        if isinstance(draw, load.Draw) and draw.epoch == 1:
+            raise KeyboardInterrupt
+        return get(self, draw)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(load.PreparedDataset, "__getitem__", interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            fit(network(), tiny_prepared, tmp_path / "run", quick, watch=("test",))
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert not Run.peek(tmp_path / "run").finished
+    resumed = fit(network(), tiny_prepared, tmp_path / "run", quick, watch=("test",))
+    assert without_seconds(resumed).equals(without_seconds(run))
+    assert weights(resumed.folder / "last") == weights(run.folder / "last")
+
+
+def test_weighted_balanced_training_can_be_asked_for_again(tiny_prepared, network, tmp_path):
+    recipe = Recipe(epochs=1, batch_size=32, precision="32-true", balanced=True, augmentation=Augmentation(rotate=180))
+    weighted = CrossEntropy(class_weights=(1.0, 2.0, 1.5, 3.0, 4.0))
+    first = fit(network(weighted), tiny_prepared, tmp_path / "run", recipe)
+    again = fit(network(weighted), tiny_prepared, tmp_path / "run", recipe)
+    assert again.history.equals(first.history)
+
+
+def test_training_lowers_the_loss(tiny_prepared, network, tmp_path):
+    recipe = Recipe(epochs=8, batch_size=16, learning_rate=3e-3, augmentation=None, precision="32-true")
+    history = fit(network(), tiny_prepared, tmp_path / "run", recipe).history
+    assert history["train_loss"].iloc[-1] < 0.7 * history["train_loss"].iloc[0]
+
+
+def test_a_folder_without_a_run_and_a_damaged_one_are_told_apart(run, tmp_path):
+    with pytest.raises(MedicError, match="there is no training run"):
+        Run.load(tmp_path)
+    shutil.copytree(run.folder, tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text('{"settings"')
+    with pytest.raises(MedicError, match=r"run\.json is damaged"):
+        Run.load(tmp_path / "run")
+
+
+def test_a_run_has_two_models(run):
+    with pytest.raises(MedicError, match="'best' and 'last', not 'middle'"):
+        run.model("middle")

@@ -1,0 +1,120 @@
+"""The data dictionary names each column that the library reads or gives, and no other."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from medic.data.balance import class_counts
+from medic.data.describe import describe
+from medic.data.download import sources_table
+from medic.data.prepare import prepare
+from medic.data.preprocess import Preprocessing
+from medic.data.quality import check, measure
+from medic.data.readers import retinopathy
+from medic.data.split import split_by_patient
+from medic.data.synthetic import write_sample
+from medic.modeling.classifier import Classifier
+from medic.modeling.evaluate import Evaluation
+from medic.modeling.fit import Recipe, fit
+from medic.predict import Predicted
+from medic.task import RETINOPATHY, Prediction
+
+PREPARED = {"records.csv", "skipped.csv", "manifest.json", "journal.jsonl"}
+
+
+@pytest.fixture(scope="module")
+def documented(repository) -> dict[str, list[str]]:
+    """The names in the first column of each section's table, by the section's heading."""
+    text = (repository / "docs" / "data_dictionary.md").read_text(encoding="utf-8")
+    sections = {}
+    for section in re.split(r"^### ", text, flags=re.MULTILINE)[1:]:
+        heading, _, body = section.partition("\n")
+        table = [line.split("|")[1] for line in body.split("\n## ")[0].splitlines() if line.startswith("|")]
+        sections[heading] = [name for cell in table for name in re.findall(r"`([^`]+)`", cell)]
+    return sections
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    records = pd.DataFrame(
+        {
+            "image": ["images/1_left.jpeg", "images/1_right.jpeg", "images/2_left.jpeg"],
+            "patient": ["1", "1", "2"],
+            "eye": ["left", "right", "left"],
+            "split": "test",
+            "label": [0, 4, 2],
+            "file": ["images/aa/1.jpg", "images/bb/2.jpg", "images/cc/3.jpg"],
+        }
+    )
+    probabilities = np.eye(5, dtype=np.float32)[[0, 1, 2]]
+    return Evaluation("a test", Prediction(RETINOPATHY, probabilities, np.float32([0, 1, 2])), records, majority=0)
+
+
+def test_what_readers_and_checks_give_is_documented(documented, sample):
+    records, store = retinopathy.read(sample)
+    assert list(records) == documented["records"]
+    assert list(check(records, store)) == documented["findings"]
+    assert list(measure(records.head(2), store)) == documented["measures"]
+    assert list(class_counts(split_by_patient(records), RETINOPATHY)) == documented["class counts"]
+    assert list(describe(records, store, RETINOPATHY).to_dict()) == documented["description"]
+    assert list(sources_table()) == documented["sources"]
+
+
+def test_each_kind_of_finding_in_the_sample_is_documented(repository, sample):
+    records, store = retinopathy.read(sample)
+    text = (repository / "docs" / "data_dictionary.md").read_text(encoding="utf-8")
+    assert {kind for kind in check(records, store)["finding"] if f"`{kind}`" not in text} == set()
+
+
+def test_the_published_layouts_are_read_by_their_documented_columns(documented, tmp_path):
+    for heading in ("trainLabels.csv (Kaggle 2015)", "train.csv (Kaggle 2019)"):
+        folder = tmp_path / heading.split(".")[0]
+        folder.mkdir()
+        (folder / heading.split()[0]).write_text(f"{','.join(documented[heading])}\n7_left,3\n")
+        records, _ = retinopathy.read(folder)
+        assert records[["image", "label"]].to_numpy().tolist() == [["7_left", 3]]
+
+
+def test_what_comes_with_the_sample_is_documented(documented, sample, tmp_path):
+    assert list(pd.read_csv(sample / "planted_faults.csv")) == documented["planted_faults.csv"]
+    drawn = write_sample(tmp_path / "sample", patients=40, width=64, height=48)
+    assert list(drawn) == documented["sample records"]
+
+
+def test_the_files_of_a_prepared_set_are_documented(documented, sample, tmp_path):
+    records, store = retinopathy.read(sample)
+    faults = pd.read_csv(sample / "planted_faults.csv")["image"]
+    folder = prepare(
+        records[records["image"].map(lambda name: Path(name).stem).isin(faults)],
+        store,
+        tmp_path / "prepared",
+        Preprocessing(size=32),
+    ).folder
+    assert {path.name for path in folder.iterdir()} == PREPARED | {"images"}
+    for name in ("records.csv", "skipped.csv"):
+        assert list(pd.read_csv(folder / name)) == documented[name]
+    assert list(json.loads((folder / "manifest.json").read_text())) == documented["manifest.json"]
+    lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    assert {key for line in lines for key in line} == set(documented["journal.jsonl"])
+
+
+def test_the_history_of_a_run_is_documented(documented, tiny_prepared, tmp_path):
+    model = Classifier(
+        RETINOPATHY, "mobilenet_v3_small", preprocessing=tiny_prepared.preprocessing, image_size=32, weights=None
+    )
+    fit(model, tiny_prepared, tmp_path / "run", Recipe(epochs=1, precision="32-true"), watch=("test",))
+    assert set(pd.read_csv(tmp_path / "run" / "history.csv")) == set(documented["history.csv"])
+
+
+def test_predictions_and_evaluations_are_documented(documented, evaluation, tmp_path):
+    failed = pd.DataFrame([("x.jpeg", "empty", "no bytes")], columns=["image", "reason", "detail"])
+    names = list(evaluation.records["image"])
+    assert list(evaluation.prediction.to_frame(names)) == documented["predictions"]
+    assert list(Predicted(evaluation.prediction, names, failed).to_frame()) == documented["result.csv"]
+    assert list(pd.read_csv(evaluation.save(tmp_path) / "predictions.csv")) == documented["predictions.csv"]
+    assert list(evaluation.table()) == documented["figures"]
+    assert list(evaluation.by_class()) == documented["by class"]
+    assert list(evaluation.worst()) == documented["most wrong images"]

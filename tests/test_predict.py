@@ -1,0 +1,113 @@
+"""A model over the images of a store, what cannot be read included."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from medic.data.preprocess import Preprocessing
+from medic.data.stores import open_store
+from medic.errors import MedicError
+from medic.modeling.classifier import Classifier
+from medic.predict import predict
+from medic.task import RETINOPATHY
+
+
+@pytest.fixture(autouse=True)
+def _in_one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def model() -> Classifier:
+    torch.manual_seed(0)
+    settings = {"preprocessing": Preprocessing(size=96), "image_size": 64}
+    return Classifier(RETINOPATHY, "shufflenet_v2_x0_5", **settings).eval()
+
+
+@pytest.fixture(scope="module")
+def good(tiny) -> list[str]:
+    faulty = set(pd.read_csv(tiny / "planted_faults.csv")["image"])
+    names = [name for name in open_store(tiny).names() if name.endswith(".jpeg")]
+    return [name for name in names if name.removeprefix("images/").removesuffix(".jpeg") not in faulty][:13]
+
+
+def test_every_image_is_answered_in_the_order_of_the_names(model, tiny, good):
+    store, names = open_store(tiny), good[::-1]
+    predicted = predict(model, store, names)
+    assert predicted.names == names
+    assert predicted.failed.empty
+    for name, row in zip(names, predicted.prediction.probabilities, strict=True):
+        alone = model.predict_pixels(model.preprocessing.pixels(store.read(name))[None])
+        assert np.allclose(row, alone.probabilities[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 5, 13, 64])
+def test_the_size_of_a_batch_changes_no_result(size, model, tiny, good):
+    store = open_store(tiny)
+    one, other = predict(model, store, good, batch_size=4), predict(model, store, good, batch_size=size)
+    assert one.names == other.names
+    assert np.allclose(one.prediction.probabilities, other.prediction.probabilities, atol=1e-5)
+    assert np.allclose(one.prediction.grade, other.prediction.grade, atol=1e-5)
+
+
+@pytest.fixture
+def mixed(tiny, good, tmp_path) -> tuple[Path, dict[str, str]]:
+    """A folder of good images with bad ones between them, and the reason for each of these."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    data = (tiny / good[0]).read_bytes()
+    bad = {
+        "b_text.jpeg": (b"no photograph", "unsupported"),
+        "c_cut.jpeg": (data[: len(data) // 2], "truncated"),
+        "e_empty.png": (b"", "empty"),
+    }
+    for name in ("a.jpeg", "d.jpeg", "f.jpeg"):
+        shutil.copy(tiny / good["adf".index(name[0])], folder / name)
+    for name, (content, _) in bad.items():
+        (folder / name).write_bytes(content)
+    (folder / "g_link.jpeg").symlink_to(folder / "nowhere.jpeg")
+    reasons = {name: reason for name, (_, reason) in bad.items()}
+    return folder, reasons | {"g_link.jpeg": "unreadable", "h_absent.jpeg": "unreadable"}
+
+
+def test_bad_images_are_reported_with_their_reason_and_the_others_keep_their_order(model, mixed):
+    folder, reasons = mixed
+    predicted = predict(model, open_store(folder), sorted([*reasons, "a.jpeg", "d.jpeg", "f.jpeg"]), batch_size=2)
+    assert predicted.names == ["a.jpeg", "d.jpeg", "f.jpeg"]
+    assert predicted.failed.set_index("image")["reason"].to_dict() == reasons
+    assert predicted.failed["detail"].str.len().min() > 5
+
+
+def test_the_table_has_a_row_for_every_image_asked_for(model, mixed):
+    folder, reasons = mixed
+    table = predict(model, open_store(folder), sorted([*reasons, "a.jpeg", "d.jpeg"])).to_frame()
+    assert len(table) == len(reasons) + 2
+    assert list(table["image"][:2]) == ["a.jpeg", "d.jpeg"]
+    assert (table["error"][:2] == "").all()
+    assert table["error"][2:].str.contains(": ").all()
+    assert table["grade"][2:].isna().all()
+    assert table["grade"].dtype == "Int64", "a whole number stays one beside missing ones"
+
+
+def test_a_table_without_failures_has_empty_errors(model, tiny, good):
+    table = predict(model, open_store(tiny), good).to_frame()
+    assert (table["error"] == "").all()
+    assert table["grade"].between(0, 4).all()
+
+
+def test_when_all_images_are_bad_it_is_an_error_with_the_first_reason(model, mixed):
+    folder, reasons = mixed
+    with pytest.raises(MedicError, match=r"not one of 5 images .* could be read; the first: b_text\.jpeg"):
+        predict(model, open_store(folder), sorted(reasons))
+
+
+def test_no_images_at_all_is_an_error(model, tiny):
+    with pytest.raises(MedicError, match="not one of 0 images"):
+        predict(model, open_store(tiny), [])
