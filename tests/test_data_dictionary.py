@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
 from medic.data.balance import class_counts
 from medic.data.describe import describe
 from medic.data.download import sources_table

@@ -30,6 +30,7 @@ MODULES = {
     "myst-nb": "myst_nb",
     "opencv-python-headless": "cv2",
     "pillow": "PIL",
+    "prometheus-client": "prometheus_client",
     "pytest-xdist": "xdist",
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",

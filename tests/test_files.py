@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from medic.errors import MedicError
 from medic.files import replacing, sha256, write_bytes, write_json, write_text
 

@@ -11,11 +11,12 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
+
 from medic import plots
 from medic.errors import MedicError
 from medic.notebook_standard import check_notebook, execute_in_place
 from medic.notebooks import begin, find_root, record, recorded, settings, show_source
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+
 from medic.data.preprocess import Preprocessing
 from medic.data.stores import open_store
 from medic.errors import MedicError

@@ -11,11 +11,12 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+from rich.console import Console
+
 from medic import series_page
 from medic.errors import MedicError
 from medic.notebooks import recorded
 from medic.series import Failure, Outcome, Plan, find_notebooks, run_series
-from rich.console import Console
 
 FIRST = "01_data_acquisition_and_understanding/01_observe.ipynb"
 SECOND = "02_modeling/01_break.ipynb"

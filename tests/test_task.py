@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from medic.errors import MedicError
 from medic.task import RETINOPATHY, TASKS, Prediction, Task, find_task
 

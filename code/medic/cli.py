@@ -60,8 +60,11 @@ def main() -> None:
     except MedicError as error:
         print(f"medic: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("medic: stopped; the same command goes on where it was", file=sys.stderr)
+    except (KeyboardInterrupt, SystemExit) as end:
+        # Typer makes a SystemExit with status 130 of Ctrl-C, and says nothing.
+        if isinstance(end, SystemExit) and end.code != 130:
+            raise
+        print("medic: stopped; give the same command again to go on", file=sys.stderr)
         sys.exit(130)
 
 

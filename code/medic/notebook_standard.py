@@ -294,6 +294,9 @@ def execute_in_place(path: Path) -> None:
     for cell in notebook.cells:
         tags = cell.metadata.get("tags")
         cell.metadata = {"tags": tags} if tags else {}
+        # Progress bars and warnings belong to the run, and to the speed of the machine, not to what is read.
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         nbformat.write(notebook, file)
 

@@ -241,6 +241,30 @@ def deploy_flow() -> Figure:
     return figure
 
 
+def latency(milliseconds: dict[int, np.ndarray], per_second: dict[int, float]) -> Figure:
+    """Time to the answer as histograms, and answers a second, each by the number of clients that ask at once.
+
+    Args:
+        milliseconds: float (N,) for each number of clients.
+        per_second: answers a second, for the same numbers.
+    """
+    figure, (times, rates) = plt.subplots(1, 2, figsize=(8.4, 3.3))
+    bins = np.histogram_bin_edges(np.concatenate(list(milliseconds.values())), bins=30)
+    for colour, (clients, values) in zip(COLOURS, milliseconds.items(), strict=False):
+        middle, late = np.percentile(values, [50, 95])
+        label = f"{clients} client{'s' * (clients > 1)}: median {middle:.0f} ms"
+        times.hist(values, bins, color=colour, alpha=0.75, label=label)
+        times.axvline(late, color=colour, ls="--", lw=1.2, label=f"95th percentile {late:.0f} ms")
+        rates.bar_label(rates.bar(str(clients), per_second[clients], color=colour, width=0.5), fmt="{:.0f}", padding=2)
+    times.set_xlabel("time to the answer (ms)")
+    times.set_ylabel("requests")
+    times.legend(fontsize=8)
+    rates.set_xlabel("clients at the same time")
+    rates.set_ylabel("answers a second")
+    rates.margins(y=0.12)
+    return figure
+
+
 def annotated(
     images: Sequence[np.ndarray], captions: Sequence[str], marks: Sequence[dict[str, tuple[float, float]]]
 ) -> Figure:

@@ -59,7 +59,10 @@ def chosen_run(session: Session) -> Run:
         _say(session, "trained network", folder, "found")
         return Run.load(folder)
     folder = session.products / "runs" / "short"
-    _say(session, "trained network", folder, f"absent, training a {SHORT['backbone']} for {SHORT['epochs']} epochs")
+    run = Run.peek(folder)
+    short = f"a {SHORT['backbone']} trained for {SHORT['epochs']} epochs"
+    made = "found" if run and run.finished else "being trained"
+    _say(session, "trained network", folder, f"03_grade_retinopathy has chosen none; {made} here: {short}")
     prepared = prepared_set(session)
     torch.manual_seed(session.seed)
     model = Classifier(

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from medic.data.crop import find_disc, fundus, square
 
 WHOLE = (640, 480, 320, 240, 220)

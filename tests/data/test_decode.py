@@ -7,10 +7,11 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
+
 from medic.data import decode as decoding
 from medic.data.decode import MAX_SIDE, decode, read_header
 from medic.errors import ImageError, MedicError
-from PIL import Image
 
 
 def refused(data: bytes) -> ImageError:

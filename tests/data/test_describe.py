@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from medic.data.describe import describe
 from medic.data.readers import retinopathy
 from medic.data.stores import open_store

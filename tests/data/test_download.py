@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import cv2
 import numpy as np
 import pytest
+
 from medic.data import download as module
 from medic.data.download import MIRROR, SOURCES, Patience, download, fetch, sources_table
 from medic.data.readers import retinopathy

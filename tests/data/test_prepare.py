@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
 from medic.data.prepare import Prepared, prepare
 from medic.data.preprocess import Preprocessing
 from medic.data.readers import retinopathy

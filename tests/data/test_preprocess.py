@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+
 from medic.data import preprocess
 from medic.data.crop import fundus
 from medic.data.decode import decode

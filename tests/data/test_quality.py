@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+
 from medic.data.quality import check, measure
 from medic.data.readers import retinopathy
 from medic.data.stores import open_store

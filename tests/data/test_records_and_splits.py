@@ -3,13 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.utils.class_weight import compute_class_weight
+
 from medic.data.balance import class_counts, class_weights
 from medic.data.readers import retinopathy
 from medic.data.records import SPLITS, read_records, validate
 from medic.data.split import crossing_patients, split_by_image, split_by_patient
 from medic.errors import MedicError
 from medic.task import RETINOPATHY
-from sklearn.utils.class_weight import compute_class_weight
 
 
 def people(count: int = 120, seed: int = 0, split: str = "train") -> pd.DataFrame:

@@ -4,6 +4,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from medic.data.balance import class_counts
 from medic.data.describe import describe
 from medic.data.readers.retinopathy import read

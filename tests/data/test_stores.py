@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from medic.data import stores
 from medic.data.stores import is_synthetic, open_store
 from medic.errors import ImageError, MedicError

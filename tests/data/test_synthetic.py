@@ -7,10 +7,11 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+
 from medic.data.synthetic import fundus_photograph, sample_anatomy, write_sample
 from medic.errors import MedicError
 from medic.files import sha256
-from PIL import Image
 
 COMMITTED = Path(__file__).parents[2] / "sample_data" / "retinopathy"
 TABLES = [

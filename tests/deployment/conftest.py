@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+
 from medic.data.preprocess import Preprocessing
 from medic.deployment.bundle import About, Bundle, package
 from medic.deployment.export import Exported, export

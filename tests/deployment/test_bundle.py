@@ -9,6 +9,7 @@ import tarfile
 
 import numpy as np
 import pytest
+
 from medic.deployment import bundle as bundle_module
 from medic.deployment.bundle import Bundle, pack, package
 from medic.deployment.compress import quantize

@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+
 from medic.deployment.compare import Examples, Gate, compare
 from medic.deployment.compress import compress, quantize
 from medic.deployment.export import export

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+
 from medic.data.preprocess import Preprocessing
 from medic.deployment import export as export_module
 from medic.deployment.export import export

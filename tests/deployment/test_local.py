@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+
 from medic.deployment.bundle import Bundle
 from medic.deployment.targets import local
 from medic.errors import MedicError

@@ -17,7 +17,8 @@ import httpx
 import numpy as np
 import pytest
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
-from medic.deployment.call import Client, ServiceError, health, score
+
+from medic.deployment.call import Client, ServiceError, health, measure, score
 from medic.deployment.listen import bind
 from medic.deployment.predict import open_session, run
 from medic.deployment.targets import local
@@ -418,3 +419,16 @@ def test_serving_and_calling_load_no_torch():
         "print([name for name in ('torch', 'torchvision', 'lightning', 'onnx') if name in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "[]"
+
+
+@pytest.mark.servers
+def test_a_load_is_measured_and_a_refusal_in_it_is_not_swallowed(url, photographs):
+    load = measure(url, photographs[:2], requests=6, clients=2)
+    assert load.clients == 2
+    assert load.milliseconds.shape == (6,)
+    assert (load.milliseconds > 0).all()
+    assert load.per_second > 0
+    with pytest.raises(ServiceError, match="415"):
+        measure(url, [b"no image"], requests=2)
+    with pytest.raises(MedicError, match="one image"):
+        measure(url, [], requests=2)

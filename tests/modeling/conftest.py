@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+
 from medic.data.prepare import Prepared
 from medic.modeling.classifier import Classifier
 from medic.modeling.fit import Recipe, fit

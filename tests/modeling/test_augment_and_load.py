@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+
 from medic.modeling.augment import Augmentation
 from medic.modeling.load import Draw, EpochSampler, PreparedDataset, loader
 from medic.task import RETINOPATHY

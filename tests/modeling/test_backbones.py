@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+
 from medic.errors import MedicError
 from medic.modeling import backbones
 from medic.modeling.backbones import backbone

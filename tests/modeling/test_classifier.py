@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+
 from medic.data.preprocess import Preprocessing
 from medic.errors import MedicError
 from medic.modeling.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier

@@ -6,11 +6,12 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import metrics as reference
+
 from medic.errors import MedicError
 from medic.modeling.evaluate import Evaluation, evaluate
 from medic.modeling.run import Run
 from medic.task import RETINOPATHY, Prediction, Task
-from sklearn import metrics as reference
 
 FIGURES = ["mean_grade_error", "accuracy", "macro_f1", "quadratic_weighted_kappa"]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+
 from medic.data.preprocess import Preprocessing
 from medic.errors import MedicError
 from medic.modeling import load

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from sklearn import metrics as reference
+
 from medic.modeling.metrics import (
     accuracy,
     confusion_matrix,
@@ -12,7 +14,6 @@ from medic.modeling.metrics import (
     resampled_confusions,
 )
 from medic.task import RETINOPATHY, Task
-from sklearn import metrics as reference
 
 
 def outcome(seed: int, classes: tuple[int, ...] = (0, 1, 2, 3, 4), count: int = 150) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from medic.errors import MedicError
 from medic.modeling.objectives import CrossEntropy, Regression, objective_from_dict
 from medic.task import RETINOPATHY, Task

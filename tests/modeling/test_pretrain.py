@@ -1,6 +1,7 @@
 """A short pretraining on generated photographs, made once."""
 
 import torch
+
 from medic.modeling.classifier import Classifier
 from medic.modeling.pretrain import pretrain_on_generated
 from medic.task import RETINOPATHY

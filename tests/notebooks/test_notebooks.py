@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from medic.notebook_standard import check_notebook
 from medic.notebooks import recorded
 from medic.series import execute
@@ -39,7 +40,28 @@ class Run:
 
 # One line a notebook, such as
 #   "02_modeling/03_grade_retinopathy": Run({"EPOCHS": 1}, {"quadratic_weighted_kappa": (-1, 1)}, seconds=40),
-NOTEBOOKS: dict[str, Run] = {}
+STAGE_1, STAGE_2, STAGE_3 = "01_data_acquisition_and_understanding", "02_modeling", "03_deployment"
+NOTEBOOKS: dict[str, Run] = {
+    f"{STAGE_1}/01_acquire_data": Run(
+        checks={"images": (404, 404), "patients": (202, 202), "absent_images": (0, 0), "same_bytes_from_zip": (1, 1)}
+    ),
+    f"{STAGE_1}/02_observe_data": Run(
+        checks={"majority_share": (0.46, 0.47), "share_of_differing_pairs": (0.26, 0.27)}
+    ),
+    f"{STAGE_1}/03_prepare_data": Run(
+        checks={"patients_crossing": (0, 0), "prepared_images": (404, 404), "skipped_images": (0, 0)}
+    ),
+    f"{STAGE_2}/02_load_and_augment": Run({"WORKERS": [0, 1]}, {"loading_images_per_second": (1, 1e6)}),
+    f"{STAGE_2}/03_grade_retinopathy": Run(
+        {"EPOCHS": 1, "IMAGE_SIZE": 64, "PRETRAIN_PATIENTS": 40},
+        {"accuracy": (0, 1), "macro_f1": (0, 1), "quadratic_weighted_kappa": (-1, 1), "baseline_macro_f1": (0.1, 0.2)},
+    ),
+    f"{STAGE_3}/01_export_and_compress": Run(checks={"parity_batch_1": (0, 1e-4), "parity_batch_4": (0, 1e-4)}),
+    f"{STAGE_3}/02_package_and_deploy": Run(checks={"golden_difference": (0, 0.02), "tampering_noticed": (1, 1)}),
+    f"{STAGE_3}/03_call_the_service": Run(
+        {"REQUESTS": 20}, {"as_demanded": (1, 1), "still_ready": (1, 1), "agreement": (0.95, 1)}
+    ),
+}
 
 
 def products(folder: Path) -> dict[str, str]:

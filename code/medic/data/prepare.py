@@ -28,7 +28,7 @@ JPEG_QUALITY = 95
 _FORMAT = 1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prepared:
     """A prepared set on disk.
 
@@ -93,6 +93,12 @@ class Prepared:
     def pixels(self, file: str) -> np.ndarray:
         """One prepared image, uint8 (size, size, 3) RGB; ``file`` as in the records."""
         return decode((self.folder / file).read_bytes())
+
+    def __repr__(self) -> str:
+        return (
+            f"<Prepared set {self.folder.name}: {len(self.records)} images of {self.preprocessing.size} px, "
+            f"{len(self.skipped)} skipped>"
+        )
 
     def _repr_html_(self) -> str:
         counts = self.records["split"].value_counts()

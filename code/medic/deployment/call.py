@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import queue
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +145,56 @@ def score(url: str, images: Sequence[Image], timeout: float = 30.0) -> Predictio
     """Score images with the service at ``url``; see ``Client.score``."""
     with Client(url, timeout) as client:
         return client.score(images)
+
+
+@dataclass(frozen=True, eq=False)
+class Load:
+    """How a service did under a number of clients.
+
+    Attributes:
+        clients: how many asked at the same time.
+        milliseconds: float64 (N,), from each request to its answer.
+        per_second: answers a second, of all clients together.
+    """
+
+    clients: int
+    milliseconds: np.ndarray
+    per_second: float
+
+
+def measure(url: str, images: Sequence[Image], requests: int, clients: int = 1) -> Load:
+    """Time a service: each client has a connection of its own, and asks again as soon as it has its answer.
+
+    Args:
+        url: the service's address.
+        images: image files, as bytes or paths, asked for in turn.
+        requests: how many in all. Two more a client come first, untimed, to open the connections.
+        clients: how many ask at the same time.
+
+    Raises:
+        ServiceError: the service refuses an image, or is too busy.
+        MedicError: the service cannot be reached, or there is nothing to ask.
+    """
+    if not images or requests < 1 or clients < 1:
+        raise MedicError("give at least one image, one request and one client")
+
+    def ask(number: int) -> float:
+        caller = free.get()
+        try:
+            start = time.perf_counter()
+            caller.answer(images[number % len(images)])
+            return 1e3 * (time.perf_counter() - start)
+        finally:
+            free.put(caller)
+
+    with contextlib.ExitStack() as connections, ThreadPoolExecutor(clients) as threads:
+        free: queue.Queue[Client] = queue.Queue()
+        for _ in range(clients):
+            free.put(connections.enter_context(Client(url)))
+        list(threads.map(ask, range(2 * clients)))
+        start = time.perf_counter()
+        milliseconds = np.array(list(threads.map(ask, range(requests))))
+        return Load(clients, milliseconds, requests / (time.perf_counter() - start))
 
 
 def health(url: str, timeout: float = 5.0) -> bool:

@@ -125,8 +125,8 @@ class Comparison:
 def compare(fp32: str | Path, int8: str | Path, examples: Examples, task: Task, gate: Gate | None = None) -> Comparison:
     """Compare a compressed graph with the original on labelled images, and judge it.
 
-    Milliseconds are the median of interleaved calls at batch 1, so that a busy machine slows all alike. A row for
-    fp16 (fp32 at its inputs and outputs) is there to compare size with; CPUs rarely gain speed by it.
+    Milliseconds are the median of interleaved calls at batch 1 on one thread, so that a busy machine slows all alike. A
+    row for fp16 (fp32 at its inputs and outputs) is there to compare size with; CPUs rarely gain speed by it.
 
     Args:
         fp32: the original graph.
@@ -144,7 +144,8 @@ def compare(fp32: str | Path, int8: str | Path, examples: Examples, task: Task, 
     with tempfile.TemporaryDirectory() as folder:
         half = _write_fp16(Path(fp32), Path(folder) / "fp16.onnx")
         paths = {"fp32": Path(fp32), "fp16": half, "int8": Path(int8)}
-        sessions = {name: open_session(path) for name, path in paths.items()}
+        # One thread, as the service runs it; with more, whatever else runs on the machine decides the order.
+        sessions = {name: open_session(path, threads=1) for name, path in paths.items()}
         predictions = {name: run(session, task, images) for name, session in sessions.items()}
         milliseconds = _interleaved(sessions, images[:1])
         sizes = {name: (path.stat().st_size, _compressed_size(path)) for name, path in paths.items()}

@@ -45,8 +45,8 @@ class Compressed:
 
     def _sentence(self) -> str:
         if self.precision == "int8":
-            return f"int8 passed its gate and is kept: {self.path}"
-        return f"int8 did not pass its gate and is not kept; fp32 stays: {self.path}"
+            return "int8 passed its gate and is kept"
+        return "int8 did not pass its gate and is not kept; fp32 stays"
 
 
 def compress(

@@ -82,6 +82,6 @@ def about(run: Run, evaluation: Evaluation) -> About:
     kind = "synthetic images, drawn by a program" if evaluation.synthetic else "photographs"
     data = (
         f"{counts.get('train', 0)} {kind}, for training, {counts.get('validation', 0)} for validation and "
-        f"{counts.get('test', 0)} for testing; no patient is in two splits"
+        f"{counts.get('test', 0)} for testing; no patient is in two splits."
     )
     return About(data, evaluation.synthetic, evaluation.to_dict())

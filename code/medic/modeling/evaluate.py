@@ -19,7 +19,7 @@ from medic.predict import predict
 from medic.task import Prediction, Task
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
     """What one model does on one split.
 
@@ -113,12 +113,15 @@ class Evaluation:
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Write ``evaluation.json`` and ``predictions.csv`` (truth and prediction of every image)."""
-        folder = Path(folder)
+        folder, figures = Path(folder), self.to_dict()
         predictions = self.prediction.to_frame(list(self.records["image"]))
         with replacing(folder / "predictions.csv") as temporary:
             predictions.assign(truth=self.records["label"].to_numpy()).to_csv(temporary, index=False)
-        write_json(folder / "evaluation.json", self.to_dict())
+        write_json(folder / "evaluation.json", figures)
         return folder
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         table = self.table()

@@ -33,8 +33,8 @@ from medic.modeling.load import Batch, EpochSampler, PreparedDataset, loader
 from medic.modeling.metrics import confusion_matrix, metrics_for
 from medic.modeling.run import Run
 
-RECALIBRATION_BATCHES = 50
-"""Batches from which the statistics of batch normalisation are estimated after each epoch."""
+RECALIBRATION_IMAGES = 128
+"""Training images, about, from which the statistics of batch normalisation are estimated after each epoch."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,13 @@ def fit(
             f"{len(model.task.classes)} classes; build the model for the task of the set"
         )
     recipe = replace(recipe, precision=_precision(recipe.precision))
-    settings = {"model": model.to_dict(), "recipe": recipe.to_dict(), "data": _digest(prepared.records)}
+    settings = {
+        "model": model.to_dict(),
+        "recipe": recipe.to_dict(),
+        "start": _weights_digest(model),
+        "watch": list(watch),
+        "data": _digest(prepared.records),
+    }
     earlier = Run.peek(folder)
     if earlier is not None and earlier.about["settings"] != settings:
         raise MedicError(
@@ -222,11 +228,12 @@ class _Training(lightning.LightningModule):
         """
         layers = [layer for layer in self.model.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
         momenta = [layer.momentum for layer in layers]
+        batches = -(-RECALIBRATION_IMAGES // self.recipe.batch_size)
         for layer in layers:
             layer.reset_running_stats()
             layer.momentum = None  # a plain average over all that follows
             layer.train()
-        for batch in islice(self.recalibrating, RECALIBRATION_BATCHES if layers else 0):
+        for batch in islice(self.recalibrating, batches if layers else 0):
             with self.trainer.precision_plugin.forward_context():
                 self._raw(batch.images.to(self.device))
         for layer, momentum in zip(layers, momenta, strict=True):
@@ -334,8 +341,18 @@ def _digest(records: pd.DataFrame) -> str:
     return hashlib.sha256(columns.to_csv(index=False).encode()).hexdigest()[:16]
 
 
+def _weights_digest(model: Classifier) -> str:
+    """Tells initial weights apart: a run from scratch, from another seed, from pretrained ones."""
+    digest = hashlib.sha256()
+    for value in model.backbone.state_dict().values():
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def _difference(earlier: dict, now: dict) -> str:
     """The first settings that differ, for a person."""
+    if earlier.keys() != now.keys():
+        return "another version of medic wrote it"
     flat = [
         {f"{part}.{key}": value for part in ("model", "recipe") for key, value in s[part].items()}
         for s in (earlier, now)
@@ -345,4 +362,10 @@ def _difference(earlier: dict, now: dict) -> str:
     ]
     if earlier["data"] != now["data"]:
         changed.append("other images or another split")
+    if earlier["start"] != now["start"]:
+        changed.append(
+            "other initial weights: name the same ones, and call torch.manual_seed before building the model"
+        )
+    if earlier["watch"] != now["watch"]:
+        changed.append(f"watch {earlier['watch']} there, {now['watch']} here")
     return "; ".join(changed[:3])

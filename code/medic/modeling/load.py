@@ -118,13 +118,15 @@ def loader(
     Returns:
         A DataLoader of ``Batch``.
     """
+    if workers:
+        # A process forked from one whose OpenCV threads are running waits for them for ever; one thread is none.
+        cv2.setNumThreads(1)
     return DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
         num_workers=workers,
         collate_fn=_collate,
-        worker_init_fn=_one_thread,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
@@ -133,7 +135,3 @@ def loader(
 def _collate(items: list[tuple[torch.Tensor, int]]) -> Batch:
     images, labels = zip(*items, strict=True)
     return Batch(torch.stack(images), torch.tensor(labels))
-
-
-def _one_thread(_: int) -> None:
-    cv2.setNumThreads(1)

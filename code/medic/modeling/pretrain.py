@@ -22,7 +22,13 @@ SEED = 7919
 
 
 def pretrain_on_generated(
-    backbone: str, folder: str | os.PathLike, image_size: int, *, patients: int = 200, epochs: int = 6
+    backbone: str,
+    folder: str | os.PathLike,
+    image_size: int,
+    *,
+    patients: int = 150,
+    epochs: int = 6,
+    learning_rate: float = 1e-3,
 ) -> Run:
     """Train a network on synthetic fundus photographs made for the purpose.
 
@@ -36,15 +42,12 @@ def pretrain_on_generated(
         image_size: side of the network's input in pixels.
         patients: generated patients, two photographs each.
         epochs: passes over their training photographs.
+        learning_rate: peak of the schedule.
 
     Returns:
         The run; ``run.folder / "best"`` can be given as ``weights`` to a new ``Classifier``.
     """
     folder = Path(folder)
-    to = folder / f"{backbone}-{image_size}-{patients}-{epochs}"
-    earlier = Run.peek(to)
-    if earlier is not None and earlier.finished:
-        return earlier
     photographs = folder / f"photographs-{patients}"
     if not (photographs / "planted_faults.csv").is_file():  # the file that is written last
         write_sample(photographs, patients=patients, seed=SEED, width=256, height=192)
@@ -53,4 +56,5 @@ def pretrain_on_generated(
     prepared = prepare(records, store, folder / f"prepared-{patients}", Preprocessing(size=160))
     torch.manual_seed(SEED)
     model = Classifier(RETINOPATHY, backbone, preprocessing=prepared.preprocessing, image_size=image_size)
-    return fit(model, prepared, to, Recipe(epochs=epochs, seed=SEED))
+    recipe = Recipe(epochs=epochs, batch_size=16, learning_rate=learning_rate, seed=SEED)
+    return fit(model, prepared, folder / f"{backbone}-{image_size}-{patients}-{epochs}-{learning_rate:g}", recipe)

@@ -17,7 +17,7 @@ from medic.modeling.classifier import Classifier
 from medic.task import Task
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """A finished or unfinished training run on disk.
 
@@ -93,7 +93,10 @@ class Run:
         """The trained model: ``best`` by the validation split, or the ``last`` epoch's."""
         if which not in ("best", "last"):
             raise MedicError(f"a run has the models 'best' and 'last', not {which!r}")
-        return Classifier.load(self.folder / which)
+        return Classifier.load(self.folder / which, self.task)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.folder.name}: {'finished' if self.finished else 'interrupted'}>"
 
     def _repr_html_(self) -> str:
         settings = self.about["settings"]["model"]

@@ -1,0 +1,778 @@
+"""The command line as a person meets it: what is printed, what is written, and how it ends."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medic import cli
+from medic.task import RETINOPATHY, Task
+
+COMMANDS = [
+    "download",
+    "sample",
+    "describe",
+    "prepare",
+    "train",
+    "evaluate",
+    "report",
+    "export",
+    "package",
+    "deploy",
+    "deployments",
+    "delete",
+    "serve",
+    "predict",
+    "run",
+]
+NETWORK = ("--backbone", "shufflenet_v2_x0_5", "--image-size", "64")
+TRAIN = ("train", "retinopathy", *NETWORK, "--epochs", "1")
+PROBABILITIES = [f"p_{name}" for name in RETINOPATHY.classes]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+def medic(*arguments: object, cwd: Path) -> Ended:
+    """``medic`` in this process, which has the heavy libraries loaded already."""
+    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = ["medic", *map(str, arguments)]
+    try:
+        with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                cli.main()
+                status = 0
+            except SystemExit as end:
+                status = end.code or 0
+    finally:
+        sys.argv = before
+    return Ended(status, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def started(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen]:
+    """``medic`` in a process of its own, which does not outlive the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "medic.cli", *map(str, arguments)],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,  # what follows a line that was read is left to communicate()
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def succeeded(ended: Ended) -> str:
+    assert ended.status == 0, ended.err
+    return ended.out
+
+
+def failed(ended: Ended) -> str:
+    """The one sentence of a command that could not do its job."""
+    assert ended.status == 1, ended
+    assert "Traceback" not in ended.err
+    assert ended.err.startswith("medic: ")
+    assert ended.err.count("\n") == 1, ended.err
+    return ended.err
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quiet_surroundings() -> Iterator[None]:
+    """One thread for small networks, and no setting of this machine that moves spaces or downloads."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MEDIC_SPACES", "MEDIC_DOWNLOAD_MIRROR"):
+            patch.delenv(name, raising=False)
+        yield
+    torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A working folder in which the whole line was run with the defaults, and what each command printed."""
+
+    folder: Path
+    printed: dict[str, str]
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "outputs" / "runs" / "latest"
+
+
+@pytest.fixture(scope="module")
+def line(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Line:
+    """Prepared, trained, evaluated, reported, exported, packaged; not to be changed."""
+    folder = tmp_path_factory.mktemp("a line {with} spaces")
+    commands = [("prepare", "retinopathy", "--data", tiny.parent, "--size", "96"), TRAIN]
+    commands += [(name,) for name in ("evaluate", "report", "export", "package")]
+    ended = {arguments[0]: medic(*arguments, cwd=folder) for arguments in commands}
+    return Line(folder, {name: succeeded(end) for name, end in ended.items()})
+
+
+@pytest.fixture(scope="module")
+def good(tiny: Path) -> list[Path]:
+    """Photographs without a planted fault."""
+    faulty = set(pd.read_csv(tiny / "planted_faults.csv")["image"])
+    return [path for path in sorted((tiny / "images").iterdir()) if path.stem not in faulty]
+
+
+@pytest.fixture
+def pictures(good: list[Path], tmp_path: Path) -> Path:
+    """A working folder with ``results/images``, where ``medic predict`` looks by default."""
+    folder = tmp_path / "results" / "images"
+    folder.mkdir(parents=True)
+    for path in good[:6]:
+        shutil.copy(path, folder)
+    return tmp_path
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_every_command_shows_an_example(command, tmp_path):
+    shown = succeeded(medic(command, "--help", cwd=tmp_path))
+    assert re.search(rf"Example: medic {command}\b", shown)
+
+
+def test_the_commands_are_those_of_the_documentation():
+    assert {info.name or info.callback.__name__ for info in cli.app.registered_commands} == set(COMMANDS)
+
+
+def test_the_examples_of_the_help_are_commands_that_exist(tmp_path):
+    """Every option an example uses is one the command knows."""
+    for command in COMMANDS:
+        shown = succeeded(medic(command, "--help", cwd=tmp_path))
+        example = next(text for text in shown.splitlines() if "Example:" in text)
+        for option in re.findall(r"\s(--?[a-z][a-z-]*)", example):
+            assert re.search(rf"^\s+(-\w, )?{option}\b|, {option}\b|^\s+{option},", shown, re.MULTILINE), example
+
+
+def test_help_and_describe_start_without_torch(tiny):
+    program = (
+        "import sys\n"
+        "from medic.cli import main\n"
+        "for arguments in (['--help'], ['train', '--help'], ['describe', 'retinopathy', '--data', sys.argv[1]]):\n"
+        "    sys.argv = ['medic', *arguments]\n"
+        "    try:\n"
+        "        main()\n"
+        "    except SystemExit as end:\n"
+        "        assert not end.code, end.code\n"
+        "heavy = {'torch', 'torchvision', 'lightning', 'onnxruntime', 'kserve'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    # The folder comes last: the program replaces sys.argv only after the list is made.
+    done = subprocess.run([sys.executable, "-c", program, str(tiny)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Not a medical device" in done.stdout
+    assert "80 images of 40 patients" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["describe"], ["describe", "retinopathy", "--colour"], ["diagnose"], ["train", "retinopathy", "-e", "x"]],
+)
+def test_a_command_that_cannot_be_understood_ends_with_status_2_and_says_why(arguments, tmp_path):
+    ended = medic(*arguments, cwd=tmp_path)
+    assert ended.status == 2
+    assert "Error" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_without_arguments_the_help_is_shown(tmp_path):
+    ended = medic(cwd=tmp_path)
+    assert ended.status == 2
+    assert "Usage:" in ended.err
+    assert "Not a medical device" in ended.err
+
+
+# Describe
+
+
+def described(cwd: Path, *arguments: object) -> dict:
+    return json.loads(succeeded(medic("describe", "retinopathy", "--json", *arguments, cwd=cwd)))
+
+
+def counted(tiny: Path) -> dict[str, int]:
+    """Images by class, counted from the tables with other means."""
+    labels = pd.concat([pd.read_csv(tiny / f"{split}_label.csv", header=None)[0] for split in ("train", "test")])
+    return {name: int((labels == code).sum()) for code, name in enumerate(RETINOPATHY.classes)}
+
+
+def test_describe_counts_a_folder_named_by_its_parent_or_by_itself(tiny, tmp_path):
+    about = described(tmp_path, "--data", tiny.parent)
+    assert about == described(tmp_path, "--data", tiny)
+    assert (about["images"], about["patients"], about["absent_images"]) == (80, 40, 0)
+    assert {name: row["total"] for name, row in about["classes"].items()} == counted(tiny)
+    test_labels = pd.read_csv(tiny / "test_label.csv", header=None)[0]
+    assert sum(row["test"] for row in about["classes"].values()) == len(test_labels)
+
+
+def test_describe_says_the_same_in_words(tiny, tmp_path):
+    shown = succeeded(medic("describe", "retinopathy", "-d", tiny, cwd=tmp_path))
+    assert "retinopathy: 80 images of 40 patients, 40 of them with both eyes" in shown
+    assert "every listed image is there" in shown
+    for name, count in counted(tiny).items():
+        assert re.search(rf"^{name} .*\b{count}$", shown, re.MULTILINE), shown
+
+
+def test_describe_reads_a_zip_without_unpacking_it(tiny, tmp_path):
+    with zipfile.ZipFile(tmp_path / "retinopathy.zip", "w") as archive:
+        for path in sorted(tiny.rglob("*")):
+            archive.write(path, path.relative_to(tiny))
+    expected = described(tmp_path, "--data", tiny)
+    assert described(tmp_path, "--data", tmp_path) == expected, "found by the task's name in the folder"
+    assert described(tmp_path, "--data", "retinopathy.zip") == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["retinopathy.zip"]
+
+
+def test_describe_works_on_the_tables_alone(tiny, tmp_path):
+    for path in tiny.glob("*.csv"):
+        shutil.copy(path, tmp_path)
+    about = described(tmp_path, "--data", ".")
+    assert (about["images"], about["absent_images"]) == (80, 80)
+    assert {name: row["total"] for name, row in about["classes"].items()} == counted(tiny)
+    shown = succeeded(medic("describe", "retinopathy", "--data", ".", cwd=tmp_path))
+    assert "the images are elsewhere" in shown
+    assert described(tmp_path, "--data", ".", "--images", tiny / "images")["absent_images"] == 0
+
+
+@pytest.mark.parametrize("command", ["describe", "prepare"])
+def test_a_set_that_cannot_be_read_is_one_sentence(command, tiny, tmp_path):
+    assert "no task is called 'dermatology'; there is: retinopathy" in failed(
+        medic(command, "dermatology", cwd=tmp_path)
+    )
+    assert "nowhere" in failed(medic(command, "retinopathy", "--data", "nowhere", cwd=tmp_path))
+    (tmp_path / "empty").mkdir()
+    assert "holds no table" in failed(medic(command, "retinopathy", "--data", "empty", cwd=tmp_path))
+    (tmp_path / "retinopathy.zip").write_bytes(b"no zip")
+    assert "no zip file" in failed(medic(command, "retinopathy", "--data", ".", cwd=tmp_path))
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_tables_of_different_lengths_are_one_sentence(tiny, tmp_path):
+    for path in tiny.glob("*.csv"):
+        shutil.copy(path, tmp_path)
+    lines = (tmp_path / "train_label.csv").read_text().splitlines()
+    (tmp_path / "train_label.csv").write_text("\n".join(lines[:-1]) + "\n")
+    said = failed(medic("describe", "retinopathy", "--data", ".", cwd=tmp_path))
+    assert f"{len(lines)} names" in said
+    assert f"{len(lines) - 1} labels" in said
+
+
+# The whole line
+
+
+def test_the_line_leaves_what_it_promises(line):
+    outputs = line.folder / "outputs"
+    for name in (
+        "prepared/manifest.json",
+        "runs/latest/run.json",
+        "runs/latest/best/model.safetensors",
+        "runs/latest/evaluation-test/evaluation.json",
+        "runs/latest/evaluation-test/predictions.csv",
+        "model_report.md",
+        "model.onnx",
+        "bundles/retinopathy/manifest.json",
+        "bundles/retinopathy.tar.gz",
+    ):
+        assert (outputs / name).stat().st_size > 0, name
+    assert not [path for path in outputs.rglob("*") if path.name.startswith(".") or path.name.endswith(".part")]
+
+
+def test_prepare_names_what_it_skipped_and_counts_the_splits(tiny, tmp_path):
+    ended = medic("prepare", "retinopathy", "--data", tiny, "--size", "32", "--to", "made", cwd=tmp_path)
+    shown = succeeded(ended)
+    faults = pd.read_csv(tiny / "planted_faults.csv")
+    unreadable = faults.loc[faults["fault"].isin(["truncated", "not an image"]), "image"]
+    assert len(unreadable) == 2
+    assert f"{80 - len(unreadable)} images prepared at 32 px in made" in shown
+    for image in unreadable:
+        assert re.search(rf"^skipped \S*{image}\.jpeg: ", ended.err, re.MULTILINE)
+    records = pd.read_csv(tmp_path / "made" / "records.csv")
+    assert len(records) == 80 - len(unreadable)
+    assert records.groupby("patient")["split"].nunique().max() == 1
+
+
+def test_prepare_deals_out_a_test_split_on_request_and_when_there_is_none(tiny, tmp_path):
+    (tmp_path / "one").mkdir()
+    names, labels = (pd.read_csv(tiny / f"train_{table}.csv", header=None)[0] for table in ("img", "label"))
+    pd.DataFrame({"image": names, "level": labels}).to_csv(tmp_path / "one" / "trainLabels.csv", index=False)
+    arguments = ("prepare", "retinopathy", "--size", "32", "--images", tiny / "images")
+    shown = succeeded(medic(*arguments, "--data", "one", "--to", "dealt", cwd=tmp_path))
+    assert "no test split: 20 % of the patients are set aside" in shown
+    assert set(pd.read_csv(tmp_path / "dealt" / "records.csv")["split"]) == {"train", "validation", "test"}
+    succeeded(medic(*arguments, "--data", tiny, "--test", "0.4", "--to", "asked", cwd=tmp_path))
+    records = pd.read_csv(tmp_path / "asked" / "records.csv")
+    share = records.loc[records["split"] == "test", "patient"].nunique() / records["patient"].nunique()
+    assert 0.3 < share < 0.5
+
+
+def test_evaluate_prints_figures_with_intervals_beside_the_baseline_and_says_synthetic(line):
+    shown = line.printed["evaluate"]
+    assert "latest, test split (synthetic images)" in shown
+    for name in ("macro f1", "quadratic weighted kappa"):
+        number = r"-?\d\.\d{3}"
+        wanted = rf"{name} +{number}  \(95 % interval {number} to {number}; always [\w ]+: {number}\)"
+        assert re.search(wanted, shown, re.IGNORECASE), shown
+
+
+def test_evaluate_takes_other_splits_and_refuses_unknown_ones(line):
+    assert "validation split" in succeeded(medic("evaluate", "--split", "validation", cwd=line.folder))
+    assert (line.run / "evaluation-validation" / "predictions.csv").is_file()
+    assert "no images in the split 'tset'" in failed(medic("evaluate", "--split", "tset", cwd=line.folder))
+    assert not (line.run / "evaluation-tset").exists()
+
+
+def test_the_report_is_markdown_with_the_figures_of_the_evaluation(line):
+    report = (line.folder / "outputs" / "model_report.md").read_text()
+    saved = json.loads((line.run / "evaluation-test" / "evaluation.json").read_text())
+    assert report.startswith("# Model report: latest\n")
+    assert "not a medical device" in report
+    assert "synthetic" in report
+    rows = {cells[1].strip(): cells[2:-1] for row in report.splitlines() if len(cells := row.split("|")) > 3}
+    assert {"macro_f1", "quadratic_weighted_kappa"} <= saved["figures"].keys()
+    for name, figures in saved["figures"].items():
+        assert [float(cell) for cell in rows[name]] == pytest.approx(list(figures.values()), abs=6e-4), name
+    for name, counts in zip(saved["classes"], saved["confusion_matrix"], strict=True):
+        assert f"| {name} | {' | '.join(map(str, counts))} |" in report
+
+
+def test_export_says_how_closely_the_graph_agrees(line):
+    shown = line.printed["export"]
+    assert "outputs/model.onnx" in shown
+    differences = [float(value) for value in re.findall(r"batch \d: (\S+?)[,\s]", shown + "\n")]
+    assert len(differences) == 2
+    assert max(differences) <= 1e-4
+
+
+def test_package_compresses_only_behind_its_gate_and_says_what_came_of_it(line, tmp_path):
+    shown = succeeded(medic("package", "--compress", "int8", "--to", tmp_path / "small", cwd=line.folder))
+    manifest = json.loads((tmp_path / "small" / "manifest.json").read_text())
+    assert "int8" in shown
+    assert manifest["precision"] == ("fp32" if "did not pass its gate" in shown else "int8")
+    ended = medic("package", "--compress", "int4", cwd=line.folder)
+    assert ended.status == 2
+    assert "int4" in ended.err
+
+
+# Training, again and again
+
+
+def test_training_again_with_the_same_settings_returns_at_once(line):
+    before = (line.run / "run.json").stat().st_mtime_ns
+    shown = succeeded(medic(*TRAIN, cwd=line.folder))
+    assert "epoch   1/1" in line.printed["train"]
+    assert "epoch   1/1" not in shown
+    assert "best epoch 1 of 1" in shown
+    assert (line.run / "run.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        (("--epochs", "2"), "recipe.epochs 1 there, 2 here"),
+        (("--objective", "regression"), "model.objective"),
+        (("--seed", "5"), "recipe.seed 0 there, 5 here"),
+    ],
+)
+def test_training_into_the_folder_of_another_run_names_the_difference(line, other, difference):
+    said = failed(medic(*TRAIN, *other, cwd=line.folder))
+    assert difference in said
+    assert "choose another folder" in said
+
+
+def test_training_without_a_prepared_set_or_with_an_unknown_network_is_one_sentence(line, tmp_path):
+    assert "run prepare" in failed(medic(*TRAIN, cwd=tmp_path))
+    said = failed(medic("train", "retinopathy", "--backbone", "resnet19", "--to", tmp_path / "r", cwd=line.folder))
+    assert "resnet19" in said
+    assert "resnet18" in said
+    assert not (tmp_path / "r").exists()
+
+
+def test_training_starts_from_the_weights_of_a_saved_model(line, tmp_path):
+    shown = succeeded(medic(*TRAIN, "--weights", line.run / "best", "--to", tmp_path / "r", cwd=line.folder))
+    assert "epoch   1/1" in shown
+    said = failed(medic(*TRAIN, "--weights", tmp_path / "none", "--to", tmp_path / "s", cwd=line.folder))
+    assert "no checkpoint" in said
+
+
+def test_a_killed_training_goes_on_and_an_interrupted_one_says_so(line):
+    arguments = {name: (*TRAIN, "--epochs", "6", "--to", name) for name in ("killed", "interrupted")}
+
+    def stop(name: str, number: int) -> tuple[int, str]:
+        with started(*arguments[name], cwd=line.folder) as process:
+            first = process.stdout.readline()
+            process.send_signal(number)
+            rest, said = process.communicate(timeout=60)
+        assert first.startswith(b"epoch   1/6"), said
+        assert b"epoch   6/6" not in rest, "it ended before it could be stopped"
+        return process.returncode, said.decode()
+
+    # At the same time: most of it is waiting for the libraries to load.
+    with ThreadPoolExecutor() as pool:
+        killed, interrupted = pool.map(stop, arguments, (signal.SIGKILL, signal.SIGINT))
+    assert killed[0] == -signal.SIGKILL
+    assert interrupted[0] == 130
+    assert "Traceback" not in interrupted[1]
+    assert "medic: stopped; give the same command again to go on" in interrupted[1]
+    assert "was interrupted; start the same training again" in failed(medic("evaluate", "killed", cwd=line.folder))
+    for name, command in arguments.items():
+        shown = succeeded(medic(*command, cwd=line.folder))
+        assert "going on after epoch" in shown
+        assert "epoch   6/6" in shown
+        assert list(pd.read_csv(line.folder / name / "history.csv")["epoch"]) == list(range(1, 7))
+    same = [pd.read_csv(line.folder / name / "history.csv").drop(columns="seconds") for name in arguments]
+    pd.testing.assert_frame_equal(*same, rtol=1e-4)
+
+
+# Predict
+
+
+def result(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, keep_default_na=False, na_values=[""]).set_index("image")
+
+
+def test_predict_turns_a_folder_into_a_table_by_default(line, pictures):
+    shown = succeeded(medic("predict", line.run, cwd=pictures))
+    assert "6 images predicted in results/result.csv" in shown
+    with open(pictures / "results" / "result.csv") as file:
+        assert file.readline().strip().split(",") == [
+            "image",
+            "grade",
+            "class",
+            "grade_continuous",
+            *PROBABILITIES,
+            "error",
+        ]
+    table = result(pictures / "results" / "result.csv")
+    assert sorted(table.index) == sorted(path.name for path in (pictures / "results" / "images").iterdir())
+    assert np.allclose(table[PROBABILITIES].sum(axis=1), 1, atol=1e-4)
+    assert (table["grade"] == table[PROBABILITIES].to_numpy().argmax(axis=1)).all()
+    assert [RETINOPATHY.classes[grade] for grade in table["grade"]] == list(table["class"])
+    assert table["grade_continuous"].between(0, 4).all()
+    assert table["error"].isna().all()
+
+
+def test_run_checkpoint_bundle_and_archive_predict_the_same(line, pictures):
+    outputs = line.folder / "outputs"
+    models = [
+        line.run,
+        line.run / "best",
+        outputs / "bundles" / "retinopathy",
+        outputs / "bundles" / "retinopathy.tar.gz",
+    ]
+    tables = []
+    for number, model in enumerate(models):
+        succeeded(medic("predict", model, "--to", f"{number}.csv", cwd=pictures))
+        tables.append(result(pictures / f"{number}.csv"))
+    numbers = ["grade_continuous", *PROBABILITIES]
+    for table in tables[1:]:
+        assert list(table.index) == list(tables[0].index)
+        assert np.allclose(table[numbers], tables[0][numbers], atol=1e-4)
+        assert (table[["grade", "class"]] == tables[0][["grade", "class"]]).all(axis=None)
+
+
+def test_predict_agrees_with_the_saved_evaluation(line, tiny, tmp_path):
+    """The same image gives the same probabilities, whichever command asks."""
+    succeeded(medic("predict", line.run, tiny, "--to", "all.csv", cwd=tmp_path))
+    saved = result(line.run / "evaluation-test" / "predictions.csv")
+    table = result(tmp_path / "all.csv").loc[saved.index]
+    assert np.allclose(table[PROBABILITIES], saved[PROBABILITIES], atol=1e-4)
+
+
+def test_predict_reads_a_zip(line, pictures):
+    with zipfile.ZipFile(pictures / "eyes.zip", "w") as archive:
+        for path in (pictures / "results" / "images").iterdir():
+            archive.write(path, path.name)
+    succeeded(medic("predict", line.run, cwd=pictures))
+    succeeded(medic("predict", line.run, "eyes.zip", "--to", "zip.csv", cwd=pictures))
+    assert (pictures / "zip.csv").read_bytes() == (pictures / "results" / "result.csv").read_bytes()
+
+
+BAD = {"text.jpeg": "unsupported", "cut.jpeg": "truncated", "empty.png": "empty"}
+
+
+def write_bad_images(folder: Path, photograph: bytes) -> None:
+    contents = {"text.jpeg": b"no photograph", "cut.jpeg": photograph[: len(photograph) // 2], "empty.png": b""}
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("model", ["runs/latest", "bundles/retinopathy"])
+def test_bad_images_are_rows_with_the_reason_and_are_named(model, line, pictures, good):
+    write_bad_images(pictures / "results" / "images", good[0].read_bytes())
+    ended = medic("predict", line.folder / "outputs" / model, cwd=pictures)
+    assert "6 images predicted" in succeeded(ended)
+    table = result(pictures / "results" / "result.csv")
+    assert len(table) == 9
+    for name, reason in BAD.items():
+        assert table.loc[name, "error"].startswith(f"{reason}: ")
+        assert table.loc[name, ["grade", *PROBABILITIES]].isna().all()
+        assert f"skipped {name}: " in ended.err
+    others = table.drop(list(BAD))
+    assert others["error"].isna().all()
+    assert "0.0" not in set((pictures / "results" / "result.csv").read_text().split(",")), "grades are whole numbers"
+
+
+def test_when_no_image_can_be_read_the_job_failed_and_nothing_is_written(line, good, tmp_path):
+    folder = tmp_path / "results" / "images"
+    folder.mkdir(parents=True)
+    assert "holds no image files" in failed(medic("predict", line.run, cwd=tmp_path))
+    (folder / "notes.txt").write_text("no image")
+    assert "holds no image files" in failed(medic("predict", line.run, cwd=tmp_path))
+    write_bad_images(folder, good[0].read_bytes())
+    said = failed(medic("predict", line.run, cwd=tmp_path))
+    assert "not one of 3 images" in said
+    assert "cut.jpeg" in said
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["images"]
+    shutil.rmtree(folder)
+    assert "results/images" in failed(medic("predict", line.run, cwd=tmp_path))
+
+
+def test_an_earlier_table_survives_a_failed_job(line, pictures, good):
+    earlier = pictures / "results" / "result.csv"
+    earlier.write_text("earlier\n")
+    shutil.rmtree(pictures / "results" / "images")
+    failed(medic("predict", line.run, cwd=pictures))
+    assert earlier.read_text() == "earlier\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("predict", "{run}", "--to", "file/result.csv"),
+        ("export", "{run}", "--to", "file/model.onnx"),
+        ("report", "{run}", "--to", "file/report.md"),
+        ("sample", "file/sample"),
+        ("prepare", "retinopathy", "--data", "{data}", "--size", "32", "--to", "file/prepared"),
+        ("train", "retinopathy", *NETWORK, "-e", "1", "--prepared", "{prepared}", "--to", "file/run"),
+        ("deploy", "{bundle}", "--space", "file/space"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_place_that_cannot_be_written_is_one_sentence(arguments, line, pictures, tiny):
+    (pictures / "file").write_text("a file, no folder")
+    outputs = line.folder / "outputs"
+    places = {
+        "run": line.run,
+        "data": tiny,
+        "prepared": outputs / "prepared",
+        "bundle": outputs / "bundles/retinopathy",
+    }
+    said = failed(medic(*(argument.format(**places) for argument in arguments), cwd=pictures))
+    assert "file/" in said
+    assert (pictures / "file").read_text() == "a file, no folder"
+
+
+# Checkpoints that are not there, damaged, or of another task
+
+
+@pytest.fixture
+def harmed(line: Line, tmp_path: Path) -> Path:
+    """A copy of the run, and of the prepared set where the run expects it, that a test may harm."""
+    shutil.copytree(line.folder / "outputs" / "prepared", tmp_path / "outputs" / "prepared")
+    return Path(shutil.copytree(line.run, tmp_path / "outputs" / "runs" / "latest"))
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "report", "export", "package"])
+def test_a_missing_run_is_said_with_the_remedy(command, pictures):
+    said = failed(medic(command, "outputs/runs/none", cwd=pictures))
+    assert "outputs/runs/none" in said
+    assert re.search(r"train one|make one", said)
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "export"])
+def test_a_damaged_checkpoint_is_said_with_the_remedy(command, harmed, pictures):
+    weights, settings = harmed / "best" / "model.safetensors", harmed / "best" / "model.json"
+    whole, kept = weights.read_bytes(), settings.read_text()
+    weights.write_bytes(whole[: len(whole) // 2])
+    assert "damaged" in failed(medic(command, harmed, cwd=pictures))
+    weights.unlink()
+    assert "train" in failed(medic(command, harmed, cwd=pictures))
+    weights.write_bytes(whole)
+    settings.write_text(kept[: len(kept) // 2])
+    assert "damaged" in failed(medic(command, harmed, cwd=pictures))
+    settings.unlink()
+    assert "no checkpoint" in failed(medic(command, harmed, cwd=pictures))
+    settings.write_text(kept)
+    (harmed / "run.json").write_text("{")
+    assert "damaged" in failed(medic(command, harmed, cwd=pictures))
+
+
+@pytest.mark.parametrize("command", ["predict", "deploy", "serve"])
+def test_a_damaged_bundle_is_said_with_the_remedy(command, line, pictures):
+    bundle = Path(shutil.copytree(line.folder / "outputs" / "bundles" / "retinopathy", pictures / "bundle"))
+    graph = bundle / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1] + b"?")
+    arguments = (command, bundle, *(("--port", "0") if command == "serve" else ()))
+    assert "changed or damaged at model.onnx" in failed(medic(*arguments, cwd=pictures))
+    archive = pictures / "bundle.tar.gz"
+    archive.write_bytes((line.folder / "outputs" / "bundles" / "retinopathy.tar.gz").read_bytes()[:5000])
+    assert "damaged" in failed(medic(command, archive, *arguments[2:], cwd=pictures))
+    assert not (pictures / "outputs" / "spaces").exists()
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "export", "package"])
+def test_a_checkpoint_for_another_task_in_a_run_is_refused(command, harmed, pictures):
+    from medic.data.preprocess import Preprocessing
+    from medic.modeling.classifier import Classifier
+
+    other = Task("cats", "ordinal", ("small", "middling", "large"))
+    Classifier(other, NETWORK[1], preprocessing=Preprocessing(size=96), image_size=64).save(harmed / "best")
+    to = () if command == "evaluate" else ("--to", "made")
+    before = (harmed / "evaluation-test" / "predictions.csv").read_bytes()
+    said = failed(medic(command, harmed, *to, cwd=pictures))
+    assert "is for the task 'cats'" in said
+    assert "not for 'retinopathy'" in said
+    assert not (pictures / "made").exists()
+    assert (harmed / "evaluation-test" / "predictions.csv").read_bytes() == before
+
+
+# Deployments
+
+
+@pytest.mark.servers
+def test_a_deployment_outlives_its_command_answers_and_is_deleted(line, pictures):
+    import httpx
+
+    bundle = line.folder / "outputs" / "bundles" / "retinopathy.tar.gz"
+    succeeded(medic("predict", line.run, cwd=pictures))
+    expected = result(pictures / "results" / "result.csv")
+    with started("deploy", bundle, "--space", "demo", "--name", "eyes", cwd=pictures) as process:
+        shown, said = (text.decode() for text in process.communicate(timeout=120))
+    try:
+        assert process.returncode == 0, said
+        assert "deployment eyes of bundle" in shown
+        url = re.search(r"http://127\.0\.0\.1:\d+", shown)[0]
+        listed = succeeded(medic("deployments", "--space", "demo", cwd=pictures))
+        assert url in listed
+        assert "ready" in listed
+        for name, row in expected.iterrows():
+            data = (pictures / "results" / "images" / name).read_bytes()
+            answer = httpx.post(f"{url}/predict", content=data, headers={"Content-Type": "image/jpeg"}, trust_env=False)
+            assert answer.status_code == 200, answer.text
+            probabilities = answer.json()["probabilities"]
+            for column in PROBABILITIES:
+                assert probabilities[column.removeprefix("p_")] == pytest.approx(row[column], abs=1e-4)
+            assert answer.json()["grade"] == row["grade"]
+        taken = failed(medic("deploy", bundle, "--space", "demo", "--name", "eyes", cwd=pictures))
+        assert "has a deployment 'eyes'" in taken
+    finally:
+        ended = medic("delete", "eyes", "--space", "demo", cwd=pictures)
+    assert "deployment eyes deleted" in succeeded(ended)
+    with pytest.raises(httpx.TransportError):
+        httpx.get(url, trust_env=False)
+    assert "no deployment" in succeeded(medic("deployments", "--space", "demo", cwd=pictures))
+    assert "no deployment 'eyes'" in failed(medic("delete", "eyes", "--space", "demo", cwd=pictures))
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("command", ["deploy", "serve"])
+def test_a_port_in_use_is_one_sentence_and_leaves_nothing(command, line, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        bundle = line.folder / "outputs" / "bundles" / "retinopathy"
+        said = failed(medic(command, bundle, "--port", port, cwd=tmp_path))
+    assert f"port {port} on 127.0.0.1 is in use" in said
+    assert "no deployment" in succeeded(medic("deployments", cwd=tmp_path))
+
+
+@pytest.mark.servers
+def test_serve_answers_until_ctrl_c(line, tmp_path, good):
+    import httpx
+
+    bundle = line.folder / "outputs" / "bundles" / "retinopathy"
+    with started("serve", bundle, "--port", "0", cwd=tmp_path) as process:
+        first = process.stdout.readline().decode()
+        assert first.startswith("serving retinopathy")
+        answer = httpx.post(f"{first.split()[-1]}/predict", content=good[0].read_bytes(), trust_env=False)
+        process.send_signal(signal.SIGINT)
+        shown, said = (text.decode() for text in process.communicate(timeout=30))
+    assert answer.json()["task"] == "retinopathy"
+    assert "Not a medical device" in shown
+    assert process.returncode in (0, 130)
+    assert "Traceback" not in said
+
+
+def test_other_machines_are_not_let_in(line, tmp_path):
+    bundle = line.folder / "outputs" / "bundles" / "retinopathy"
+    assert "127.0.0.1" in failed(medic("serve", bundle, "--host", "0.0.0.0", cwd=tmp_path))
+
+
+# Data that has to be fetched or made
+
+
+def test_a_set_behind_a_login_prints_the_steps(tmp_path):
+    ended = medic("download", "eyepacs", "--folder", "data", cwd=tmp_path)
+    assert ended.status == 1
+    assert "needs a Kaggle account" in ended.err
+    assert re.search(r"^  1\. ", ended.err, re.MULTILINE)
+    assert "Traceback" not in ended.err
+    assert not (tmp_path / "data" / "retinopathy").exists()
+
+
+def test_an_unknown_set_lists_those_there_are(tmp_path):
+    said = failed(medic("download", "eyes", cwd=tmp_path))
+    assert "retinamnist" in said
+    assert "eyepacs" in said
+
+
+def test_sample_writes_a_set_that_describe_reads(tmp_path):
+    shown = succeeded(medic("sample", "made/retinopathy", "--patients", "40", cwd=tmp_path))
+    assert "80 synthetic photographs of 40 made-up patients" in shown
+    assert described(tmp_path, "--data", "made")["absent_images"] == 0
+
+
+def test_sample_leaves_a_foreign_folder_alone(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    assert "thesis.txt" in failed(medic("sample", "mine", cwd=tmp_path))
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+    assert "at least 40" in failed(medic("sample", "few", "--patients", "3", cwd=tmp_path))
+    assert not (tmp_path / "few").exists()
+
+
+# Run
+
+
+def test_run_outside_a_clone_or_with_an_unknown_profile_is_one_sentence(tmp_path, repository):
+    failed(medic("run", cwd=tmp_path))
+    assert "enormous" in failed(medic("run", "--profile", "enormous", "--outputs", tmp_path / "o", cwd=repository))
+    assert "99_nothing" in failed(medic("run", "--only", "99_nothing", "--outputs", tmp_path / "o", cwd=repository))
+
+
+def test_the_installed_program_is_this_command_line():
+    program = Path(sys.executable).parent / "medic"
+    shown = subprocess.run([program, "--help"], capture_output=True, text=True, check=True).stdout
+    assert "Usage: medic" in shown
+    assert all(re.search(rf"^  {command} ", shown, re.MULTILINE) for command in COMMANDS)
