@@ -178,7 +178,7 @@ def confusion_matrix(confusion: np.ndarray, task: Task, text: str) -> Figure:
     axes.set_ylabel("truth (images)")
     axes.grid(False)
     figure.colorbar(picture, ax=axes, label="share of the truth's row", format="{x:.0%}")
-    axes.set_title(text)
+    figure.suptitle(text, x=0.01, ha="left")
     return figure
 
 

@@ -272,7 +272,7 @@ class _Training(lightning.LightningModule):
 
     def configure_optimizers(self) -> dict:
         optimizer = torch.optim.AdamW(
-            self.parameters(), lr=self.recipe.learning_rate, weight_decay=self.recipe.weight_decay
+            self.parameters(), lr=self.recipe.learning_rate, weight_decay=self.recipe.weight_decay, fused=True
         )
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, self.recipe.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches)
