@@ -400,13 +400,14 @@ def _prepare(
 ) -> Prepared:
     from medic.data.prepare import prepare as prepare_images
     from medic.data.preprocess import Preprocessing
-    from medic.data.split import split_by_patient
+    from medic.data.split import complete_splits, split_by_patient
 
     records, store = _read(task, data, images)
-    if test is None and not (records["split"] == "test").any():
-        test = 0.2
-        print("the source has no test split: 20 % of the patients are set aside for it")
-    if (records["split"] != "validation").all() or test is not None:
+    if test is None:
+        if not (records["split"] == "test").any():
+            print("the source has no test split: 20 % of the patients are set aside for it")
+        records = complete_splits(records, seed=seed)
+    else:
         records = split_by_patient(records, test=test, seed=seed)
     return prepare_images(records, store, to, Preprocessing(size=size))
 

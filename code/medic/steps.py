@@ -27,7 +27,7 @@ def prepared_set(session: Session) -> Prepared:
     from medic.data.prepare import Prepared, prepare
     from medic.data.preprocess import Preprocessing
     from medic.data.readers import retinopathy
-    from medic.data.split import split_by_patient
+    from medic.data.split import complete_splits
 
     folder = session.products / "prepared"
     if (folder / "manifest.json").is_file():
@@ -35,7 +35,7 @@ def prepared_set(session: Session) -> Prepared:
         return Prepared.load(folder)
     _say(session, "prepared set", folder, "absent, making it as 03_prepare_data does")
     records, store = retinopathy.read(session.data / "retinopathy")
-    records = split_by_patient(records, validation=0.2, seed=session.seed)
+    records = complete_splits(records, seed=session.seed)
     return prepare(records, store, folder, Preprocessing(size=PREPARED_SIZE[session.profile]))
 
 

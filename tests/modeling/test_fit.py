@@ -101,13 +101,13 @@ def test_the_kept_weights_give_the_figures_in_the_history(run, tiny_prepared):
 
 def test_a_finished_run_is_returned_as_it_is(run, tiny_prepared, network, quick):
     before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
-    again = fit(network(), tiny_prepared, run.folder, quick)
+    again = fit(network(), tiny_prepared, run.folder, quick, watch=("test",))
     assert without_seconds(again).equals(without_seconds(run))
     assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
 
 
 def test_the_number_of_workers_is_no_other_setting(run, tiny_prepared, network, quick):
-    assert fit(network(), tiny_prepared, run.folder, replace(quick, workers=2)).finished
+    assert fit(network(), tiny_prepared, run.folder, replace(quick, workers=2), watch=("test",)).finished
 
 
 @pytest.mark.parametrize(

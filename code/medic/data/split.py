@@ -60,6 +60,28 @@ def _counts(shares: dict[str, float], patients: int) -> dict[str, int]:
     return counts
 
 
+def complete_splits(records: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Give records all three splits, keeping those that the source brings, for the sake of comparison with others.
+
+    A missing test split takes a fifth of the patients, a missing validation split a fifth of the others' patients; the
+    rest trains. Whoever wants other shares, or no regard for the source's splits, calls ``split_by_patient``.
+
+    Args:
+        records: as a reader gives them.
+        seed: the same seed gives the same split.
+
+    Raises:
+        MedicError: as ``split_by_patient``.
+    """
+    given = set(records["split"])
+    if {"validation", "test"} <= given:
+        return records
+    if "validation" in given:
+        test = split_by_patient(records[records["split"] != "validation"], validation=0, test=0.2, seed=seed)
+        return records.assign(split=test["split"].reindex(records.index).fillna("validation"))
+    return split_by_patient(records, validation=0.2, test=None if "test" in given else 0.2, seed=seed)
+
+
 def split_by_image(records: pd.DataFrame, *, validation: float = 0.2, test: float = 0.2, seed: int = 0) -> pd.DataFrame:
     """Deal single images out, whoever they belong to: only to show what that does to a result.
 

@@ -29,12 +29,12 @@ class Augmentation:
     """
 
     flip: bool = True
-    rotate: float = 30.0
+    rotate: float = 15.0
     scale: float = 0.1
     shift: float = 0.03
-    brightness: float = 0.15
-    contrast: float = 0.15
-    colour: float = 0.05
+    brightness: float = 0.1
+    contrast: float = 0.1
+    colour: float = 0.03
 
     def apply(self, pixels: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
         """Vary one image and bring it to the size that the network wants.

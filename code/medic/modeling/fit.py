@@ -118,7 +118,7 @@ def fit(
     settings = {
         "model": model.to_dict(),
         "recipe": recipe.to_dict(),
-        "start": _weights_digest(model),
+        "start": model.digest,
         "watch": list(watch),
         "data": _digest(prepared.records),
     }
@@ -339,14 +339,6 @@ def _precision(asked: str) -> str:
 def _digest(records: pd.DataFrame) -> str:
     columns = records[["image", "file", "split", "label"]]
     return hashlib.sha256(columns.to_csv(index=False).encode()).hexdigest()[:16]
-
-
-def _weights_digest(model: Classifier) -> str:
-    """Tells initial weights apart: a run from scratch, from another seed, from pretrained ones."""
-    digest = hashlib.sha256()
-    for value in model.backbone.state_dict().values():
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _difference(earlier: dict, now: dict) -> str:

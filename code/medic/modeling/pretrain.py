@@ -45,7 +45,7 @@ def pretrain_on_generated(
         learning_rate: peak of the schedule.
 
     Returns:
-        The run; ``run.folder / "best"`` can be given as ``weights`` to a new ``Classifier``.
+        The run; ``run.folder / "last"`` can be given as ``weights`` to a new ``Classifier``.
     """
     folder = Path(folder)
     photographs = folder / f"photographs-{patients}"
