@@ -203,7 +203,7 @@ def accuracy_by_epoch(histories: dict[str, dict[str, pd.DataFrame]], *, watched:
         panel.xaxis.get_major_locator().set_params(integer=True)
     panels[0, 0].set_ylabel("accuracy (share of images)")
     panels[0, 0].set_ylim(0, 1)
-    panels[0, -1].legend(fontsize=8, loc="lower right")
+    panels[0, -1].legend(fontsize=8, loc="upper left")
     return figure
 
 

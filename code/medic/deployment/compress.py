@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from medic.deployment.compare import Comparison, Examples, Gate, compare
-from medic.deployment.export import finish
+from medic.deployment.export import finish, quiet
 from medic.deployment.predict import BATCH, INPUT, open_session
 from medic.errors import MedicError
 from medic.files import write_bytes
@@ -102,7 +99,7 @@ def quantize(fp32: str | Path, int8: str | Path, calibration: Iterable[np.ndarra
     shape = open_session(fp32).get_inputs()[0].shape[1:]
     batches = _batches(calibration, shape)
     try:
-        with _quiet(), tempfile.TemporaryDirectory() as folder:
+        with quiet(), tempfile.TemporaryDirectory() as folder:
             content = _quantized(fp32, batches, Path(folder))
     except Exception as error:  # the quantiser raises from many layers; none of it may reach the reader raw
         raise MedicError(
@@ -159,16 +156,3 @@ def _batches(calibration: Iterable[np.ndarray], shape: list[int]) -> list[np.nda
     if not batches:
         raise MedicError("there is no calibration image; give some from the training split")
     return batches
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the quantiser's hints from the reader; errors are raised anyway."""
-    before = logging.root.manager.disable
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(before)

@@ -143,7 +143,7 @@ def _graph(model: Classifier) -> onnx.ModelProto:
     names = [*OUTPUTS] if model.task.kind == "ordinal" else [OUTPUTS[0]]
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 model,
                 (example,),
@@ -167,8 +167,8 @@ def _difference(model: Classifier, path: Path, pixels: np.ndarray) -> float:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress lines, warnings and log messages from the reader; errors are raised anyway."""
+def quiet() -> Iterator[None]:
+    """Keep an exporter's progress lines, warnings and log messages from the reader; errors are raised anyway."""
     before = logging.root.manager.disable
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

@@ -313,12 +313,11 @@ class _Keeper(Callback):
         with replacing(self.folder / "resume.ckpt") as temporary:
             trainer.save_checkpoint(temporary)
         images = sum(len(labels) for _, labels, _ in training.outcomes["train"])
-        metric = decider.removeprefix("validation_")
+        metric = decider.rpartition("_")[2]
         print(
-            f"epoch {row['epoch']:>3}/{trainer.max_epochs}  loss {row['train_loss']:.3f}  "
-            f"train accuracy {row['train_accuracy']:.3f}  validation accuracy {row['validation_accuracy']:.3f}  "
-            f"{metric.replace('_', ' ')} {row[decider]:.3f}{' *' if best else '  '} "
-            f"{row['seconds']:.1f} s, {images / row['seconds']:.0f} images/s",
+            f"epoch {row['epoch']:>3}/{trainer.max_epochs}  loss {row['train_loss']:.3f}  accuracy train "
+            f"{row['train_accuracy']:.3f} validation {row['validation_accuracy']:.3f}  {metric} {row[decider]:.3f}"
+            f"{' *' if best else '  '} {row['seconds']:.1f} s, {images / row['seconds']:.0f} images/s",
             flush=True,
         )
 
