@@ -4,6 +4,8 @@ PYTHON ?= python3
 DATA ?= sample_data
 PROFILE ?= quick
 JOBS ?= 2
+QUICK ?=
+BENCH ?= $(if $(QUICK),--quick)
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -21,6 +23,9 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-v
 # A value as one word of the shell, whatever is in it.
 quoted = '$(subst ','\'',$(1))'
 
+BENCHMARKS := preparation "preparation --scale" loading training inference serving series "recipes --choices" recipes mistakes
+QUICK_CHARTS := --results outputs/benchmarks --images outputs/benchmarks --page outputs/benchmarks/benchmarks.md
+
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 # An environment is tied to the folder it was made in: a clone that was moved or copied makes its own.
@@ -28,7 +33,7 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 MOVED := again
 endif
 
-.PHONY: help env run test check lab notebooks lock docs clean again
+.PHONY: help env run test check bench lab notebooks lock docs clean again
 
 help: ## say what there is
 	@echo "MEDIC: medical image classification, from pixels to endpoint"
@@ -70,6 +75,11 @@ check: $(READY) ## lint and the fast tests (no notebooks, servers, browser, slow
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope \
 		-m "not notebooks and not servers and not browser and not slow"
 
+bench: $(READY) ## measure speed and recipes, draw the charts (over an hour; QUICK=1: a minute each, into outputs)
+	@set -e; for bench in $(BENCHMARKS); do \
+		echo "== $$bench"; set -- $$bench; name=$$1; shift; $(BIN)/python benchmarks/$$name.py "$$@" $(BENCH); done
+	$(BIN)/python benchmarks/charts.py $(if $(QUICK),$(QUICK_CHARTS))
+
 lab: $(READY) ## open JupyterLab on the notebooks
 	$(BIN)/python -m jupyterlab --notebook-dir=code
 
@@ -81,7 +91,8 @@ lock: $(READY) ## compile requirements.txt from pyproject.toml again
 
 docs: $(READY) ## build the documentation site into docs/_build/html
 	@rm -rf docs/_build/source && mkdir -p docs/_build/source/code
-	@cp docs/*.md docs/conf.py docs/_build/source/
+	@cp docs/conf.py docs/_build/source/
+	@for page in docs/*.md; do sed 's#](\.\./image/#](image/#g' "$$page" > "docs/_build/source/$${page##*/}"; done
 	@cp -r image docs/_build/source/ && cp -r code/0*_* docs/_build/source/code/
 	$(BIN)/python -m sphinx -q -b html docs/_build/source docs/_build/html
 	@echo docs/_build/html/index.html

@@ -21,12 +21,14 @@ import pandas as pd
 import pytest
 
 from medic import cli
+from medic.modeling.run import Run
 from medic.task import RETINOPATHY, Task
 
 COMMANDS = [
     "download",
     "sample",
     "describe",
+    "data",
     "prepare",
     "train",
     "evaluate",
@@ -41,7 +43,8 @@ COMMANDS = [
     "run",
 ]
 NETWORK = ("--backbone", "shufflenet_v2_x0_5", "--image-size", "64")
-TRAIN = ("train", "retinopathy", *NETWORK, "--epochs", "1")
+TRAIN = ("train", "retinopathy", *NETWORK, "--objective", "cross_entropy", "--epochs", "1")
+CLOCK = ["images_per_second", "waiting", "seconds"]
 PROBABILITIES = [f"p_{name}" for name in RETINOPATHY.classes]
 
 
@@ -80,6 +83,8 @@ def started(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen]:
         stderr=subprocess.PIPE,
         bufsize=0,  # what follows a line that was read is left to communicate()
         env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # A shell's background job ignores interrupts, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with process:
         try:
@@ -401,7 +406,8 @@ def test_training_again_with_the_same_settings_returns_at_once(line):
     ("other", "difference"),
     [
         (("--epochs", "2"), "recipe.epochs 1 there, 2 here"),
-        (("--objective", "regression"), "model.objective"),
+        (("--objective", "corn"), "model.objective"),
+        (("--recipe", "published"), "recipe.batch_size 16 there, 18 here"),
         (("--seed", "5"), "recipe.seed 0 there, 5 here"),
     ],
 )
@@ -413,29 +419,58 @@ def test_training_into_the_folder_of_another_run_names_the_difference(line, othe
 
 def test_training_without_a_prepared_set_or_with_an_unknown_network_is_one_sentence(line, tmp_path):
     assert "run prepare" in failed(medic(*TRAIN, cwd=tmp_path))
-    said = failed(medic("train", "retinopathy", "--backbone", "resnet19", "--to", tmp_path / "r", cwd=line.folder))
+    said = failed(medic("train", "--backbone", "resnet19", "-s", tmp_path, "-n", "r", cwd=line.folder))
     assert "resnet19" in said
     assert "resnet18" in said
     assert not (tmp_path / "r").exists()
 
 
+def test_a_run_is_a_name_in_the_folder_of_all_runs_and_options_go_before_the_recipe(line, tmp_path):
+    network = ("--backbone", "squeezenet1_1", "--image-size", "32")
+    options = ("-d", "outputs/prepared", "-s", tmp_path, "-n", "mine", "-b", "20", "-e", "1", "--learning-rate", "1e-4")
+    shown = succeeded(medic("train", "--recipe", "published", *network, *options, cwd=line.folder))
+    assert f"the run is in {tmp_path / 'mine'}" in shown
+    assert "the network starts from random weights" in shown
+    assert "enlarged" not in shown
+    settings = json.loads((tmp_path / "mine" / "run.json").read_text())["settings"]
+    recipe = settings["recipe"]
+    assert [recipe[name] for name in ("batch_size", "epochs", "learning_rate")] == [20, 1, 1e-4]
+    assert [recipe[name] for name in ("schedule", "amsgrad", "choose_by")] == ["steps", True, "macro_f1"]
+    assert "clahe" in recipe["augmentation"]
+    assert settings["model"]["objective"]["name"] == "regression"
+
+
+def test_training_says_that_images_are_enlarged(line, tmp_path):
+    small = ("--backbone", "squeezenet1_1", "--image-size", "112", "-e", "1", "-s", tmp_path)
+    shown = succeeded(medic("train", *small, cwd=line.folder))
+    assert "prepared at 96 px and enlarged to the 112 px of the network" in shown
+
+
+def test_training_can_start_from_generated_photographs_which_are_called_synthetic(line, tmp_path):
+    small = ("--backbone", "squeezenet1_1", "--image-size", "32", "-e", "1", "-s", tmp_path, "-n", "r")
+    shown = succeeded(medic("train", "--recipe", "published", *small, "--weights", "generated", cwd=line.folder))
+    assert "the network first learns from SYNTHETIC photographs" in shown
+    assert (tmp_path / "r" / "best" / "model.safetensors").is_file()
+    assert Run.load(next((tmp_path / "pretraining").glob("squeezenet1_1-32px-150-*"))).prepared.synthetic
+
+
 def test_training_starts_from_the_weights_of_a_saved_model(line, tmp_path):
-    shown = succeeded(medic(*TRAIN, "--weights", line.run / "best", "--to", tmp_path / "r", cwd=line.folder))
+    shown = succeeded(medic(*TRAIN, "--weights", line.run / "best", "-s", tmp_path, "-n", "r", cwd=line.folder))
     assert "epoch   1/1" in shown
-    said = failed(medic(*TRAIN, "--weights", tmp_path / "none", "--to", tmp_path / "s", cwd=line.folder))
+    said = failed(medic(*TRAIN, "--weights", tmp_path / "none", "-s", tmp_path, "-n", "s", cwd=line.folder))
     assert "no checkpoint" in said
 
 
 def test_a_killed_training_goes_on_and_an_interrupted_one_says_so(line):
-    arguments = {name: (*TRAIN, "--epochs", "6", "--to", name) for name in ("killed", "interrupted")}
+    arguments = {name: (*TRAIN, "--epochs", "20", "-s", ".", "-n", name) for name in ("killed", "interrupted")}
 
     def stop(name: str, number: int) -> tuple[int, str]:
         with started(*arguments[name], cwd=line.folder) as process:
-            first = process.stdout.readline()
+            first = next(line for line in process.stdout if line.startswith(b"epoch"))
             process.send_signal(number)
             rest, said = process.communicate(timeout=60)
-        assert first.startswith(b"epoch   1/6"), said
-        assert b"epoch   6/6" not in rest, "it ended before it could be stopped"
+        assert first.startswith(b"epoch   1/20"), said
+        assert b"epoch  20/20" not in rest, "it ended before it could be stopped"
         return process.returncode, said.decode()
 
     # At the same time: most of it is waiting for the libraries to load.
@@ -449,9 +484,9 @@ def test_a_killed_training_goes_on_and_an_interrupted_one_says_so(line):
     for name, command in arguments.items():
         shown = succeeded(medic(*command, cwd=line.folder))
         assert "going on after epoch" in shown
-        assert "epoch   6/6" in shown
-        assert list(pd.read_csv(line.folder / name / "history.csv")["epoch"]) == list(range(1, 7))
-    same = [pd.read_csv(line.folder / name / "history.csv").drop(columns="seconds") for name in arguments]
+        assert "epoch  20/20" in shown
+        assert list(pd.read_csv(line.folder / name / "history.csv")["epoch"]) == list(range(1, 21))
+    same = [pd.read_csv(line.folder / name / "history.csv").drop(columns=CLOCK) for name in arguments]
     pd.testing.assert_frame_equal(*same, rtol=1e-4)
 
 
@@ -463,7 +498,7 @@ def result(path: Path) -> pd.DataFrame:
 
 
 def test_predict_turns_a_folder_into_a_table_by_default(line, pictures):
-    shown = succeeded(medic("predict", line.run, cwd=pictures))
+    shown = succeeded(medic("predict", "-m", line.run, cwd=pictures))
     assert "6 images predicted in results/result.csv" in shown
     with open(pictures / "results" / "result.csv") as file:
         assert file.readline().strip().split(",") == [
@@ -493,7 +528,7 @@ def test_run_checkpoint_bundle_and_archive_predict_the_same(line, pictures):
     ]
     tables = []
     for number, model in enumerate(models):
-        succeeded(medic("predict", model, "--to", f"{number}.csv", cwd=pictures))
+        succeeded(medic("predict", "-m", model, "--to", f"{number}.csv", cwd=pictures))
         tables.append(result(pictures / f"{number}.csv"))
     numbers = ["grade_continuous", *PROBABILITIES]
     for table in tables[1:]:
@@ -504,18 +539,35 @@ def test_run_checkpoint_bundle_and_archive_predict_the_same(line, pictures):
 
 def test_predict_agrees_with_the_saved_evaluation(line, tiny, tmp_path):
     """The same image gives the same probabilities, whichever command asks."""
-    succeeded(medic("predict", line.run, tiny, "--to", "all.csv", cwd=tmp_path))
+    succeeded(medic("predict", tiny, "-m", line.run, "--to", "all.csv", cwd=tmp_path))
     saved = result(line.run / "evaluation-test" / "predictions.csv")
     table = result(tmp_path / "all.csv").loc[saved.index]
     assert np.allclose(table[PROBABILITIES], saved[PROBABILITIES], atol=1e-4)
+
+
+def test_predict_lets_the_other_eye_of_a_patient_count(line, tiny, tmp_path):
+    for name, options in (("one", ()), ("both", ("--both-eyes", "0.5"))):
+        shown = succeeded(medic("predict", tiny, "-m", line.run, "--to", f"{name}.csv", *options, cwd=tmp_path))
+    assert re.search(r"\d+ of 40 patients have both eyes; each counts 0.5 for the other", shown)
+    one, both = (result(tmp_path / f"{name}.csv") for name in ("one", "both"))
+    names = one.index[one["error"].isna()]
+    pairs = [name for name in names if "_left" in name and name.replace("_left", "_right") in names]
+    assert len(pairs) > 30
+    for left in pairs:
+        right = left.replace("_left", "_right")
+        mean = one.loc[[left, right], PROBABILITIES].mean()
+        assert np.allclose(both.loc[left, PROBABILITIES].astype(float), mean, atol=1e-5)
+        assert np.allclose(both.loc[right, PROBABILITIES].astype(float), mean, atol=1e-5)
+    said = failed(medic("predict", tiny, "-m", line.run, "--both-eyes", "2", cwd=tmp_path))
+    assert "outside 0..1" in said
 
 
 def test_predict_reads_a_zip(line, pictures):
     with zipfile.ZipFile(pictures / "eyes.zip", "w") as archive:
         for path in (pictures / "results" / "images").iterdir():
             archive.write(path, path.name)
-    succeeded(medic("predict", line.run, cwd=pictures))
-    succeeded(medic("predict", line.run, "eyes.zip", "--to", "zip.csv", cwd=pictures))
+    succeeded(medic("predict", "-m", line.run, cwd=pictures))
+    succeeded(medic("predict", "eyes.zip", "--model", line.run, "--to", "zip.csv", cwd=pictures))
     assert (pictures / "zip.csv").read_bytes() == (pictures / "results" / "result.csv").read_bytes()
 
 
@@ -531,7 +583,7 @@ def write_bad_images(folder: Path, photograph: bytes) -> None:
 @pytest.mark.parametrize("model", ["runs/latest", "bundles/retinopathy"])
 def test_bad_images_are_rows_with_the_reason_and_are_named(model, line, pictures, good):
     write_bad_images(pictures / "results" / "images", good[0].read_bytes())
-    ended = medic("predict", line.folder / "outputs" / model, cwd=pictures)
+    ended = medic("predict", "-m", line.folder / "outputs" / model, cwd=pictures)
     assert "6 images predicted" in succeeded(ended)
     table = result(pictures / "results" / "result.csv")
     assert len(table) == 9
@@ -547,35 +599,35 @@ def test_bad_images_are_rows_with_the_reason_and_are_named(model, line, pictures
 def test_when_no_image_can_be_read_the_job_failed_and_nothing_is_written(line, good, tmp_path):
     folder = tmp_path / "results" / "images"
     folder.mkdir(parents=True)
-    assert "holds no image files" in failed(medic("predict", line.run, cwd=tmp_path))
+    assert "holds no image files" in failed(medic("predict", "-m", line.run, cwd=tmp_path))
     (folder / "notes.txt").write_text("no image")
-    assert "holds no image files" in failed(medic("predict", line.run, cwd=tmp_path))
+    assert "holds no image files" in failed(medic("predict", "-m", line.run, cwd=tmp_path))
     write_bad_images(folder, good[0].read_bytes())
-    said = failed(medic("predict", line.run, cwd=tmp_path))
+    said = failed(medic("predict", "-m", line.run, cwd=tmp_path))
     assert "not one of 3 images" in said
     assert "cut.jpeg" in said
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["images"]
     shutil.rmtree(folder)
-    assert "results/images" in failed(medic("predict", line.run, cwd=tmp_path))
+    assert "results/images" in failed(medic("predict", "-m", line.run, cwd=tmp_path))
 
 
 def test_an_earlier_table_survives_a_failed_job(line, pictures, good):
     earlier = pictures / "results" / "result.csv"
     earlier.write_text("earlier\n")
     shutil.rmtree(pictures / "results" / "images")
-    failed(medic("predict", line.run, cwd=pictures))
+    failed(medic("predict", "-m", line.run, cwd=pictures))
     assert earlier.read_text() == "earlier\n"
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("predict", "{run}", "--to", "file/result.csv"),
+        ("predict", "-m", "{run}", "--to", "file/result.csv"),
         ("export", "{run}", "--to", "file/model.onnx"),
         ("report", "{run}", "--to", "file/report.md"),
         ("sample", "file/sample"),
         ("prepare", "retinopathy", "--data", "{data}", "--size", "32", "--to", "file/prepared"),
-        ("train", "retinopathy", *NETWORK, "-e", "1", "--prepared", "{prepared}", "--to", "file/run"),
+        ("train", "retinopathy", *NETWORK, "-e", "1", "-d", "{prepared}", "-s", "file", "-n", "run"),
         ("deploy", "{bundle}", "--space", "file/space"),
     ],
     ids=lambda arguments: arguments[0],
@@ -597,6 +649,11 @@ def test_a_place_that_cannot_be_written_is_one_sentence(arguments, line, picture
 # Checkpoints that are not there, damaged, or of another task
 
 
+def on(command: str, model: object) -> tuple:
+    """A command with the model it is for: an option of ``predict``, the argument of all others."""
+    return (command, "-m", model) if command == "predict" else (command, model)
+
+
 @pytest.fixture
 def harmed(line: Line, tmp_path: Path) -> Path:
     """A copy of the run, and of the prepared set where the run expects it, that a test may harm."""
@@ -606,7 +663,7 @@ def harmed(line: Line, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("command", ["predict", "evaluate", "report", "export", "package"])
 def test_a_missing_run_is_said_with_the_remedy(command, pictures):
-    said = failed(medic(command, "outputs/runs/none", cwd=pictures))
+    said = failed(medic(*on(command, "outputs/runs/none"), cwd=pictures))
     assert "outputs/runs/none" in said
     assert re.search(r"train one|make one", said)
 
@@ -616,17 +673,17 @@ def test_a_damaged_checkpoint_is_said_with_the_remedy(command, harmed, pictures)
     weights, settings = harmed / "best" / "model.safetensors", harmed / "best" / "model.json"
     whole, kept = weights.read_bytes(), settings.read_text()
     weights.write_bytes(whole[: len(whole) // 2])
-    assert "damaged" in failed(medic(command, harmed, cwd=pictures))
+    assert "damaged" in failed(medic(*on(command, harmed), cwd=pictures))
     weights.unlink()
-    assert "train" in failed(medic(command, harmed, cwd=pictures))
+    assert "train" in failed(medic(*on(command, harmed), cwd=pictures))
     weights.write_bytes(whole)
     settings.write_text(kept[: len(kept) // 2])
-    assert "damaged" in failed(medic(command, harmed, cwd=pictures))
+    assert "damaged" in failed(medic(*on(command, harmed), cwd=pictures))
     settings.unlink()
-    assert "no checkpoint" in failed(medic(command, harmed, cwd=pictures))
+    assert "no checkpoint" in failed(medic(*on(command, harmed), cwd=pictures))
     settings.write_text(kept)
     (harmed / "run.json").write_text("{")
-    assert "damaged" in failed(medic(command, harmed, cwd=pictures))
+    assert "damaged" in failed(medic(*on(command, harmed), cwd=pictures))
 
 
 @pytest.mark.parametrize("command", ["predict", "deploy", "serve"])
@@ -634,11 +691,11 @@ def test_a_damaged_bundle_is_said_with_the_remedy(command, line, pictures):
     bundle = Path(shutil.copytree(line.folder / "outputs" / "bundles" / "retinopathy", pictures / "bundle"))
     graph = bundle / "model.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"?")
-    arguments = (command, bundle, *(("--port", "0") if command == "serve" else ()))
-    assert "changed or damaged at model.onnx" in failed(medic(*arguments, cwd=pictures))
+    port = ("--port", "0") if command == "serve" else ()
+    assert "changed or damaged at model.onnx" in failed(medic(*on(command, bundle), *port, cwd=pictures))
     archive = pictures / "bundle.tar.gz"
     archive.write_bytes((line.folder / "outputs" / "bundles" / "retinopathy.tar.gz").read_bytes()[:5000])
-    assert "damaged" in failed(medic(command, archive, *arguments[2:], cwd=pictures))
+    assert "damaged" in failed(medic(*on(command, archive), *port, cwd=pictures))
     assert not (pictures / "outputs" / "spaces").exists()
 
 
@@ -651,7 +708,7 @@ def test_a_checkpoint_for_another_task_in_a_run_is_refused(command, harmed, pict
     Classifier(other, NETWORK[1], preprocessing=Preprocessing(size=96), image_size=64).save(harmed / "best")
     to = () if command == "evaluate" else ("--to", "made")
     before = (harmed / "evaluation-test" / "predictions.csv").read_bytes()
-    said = failed(medic(command, harmed, *to, cwd=pictures))
+    said = failed(medic(*on(command, harmed), *to, cwd=pictures))
     assert "is for the task 'cats'" in said
     assert "not for 'retinopathy'" in said
     assert not (pictures / "made").exists()
@@ -666,7 +723,7 @@ def test_a_deployment_outlives_its_command_answers_and_is_deleted(line, pictures
     import httpx
 
     bundle = line.folder / "outputs" / "bundles" / "retinopathy.tar.gz"
-    succeeded(medic("predict", line.run, cwd=pictures))
+    succeeded(medic("predict", "-m", line.run, cwd=pictures))
     expected = result(pictures / "results" / "result.csv")
     with started("deploy", bundle, "--space", "demo", "--name", "eyes", cwd=pictures) as process:
         shown, said = (text.decode() for text in process.communicate(timeout=120))

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from medic.data.balance import class_counts
+from medic.data.competition import select
+from medic.data.competition_set import write
 from medic.data.describe import describe
 from medic.data.download import sources_table
 from medic.data.prepare import prepare
@@ -100,6 +102,19 @@ def test_the_files_of_a_prepared_set_are_documented(documented, sample, tmp_path
     assert list(json.loads((folder / "manifest.json").read_text())) == documented["manifest.json"]
     lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     assert {key for line in lines for key in line} == set(documented["journal.jsonl"])
+
+
+def test_the_files_of_a_selection_are_documented(documented, tiny, tmp_path):
+    selection = select(tiny, per_class=3)
+    prepared = write(selection, tmp_path / "data", Preprocessing(size=32))
+    made = {path.name for path in prepared.folder.iterdir()} - PREPARED - {"images", "balance.png"}
+    assert made == {"labels_train.csv", "labels_val.csv", "selection.json"}
+    for name in ("labels_train.csv", "labels_val.csv"):
+        assert list(pd.read_csv(prepared.folder / name)) == documented["labels_train.csv, labels_val.csv"]
+    account = json.loads((prepared.folder / "selection.json").read_text())
+    assert list(account) == documented["selection.json"]
+    assert list(selection.balance()) == documented["balance"]
+    assert {key for row in account["balance"].values() for key in row} == set(documented["balance"])
 
 
 def test_the_history_of_a_run_is_documented(documented, tiny_prepared, tmp_path):

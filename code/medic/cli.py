@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ from medic.errors import MedicError
 if TYPE_CHECKING:
     from medic.data.prepare import Prepared
     from medic.modeling.evaluate import Evaluation
+    from medic.predict import Predicted
     from medic.task import Task
 
 app = typer.Typer(
@@ -44,6 +46,14 @@ class ObjectiveName(StrEnum):
 
     cross_entropy = "cross_entropy"
     regression = "regression"
+    corn = "corn"
+
+
+class RecipeName(StrEnum):
+    """Plans of ``medic.modeling.recipes`` by name."""
+
+    medic = "medic"
+    published = "published"
 
 
 class Compression(StrEnum):
@@ -122,6 +132,47 @@ def describe(
     print(json.dumps(description.to_dict(), indent=2) if as_json else description)
 
 
+@app.command("data")
+def competition_data(
+    main: Annotated[Path, typer.Option("--main", "--zip_main", "-m", help="Zip file or folder of the competition.")],
+    extra: Annotated[
+        Path | None, typer.Option("--additional", "--zip_2015", "-a", help="Zip file or folder of the 2015 set.")
+    ] = None,
+    directory: Annotated[Path, typer.Option("--directory", "-d", help="Where the prepared set goes.")] = Path("data"),
+    per_class: Annotated[int, typer.Option("--per-class", help="Training images of each class, at most.")] = 1000,
+    validation: Annotated[float, typer.Option("--validation", help="Share of the main archive's patients.")] = 0.2,
+    size: SizeOption = 512,
+    seed: SeedOption = 0,
+) -> None:
+    """Choose training and validation images from two archives, as the competition needs them, and prepare them.
+
+    Nothing is unpacked. Validation keeps the main archive's natural distribution; training has the same number of
+    images of each class, filled up from the 2015 set. Interrupted, it goes on; repeated, it does only what is new.
+
+    \b
+    Example: medic data -m MAIN.zip -a EXTRA.zip -d data
+    Then:    medic train retinopathy -d data
+    """
+    from medic.data.competition import select
+    from medic.data.competition_set import write
+    from medic.data.preprocess import Preprocessing
+
+    selection = select(main, extra, per_class=per_class, validation=validation, seed=seed)
+    prepared = write(selection, directory, Preprocessing(size=size))
+    print(selection.balance(prepared.records).to_string())
+    for name, count in selection.short(prepared.records).items():
+        print(f"{name}: {count} training images of the {per_class} asked for; there are no more to use")
+    for archive, count in selection.unlisted.items():
+        if count:
+            print(f"{count} images in the {archive} archive are in no table and were not used")
+    for reason, rows in selection.dropped.groupby("reason", sort=False):
+        print(f"{len(rows)} images left out ({reason}), the first: {rows['image'].iloc[0]}, {rows['detail'].iloc[0]}")
+    print(f"{len(prepared.records)} images prepared at {size} px in {directory}; selection.json there accounts for all")
+    if prepared.synthetic:
+        print("the photographs are SYNTHETIC: nothing made from them is clinical")
+    _report_skipped(prepared)
+
+
 @app.command()
 def prepare(
     task: TaskArgument,
@@ -149,59 +200,82 @@ def prepare(
 
 @app.command()
 def train(
-    task: TaskArgument,
-    prepared: Annotated[Path, typer.Option("--prepared", "-d", help="Prepared set (medic prepare).")] = Path(
-        "outputs/prepared"
+    task: TaskArgument = "retinopathy",
+    prepared: Annotated[
+        Path, typer.Option("--data", "--prepared", "-d", help="Prepared set (medic prepare, medic data).")
+    ] = Path("outputs/prepared"),
+    save: Annotated[Path, typer.Option("--save", "-s", help="Folder of all runs.")] = Path("outputs/runs"),
+    name: Annotated[str, typer.Option("--name", "-n", help="Name of this run, a folder in that one.")] = "latest",
+    recipe: Annotated[RecipeName, typer.Option("--recipe", help="What holds for all that is not given below.")] = (
+        RecipeName.medic
     ),
-    to: Annotated[Path, typer.Option("--to", help="Folder of the run.")] = Path("outputs/runs/latest"),
-    backbone: Annotated[str, typer.Option("--backbone", "-n", help="A torchvision network.")] = "resnet18",
-    objective: Annotated[ObjectiveName, typer.Option("--objective", help="Loss and decoding.")] = (
-        ObjectiveName.cross_entropy
-    ),
-    weights: Annotated[
-        str | None, typer.Option("--weights", help="imagenet, or a saved model's folder; from scratch without.")
+    epochs: Annotated[int | None, typer.Option("--epochs", "-e", help="Passes over the training images.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", "-b", help="Images a step, over all processes together.")
     ] = None,
-    image_size: Annotated[int, typer.Option("--image-size", help="Side of the network's input in pixels.")] = 224,
-    epochs: Annotated[int, typer.Option("--epochs", "-e", help="Passes over the training images.")] = 20,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", help="Images a step.")] = 32,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Peak of the schedule.")] = 1e-3,
-    balanced: Annotated[bool, typer.Option("--balanced", help="Draw every class equally often.")] = False,
-    workers: Annotated[int, typer.Option("--workers", help="Processes that load images.")] = 0,
+    backbone: Annotated[str | None, typer.Option("--backbone", help="A torchvision network.")] = None,
+    objective: Annotated[ObjectiveName | None, typer.Option("--objective", help="Loss and decoding.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", help="Side of the network's input in pixels.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", help="imagenet, generated (pretrain on synthetic photographs) or a model's folder."),
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Peak of the schedule.")] = None,
+    balanced: Annotated[
+        bool | None, typer.Option("--balanced/--not-balanced", help="Draw every class equally often.")
+    ] = None,
+    compiled: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Compile the network; for GPUs.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", help="Processes that load images, for each that trains.")] = 0,
     seed: SeedOption = 0,
 ) -> None:
     """Train a network. Killed and started again, it ends with the same result as if nothing had happened.
 
+    The same command under torchrun trains with several processes or machines (docs/distributed_training.md).
+
     \b
-    Example: medic train retinopathy -e 30 --image-size 192 --objective regression --to outputs/runs/regression
+    Example: medic train retinopathy -d data -s outputs/runs -n mine -b 32 -e 30 --objective regression
     """
     import torch
 
     from medic.data.prepare import Prepared
-    from medic.modeling.classifier import Classifier
-    from medic.modeling.fit import Recipe, fit
+    from medic.modeling.distributed import processes
+    from medic.modeling.fit import fit
     from medic.modeling.objectives import objective_from_dict
+    from medic.modeling.recipes import find_plan
     from medic.task import find_task
 
-    prepared_set = Prepared.load(prepared)
+    found, prepared_set = find_task(task), Prepared.load(prepared)
+    plan = find_plan(recipe.value)
+    asked = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "balanced": balanced}
+    asked |= {"compile": compiled, "workers": workers, "seed": seed}
+    plan = replace(
+        plan,
+        recipe=replace(plan.recipe, **{key: value for key, value in asked.items() if value is not None}),
+        backbone=plan.backbone if backbone is None else backbone,
+        image_size=plan.image_size if image_size is None else image_size,
+        objective=plan.objective if objective is None else objective_from_dict({"name": objective.value}),
+    )
+    first = processes().first
+    if weights == "generated":
+        if first:
+            print(f"the network first learns from SYNTHETIC photographs, which go to {save / 'pretraining'}")
+        weights = str(plan.pretrained(save / "pretraining", workers))
+    elif weights is None and first:
+        print("the network starts from random weights (--weights imagenet or generated give it a start)")
     torch.manual_seed(seed)
-    model = Classifier(
-        find_task(task),
-        backbone,
-        objective_from_dict({"name": objective.value}),
-        prepared_set.preprocessing,
-        image_size,
-        weights,
-    )
-    recipe = Recipe(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        balanced=balanced,
-        seed=seed,
-        workers=workers,
-    )
-    run = fit(model, prepared_set, to, recipe)
-    print(f"best epoch {run.about['best_epoch']} of {epochs}; the run is in {to}")
+    model = plan.classifier(found, prepared_set.preprocessing, weights)
+    if first and prepared_set.preprocessing.size < plan.image_size:
+        print(
+            f"the images are prepared at {prepared_set.preprocessing.size} px and enlarged to the {plan.image_size} px "
+            "of the network; prepare them larger to show it more"
+        )
+    run = fit(model, prepared_set, save / name, plan.recipe)
+    if first:
+        print(f"best epoch {run.about['best_epoch']} of {plan.recipe.epochs}; the run is in {run.folder}")
 
 
 @app.command()
@@ -339,14 +413,20 @@ def serve(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="A run, a checkpoint's folder, or a bundle (folder or .tar.gz).")],
     images: Annotated[Path, typer.Argument(help="A folder or zip file of images.")] = Path("results/images"),
+    model: Annotated[
+        Path, typer.Option("--model", "-m", help="A run, a checkpoint's folder, or a bundle (folder or .tar.gz).")
+    ] = Path("outputs/runs/latest"),
     to: Annotated[Path, typer.Option("--to", help="CSV file to write.")] = Path("results/result.csv"),
+    both_eyes: Annotated[
+        float | None,
+        typer.Option("--both-eyes", help="Weight, 0 to 0.5, of the same patient's other eye (names such as 17_left)."),
+    ] = None,
 ) -> None:
     """Classify a folder of images into a CSV: name, prediction, probabilities. Bad images are named with the reason.
 
     \b
-    Example: medic predict outputs/bundles/retinopathy results/images --to results/result.csv
+    Example: medic predict results/images -m outputs/bundles/retinopathy --to results/result.csv
     """
     from medic.data.stores import is_image_name, open_store
     from medic.files import replacing
@@ -357,6 +437,8 @@ def predict(
     if not names:
         raise MedicError(f"{images} holds no image files; put JPEG or PNG files there")
     predicted = predict_images(_load_model(model), store, names)
+    if both_eyes is not None:
+        predicted = _with_both_eyes(predicted, both_eyes)
     with replacing(to) as temporary:
         predicted.to_frame().to_csv(temporary, index=False, float_format="%.6f")
     print(f"{len(predicted.names)} images predicted in {to}")
@@ -424,6 +506,16 @@ def _evaluate(run: Path, split: str) -> Evaluation:
     evaluation = evaluate_run(Run.load(run), split)
     evaluation.save(run / f"evaluation-{split}")
     return evaluation
+
+
+def _with_both_eyes(predicted: Predicted, weight: float) -> Predicted:
+    from medic.data.readers.retinopathy import eyes
+    from medic.modeling.both_eyes import combine_eyes, pairs
+
+    records = eyes(predicted.names)
+    both = f"{pairs(records)} of {records['patient'].nunique()} patients have both eyes"
+    print(f"{both}; each counts {weight:g} for the other")
+    return replace(predicted, prediction=combine_eyes(predicted.prediction, records, weight))
 
 
 def _load_model(path: Path):

@@ -147,6 +147,38 @@ def label_distribution(records: pd.DataFrame, task: Task) -> Figure:
     return figure
 
 
+def balance_before_after(balance: pd.DataFrame, wanted: int) -> Figure:
+    """Images by class in two archives, and beside it what was chosen from them.
+
+    Args:
+        balance: one row a class, int columns ``main``, ``extra``, ``train``, ``train_extra`` and ``validation``, as
+            ``medic.data.competition.Selection.balance`` gives it.
+        wanted: training images of each class that were asked for, drawn as a line.
+    """
+    figure, (before, after) = plt.subplots(1, 2, figsize=(8.6, 3.8))
+    places = np.arange(len(balance))
+    both = [balance["train"] - balance["train_extra"], balance["train_extra"]]
+    for axes, bottom, top, left, width in (
+        (before, balance["main"], balance["extra"], places, 0.7),
+        (after, *both, places - 0.2, 0.4),
+    ):
+        axes.bar(left, bottom, width, color=COLOURS[0], label="main archive")
+        bars = axes.bar(left, top, width, bottom, color=COLOURS[1], label="extra archive")
+        axes.bar_label(bars, labels=[f"{count}" for count in bottom + top], fontsize=8, padding=2)
+        axes.set_xticks(places, [f"{code}\n{name}" for code, name in enumerate(balance.index)], fontsize=8)
+        axes.set_xlabel("grade")
+    held = after.bar(places + 0.2, balance["validation"], 0.4, color=COLOURS[2], label="validation (main archive)")
+    after.bar_label(held, fontsize=8, padding=2)
+    after.axhline(wanted, color="0.4", ls="--", lw=1, label=f"asked for: {wanted}")
+    before.set_ylim(0, 1.1 * max(1, (balance["main"] + balance["extra"]).max()))
+    after.set_ylim(0, 1.1 * max(wanted, balance["validation"].max()))
+    before.set_ylabel("images")
+    before.set_title("before: listed in the archives", fontweight="normal", fontsize=10)
+    after.set_title("after: training and validation", fontweight="normal", fontsize=10)
+    figure.legend(*after.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    return figure
+
+
 def confusion_matrix(confusion: np.ndarray, task: Task, text: str) -> Figure:
     """A confusion matrix: colour and upper figure the share of the row, lower figure the count.
 
@@ -319,4 +351,34 @@ def cross_table(counts: pd.DataFrame, task: Task, x: str, y: str) -> Figure:
     axes.set_ylabel(y)
     axes.grid(False)
     figure.colorbar(picture, ax=axes, label="patients")
+    return figure
+
+
+def compared(table: pd.DataFrame, baselines: dict[str, float], names: dict[str, str], *, always: str) -> Figure:
+    """Figures of several models with their intervals, a panel for each figure, best on top by the first one.
+
+    Args:
+        table: one row a model; for each figure the columns ``<figure>``, ``<figure>_low`` and ``<figure>_high``.
+        baselines: the figures to show, each with the value that the most frequent class alone gets.
+        names: of the figures, for the axes.
+        always: what the baseline always says.
+    """
+    ordered = table.sort_values(next(iter(baselines)), kind="stable")
+    places = np.arange(len(ordered))
+    figure, panels = plt.subplots(
+        1, len(baselines), figsize=(4.3 * len(baselines), 1.1 + 0.42 * len(ordered)), sharey=True, squeeze=False
+    )
+    for panel, colour, (metric, baseline) in zip(panels[0], COLOURS, baselines.items(), strict=False):
+        value, low, high = (ordered[column] for column in (metric, f"{metric}_low", f"{metric}_high"))
+        panel.barh(places, value, 0.62, color=colour, alpha=0.3)
+        panel.errorbar(value, places, xerr=[value - low, high - value], fmt="o", color=colour, capsize=3, lw=1.6, ms=5)
+        for place, number, end in zip(places, value, high, strict=True):
+            panel.annotate(f"{number:.2f}", (end, place), (5, 0), textcoords="offset points", va="center", fontsize=8)
+        panel.axvline(baseline, color="0.3", ls="--", lw=1.2, label=f"always {always}: {baseline:.2f}")
+        panel.set_xlabel(f"{names[metric]}, with its 95 % interval")
+        panel.margins(x=0.12)
+        panel.grid(axis="y", visible=False)
+        panel.grid(axis="x", visible=True)
+        panel.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    panels[0, 0].set_yticks(places, ordered.index)
     return figure

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medic.errors import MedicError
 from medic.files import write_json
 from medic.notebooks import Session
 
@@ -30,10 +31,16 @@ def prepared_set(session: Session) -> Prepared:
     from medic.data.split import complete_splits
 
     folder = session.products / "prepared"
+    state = "absent"
     if (folder / "manifest.json").is_file():
-        _say(session, "prepared set", folder, "found")
-        return Prepared.load(folder)
-    _say(session, "prepared set", folder, "absent, making it as 03_prepare_data does")
+        try:
+            prepared = Prepared.load(folder)
+        except MedicError as error:
+            state = f"of no use ({error})"
+        else:
+            _say(session, "prepared set", folder, "found")
+            return prepared
+    _say(session, "prepared set", folder, f"{state}, making it as 03_prepare_data does")
     records, store = retinopathy.read(session.data / "retinopathy")
     records = complete_splits(records, seed=session.seed)
     return prepare(records, store, folder, Preprocessing(size=PREPARED_SIZE[session.profile]))

@@ -1,13 +1,18 @@
 """The prepared set: made once, gone on with after an interruption, honest about what it left out."""
 
 import errno
+import fcntl
 import itertools
 import json
 import os
+import pty
+import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -221,6 +226,30 @@ def test_a_journal_line_cut_off_by_a_kill_is_passed_over(tiny, undisturbed, tmp_
     assert decoded == []
 
 
+SLOWLY = """
+import time
+from medic.data.parallel import each
+
+for _ in each(lambda number: time.sleep(0.05), list(range(100)), title="preparing", workers=1):
+    pass
+"""
+
+
+def test_progress_shows_the_rate_and_the_time_left_on_a_terminal():
+    controller, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    subprocess.run([sys.executable, "-c", SLOWLY], stderr=terminal, check=True)
+    shown = os.read(controller, 1 << 16).decode()
+    os.close(terminal)
+    assert re.search(r"preparing: +\d+%.* \d+/100 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+image/s\]", shown)
+
+
+def test_progress_ends_with_the_rate_in_a_log_and_has_few_lines_there():
+    shown = subprocess.run([sys.executable, "-c", SLOWLY], stderr=subprocess.PIPE, text=True, check=True).stderr
+    assert re.search(r"preparing: 100%.* 100/100 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+image/s\]", shown)
+    assert shown.count("preparing") <= 3
+
+
 def test_a_place_that_cannot_be_written_is_an_error(tiny, unwritable):
     with pytest.raises(MedicError, match="cannot write"):
         prepare(*retinopathy.read(tiny), unwritable, SETTINGS)
@@ -274,7 +303,7 @@ def test_a_set_of_generated_photographs_says_so(undisturbed, tmp_path, tiny):
     [
         ("manifest.json", "{", "is damaged"),
         ("manifest.json", "{}", "is damaged"),
-        ("manifest.json", '{"format": 0}', "has format 0, not 1"),
+        ("manifest.json", '{"format": 0}', "has format 0, not 2"),
         ("records.csv", None, "no complete prepared set"),
     ],
 )

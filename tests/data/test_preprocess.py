@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from medic.data import preprocess
-from medic.data.crop import fundus
+from medic.data.crop import find_disc, fundus, window
 from medic.data.decode import decode
 from medic.data.preprocess import Preprocessing
 from medic.errors import ImageError, MedicError
@@ -36,6 +36,18 @@ def test_the_short_way_looks_like_the_long_way_on_real_photographs(real_data, ps
     for path in photographs:
         data = path.read_bytes()
         assert psnr(Preprocessing(384).pixels(data), at_full_size(data, 384)) >= 40, path.name
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("size", [256, 384, 512])
+def test_prepared_pixels_of_camera_photographs_keep_47_decibels(size, real_data, psnr):
+    for path in sorted((real_data / "retinopathy" / "fullres").glob("*.jpeg")):
+        data = path.read_bytes()
+        frame, full = decode(data, at_least=size), decode(data)
+        factor = len(full) / len(frame)
+        cut = window(full, *(round(value * factor) for value in find_disc(frame).square))
+        wanted = cv2.resize(cut, (size, size), interpolation=cv2.INTER_AREA)
+        assert psnr(Preprocessing(size).pixels(data), wanted) >= 47, path.name
 
 
 def scales_decoded(monkeypatch, data: bytes, size: int) -> list[int]:

@@ -1,15 +1,18 @@
 """Bytes by name, from a folder or a zip file that is never unpacked."""
 
+import json
+import multiprocessing
 import os
 import pickle
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
+import zlib
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from medic.data import stores
-from medic.data.stores import is_synthetic, open_store
+from medic.data.stores import JointStore, is_synthetic, location_from, open_from, open_store
 from medic.errors import ImageError, MedicError
 
 FILES = {"a.txt": b"alpha", "images/1_left.jpeg": b"left", "images/1_right.JPEG": b"right" * 50}
@@ -158,3 +161,75 @@ def test_a_link_that_leads_nowhere_is_listed_but_unreadable(tmp_path):
 def test_a_set_says_whether_it_is_generated(place, sample):
     assert not is_synthetic(open_store(place))
     assert is_synthetic(open_store(sample))
+
+
+@pytest.fixture
+def joint(tmp_path: Path) -> JointStore:
+    """A zip file and a folder that hold a member of the same name."""
+    (tmp_path / "second").mkdir()
+    for name, data in {"a.txt": b"other", "b.txt": b"beta"}.items():
+        (tmp_path / "second" / name).write_bytes(data)
+    return open_store({"main": zipped(tmp_path / "first.zip", FILES), "extra": tmp_path / "second"})
+
+
+def test_two_stores_are_read_as_one_and_equal_names_do_not_meet(joint):
+    assert joint.names() == sorted([*(f"main/{name}" for name in FILES), "extra/a.txt", "extra/b.txt"])
+    assert (joint.read("main/a.txt"), joint.read("extra/a.txt")) == (b"alpha", b"other")
+    assert all(name in joint for name in joint.names())
+    assert not any(name in joint for name in ("a.txt", "main/b.txt", "second/b.txt", "main"))
+    assert joint.location.name == "first.zip + second"
+
+
+@pytest.mark.parametrize("look", ["read", "fingerprint", "size", "checksum"])
+@pytest.mark.parametrize("name", ["a.txt", "third/a.txt"])
+def test_a_name_of_no_part_is_refused_with_the_keys(look, name, joint):
+    with pytest.raises(MedicError, match="none of the keys main, extra"):
+        getattr(joint, look)(name)
+
+
+def test_size_and_checksum_mean_the_same_in_a_folder_and_in_a_zip(joint, place):
+    store = open_store(place)
+    for name, data in FILES.items():
+        assert store.size(name) == joint.size(f"main/{name}") == len(data)
+        assert store.checksum(name) == joint.checksum(f"main/{name}") == zlib.crc32(data)
+    assert joint.fingerprint("main/a.txt") == open_store(joint.stores["main"].location).fingerprint("a.txt")
+
+
+def _read_all(store: JointStore) -> dict[str, bytes]:
+    return {name: store.read(name) for name in store.names()}
+
+
+def test_threads_and_other_processes_may_share_a_joint_store(joint):
+    expected = _read_all(joint)
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(joint.read, list(expected) * 20)) == list(expected.values()) * 20
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as processes:
+        assert list(processes.map(joint.read, expected)) == list(expected.values())
+
+
+def test_a_missing_part_of_a_joint_store_is_named(tmp_path):
+    with pytest.raises(MedicError, match=r"there is no folder or zip file .*gone\.zip"):
+        open_store({"main": zipped(tmp_path / "first.zip", FILES), "extra": tmp_path / "gone.zip"})
+    with pytest.raises(MedicError, match="keys without a slash"):
+        open_store({"main/first": tmp_path / "first.zip"})
+    with pytest.raises(MedicError, match="needs stores"):
+        open_store({})
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_where_a_store_lies_is_told_so_that_both_may_move_together(joined, joint, tmp_path):
+    store = joint if joined else joint.stores["main"]
+    told = location_from(tmp_path / "made" / "set", store)
+    assert str(tmp_path) not in str(told)
+    again = open_from(tmp_path / "made" / "set", json.loads(json.dumps(told)))
+    assert _read_all(again) == _read_all(store)
+
+
+def test_an_encrypted_member_is_unreadable_and_says_so(tmp_path):
+    path = zipped(tmp_path / "set.zip", {"good.png": b"good", "locked.png": b"locked"}, zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b"PK\x01\x02") + 8] |= 1  # "locked.png" is last in the archive's directory
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=r"locked\.png .* is encrypted; unpack the archive with its password"):
+        open_store(path).read("locked.png")
+    assert open_store(path).read("good.png") == b"good"

@@ -11,7 +11,7 @@ from medic.deployment.export import export
 from medic.deployment.predict import open_session, run
 from medic.errors import MedicError
 from medic.modeling.classifier import Classifier
-from medic.modeling.objectives import CrossEntropy, Regression
+from medic.modeling.objectives import Corn, CrossEntropy, Regression
 from medic.task import RETINOPATHY, Task
 
 DIGITS = Task("three_digits", "multiclass", ("one", "two", "three"))
@@ -34,6 +34,28 @@ def test_the_graph_agrees_with_torch_at_every_batch_size(backbone, objective, pi
         expected, actual = model.predict_pixels(pixels[:count]), run(session, RETINOPATHY, pixels[:count])
         np.testing.assert_allclose(actual.probabilities, expected.probabilities, atol=1e-4)
         np.testing.assert_allclose(actual.grade, expected.grade, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("objective", "options"),
+    [
+        (Corn(), {"flips": True, "contrast": 2.0}),
+        (Regression(cuts=(0.0, 1.8, 2.2, 2.2)), {"flips": True}),
+    ],
+    ids=["corn", "cuts"],
+)
+def test_cut_points_corn_flips_and_contrast_are_in_the_graph(objective, options, pixels, tmp_path):
+    torch.manual_seed(1)
+    model = Classifier(RETINOPATHY, "shufflenet_v2_x0_5", objective, Preprocessing(size=96), image_size=64, **options)
+    if isinstance(objective, Regression):  # grades on both sides of a cut
+        model.backbone.fc.weight.data *= 20
+        model.backbone.fc.bias.data.fill_(2.2)
+    session = open_session(export(model, tmp_path / "model.onnx", pixels[:4]).path)
+    for count in (1, 7):
+        expected, actual = model.eval().predict_pixels(pixels[:count]), run(session, RETINOPATHY, pixels[:count])
+        np.testing.assert_allclose(actual.probabilities, expected.probabilities, atol=1e-4)
+        np.testing.assert_allclose(actual.grade, expected.grade, atol=1e-4)
+        assert np.array_equal(actual.decided, expected.decided)
 
 
 def test_the_file_is_for_old_runtimes_and_says_nothing_of_this_machine(exported):

@@ -72,6 +72,90 @@ def test_the_default_changes_every_image_but_keeps_it_recognisable(smooth):
     assert all(40 < pixels.mean() < 200 for pixels in made)
 
 
+def in_one_go(augmentation: Augmentation, pixels: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
+    """How images were varied before drawing was parted from applying; results committed with the project rest on it."""
+    a = augmentation
+    if len(pixels) > 1.5 * size:
+        smaller = round(1.25 * size)
+        pixels = cv2.resize(pixels, (smaller, smaller), interpolation=cv2.INTER_AREA)
+    mirror = a.flip and random.random() < 0.5
+    angle, stretch, right, down, light, grip = random.uniform(-1, 1, 6)
+    tint = random.uniform(-1, 1, 3)
+    side, turn = len(pixels), np.deg2rad(a.rotate * angle)
+    matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    matrix = side / size / (1 + a.scale * stretch) * matrix
+    if mirror:
+        matrix[:, 0] *= -1
+    offset = (side - 1) / 2 + a.shift * side * np.array((right, down)) - matrix @ np.full(2, (size - 1) / 2)
+    matrix = np.column_stack([matrix, offset])
+    warped = cv2.warpAffine(pixels, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    levels = np.arange(256, dtype=np.float32)[:, None]
+    table = ((levels - 128) * (1 + a.contrast * grip) + 128) * (1 + a.brightness * light) * (1 + a.colour * tint)
+    table = levels + (table - levels) * np.minimum(levels / 15, 1)
+    return cv2.LUT(warped, table.clip(0, 255).astype(np.uint8)[None])
+
+
+STRONG = Augmentation(rotate=180, scale=0.3, shift=0.2, brightness=0.4, contrast=0.4, colour=0.2)
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(flip=False), STRONG])
+@pytest.mark.parametrize("size", [192, 144, 96])
+def test_an_image_is_varied_bit_for_bit_as_it_always_was(augmentation, size, smooth):
+    noise = np.random.default_rng(1).integers(0, 256, smooth.shape, dtype=np.uint8)
+    for seed in range(10):
+        for pixels in (smooth, noise):
+            random, before = np.random.default_rng(seed), np.random.default_rng(seed)
+            made = augmentation.apply(pixels, size, random)
+            assert np.array_equal(made, in_one_go(augmentation, pixels, size, before))
+            assert random.random() == before.random(), "as much is drawn"
+
+
+def varied_as_a_batch(augmentation: Augmentation, images: np.ndarray, size: int, device: str) -> np.ndarray:
+    drawn = [augmentation.draw(np.random.default_rng(seed), images.shape[1], size) for seed in range(len(images))]
+    matrices, tables = (torch.from_numpy(np.stack(part)).to(device) for part in zip(*drawn, strict=True))
+    made = augmentation.apply_batch(torch.from_numpy(images).to(device), matrices, tables, size)
+    assert made.device.type == device
+    assert made.dtype == torch.uint8
+    assert made.shape == (len(images), size, size, 3)
+    return made.cpu().numpy()
+
+
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")),
+]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("augmentation", [NOTHING, Augmentation(), STRONG])
+@pytest.mark.parametrize("size", [240, 192, 160, 96])
+def test_a_batch_on_a_device_is_varied_as_each_image_by_itself(augmentation, size, device, smooth):
+    images = np.stack([np.roll(smooth, shift, axis=2) for shift in range(6)])
+    allowed = 6 if augmentation is STRONG else 3  # its table makes twice as much of a difference
+    together = varied_as_a_batch(augmentation, images, size, device)
+    for seed, (pixels, image) in enumerate(zip(together, images, strict=True)):
+        alone = augmentation.apply(image, size, np.random.default_rng(seed))
+        apart = np.abs(pixels.astype(int) - alone)
+        # At the border of the image half a grey level's difference in place is a step from light to black.
+        edge = cv2.morphologyEx(alone, cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8)) > 40
+        assert apart[~edge].max() <= allowed
+        assert apart.mean() < 0.6
+        assert edge.mean() < 0.15
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_half_precision_around_it_moves_no_pixel_of_a_batch(device, smooth):
+    images = np.stack([smooth] * 4)
+    plain = varied_as_a_batch(STRONG, images, 160, device)
+    with torch.autocast(device, torch.bfloat16):
+        assert np.array_equal(varied_as_a_batch(STRONG, images, 160, device), plain)
+
+
+def test_at_its_own_size_a_batch_with_nothing_drawn_changes_no_pixel():
+    noise = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    assert np.array_equal(varied_as_a_batch(NOTHING, noise, 64, "cpu"), noise)
+
+
 def batches(prepared, workers: int, epoch: int, seed: int = 3) -> list:
     dataset = PreparedDataset(prepared, "train", Augmentation(), size=48, seed=seed)
     sampler = EpochSampler(dataset.rows["label"].to_numpy(), RETINOPATHY, seed)

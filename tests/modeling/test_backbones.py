@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,29 +13,80 @@ import torchvision
 
 from medic.errors import MedicError
 from medic.modeling import backbones
-from medic.modeling.backbones import backbone
+from medic.modeling.backbones import backbone, parameters_megabytes, published_accuracy
 
 FAMILIES = {
-    "resnet18": 64,
+    "alexnet": 64,
+    "convnext_tiny": 64,
     "densenet121": 64,
     "efficientnet_b0": 64,
+    "efficientnet_v2_m": 64,
+    "googlenet": 64,
+    "inception_v3": 80,
+    "maxvit_t": 224,
+    "mnasnet0_5": 64,
+    "mobilenet_v2": 64,
     "mobilenet_v3_small": 64,
-    "regnet_y_400mf": 64,
+    "regnet_x_400mf": 64,
+    "resnet18": 64,
+    "resnext50_32x4d": 64,
     "shufflenet_v2_x1_0": 64,
     "squeezenet1_1": 64,
-    "convnext_tiny": 64,
-    "swin_t": 224,
+    "swin_t": 64,
+    "swin_v2_s": 64,
     "vgg11": 64,
-    "alexnet": 64,
-    "googlenet": 64,
+    "vit_b_32": 64,
+    "wide_resnet50_2": 64,
 }
 
 
 @pytest.mark.parametrize(("name", "size"), FAMILIES.items())
 def test_one_network_of_each_family_gets_a_head_for_the_task(name, size):
-    with torch.inference_mode():
-        network = backbone(name, outputs=5).eval()
+    # All shapes and no arithmetic; but RegNet computes its widths with tensors.
+    with torch.device("cpu" if name.startswith("regnet") else "meta"), torch.inference_mode():
+        network = backbone(name, outputs=5, image_size=size).eval()
         assert network(torch.zeros(1, 3, size, size)).shape == (1, 5)
+
+
+def test_no_family_of_torchvision_is_forgotten():
+    def family(name: str) -> str:
+        return re.match(r"[a-z]+(_v\d)?(?=[_\d]|$)", name.replace("wide_resnet", "wideresnet"))[0]
+
+    listed = torchvision.models.list_models(module=torchvision.models)
+    assert {family(name) for name in listed} == {family(name) for name in FAMILIES}
+
+
+def test_a_vision_transformer_computes_at_the_size_it_is_built_for():
+    with torch.inference_mode():
+        assert backbone("vit_b_32", outputs=3, image_size=64).eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "remedy"),
+    [("vit_b_16", 100, "use image_size=96"), ("maxvit_t", 100, "cannot be built for images")],
+)
+def test_a_size_that_a_network_cannot_have_is_refused(name, size, remedy):
+    with pytest.raises(MedicError, match=remedy):
+        backbone(name, outputs=5, image_size=size)
+
+
+@pytest.mark.parametrize(("name", "size", "published"), [("vit_b_16", 256, 224), ("vit_h_14", 224, 518)])
+def test_imagenets_weights_of_a_vision_transformer_are_for_one_size(name, size, published):
+    with pytest.raises(MedicError, match=f"for images of {published} pixels, not {size}; use image_size={published}"):
+        backbone(name, outputs=5, weights="imagenet", image_size=size)
+
+
+def test_the_published_accuracy_is_the_one_torchvision_states():
+    assert published_accuracy("resnet18") == 69.758
+    assert published_accuracy("efficientnet_v2_m") == 85.112
+    assert all(40 < published_accuracy(name) < 90 for name in FAMILIES)
+    with pytest.raises(MedicError, match="no classification network called 'resnet19'"):
+        published_accuracy("resnet19")
+
+
+def test_a_models_size_is_four_bytes_a_number():
+    network = torch.nn.Sequential(torch.nn.Linear(999, 1000), torch.nn.BatchNorm1d(1000))
+    assert parameters_megabytes(network) == pytest.approx(4 * (999 * 1000 + 1000 + 4 * 1000 + 1) / 1e6)
 
 
 def test_the_last_layer_is_the_only_one_that_differs_from_torchvisions():

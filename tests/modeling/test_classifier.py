@@ -10,7 +10,7 @@ import torch
 from medic.data.preprocess import Preprocessing
 from medic.errors import MedicError
 from medic.modeling.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier
-from medic.modeling.objectives import CrossEntropy, Regression
+from medic.modeling.objectives import Corn, CrossEntropy, Regression
 from medic.task import RETINOPATHY, Task
 
 LESION = Task("lesion", "multiclass", ("benign", "malignant"))
@@ -31,7 +31,7 @@ def saved(tmp_path_factory):
     return small().save(tmp_path_factory.mktemp("model") / "best")
 
 
-@pytest.mark.parametrize("objective", [CrossEntropy(), Regression()])
+@pytest.mark.parametrize("objective", [CrossEntropy(), Regression(), Regression(cuts=(0.5, 1.0, 2.0, 3.0)), Corn()])
 def test_an_ordinal_model_gives_probabilities_and_a_continuous_grade(objective, images):
     probabilities, grade = small(objective=objective)(torch.from_numpy(images))
     assert probabilities.shape == (3, 5)
@@ -85,6 +85,74 @@ def test_a_model_comes_back_from_its_folder_the_same(images, tmp_path):
     assert np.array_equal(one.probabilities, other.probabilities)
     assert np.array_equal(one.grade, other.grade)
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.json", "model.safetensors"]
+
+
+def test_with_flips_an_image_and_its_mirror_image_get_the_same_answer(images):
+    plain, flipping = small(), small(flips=True)
+    mirrored = np.ascontiguousarray(images[:, :, ::-1])
+    assert not np.allclose(plain.predict_pixels(images).probabilities, plain.predict_pixels(mirrored).probabilities)
+    one, other = flipping.predict_pixels(images), flipping.predict_pixels(mirrored)
+    assert np.allclose(one.probabilities, other.probabilities, atol=1e-5)
+    with torch.inference_mode():
+        raw = [plain.backbone(plain.inputs(torch.from_numpy(way))) for way in (images, mirrored)]
+    expected = torch.softmax((raw[0] + raw[1]) / 2, dim=1)
+    assert np.allclose(one.probabilities, expected, atol=1e-5)
+
+
+def test_flips_cost_training_nothing(images):
+    sizes = []
+    model = small(flips=True)
+    model.backbone.register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
+    for training in (True, False):
+        model.train(training)(torch.from_numpy(images))
+    assert sizes == [3, 6]
+
+
+def test_with_contrast_an_even_image_is_nought_whatever_its_colour():
+    even = torch.full((1, 96, 96, 3), 40, dtype=torch.uint8)
+    even[..., 0] = 200
+    assert float(small(contrast=1.0).inputs(even).abs().max()) < 1e-4
+
+
+def test_contrast_keeps_what_is_small_and_takes_away_what_is_wide():
+    slope = (40 + 2 * torch.arange(64, dtype=torch.uint8))[None, None, :, None].repeat(1, 64, 1, 3)
+    spot = slope.clone()
+    spot[:, 32, 32] += 50
+    model = small(contrast=2.0)
+    inner = (slice(None), slice(None), slice(8, -8), slice(8, -8))
+    assert float(model.inputs(slope)[inner].abs().max()) < 1e-4
+    # A point of 50 grey levels, less its own small share in the local average, times 2/50.
+    assert 1.9 < float(model.inputs(spot)[0, 0, 32, 32]) < 2
+    assert torch.allclose(2 * small(contrast=1.0).inputs(spot), model.inputs(spot), atol=1e-5)
+
+
+@pytest.mark.parametrize("contrast", [0, -1.0, float("nan")])
+def test_a_contrast_that_is_not_above_nought_is_refused(contrast):
+    with pytest.raises(MedicError, match="is not above 0"):
+        small(contrast=contrast)
+
+
+def test_flips_and_contrast_come_back_from_the_folder_and_change_no_weight(images, tmp_path):
+    model = small(flips=True, contrast=1.5)
+    loaded = Classifier.load(model.save(tmp_path))
+    assert (loaded.flips, loaded.contrast) == (True, 1.5)
+    assert loaded.digest == model.digest == small().digest
+    assert np.array_equal(loaded.predict_pixels(images).probabilities, model.predict_pixels(images).probabilities)
+
+
+def test_a_model_saved_before_there_were_flips_and_contrast_has_neither(saved, tmp_path):
+    settings = json.loads((saved / "model.json").read_text())
+    del settings["flips"], settings["contrast"]
+    loaded = Classifier.load(spoilt(saved, tmp_path / "model", "model.json", json.dumps(settings).encode()))
+    assert (loaded.flips, loaded.contrast) == (False, None)
+
+
+def test_a_regression_saved_before_there_were_cuts_rounds(tmp_path):
+    small(objective=Regression()).save(tmp_path)
+    settings = json.loads((tmp_path / "model.json").read_text())
+    del settings["objective"]["cuts"]
+    (tmp_path / "model.json").write_text(json.dumps(settings))
+    assert Classifier.load(tmp_path).objective == Regression()
 
 
 def test_class_weights_come_back_too(tmp_path):

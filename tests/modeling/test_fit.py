@@ -1,6 +1,8 @@
 """Training: what a run leaves behind, and that a killed one ends as if nothing had happened."""
 
+import functools
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -17,10 +19,13 @@ from medic.data.preprocess import Preprocessing
 from medic.errors import MedicError
 from medic.modeling import load
 from medic.modeling.augment import Augmentation
+from medic.modeling.augment_published import PublishedAugmentation
 from medic.modeling.classifier import Classifier
 from medic.modeling.fit import Recipe, fit
+from medic.modeling.metrics import confusion_matrix, macro_f1
 from medic.modeling.objectives import CrossEntropy, Regression
 from medic.modeling.run import Run
+from medic.modeling.training import Training
 from medic.task import RETINOPATHY, Task
 
 # The settings of the fixtures `network` and `quick`, slow enough to be killed in the middle of an epoch.
@@ -45,7 +50,7 @@ fit(model, prepared, sys.argv[2], recipe, watch=("test",))
 
 
 def without_seconds(run: Run) -> pd.DataFrame:
-    return run.history.drop(columns="seconds")
+    return run.history.drop(columns=["images_per_second", "waiting", "seconds"])
 
 
 def weights(folder: Path) -> bytes:
@@ -161,6 +166,22 @@ def test_a_recipe_that_cannot_train_is_refused(settings):
         Recipe(**settings)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"schedule": "cosine"}, "schedule is one of one_cycle, steps, not 'cosine'"),
+        ({"precision": "8-bit"}, "precision is one of auto, 32-true"),
+        ({"choose_by": "loss"}, "choose_by is one of None, macro_f1"),
+        ({"cut_points": "accuracy"}, "cut_points is one of None, macro_f1, quadratic_weighted_kappa"),
+        ({"ema": 1.0}, "between 0 and 1, not at 1.0"),
+        ({"workers": -1}, "fewer than 0 workers"),
+    ],
+)
+def test_an_unknown_setting_is_refused_with_those_there_are(settings, said):
+    with pytest.raises(MedicError, match=re.escape(said)):
+        Recipe(**settings)
+
+
 def test_training_killed_in_the_middle_of_an_epoch_ends_as_if_undisturbed(
     run, tiny_prepared, network, quick, tmp_path, capsys
 ):
@@ -189,25 +210,172 @@ def test_training_killed_in_the_middle_of_an_epoch_ends_as_if_undisturbed(
     assert not list(folder.glob("resume.ckpt"))
 
 
-def test_an_interrupt_from_the_keyboard_stops_the_run_and_it_goes_on_later(
-    tiny_prepared, network, quick, run, tmp_path, monkeypatch
-):
-    get, handler = load.PreparedDataset.__getitem__, signal.getsignal(signal.SIGINT)
+@pytest.fixture
+def interrupted(tiny_prepared, network, tmp_path, monkeypatch):
+    """Trains into a folder, with an interrupt from the keyboard in the second epoch, and then goes on."""
 
-    def interrupting(self: load.PreparedDataset, draw: load.Draw | int) -> tuple[torch.Tensor, int]:
-        if isinstance(draw, load.Draw) and draw.epoch == 1:
-            raise KeyboardInterrupt
-        return get(self, draw)
+    def train(recipe: Recipe, **settings: object) -> Run:
+        get = load.PreparedDataset.__getitem__
 
-    with monkeypatch.context() as patch:
-        patch.setattr(load.PreparedDataset, "__getitem__", interrupting)
-        with pytest.raises(KeyboardInterrupt):
-            fit(network(), tiny_prepared, tmp_path / "run", quick, watch=("test",))
+        def interrupting(self: load.PreparedDataset, draw: load.Draw | int) -> tuple:
+            if isinstance(draw, load.Draw) and draw.epoch == 1:
+                raise KeyboardInterrupt
+            return get(self, draw)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(load.PreparedDataset, "__getitem__", interrupting)
+            with pytest.raises(KeyboardInterrupt):
+                fit(network(), tiny_prepared, tmp_path / "run", recipe, **settings)
+        assert not Run.peek(tmp_path / "run").finished
+        return fit(network(), tiny_prepared, tmp_path / "run", recipe, **settings)
+
+    return train
+
+
+def test_an_interrupt_from_the_keyboard_stops_the_run_and_it_goes_on_later(interrupted, quick, run):
+    handler = signal.getsignal(signal.SIGINT)
+    resumed = interrupted(quick, watch=("test",))
     assert signal.getsignal(signal.SIGINT) is handler
-    assert not Run.peek(tmp_path / "run").finished
-    resumed = fit(network(), tiny_prepared, tmp_path / "run", quick, watch=("test",))
     assert without_seconds(resumed).equals(without_seconds(run))
     assert weights(resumed.folder / "last") == weights(run.folder / "last")
+
+
+def test_averaged_weights_and_a_schedule_in_steps_survive_an_interruption_too(
+    interrupted, tiny_prepared, network, quick, tmp_path
+):
+    recipe = replace(quick, ema=0.9, schedule="steps", amsgrad=True)
+    undisturbed = fit(network(), tiny_prepared, tmp_path / "undisturbed", recipe)
+    resumed = interrupted(recipe)
+    assert without_seconds(resumed).equals(without_seconds(undisturbed))
+    for which in ("best", "last"):
+        assert weights(resumed.folder / which) == weights(undisturbed.folder / which)
+
+
+def test_averaged_weights_are_what_is_validated_and_kept(tiny_prepared, network, quick, tmp_path):
+    model = network(flips=True)
+    run = fit(model, tiny_prepared, tmp_path / "averaged", replace(quick, ema=0.9))
+    plain = fit(network(flips=True), tiny_prepared, tmp_path / "plain", quick)
+    assert model.digest == run.model("last").digest != plain.model("last").digest
+    assert run.history["train_loss"][0] == plain.history["train_loss"][0], "they are trained alike"
+    assert_last_epoch_is_that_of_the_last_model(run)
+
+
+def assert_last_epoch_is_that_of_the_last_model(run: Run) -> None:
+    prepared, rows = run.prepared, run.prepared.split("validation")
+    images = torch.stack([torch.from_numpy(prepared.pixels(file)) for file in rows["file"]])
+    decided = run.model("last").predict_pixels(images.numpy()).decided
+    assert (decided == rows["label"]).mean() == pytest.approx(run.history["validation_accuracy"].iloc[-1])
+
+
+def test_a_schedule_in_steps_takes_a_tenth_after_each_third(tiny_prepared, network, quick, tmp_path, monkeypatch):
+    rates = []
+    note = Training.on_train_batch_end
+
+    def noting(self: Training, *arguments: object) -> None:
+        rates.append(self.optimizers().param_groups[0]["lr"])
+        note(self, *arguments)
+
+    monkeypatch.setattr(Training, "on_train_batch_end", noting)
+    fit(network(), tiny_prepared, tmp_path / "run", replace(quick, schedule="steps", batch_size=64))
+    # The schedule has moved on when a step is over.
+    assert rates == pytest.approx([3e-4, 3e-5, 3e-5])
+
+
+def test_the_best_epoch_can_be_chosen_by_macro_f1(tiny_prepared, network, quick, tmp_path):
+    run = fit(network(), tiny_prepared, tmp_path / "run", replace(quick, choose_by="macro_f1"))
+    assert run.about["best_epoch"] == run.history["epoch"][run.history["validation_macro_f1"].idxmax()]
+    two = Task("two", "multiclass", tuple("abcde"))
+    model = Classifier(two, "squeezenet1_1", preprocessing=tiny_prepared.preprocessing, image_size=64)
+    with pytest.raises(MedicError, match="multiclass task 'two' does not have; choose by accuracy or macro_f1"):
+        fit(model, tiny_prepared, tmp_path / "two", replace(quick, choose_by="quadratic_weighted_kappa"))
+
+
+def test_cut_points_are_fitted_after_the_last_epoch_and_go_into_both_models(tiny_prepared, network, quick, tmp_path):
+    recipe = replace(quick, epochs=2)
+    rounded = fit(network(Regression()), tiny_prepared, tmp_path / "rounded", recipe)
+    cut = fit(network(Regression()), tiny_prepared, tmp_path / "cut", replace(recipe, cut_points="macro_f1"))
+    assert without_seconds(cut).equals(without_seconds(rounded))
+    rows = tiny_prepared.split("validation")
+    images = torch.stack([torch.from_numpy(tiny_prepared.pixels(file)) for file in rows["file"]]).numpy()
+    for which in ("best", "last"):
+        assert rounded.model(which).objective.cuts is None
+        assert len(cut.model(which).objective.cuts) == 4
+        assert weights(cut.folder / which) == weights(rounded.folder / which)
+        figures = [
+            macro_f1(confusion_matrix(rows["label"], run.model(which).predict_pixels(images).decided, 5))
+            for run in (rounded, cut)
+        ]
+        assert figures[0] <= figures[1]
+
+
+def test_cut_points_for_classes_without_an_order_are_refused():
+    two = Task("two", "multiclass", tuple("ab"))
+    with pytest.raises(MedicError, match="cut points are for ordered grades, and the task 'two' is multiclass"):
+        Recipe(cut_points="macro_f1").resolved(two)
+
+
+def test_the_last_epoch_is_kept_when_asked_for(tiny_prepared, network, quick, tmp_path):
+    kept = fit(network(), tiny_prepared, tmp_path / "run", replace(quick, choose_by="last"))
+    assert kept.about["best_epoch"] == quick.epochs
+    assert weights(kept.folder / "best") == weights(kept.folder / "last")
+
+
+def test_augmentation_on_the_device_trains_nearly_alike_and_is_recorded(tiny_prepared, network, quick, tmp_path, run):
+    on_device = fit(network(), tiny_prepared, tmp_path / "run", replace(quick, device_augmentation=True))
+    assert on_device.about["settings"]["recipe"]["device_augmentation"] is True
+    assert run.about["settings"]["recipe"]["device_augmentation"] is torch.cuda.is_available()
+    assert on_device.history["train_loss"][0] == pytest.approx(run.history["train_loss"][0], rel=0.02)
+    with pytest.raises(MedicError, match="PublishedAugmentation cannot vary images on the device"):
+        Recipe(augmentation=PublishedAugmentation(), device_augmentation=True).resolved(RETINOPATHY)
+
+
+def test_a_compiled_network_trains_alike_and_its_weights_are_those_of_any_other(
+    tiny_prepared, quick, tmp_path, monkeypatch
+):
+    # The graph is taken and run as always; only the minutes of generating C++ for it are left out.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+
+    def trained(name: str, **settings: object) -> Run:
+        torch.manual_seed(1)
+        model = Classifier(RETINOPATHY, "squeezenet1_1", preprocessing=tiny_prepared.preprocessing, image_size=32)
+        model.backbone.classifier[0].p = 0.0  # compiled code draws other numbers
+        return fit(model, tiny_prepared, tmp_path / name, replace(quick, epochs=1, batch_size=20, **settings))
+
+    eager, compiled = trained("eager"), trained("compiled", compile=True)
+    assert compiled.history["train_loss"][0] == pytest.approx(eager.history["train_loss"][0], rel=1e-3)
+    assert compiled.model().backbone.state_dict().keys() == eager.model().backbone.state_dict().keys()
+
+
+def test_an_input_bound_run_is_told_so_once(tiny_prepared, network, quick, tmp_path, monkeypatch, capsys):
+    get = load.PreparedDataset.__getitem__
+
+    def slow(self: load.PreparedDataset, draw: load.Draw | int) -> tuple:
+        time.sleep(0.03)
+        return get(self, draw)
+
+    monkeypatch.setattr(load.PreparedDataset, "__getitem__", slow)
+    history = fit(network(), tiny_prepared, tmp_path / "run", replace(quick, epochs=2)).history
+    assert (history["waiting"] > 0.3).all()
+    assert (history["images_per_second"] < 34).all()
+    shown = capsys.readouterr().out
+    assert shown.count("of the training time was spent waiting for images") == 1
+    assert re.search(r"\d+ images/s, \d+% waiting", shown)
+    assert max(map(len, shown.splitlines())) <= 120
+
+
+def test_a_run_from_before_a_setting_existed_counts_as_one_with_its_default(
+    run, tiny_prepared, network, quick, tmp_path
+):
+    folder = Path(shutil.copytree(run.folder, tmp_path / "run"))
+    about = json.loads((folder / "run.json").read_text())
+    for name in ("schedule", "amsgrad", "ema", "choose_by", "cut_points", "compile", "device_augmentation"):
+        del about["settings"]["recipe"][name]
+    for name in ("flips", "contrast"):
+        del about["settings"]["model"][name]
+    (folder / "run.json").write_text(json.dumps(about))
+    assert fit(network(), tiny_prepared, folder, quick, watch=("test",)).finished
+    with pytest.raises(MedicError, match=r"recipe\.ema None there, 0\.9 here"):
+        fit(network(), tiny_prepared, folder, replace(quick, ema=0.9), watch=("test",))
 
 
 def test_weighted_balanced_training_can_be_asked_for_again(tiny_prepared, network, tmp_path):

@@ -56,6 +56,21 @@ NOTEBOOKS: dict[str, Run] = {
         {"EPOCHS": 1, "IMAGE_SIZE": 64, "PRETRAIN_PATIENTS": 40},
         {"accuracy": (0, 1), "macro_f1": (0, 1), "quadratic_weighted_kappa": (-1, 1), "baseline_macro_f1": (0.1, 0.2)},
     ),
+    f"{STAGE_2}/04_compare_backbones_and_objectives": Run(
+        {"EPOCHS": 1, "NETWORKS": {"resnet18": 1e-3, "shufflenet_v2_x1_0": 5e-3}, "IMAGE_SIZE": 64},
+        {
+            "best_macro_f1": (0, 1),
+            "best_kappa": (-1, 1),
+            "macro_f1_cut_on_the_other_half": (0, 1),
+            "kappa_both_eyes": (-1, 1),
+            "share_of_wrong_labels": (0.4, 0.8),
+            "share_of_images_with_channels_moved": (0, 1),
+            "kappa_split_by_image": (0.15, 0.35),
+            "kappa_split_by_patient": (0.0, 0.2),
+            "refused_by_medic": (1, 1),
+            "majority_accuracy": (0.4, 0.6),
+        },
+    ),
     f"{STAGE_3}/01_export_and_compress": Run(checks={"parity_batch_1": (0, 1e-4), "parity_batch_4": (0, 1e-4)}),
     f"{STAGE_3}/02_package_and_deploy": Run(checks={"golden_difference": (0, 0.02), "tampering_noticed": (1, 1)}),
     f"{STAGE_3}/03_call_the_service": Run(

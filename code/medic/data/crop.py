@@ -23,6 +23,11 @@ class Disc:
     y: float
     radius: float
 
+    @property
+    def square(self) -> tuple[int, int, int]:
+        """Left, top and side of the square around it, in whole pixels; it may begin outside the frame."""
+        return round(self.x - self.radius), round(self.y - self.radius), max(1, round(2 * self.radius))
+
 
 def find_disc(pixels: np.ndarray) -> Disc | None:
     """Find the retina: the lit disc on the dark surround of a fundus photograph.
@@ -43,39 +48,50 @@ def find_disc(pixels: np.ndarray) -> Disc | None:
     small = cv2.resize(
         pixels, (max(1, round(width / scale)), max(1, round(height / scale))), interpolation=cv2.INTER_NEAREST
     )
-    small = cv2.medianBlur(small, 3)
-    lit = (small.max(axis=2) > DARK).astype(np.uint8)
-    _, labels, statistics, _ = cv2.connectedComponentsWithStats(lit, connectivity=4)
-    if len(statistics) == 1:
+    # Channel by channel: NumPy's maximum over the last axis alone would take as long as all the rest.
+    red, green, blue = cv2.split(cv2.medianBlur(small, 3))
+    brightest = cv2.max(cv2.max(red, green), blue)
+    _, lit = cv2.threshold(brightest, DARK, 1, cv2.THRESH_BINARY)
+    count, labels = cv2.connectedComponents(lit, connectivity=4)
+    if count == 1:
         return None
-    largest = 1 + int(statistics[1:, cv2.CC_STAT_AREA].argmax())
-    left, top, wide, high, area = statistics[largest]
-    if area < lit.size / 20:
+    areas = np.bincount(labels.ravel())
+    largest = 1 + int(areas[1:].argmax())
+    if areas[largest] < lit.size / 20:
         return None
-    circle = _fit_circle(labels == largest)
+    region = (labels == largest).astype(np.uint8)
+    left, top, wide, high = cv2.boundingRect(region)
+    circle = _fit_circle(region, (left, top, wide, high))
     longer = max(wide, high)
     if circle is None or not longer * 0.9 <= 2 * circle.radius <= longer * 1.5:
         circle = Disc(left + (wide - 1) / 2, top + (high - 1) / 2, longer / 2)
     return Disc((circle.x + 0.5) * scale, (circle.y + 0.5) * scale, circle.radius * scale)
 
 
-def _fit_circle(region: np.ndarray) -> Disc | None:
-    rows = np.flatnonzero(region.any(axis=1))
-    first = region[rows].argmax(axis=1)
-    last = region.shape[1] - 1 - region[rows, ::-1].argmax(axis=1)
+def _fit_circle(region: np.ndarray, box: tuple[int, int, int, int]) -> Disc | None:
+    left, top, wide, high = box
+    inside = region[top : top + high, left : left + wide]  # connected, so that each of its rows has two edges
+    rows = np.arange(top, top + high)
+    first = left + inside.argmax(axis=1)
+    last = left + wide - 1 - inside[:, ::-1].argmax(axis=1)
     x = np.concatenate([first, last]).astype(float)
     y = np.concatenate([rows, rows]).astype(float)
-    inside = (x > 0) & (x < region.shape[1] - 1)
-    x, y = x[inside], y[inside]
+    in_frame = (x > 0) & (x < region.shape[1] - 1)
+    x, y = x[in_frame], y[in_frame]
     for _ in range(2):
         if len(x) < 20:
             return None
-        system = np.column_stack([x, y, np.ones_like(x)])
-        (a, b, c), *_ = np.linalg.lstsq(system, x**2 + y**2, rcond=None)
-        squared = c + a * a / 4 + b * b / 4
-        if squared <= 0:
+        # The normal equations about the mean, which keeps them well conditioned: two unknowns, no matrix library.
+        u, v = x - x.mean(), y - y.mean()
+        squares = u * u + v * v
+        uu, uv, vv = u @ u, u @ v, v @ v
+        determinant = uu * vv - uv * uv
+        if determinant <= 1e-9 * uu * vv:  # all points on one line
             return None
-        circle = Disc(a / 2, b / 2, float(np.sqrt(squared)) + 0.5)
+        right, down = squares @ u / 2, squares @ v / 2
+        a, b = (right * vv - down * uv) / determinant, (down * uu - right * uv) / determinant
+        radius = float(np.sqrt(squares.mean() + a * a + b * b)) + 0.5
+        circle = Disc(float(x.mean() + a), float(y.mean() + b), radius)
         off = np.abs(np.hypot(x - circle.x, y - circle.y) - circle.radius)
         near = off < 0.03 * circle.radius
         x, y = x[near], y[near]
@@ -93,10 +109,7 @@ def fundus(pixels: np.ndarray) -> np.ndarray:
         to a square: ``medic.data.quality.check`` reports it.
     """
     disc = find_disc(pixels)
-    if disc is None:
-        return square(pixels)
-    side = max(1, round(2 * disc.radius))
-    return _window(pixels, round(disc.x - disc.radius), round(disc.y - disc.radius), side)
+    return square(pixels) if disc is None else window(pixels, *disc.square)
 
 
 def square(pixels: np.ndarray) -> np.ndarray:
@@ -110,15 +123,26 @@ def square(pixels: np.ndarray) -> np.ndarray:
     """
     height, width = pixels.shape[:2]
     side = max(height, width)
-    return _window(pixels, -((side - width) // 2), -((side - height) // 2), side)
+    return window(pixels, -((side - width) // 2), -((side - height) // 2), side)
 
 
-def _window(pixels: np.ndarray, left: int, top: int, side: int) -> np.ndarray:
+def window(pixels: np.ndarray, left: int, top: int, side: int) -> np.ndarray:
+    """Cut a square, which may reach beyond the frame: what lies outside is black.
+
+    Args:
+        pixels: uint8 (H, W, 3) RGB.
+        left: column of the square's first pixel; negative outside the frame.
+        top: its row.
+        side: of the square, in pixels.
+
+    Returns:
+        uint8 (side, side, 3) RGB, a copy.
+    """
     height, width = pixels.shape[:2]
-    window = np.zeros((side, side, 3), np.uint8)
+    cut = np.zeros((side, side, 3), np.uint8)
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
-    window[y0 - top : y1 - top, x0 - left : x1 - left] = pixels[y0:y1, x0:x1]
-    return window
+    cut[y0 - top : y1 - top, x0 - left : x1 - left] = pixels[y0:y1, x0:x1]
+    return cut
 
 
 CROPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"fundus": fundus, "square": square}

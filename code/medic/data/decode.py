@@ -85,6 +85,8 @@ def _cut_off(data: bytes) -> bool:
     while (found := _JPEG_MARKER.search(data, at)) is not None:
         if found[0] == b"\xff\xd9":
             return False
+        if found[0] == b"\xff\xda" and data.endswith(b"\xff\xd9"):  # the common case, without a walk over the scan
+            return False
         at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
     return True
 

@@ -44,12 +44,14 @@ def each(
     waiting = deque(pool.submit(function, item) for item in islice(remaining, 4 * workers))
     # Nothing for work of a moment; a moving bar on a terminal; a line now and then in a log or a notebook.
     pause = 0.2 if sys.stderr.isatty() else 15
-    with tqdm(total=total, desc=title, unit="image", delay=2, mininterval=pause) as bar:
+    first = min(pause, 2)  # a log's first line comes early, so that work of less than a pause shows its rate too
+    with tqdm(total=total, desc=title, unit="image", delay=2, mininterval=first, maxinterval=max(10, pause)) as bar:
         try:
             while waiting:
                 result = waiting.popleft().result()
                 waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
-                bar.update()
+                if bar.update():
+                    bar.mininterval = pause
                 yield result
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -6,26 +6,32 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pandas as pd
 
 from medic.data.decode import decode
+from medic.data.journal import Entry, Journal
 from medic.data.parallel import each
 from medic.data.preprocess import Preprocessing
 from medic.data.records import read_records
-from medic.data.stores import Store, is_synthetic, open_store
+from medic.data.stores import Store, is_synthetic, location_from, open_from
 from medic.errors import ImageError, MedicError
 from medic.files import replacing, write_bytes, write_json
 
 JPEG_QUALITY = 95
-_FORMAT = 1
+_FORMAT = 2
+"""Counts up when the layout of a set changes, or the pixels that the same settings give: no set mixes the two."""
+_KEY_BYTES = 16
+_ROWS_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,7 +65,8 @@ class Prepared:
             preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
             if manifest["format"] != _FORMAT:
                 raise MedicError(
-                    f"the prepared set {folder} has format {manifest['format']}, not {_FORMAT}; prepare anew"
+                    f"the prepared set {folder} has format {manifest['format']}, not {_FORMAT}: another version of "
+                    "medic made it, maybe with other pixels; prepare anew"
                 )
             records, skipped = (read_records(folder / name) for name in ("records.csv", "skipped.csv"))
         except FileNotFoundError as error:
@@ -76,7 +83,7 @@ class Prepared:
             MedicError: the originals have moved.
         """
         source = json.loads((self.folder / "manifest.json").read_text())["source"]
-        return open_store(Path(os.path.normpath(self.folder / source)))
+        return open_from(self.folder, source)
 
     def split(self, name: str) -> pd.DataFrame:
         """The rows of one split.
@@ -138,79 +145,103 @@ def prepare(
     folder = Path(folder)
     preprocessing = preprocessing or Preprocessing()
     settings = json.dumps([_FORMAT, preprocessing.to_dict()], sort_keys=True)
-    done = _read_journal(folder / "journal.jsonl", settings)
 
-    def one(name: str) -> dict:
+    def one(name: str) -> tuple[Entry, bool]:
+        """What became of an image, and whether that is news to the journal."""
         if name not in store:
-            return {"image": name, "reason": "absent", "detail": f"not in {store.location.name}"}
+            return Entry(name, "", None, "absent", f"not in {store.location.name}"), False
         try:
-            entry = {"image": name, "fingerprint": store.fingerprint(name), "settings": settings}
+            fingerprint = store.fingerprint(name)
         except ImageError as error:
-            return {"image": name, "reason": error.reason, "detail": str(error)}
-        known = done.get(name)
-        unchanged = known and known["fingerprint"] == entry["fingerprint"]
-        if unchanged and (known["file"] is None or (folder / known["file"]).is_file()):
-            return known
+            return Entry(name, "", None, error.reason, str(error)), False
+        known = journal.find(name)
+        unchanged = known is not None and known.fingerprint == fingerprint
+        if unchanged and (known.file is None or os.path.isfile(folder / known.file)):
+            return known, False
         try:
             data = store.read(name)
-            key = hashlib.blake2b(settings.encode() + data, digest_size=16).hexdigest()
-            file = f"images/{key[:2]}/{key}.jpg"
-            if not (folder / file).is_file():
+            file = _file(hashlib.blake2b(settings.encode() + data, digest_size=_KEY_BYTES).digest())
+            if not os.path.isfile(folder / file):
                 write_bytes(folder / file, _encode(preprocessing.pixels(data)))
         except ImageError as error:
-            return entry | {"file": None, "reason": error.reason, "detail": str(error), "new": True}
-        return entry | {"file": file, "new": True}
+            return Entry(name, fingerprint, None, error.reason, str(error)), True
+        return Entry(name, fingerprint, file), True
 
-    results = []
-    with _writing(folder), contextlib.ExitStack() as stack:
-        journal = None
-        for entry in each(one, list(records["image"]), title="preparing", workers=workers):
-            if entry.pop("new", False):
-                if journal is None:
-                    journal = stack.enter_context(_open_journal(folder / "journal.jsonl"))
-                journal.write(json.dumps(entry) + "\n")
-                journal.flush()
-            results.append((entry.get("file"), entry.get("reason"), entry.get("detail")))
-    return _finish(records, store, folder, preprocessing, results)
+    outcomes = _Outcomes(bytearray(), {})
+    with _writing(folder), Journal(folder / "journal.jsonl", settings) as journal:
+        for entry, new in each(one, list(records["image"]), title="preparing", workers=workers):
+            if new:
+                journal.add(entry)
+            outcomes.append(entry)
+    return _finish(records, store, folder, preprocessing, outcomes)
+
+
+class _Outcomes(NamedTuple):
+    """What became of each row, in a few bytes a row: the keys one after the other, and the faults by row."""
+
+    keys: bytearray
+    faults: dict[int, tuple[str, str]]
+
+    def append(self, entry: Entry) -> None:
+        if entry.file is None:
+            self.faults[len(self.keys) // _KEY_BYTES] = (sys.intern(entry.reason), entry.detail)
+            self.keys.extend(bytes(_KEY_BYTES))
+        else:
+            self.keys.extend(bytes.fromhex(Path(entry.file).stem))
+
+    def file(self, row: int) -> str:
+        return _file(bytes(self.keys[row * _KEY_BYTES : (row + 1) * _KEY_BYTES]))
+
+
+def _file(key: bytes) -> str:
+    return f"images/{key[:1].hex()}/{key.hex()}.jpg"
 
 
 def _finish(
-    records: pd.DataFrame,
-    store: Store,
-    folder: Path,
-    preprocessing: Preprocessing,
-    results: list[tuple[str | None, str | None, str | None]],
+    records: pd.DataFrame, store: Store, folder: Path, preprocessing: Preprocessing, outcomes: _Outcomes
 ) -> Prepared:
-    outcome = pd.DataFrame(results, columns=["file", "reason", "detail"], index=records.index)
-    kept = outcome["file"].notna()
-    if not kept.any():
-        first = outcome.iloc[0]
+    faults = outcomes.faults
+    if len(faults) == len(records):
+        reason, detail = faults[0]
         raise MedicError(
             f"not one of {len(records)} images in {store.location} could be prepared; "
-            f"the first: {records['image'].iloc[0]}, {first['reason']} ({first['detail']})"
+            f"the first: {records['image'].iloc[0]}, {reason} ({detail})"
         )
-    tables = {
-        "records.csv": records[kept].assign(file=outcome.loc[kept, "file"]),
-        "skipped.csv": records[~kept].join(outcome.loc[~kept, ["reason", "detail"]]),
-    }
     with _writing(folder):
         # Tables and manifest belong together: a kill in between leaves no set rather than a mixed one.
         (folder / "manifest.json").unlink(missing_ok=True)
-    for name, table in tables.items():
-        with replacing(folder / name) as temporary:
-            table.to_csv(temporary, index=False)
+    with _writing(folder):
+        _write_tables(records, folder, outcomes)
     write_json(
         folder / "manifest.json",
         {
             "format": _FORMAT,
             "preprocessing": preprocessing.to_dict(),
-            "source": Path(os.path.relpath(store.location, folder)).as_posix(),
+            "source": location_from(folder, store),
             "synthetic": is_synthetic(store),
-            "images": int(kept.sum()),
-            "skipped": {reason: int(count) for reason, count in outcome["reason"].value_counts().items()},
+            "images": len(records) - len(faults),
+            "skipped": dict(Counter(reason for reason, _ in faults.values()).most_common()),
         },
     )
     return Prepared.load(folder)
+
+
+def _write_tables(records: pd.DataFrame, folder: Path, outcomes: _Outcomes) -> None:
+    """Write ``records.csv`` and ``skipped.csv``, some rows at a time: no second table of a million rows in memory."""
+    with contextlib.ExitStack() as stack:
+        paths = [stack.enter_context(replacing(folder / name)) for name in ("records.csv", "skipped.csv")]
+        kept, skipped = (stack.enter_context(open(path, "w", newline="", encoding="utf-8")) for path in paths)
+        for start in range(0, len(records), _ROWS_AT_ONCE):
+            rows = range(start, min(start + _ROWS_AT_ONCE, len(records)))
+            good = [row for row in rows if row not in outcomes.faults]
+            faulty = [row for row in rows if row in outcomes.faults]
+            faults = [outcomes.faults[row] for row in faulty]
+            records.iloc[good].assign(file=[outcomes.file(row) for row in good]).to_csv(
+                kept, index=False, header=start == 0
+            )
+            records.iloc[faulty].assign(
+                reason=[reason for reason, _ in faults], detail=[detail for _, detail in faults]
+            ).to_csv(skipped, index=False, header=start == 0)
 
 
 def _encode(pixels: np.ndarray) -> bytes:
@@ -230,30 +261,3 @@ def _writing(folder: Path) -> Iterator[None]:
         raise MedicError(
             f"cannot write {folder}: {error.strerror}; free some space and run it again: it goes on"
         ) from error
-
-
-@contextlib.contextmanager
-def _open_journal(path: Path) -> Iterator[TextIO]:
-    """Open for appending, behind a line that a kill has cut off."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+b") as file:
-        if file.seek(0, os.SEEK_END):
-            file.seek(-1, os.SEEK_END)
-            file.write(b"" if file.read(1) == b"\n" else b"\n")
-    with open(path, "a", encoding="utf-8") as journal:
-        yield journal
-
-
-def _read_journal(path: Path, settings: str) -> dict[str, dict]:
-    """What earlier runs did with the same settings, by image; a line cut off by a kill is passed over."""
-    if not path.is_file():
-        return {}
-    done = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if entry["settings"] == settings:
-            done[entry["image"]] = entry
-    return done

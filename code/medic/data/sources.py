@@ -156,8 +156,12 @@ SOURCES: dict[str, Source] = {
             *_one_archive(
                 "kaggle competitions download -c diabetic-retinopathy-classification-f1-score-4",
                 "diabetic-retinopathy-classification-f1-score-4.zip",
-                "train.csv",
+                "'*train.csv'",
             ),
+            "With the 2015 photographs beside it (medic download eyepacs_resized tells how to get them), training and "
+            "validation images are chosen from both archives by: "
+            "medic data -m {target}/diabetic-retinopathy-classification-f1-score-4.zip "
+            "-a diabetic-retinopathy-resized.zip -d data",
         ),
     ),
 }

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,8 +17,15 @@ from medic.errors import MedicError
 from medic.files import write_bytes
 from medic.task import Task
 
-QUANTIZED = ("Conv", "Gemm", "MatMul", "Add", "MaxPool", "GlobalAveragePool")
-"""Operations that run in int8. Resize, normalise and decode have none of them and stay float."""
+if TYPE_CHECKING:
+    import onnx
+
+QUANTIZED = ("Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "MaxPool", "GlobalAveragePool")
+"""Operations that run in int8. Resize, normalise and decode have none of them and stay float.
+
+Relu and Clip (ReLU6) cost nothing there: unsigned integers end at their zero point, so that they dissolve into the
+layer before. Left out, every one of them would turn its layer's output to float and back.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +125,9 @@ def _quantized(fp32: Path, batches: list[np.ndarray], folder: Path) -> bytes:
     prepared, quantized = folder / "prepared.onnx", folder / "int8.onnx"
     # Symbolic shape inference stops at the exporter's graphs, and the plain one is enough for them.
     quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
-    layers = [node.name for node in onnx.load(prepared).graph.node if node.op_type in ("Gemm", "MatMul")]
+    graph = _normalise_in_one(onnx.load(prepared))
+    onnx.save(graph, prepared)
+    layers = [node.name for node in graph.graph.node if node.op_type in ("Gemm", "MatMul")]
     quantize_static(
         str(prepared),
         str(quantized),
@@ -131,6 +141,46 @@ def _quantized(fp32: Path, batches: list[np.ndarray], folder: Path) -> bytes:
         calibrate_method=CalibrationMethod.MinMax,
     )
     return finish(onnx.load(quantized), "int8").SerializeToString()
+
+
+def _normalise_in_one(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Write "subtract the mean, divide by the deviation" as the one operation that does both, a BatchNormalization.
+
+    Integer convolutions want the channels last, and onnxruntime carries that order up to the image, where the two
+    operations would go through three numbers at a time: a seventh of all the time of an int8 ResNet-18. It carries
+    no order through a BatchNormalization.
+    """
+    import onnx
+    from onnx.numpy_helper import from_array, to_array
+
+    inner = graph.graph
+    constants = {tensor.name: tensor for tensor in inner.initializer}
+    for place, subtract in enumerate(inner.node):
+        after = [node for node in inner.node if subtract.output[0] in node.input]
+        if subtract.op_type != "Sub" or [node.op_type for node in after] != ["Div"]:
+            continue
+        (divide,) = after
+        if subtract.input[1] not in constants or divide.input[1] not in constants:
+            continue
+        mean, deviation = (to_array(constants[node.input[1]]) for node in (subtract, divide))
+        if mean.shape != deviation.shape or mean.shape != (1, mean.size, 1, 1):
+            continue
+        values = {"scale": np.ones(mean.size), "shift": np.zeros(mean.size), "mean": mean, "variance": deviation**2.0}
+        inner.initializer.extend(
+            from_array(value.astype(np.float32).ravel(), f"normalise_{name}") for name, value in values.items()
+        )
+        inputs = [subtract.input[0], *(f"normalise_{name}" for name in values)]
+        normalise = onnx.helper.make_node(
+            "BatchNormalization", inputs, [divide.output[0]], name="normalise", epsilon=0.0
+        )
+        inner.node.insert(place, normalise)
+        inner.node.remove(subtract)
+        inner.node.remove(divide)
+        used = {name for node in inner.node for name in node.input}
+        for name in {subtract.input[1], divide.input[1]} - used:
+            inner.initializer.remove(constants[name])
+        break
+    return graph
 
 
 class _Calibration:

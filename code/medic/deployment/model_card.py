@@ -45,7 +45,7 @@ screening, diagnosis or any decision about a person.
 
 - Figures hold for images like those it was judged on: other cameras, other populations and other image quality can
   change them, and the model does not say when an image is outside what it knows.
-- Probabilities are not calibrated unless the figures above say so.
+- {_probability_limit(model["objective"])}
 - An image without the expected subject gets an answer too.
 {_precision_limit(values)}
 ## How to call it
@@ -105,4 +105,13 @@ def _precision_limit(values: dict) -> str:
     return (
         "- The figures are those of the fp32 checkpoint; this graph is its int8 copy. Single probabilities differ,\n"
         "  and other processors may round a little differently. `golden/expected.json` has both answers.\n"
+    )
+
+
+def _probability_limit(objective: dict) -> str:
+    if objective.get("cuts") is None:
+        return "Probabilities are not calibrated unless the figures above say so."
+    return (
+        "The grade is decided by cut points that were fitted on the validation split. What stands as probabilities are "
+        "the shares of the two nearest\n  grades, not calibrated."
     )

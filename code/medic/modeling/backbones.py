@@ -19,7 +19,7 @@ _DENSENET_KEY = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)
 """How the published files name what today's DenseNet calls ``norm1``; torchvision renames it on loading, too."""
 
 
-def backbone(name: str, outputs: int, weights: str | None = None) -> nn.Module:
+def backbone(name: str, outputs: int, weights: str | None = None, image_size: int = 224) -> nn.Module:
     """Build a torchvision classification network with ``outputs`` raw outputs.
 
     Args:
@@ -27,23 +27,29 @@ def backbone(name: str, outputs: int, weights: str | None = None) -> nn.Module:
         outputs: raw outputs of the new last layer.
         weights: None starts from scratch, drawn from torch's global random generator; ``"imagenet"`` starts from
             torchvision's own weights, all layers but the last.
+        image_size: side of the images in pixels. Only vision transformers and MaxViT are built for one size.
 
     Returns:
-        A network: float32 (N, 3, H, W) to raw outputs float32 (N, outputs).
+        A network: float32 (N, 3, image_size, image_size) to raw outputs float32 (N, outputs).
 
     Raises:
-        MedicError: no such network, or its weights cannot be had (never random weights instead).
+        MedicError: no such network, a size that it cannot have, or its weights cannot be had (never random weights
+            instead).
     """
-    if name not in torchvision.models.list_models(module=torchvision.models):
-        raise MedicError(
-            f"torchvision has no classification network called {name!r}; "
-            "see torchvision.models.list_models(), for instance resnet18, efficientnet_v2_s or densenet121"
-        )
+    _check_name(name)
     if weights not in (None, "imagenet"):
         raise MedicError(f"weights {weights!r} are unknown; use None (from scratch) or 'imagenet'")
     # These two were trained with other constants than the rest, and convert their input themselves when told so.
     options = {"aux_logits": False, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
-    network = torchvision.models.get_model(name, weights=None, **options)
+    if name.startswith("vit_"):
+        _check_vit(name, weights, image_size)
+        options["image_size"] = image_size
+    if name.startswith("maxvit"):
+        options["input_size"] = (image_size, image_size)
+    try:
+        network = torchvision.models.get_model(name, weights=None, **options)
+    except ValueError as error:
+        raise MedicError(f"{name} cannot be built for images of {image_size} pixels ({error})") from error
     if weights == "imagenet":
         state = imagenet_weights(name)
         state = {
@@ -57,6 +63,23 @@ def backbone(name: str, outputs: int, weights: str | None = None) -> nn.Module:
             raise MedicError(f"the ImageNet weights of {name} do not fit the network: {error}") from error
     _replace_head(network, outputs)
     return network
+
+
+def published_accuracy(name: str) -> float:
+    """Top-1 accuracy on ImageNet-1K, in per cent, of the weights that ``"imagenet"`` names.
+
+    The figure is the one that torchvision states with the weights; nothing is downloaded.
+
+    Raises:
+        MedicError: torchvision has no such network.
+    """
+    _check_name(name)
+    return torchvision.models.get_model_weights(name).DEFAULT.meta["_metrics"]["ImageNet-1K"]["acc@1"]
+
+
+def parameters_megabytes(model: nn.Module) -> float:
+    """Size of a model's parameters and buffers in megabytes (10^6 bytes), at four bytes a number."""
+    return 4 * sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers())) / 1e6
 
 
 def imagenet_weights(name: str) -> dict[str, torch.Tensor]:
@@ -78,6 +101,31 @@ def imagenet_weights(name: str) -> dict[str, torch.Tensor]:
             f"the ImageNet weights of {name} could not be fetched from {source} ({error}); download {url} by hand "
             f"into {folder}, or train from scratch (weights=None)"
         ) from error
+
+
+def _check_name(name: str) -> None:
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        raise MedicError(
+            f"torchvision has no classification network called {name!r}; "
+            "see torchvision.models.list_models(), for instance resnet18, efficientnet_v2_s or densenet121"
+        )
+
+
+def _check_vit(name: str, weights: str | None, image_size: int) -> None:
+    """A vision transformer cuts the image into whole patches, and its weights hold one position for each."""
+    patch = int(name.rpartition("_")[2])
+    if image_size % patch:
+        raise MedicError(
+            f"{name} cuts images into patches of {patch} pixels, which {image_size} pixels are no multiple of; "
+            f"use image_size={round(image_size / patch) * patch}"
+        )
+    if weights == "imagenet":
+        (side, _) = torchvision.models.get_model_weights(name).DEFAULT.meta["min_size"]
+        if image_size != side:
+            raise MedicError(
+                f"the ImageNet weights of {name} are for images of {side} pixels, not {image_size}; "
+                f"use image_size={side}, or train from scratch (weights=None)"
+            )
 
 
 def _replace_head(network: nn.Module, outputs: int) -> None:

@@ -169,7 +169,7 @@ def evaluate(run: Run, split: str = "test", which: str = "best") -> Evaluation:
     predicted = predict(run.model(which), prepared.store, list(rows["image"]))
     skipped = prepared.skipped[prepared.skipped["split"] == split][["image", "reason", "detail"]]
     return Evaluation(
-        title=f"{run.folder.name}, {split} split",
+        title=f"{run.folder.name}, {split} split{_flattered(run, split)}",
         prediction=predicted.prediction,
         records=rows[rows["image"].isin(predicted.names)].reset_index(drop=True),
         majority=int(trained_on["label"].mode()[0]),
@@ -177,3 +177,9 @@ def evaluate(run: Run, split: str = "test", which: str = "best") -> Evaluation:
         synthetic=prepared.synthetic,
         seed=run.about["settings"]["recipe"]["seed"],
     )
+
+
+def _flattered(run: Run, split: str) -> str:
+    """What has to be said of figures on the images that the cut points have seen."""
+    fitted = run.about["settings"]["recipe"].get("cut_points") is not None
+    return " (the cut points were fitted on it)" if fitted and split == "validation" else ""

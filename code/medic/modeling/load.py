@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import cv2
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from medic.data.balance import class_weights
 from medic.data.prepare import Prepared
 from medic.modeling.augment import Augmentation
+from medic.modeling.distributed import Processes
 from medic.task import Task
 
 
@@ -24,10 +26,19 @@ class Draw(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a loader yields: images uint8 (N, S, S, 3) RGB and labels int64 (N,)."""
+    """What a loader yields.
+
+    Attributes:
+        images: uint8 (N, S, S, 3) RGB.
+        labels: int64 (N,).
+        matrices: float32 (N, 2, 3), and
+        tables: uint8 (N, 256, 3): how each image is to be varied, where that is left to the device; otherwise None.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
+    matrices: torch.Tensor | None = None
+    tables: torch.Tensor | None = None
 
 
 class PreparedDataset(Dataset):
@@ -39,6 +50,7 @@ class PreparedDataset(Dataset):
         augmentation: None gives the prepared pixels as they are.
         size: side of augmented images in pixels (without augmentation the prepared size is kept).
         seed: of the augmentation.
+        on_device: only draw how images are varied; whoever has the batch on its device applies it there.
     """
 
     def __init__(
@@ -48,24 +60,33 @@ class PreparedDataset(Dataset):
         augmentation: Augmentation | None = None,
         size: int | None = None,
         seed: int = 0,
+        on_device: bool = False,
     ):
         self.prepared = prepared
         self.rows = prepared.split(split)
         self.augmentation = augmentation
         self.size = size or prepared.preprocessing.size
         self.seed = seed
+        self.on_device = on_device
         self._files = self.rows["file"].to_list()
         self._labels = self.rows["label"].to_list()
 
     def __len__(self) -> int:
         return len(self._files)
 
-    def __getitem__(self, draw: Draw | int) -> tuple[torch.Tensor, int]:
-        """One image, uint8 (S, S, 3) RGB, and its label. A plain index stands for the first epoch."""
+    def __getitem__(self, draw: Draw | int) -> tuple:
+        """One image, uint8 (S, S, 3) RGB, and its label. A plain index stands for the first epoch.
+
+        With ``on_device`` the image as it was prepared, its label, a matrix (2, 3) and a table (256, 3).
+        """
         index, epoch = draw if isinstance(draw, Draw) else (draw, 0)
         pixels = self.prepared.pixels(self._files[index])
         if self.augmentation is not None:
             random = np.random.default_rng([self.seed, epoch, index])
+            if self.on_device:
+                matrix, table = self.augmentation.draw(random, len(pixels), self.size)
+                drawn = torch.from_numpy(matrix), torch.from_numpy(table)
+                return torch.from_numpy(pixels), self._labels[index], *drawn
             pixels = self.augmentation.apply(pixels, self.size, random)
         return torch.from_numpy(pixels), self._labels[index]
 
@@ -104,16 +125,44 @@ class EpochSampler(Sampler[Draw]):
         return (Draw(int(index), self.epoch) for index in order)
 
 
+class Deal(Sampler[list]):
+    """Batches of an order, dealt out so that all processes together work on exactly one process's batch.
+
+    Args:
+        order: indices or draws; the same on every process.
+        batch_size: images in a batch over all processes; the last one may be smaller.
+        processes: who takes part.
+    """
+
+    def __init__(self, order: Sampler | Sequence, batch_size: int, processes: Processes):
+        self.sampler = order  # the name by which Lightning finds it, to say which epoch comes next
+        self.batch_size = batch_size
+        self.processes = processes
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list]:
+        order = iter(self.sampler)
+        while batch := list(islice(order, self.batch_size)):
+            yield self.processes.deal(batch)
+
+
 def loader(
-    dataset: PreparedDataset, batch_size: int, sampler: EpochSampler | None = None, workers: int = 0
+    dataset: PreparedDataset,
+    batch_size: int,
+    sampler: EpochSampler | None = None,
+    workers: int = 0,
+    processes: Processes | None = None,
 ) -> DataLoader:
     """Batches of a data set; in the set's order when there is no sampler.
 
     Args:
         dataset: images and labels.
-        batch_size: images in a batch; the last one may be smaller.
+        batch_size: images in a batch, over all processes; the last one may be smaller.
         sampler: the order of training.
         workers: processes that read ahead; 0 reads in this process, which is best for a few hundred small images.
+        processes: those that train together, each of which gets its share of every batch; None is this one alone.
 
     Returns:
         A DataLoader of ``Batch``.
@@ -123,8 +172,7 @@ def loader(
         cv2.setNumThreads(1)
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=sampler,
+        batch_sampler=Deal(range(len(dataset)) if sampler is None else sampler, batch_size, processes or Processes()),
         num_workers=workers,
         collate_fn=_collate,
         persistent_workers=workers > 0,
@@ -132,6 +180,6 @@ def loader(
     )
 
 
-def _collate(items: list[tuple[torch.Tensor, int]]) -> Batch:
-    images, labels = zip(*items, strict=True)
-    return Batch(torch.stack(images), torch.tensor(labels))
+def _collate(items: list[tuple]) -> Batch:
+    images, labels, *drawn = zip(*items, strict=True)
+    return Batch(torch.stack(images), torch.tensor(labels), *(torch.stack(part) for part in drawn))

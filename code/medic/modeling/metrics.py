@@ -59,6 +59,10 @@ def mean_grade_error(confusion: np.ndarray) -> np.ndarray:
     return (distance * confusion).sum(axis=(-2, -1)) / confusion.sum(axis=(-2, -1))
 
 
+HIGHER_IS_BETTER = {"accuracy": accuracy, "macro_f1": macro_f1, "quadratic_weighted_kappa": quadratic_weighted_kappa}
+"""The figures by which something can be chosen or fitted: functions of confusion matrices (..., C, C)."""
+
+
 def metrics_for(task: Task) -> dict:
     """The figures that suit a task, by name: functions of confusion matrices (..., C, C). The last is the decider."""
     figures = {"accuracy": accuracy, "macro_f1": macro_f1}

@@ -61,17 +61,24 @@ def read(
             f"for instance {twice[0]}; keep one line an image"
         )
     found = _locate(names, store)
-    eyes = [_EYE.match(_stem(name)) for name in names]
-    records = pd.DataFrame(
-        {
-            "image": [found.get(name, name) for name in names],
-            "patient": [eye["patient"] if eye else _stem(name) for name, eye in zip(names, eyes, strict=True)],
-            "eye": pd.array([eye["eye"].lower() if eye else pd.NA for eye in eyes], dtype="string"),
-            "split": [split for _, split, _ in rows],
-            "label": [label for _, _, label in rows],
-        }
+    records = eyes(names).assign(
+        image=[found.get(name, name) for name in names],
+        split=[split for _, split, _ in rows],
+        label=[label for _, _, label in rows],
     )
     return validate(records, RETINOPATHY), store
+
+
+def eyes(names: list[str]) -> pd.DataFrame:
+    """Whose eyes photographs show, by their names: ``image``, ``patient``, ``eye`` (``left``, ``right`` or missing)."""
+    found = [_EYE.match(_stem(name)) for name in names]
+    return pd.DataFrame(
+        {
+            "image": names,
+            "patient": [eye["patient"] if eye else _stem(name) for name, eye in zip(names, found, strict=True)],
+            "eye": pd.array([eye["eye"].lower() if eye else pd.NA for eye in found], dtype="string"),
+        }
+    )
 
 
 def _rows(tables: Store, small: bool) -> list[tuple[str, str, int]]:

@@ -1,0 +1,538 @@
+"""Two archives become one set: balanced to train on, natural to validate on, and nobody on both sides."""
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import zipfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from medic import cli
+from medic.data import competition_set
+from medic.data.competition import Selection, select
+from medic.data.competition_set import write
+from medic.data.prepare import Prepared
+from medic.data.preprocess import Preprocessing
+from medic.data.stores import ZipStore
+from medic.errors import MedicError
+from medic.task import RETINOPATHY
+
+SMALL = Preprocessing(size=32)
+
+
+def picture(number: int, suffix: str) -> bytes:
+    """A small coloured disc, another one for each number."""
+    pixels = np.zeros((40, 48, 3), np.uint8)
+    colour = np.random.default_rng(number).integers(90, 250, 3).tolist()
+    cv2.circle(pixels, (24, 20), 18, colour, -1)
+    cv2.putText(pixels, f"{number}", (8, 24), cv2.FONT_HERSHEY_PLAIN, 0.7, (0, 0, 0))
+    return cv2.imencode(suffix, pixels)[1].tobytes()
+
+
+@dataclass
+class Archive:
+    """What goes into an archive: grades by name, and where its table and images lie."""
+
+    table: str
+    header: str
+    images: str
+    suffix: str
+    grades: dict[str, int | str]
+    first: int
+    changed: dict[str, bytes | None] = field(default_factory=dict)  # other bytes for a name, None for no file
+    more: dict[str, bytes] = field(default_factory=dict)
+
+    def files(self) -> dict[str, bytes]:
+        lines = "".join(f"{name},{grade}\n" for name, grade in self.grades.items())
+        found = {
+            f"{self.images}/{name}{self.suffix}": picture(self.first + place, self.suffix)
+            for place, name in enumerate(self.grades)
+        }
+        found |= {f"{self.images}/{name}{self.suffix}": data for name, data in self.changed.items()}
+        return {
+            self.table: f"{self.header}\n{lines}".encode(),
+            **{name: data for name, data in found.items() if data is not None},
+            **self.more,
+        }
+
+    def zip(self, path: Path, compression: int = zipfile.ZIP_STORED, top: str = "") -> Path:
+        with zipfile.ZipFile(path, "w", compression) as archive:
+            for name, data in self.files().items():
+                archive.writestr(zipfile.ZipInfo(top + name), data, compression)
+        return path
+
+    def folder(self, path: Path) -> Path:
+        for name, data in self.files().items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(data)
+        return path
+
+
+def main_archive(grades: dict[str, int | str] | None = None, **how: dict) -> Archive:
+    """The competition's layout; by default 40, 10, 20, 5 and 10 images of the five grades."""
+    if grades is None:
+        counts = {0: 40, 1: 10, 2: 20, 3: 5, 4: 10}
+        grades = {f"{grade}{place:03x}c{grade}": grade for grade, count in counts.items() for place in range(count)}
+    return Archive("kaggle_retina/train.csv", "id_code,diagnosis", "kaggle_retina/train", ".png", grades, 0, **how)
+
+
+def extra_archive(grades: dict[str, int | str] | None = None, **how: dict) -> Archive:
+    """The 2015 layout; by default 30 patients, six of each grade in both eyes."""
+    if grades is None:
+        grades = {f"{patient}_{eye}": patient % 5 for patient in range(10, 40) for eye in ("left", "right")}
+    table, images = "train_image_resized/trainLabels.csv", "train_image_resized/train"
+    return Archive(table, "image,level", images, ".jpeg", grades, 1000, **how)
+
+
+@pytest.fixture
+def archives(tmp_path: Path) -> tuple[Path, Path]:
+    return main_archive().zip(tmp_path / "main.zip"), extra_archive().zip(tmp_path / "extra.zip")
+
+
+def sides(selection: Selection) -> dict[str, set[str]]:
+    return {split: set(rows["patient"]) for split, rows in selection.records.groupby("split")}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# What is chosen
+
+
+@pytest.mark.parametrize("form", ["stored", "deflated", "below a top folder", "folder"])
+def test_both_published_layouts_are_read_without_unpacking(form, tmp_path):
+    made = {"main": main_archive(), "extra": extra_archive()}
+    if form == "folder":
+        places = [archive.folder(tmp_path / key) for key, archive in made.items()]
+    else:
+        compression = zipfile.ZIP_DEFLATED if form == "deflated" else zipfile.ZIP_STORED
+        top = "download/" if "top" in form else ""
+        places = [archive.zip(tmp_path / f"{key}.zip", compression, top) for key, archive in made.items()]
+    selection = select(*places, per_class=12)
+    image = f"main/{'download/' if 'top' in form else ''}kaggle_retina/train/3000c3.png"
+    assert image in set(selection.records["image"])
+    assert selection.store.read(image) == made["main"].files()["kaggle_retina/train/3000c3.png"]
+    expected = select(made["main"].zip(tmp_path / "a.zip"), made["extra"].zip(tmp_path / "b.zip"), per_class=12)
+    for column in ("patient", "split", "label"):
+        assert selection.records[column].equals(expected.records[column])
+    assert {path.name for path in tmp_path.iterdir()} <= {"main", "extra", "main.zip", "extra.zip", "a.zip", "b.zip"}
+
+
+def test_each_class_gets_its_training_images_cut_down_or_filled_up_and_never_more(archives):
+    balance = select(*archives, per_class=12).balance()
+    assert balance["main"].tolist() == [40, 10, 20, 5, 10]
+    assert balance["extra"].tolist() == [12] * 5
+    assert balance["train"].tolist() == [12] * 5
+    # Main keeps 32, 8, 16, 4 and 8 for training: only what is missing comes from the extra archive.
+    assert balance["train_extra"].tolist() == [0, 4, 0, 8, 4]
+
+
+def test_a_class_that_cannot_be_filled_up_is_named_with_its_count(archives):
+    selection = select(*archives, per_class=22)
+    assert selection.short() == {"Mild": 20, "Severe": 16, "Proliferative": 20}
+    assert selection.balance()["train"].tolist() == [22, 20, 22, 16, 20]
+
+
+def test_validation_comes_from_the_main_archive_alone_and_keeps_its_distribution(archives):
+    selection = select(*archives, per_class=3, validation=0.2)
+    held = selection.records[selection.records["split"] == "validation"]
+    assert held["image"].str.startswith("main/").all()
+    assert np.bincount(held["label"]).tolist() == [8, 2, 4, 1, 2]
+    more = select(*archives, validation=0.4).balance()["validation"]
+    assert more.tolist() == [16, 4, 8, 2, 4]
+
+
+def test_the_main_archive_alone_will_do(archives):
+    selection = select(archives[0], per_class=12)
+    assert selection.balance()["train"].tolist() == [12, 8, 12, 4, 8]
+    assert selection.balance()["extra"].tolist() == [0] * 5
+
+
+def test_the_seed_decides_and_a_larger_target_only_adds(archives):
+    one, again, other = (select(*archives, per_class=6, seed=seed).records for seed in (3, 3, 4))
+    assert one.equals(again)
+    assert set(one["image"]) != set(other["image"])
+    larger = select(*archives, per_class=9, seed=3).records
+    assert set(one["image"]) < set(larger["image"])
+
+
+def test_a_patient_of_both_archives_is_never_on_both_sides(tmp_path):
+    # Both archives have one eye each of the patients 10 to 39.
+    main = main_archive({f"{patient}_left": patient % 5 for patient in range(10, 40)}).zip(tmp_path / "main.zip")
+    extra = extra_archive({f"{patient}_right": patient % 5 for patient in range(10, 40)}).zip(tmp_path / "extra.zip")
+    selection = select(main, extra)
+    found = sides(selection)
+    assert found["train"] & found["validation"] == set()
+    kept_out = selection.dropped[selection.dropped["reason"] == "patient_in_validation"]
+    assert {image.split("/")[-1].split("_")[0] for image in kept_out["image"]} == found["validation"]
+    assert selection.balance()["train_extra"].sum() == 30 - len(found["validation"])
+
+
+def test_a_bare_number_in_the_main_archive_is_not_the_patient_of_that_number(tmp_path):
+    main = main_archive({str(number): number % 5 for number in range(10, 40)}).zip(tmp_path / "main.zip")
+    selection = select(main, extra_archive().zip(tmp_path / "extra.zip"))
+    assert selection.dropped.empty
+    assert selection.balance()["train_extra"].sum() == 60
+
+
+def test_the_extra_archives_copy_of_a_name_is_dropped_and_counted(tmp_path):
+    names = [f"{patient}_left" for patient in range(10, 40)]
+    main = main_archive({name: 1 if name == "12_left" else int(name[:2]) % 5 for name in names})
+    selection = select(main.zip(tmp_path / "main.zip"), extra_archive().zip(tmp_path / "extra.zip"))
+    copies = selection.dropped[selection.dropped["reason"] == "same_name"].set_index("image")["detail"]
+    assert set(copies.index) == {f"extra/train_image_resized/train/{name}.jpeg" for name in names}
+    detail = copies["extra/train_image_resized/train/12_left.jpeg"]
+    assert detail.endswith("main/kaggle_retina/train/12_left.png, labelled 2 here and 1 there")
+    assert "labelled" not in copies["extra/train_image_resized/train/13_left.jpeg"]
+
+
+@pytest.mark.parametrize("form", ["zip", "folder"])
+def test_the_same_bytes_under_two_names_are_one_photograph_of_one_person(form, tmp_path):
+    made = main_archive()
+    files = made.files()
+    names = list(made.grades)
+    twin = files[f"kaggle_retina/train/{names[1]}.png"]
+    made.changed[names[0]] = twin  # twice in the main archive
+    # Every left eye of the extra archive is a photograph of the main archive: its right eyes show known people.
+    grades = {f"{patient}_{eye}": 0 for patient in range(10, 50) for eye in ("left", "right")}
+    lefts = [f"{patient}_left" for patient in range(10, 50)]
+    files = made.files()
+    borrowed = [f"kaggle_retina/train/{name}.png" for name in names[:40]]
+    extra = extra_archive(grades, changed={left: files[name] for left, name in zip(lefts, borrowed, strict=True)})
+    if form == "zip":
+        places = made.zip(tmp_path / "main.zip"), extra.zip(tmp_path / "extra.zip")
+    else:
+        places = made.folder(tmp_path / "main"), extra.zip(tmp_path / "extra.zip")
+    selection = select(*places)
+    identical = selection.dropped[selection.dropped["reason"] == "identical"]
+    assert len(identical) == 1 + len(lefts)
+    assert identical["image"].iloc[0] == f"main/{borrowed[1]}"
+    held = set(selection.records.loc[selection.records["split"] == "validation", "image"])
+    known = {left.split("_")[0] for left, name in zip(lefts, borrowed, strict=True) if f"main/{name}" in held}
+    assert known
+    train = selection.records[selection.records["split"] == "train"]
+    assert not known & set(train["patient"])
+    kept_out = selection.dropped[selection.dropped["reason"] == "patient_in_validation"]
+    assert len(kept_out) >= len(known)
+
+
+def test_images_that_are_listed_but_absent_and_those_in_no_table_are_counted(tmp_path):
+    main = main_archive(more={f"kaggle_retina/test/{name}.png": picture(name, ".png") for name in range(7)})
+    extra = extra_archive(changed={"11_left": None, "12_right": None})
+    selection = select(main.zip(tmp_path / "main.zip"), extra.zip(tmp_path / "extra.zip"))
+    assert selection.unlisted == {"main": 7, "extra": 0}
+    assert selection.dropped[["image", "reason", "detail"]].to_numpy().tolist() == [
+        ["extra/11_left", "absent", "not in extra.zip"],
+        ["extra/12_right", "absent", "not in extra.zip"],
+    ]
+    assert selection.balance()["train_extra"].sum() == 58
+
+
+def test_a_sources_own_test_split_is_left_alone(tiny):
+    selection = select(tiny, per_class=5)
+    reserved = pd.read_csv(tiny / "test_img.csv", header=None)[0]
+    assert Counter(selection.dropped["reason"])["test_split"] == len(reserved)
+    assert not {Path(name).stem for name in selection.records["image"]} & set(reserved)
+
+
+# Archives and settings that will not do
+
+
+def lock(path: Path, name: str) -> None:
+    """Mark a member as encrypted, in the archive's directory."""
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(name.encode()) - 46
+    assert data[entry : entry + 4] == b"PK\x01\x02"
+    data[entry + 8] |= 1
+    path.write_bytes(data)
+
+
+def corrupt(path: Path, name: str) -> None:
+    """Change one byte in the middle of a member."""
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo(name)
+    data = bytearray(path.read_bytes())
+    data[member.header_offset + 30 + len(name) + member.compress_size // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+def test_an_archive_without_its_table_is_refused_with_what_it_needs(archives):
+    for place in range(2):
+        path = archives[place].with_name("without.zip")
+        with zipfile.ZipFile(archives[place]) as whole, zipfile.ZipFile(path, "w") as without:
+            for member in whole.infolist():
+                if not member.filename.endswith(".csv"):
+                    without.writestr(member, whole.read(member))
+        with pytest.raises(MedicError, match=r"without\.zip holds no table of retinopathy grades; it needs"):
+            select(*[path if place == other else archives[other] for other in range(2)])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(b"no zip"), r"extra\.zip is no zip file that can be read"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-500]), r"extra\.zip is no zip file that can be read"),
+        (lambda path: path.unlink(), r"there is no folder or zip file .*extra\.zip"),
+        (lambda path: lock(path, "train_image_resized/trainLabels.csv"), r"trainLabels\.csv .* is encrypted"),
+        (lambda path: corrupt(path, "train_image_resized/trainLabels.csv"), r"trainLabels\.csv .* cannot be unpacked"),
+    ],
+)
+def test_an_archive_that_cannot_be_read_is_one_sentence(damage, message, archives):
+    damage(archives[1])
+    with pytest.raises(MedicError, match=message):
+        select(*archives)
+
+
+@pytest.mark.parametrize("label", ["5", "-1", "2.5", "mild", ""])
+def test_a_label_outside_the_grades_is_refused_with_its_line(label, tmp_path, archives):
+    bad = extra_archive({"10_left": 0, "10_right": label}).zip(tmp_path / "bad.zip")
+    with pytest.raises(MedicError, match=r"trainLabels\.csv line 3: .* is no grade"):
+        select(archives[0], bad)
+
+
+def test_a_name_twice_in_one_table_is_refused(tmp_path, archives):
+    bad = extra_archive({"10_left": 0, "10_left.jpeg": 1}, changed={"10_left.jpeg": None}).zip(tmp_path / "bad.zip")
+    with pytest.raises(MedicError, match="listed more than once"):
+        select(archives[0], bad)
+
+
+def test_swapped_archives_are_noticed(archives):
+    with pytest.raises(MedicError, match=r"swapped: .*main\.zip holds the competition's train\.csv"):
+        select(*archives[::-1])
+
+
+@pytest.mark.parametrize("setting", [{"per_class": 0}, {"validation": 0}, {"validation": 1.0}, {"seed": -1}])
+def test_settings_out_of_range_are_refused(setting, archives):
+    with pytest.raises(MedicError, match="do not fit"):
+        select(*archives, **setting)
+
+
+def test_a_main_archive_too_small_for_two_splits_is_refused(tmp_path, archives):
+    for grades, message in (({"a1": 0}, "too few"), ({}, "records are empty")):
+        small = main_archive(grades).zip(tmp_path / "small.zip")
+        with pytest.raises(MedicError, match=message):
+            select(small, archives[1])
+    gone = main_archive({"a1": 0}, changed={"a1": None}).zip(tmp_path / "gone.zip")
+    with pytest.raises(MedicError, match=r"not one image that .*gone\.zip lists can be used"):
+        select(gone, archives[1])
+
+
+# The folder that comes of it
+
+
+def test_the_folder_is_a_prepared_set_with_labels_account_and_chart(archives, tmp_path):
+    prepared = write(select(*archives, per_class=8), tmp_path / "data", SMALL)
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {
+        *("images", "journal.jsonl", "manifest.json", "records.csv", "skipped.csv"),
+        *("labels_train.csv", "labels_val.csv", "selection.json", "balance.png"),
+    }
+    assert set(prepared.records["split"]) == {"train", "validation"}
+    for split, file in (("train", "labels_train.csv"), ("validation", "labels_val.csv")):
+        labels, rows = pd.read_csv(tmp_path / "data" / file), prepared.split(split)
+        assert list(labels) == ["image", "label", "archive", "patient", "file"]
+        assert (labels["archive"] + "/" + labels["image"]).tolist() == rows["image"].tolist()
+        assert labels[["label", "file"]].to_numpy().tolist() == rows[["label", "file"]].to_numpy().tolist()
+        stores = {"main": ZipStore(archives[0]), "extra": ZipStore(archives[1])}
+        assert all(row.image in stores[row.archive] for row in labels.itertuples())
+    account = json.loads((tmp_path / "data" / "selection.json").read_text())
+    assert account["settings"] == {"per_class": 8, "validation": 0.2, "seed": 0, "size": 32, "crop": "fundus"}
+    assert account["balance"]["Severe"] == {"main": 5, "extra": 12, "train": 8, "train_extra": 4, "validation": 1}
+    assert account["archives"]["main"]["bytes"] == archives[0].stat().st_size
+    assert account["archives"]["main"]["members"] == 86
+    assert account["short"] == {}
+    assert str(tmp_path) not in json.dumps(account)
+
+
+def test_the_originals_are_found_again_when_all_of_it_has_moved(archives, tmp_path):
+    (tmp_path / "project").mkdir()
+    moved = [Path(shutil.move(path, tmp_path / "project")) for path in archives]
+    write(select(*moved, per_class=8), tmp_path / "project" / "data", SMALL)
+    shutil.move(tmp_path / "project", tmp_path / "elsewhere")
+    prepared = Prepared.load(tmp_path / "elsewhere" / "data")
+    for name in prepared.records["image"]:
+        assert prepared.store.read(name)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_damaged_member_is_named_counted_and_in_no_table(compression, tmp_path):
+    paths = (
+        main_archive().zip(tmp_path / "main.zip", compression),
+        extra_archive().zip(tmp_path / "extra.zip", compression),
+    )
+    whole = write(select(*paths), tmp_path / "whole", SMALL)
+    held = whole.split("validation")["image"].iloc[0]
+    bad = [held, "main/kaggle_retina/train/3000c3.png", "extra/train_image_resized/train/14_left.jpeg"]
+    locked = "extra/train_image_resized/train/15_right.jpeg"
+    for image in bad:
+        archive, _, name = image.partition("/")
+        corrupt(paths[archive == "extra"], name)
+    lock(paths[1], locked.partition("/")[2])
+    bad = sorted({*bad, locked})
+    prepared = write(select(*paths), tmp_path / "data", SMALL)
+    assert sorted(prepared.skipped["image"]) == bad
+    assert set(prepared.skipped["reason"]) == {"unreadable"}
+    assert len(prepared.records) == len(whole.records) - len(bad)
+    account = json.loads((tmp_path / "data" / "selection.json").read_text())
+    assert account["left_out"] == {"unreadable": len(bad)}
+    assert sorted(row["image"] for row in account["left_out_images"]) == bad
+    listed = [pd.read_csv(tmp_path / "data" / file) for file in ("labels_train.csv", "labels_val.csv")]
+    names = {f"{row.archive}/{row.image}" for table in listed for row in table.itertuples()}
+    assert names == set(prepared.records["image"])
+    assert sum(row["train"] + row["validation"] for row in account["balance"].values()) == len(names)
+
+
+def test_the_same_again_changes_no_byte_and_decodes_nothing(archives, tmp_path, monkeypatch):
+    folder = tmp_path / "data"
+    write(select(*archives, per_class=8), folder, SMALL)
+    before = contents(folder)
+    monkeypatch.setattr(Preprocessing, "pixels", lambda *_: pytest.fail("an image was decoded again"))
+    write(select(*archives, per_class=8), folder, SMALL)
+    assert contents(folder) == before
+
+
+def test_another_folder_gets_the_same_bytes(archives, tmp_path):
+    made = []
+    for name in ("one", "two"):
+        write(select(*archives, per_class=8), tmp_path / name, SMALL)
+        made.append({file: data for file, data in contents(tmp_path / name).items() if file != "journal.jsonl"})
+    assert made[0] == made[1]
+
+
+def test_interrupted_it_goes_on_and_leaves_nothing_of_an_earlier_selection(archives, tmp_path, monkeypatch):
+    folder = tmp_path / "data"
+    write(select(*archives, per_class=8), tmp_path / "undisturbed", SMALL)
+    write(select(*archives, per_class=5), folder, SMALL)
+    (folder / "selection.json").unlink()
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def interrupted(where: str) -> dict[str, bytes]:
+        with monkeypatch.context() as patch:
+            patch.setattr(competition_set, where, stopped)
+            with pytest.raises(KeyboardInterrupt):
+                write(select(*archives, per_class=8), folder, SMALL)
+        return contents(folder)
+
+    of_the_earlier = {"labels_train.csv", "labels_val.csv", "balance.png", "selection.json"}
+    assert not of_the_earlier & interrupted("prepare").keys()
+    assert not {"balance.png", "selection.json"} & interrupted("_draw_chart").keys()
+    write(select(*archives, per_class=8), folder, SMALL)
+    ended, undisturbed = contents(folder), contents(tmp_path / "undisturbed")
+    assert undisturbed.keys() <= ended.keys()
+    assert all(ended[name] == data for name, data in undisturbed.items() if name != "journal.jsonl")
+    assert not [name for name in ended if name.endswith(".part")]
+
+
+def test_other_settings_or_archives_in_the_same_folder_are_refused_with_the_difference(archives, tmp_path):
+    folder = tmp_path / "data"
+    write(select(*archives, per_class=8), folder, SMALL)
+    before = contents(folder)
+    with pytest.raises(
+        MedicError, match=r"holds a selection with per_class=8, not 9; seed=0, not 1; give another folder"
+    ):
+        write(select(*archives, per_class=9, seed=1), folder, SMALL)
+    with pytest.raises(MedicError, match="size=32, not 48"):
+        write(select(*archives, per_class=8), folder, Preprocessing(size=48))
+    changed = extra_archive(changed={"11_left": picture(7, ".jpeg")}).zip(tmp_path / "changed.zip")
+    for extra in (changed, None):
+        with pytest.raises(MedicError, match="from other archives"):
+            write(select(archives[0], extra, per_class=8), folder, SMALL)
+    assert contents(folder) == before
+    shutil.move(archives[1], tmp_path / "renamed.zip")
+    write(select(archives[0], tmp_path / "renamed.zip", per_class=8), folder, SMALL)
+    (folder / "selection.json").write_text("{}")
+    with pytest.raises(MedicError, match=r"selection\.json cannot be read as a selection"):
+        write(select(archives[0], changed, per_class=9), folder, SMALL)
+    (folder / "selection.json").unlink()
+    write(select(archives[0], changed, per_class=9), folder, SMALL)
+    assert json.loads((folder / "selection.json").read_text())["settings"]["per_class"] == 9
+
+
+def test_a_folder_that_will_not_do_is_one_sentence(archives, unwritable, tmp_path):
+    with pytest.raises(MedicError, match="cannot write"):
+        write(select(*archives, per_class=8), unwritable, SMALL)
+    folder = main_archive().folder(tmp_path / "main")
+    with pytest.raises(MedicError, match="lies inside"):
+        write(select(folder), folder / "data", SMALL)
+
+
+def test_generated_photographs_stay_called_synthetic(tmp_path):
+    main = main_archive(more={"SYNTHETIC.md": b"drawn"}).zip(tmp_path / "main.zip")
+    prepared = write(select(main, extra_archive().zip(tmp_path / "extra.zip"), per_class=3), tmp_path / "data", SMALL)
+    assert prepared.synthetic
+    assert json.loads((tmp_path / "data" / "selection.json").read_text())["synthetic"]
+
+
+def medic(*arguments: object, cwd: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(cwd):
+        patch.setattr(sys, "argv", ["medic", *map(str, arguments)])
+        cli.main()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("-m", "-a", "-d"), ("--main", "--additional", "--directory"), ("--zip_main", "--zip_2015", "--directory")],
+)
+def test_the_command_says_what_was_there_what_was_chosen_and_what_was_not(names, archives, tmp_path, capsys):
+    extra = extra_archive(changed={"11_left": None}).zip(tmp_path / "extra.zip")
+    corrupt(extra, "train_image_resized/train/13_left.jpeg")
+    given = [part for pair in zip(names, ("main.zip", "extra.zip", "set"), strict=True) for part in pair]
+    with contextlib.suppress(SystemExit):
+        medic("data", *given, "--per-class", "18", "--size", "32", cwd=tmp_path)
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0].split() == ["main", "extra", "train", "train_extra", "validation"]
+    assert "Severe: 15 training images of the 18 asked for" in out
+    assert "1 images left out (absent), the first: extra/11_left, not in extra.zip" in out
+    assert "skipped extra/train_image_resized/train/13_left.jpeg: unreadable" in err
+    assert (tmp_path / "set" / "selection.json").is_file()
+
+
+def test_training_and_evaluation_take_the_folder_as_it_is(archives, tmp_path):
+    from medic.modeling.classifier import Classifier
+    from medic.modeling.evaluate import evaluate
+    from medic.modeling.fit import Recipe, fit
+
+    prepared = write(select(*archives, per_class=4), tmp_path / "data", Preprocessing(size=64))
+    model = Classifier(
+        RETINOPATHY, "mobilenet_v3_small", preprocessing=prepared.preprocessing, image_size=64, weights=None
+    )
+    run = fit(model, prepared, tmp_path / "run", Recipe(epochs=1, precision="32-true"))
+    assert len(evaluate(run, "validation").records) == len(prepared.split("validation"))
+    with pytest.raises(MedicError, match="no images in the split 'test'"):
+        evaluate(run, "test")
+
+
+@pytest.mark.real_data
+def test_real_photographs_in_both_layouts(real_data, tmp_path):
+    table = pd.read_csv(real_data / "retinopathy" / "trainLabels.csv")
+    table["patient"] = table["image"].str.split("_").str[0]
+    patients = sorted(table["patient"].unique(), key=int)
+    files = {path.stem: path for path in (real_data / "retinopathy" / "images").iterdir()}
+    first = table["patient"].isin(patients[: len(patients) // 2])
+    grades = [dict(rows[["image", "level"]].to_numpy().tolist()) for rows in (table[first], table[~first])]
+    main, extra = main_archive(grades[0]), extra_archive(grades[1])
+    main.changed = {
+        name: cv2.imencode(".png", cv2.imread(os.fspath(files[name]), cv2.IMREAD_REDUCED_COLOR_4))[1].tobytes()
+        for name in grades[0]
+    }
+    extra.changed = {name: files[name].read_bytes() for name in grades[1]}
+    selection = select(main.zip(tmp_path / "main.zip"), extra.zip(tmp_path / "extra.zip"), per_class=60)
+    prepared = write(selection, tmp_path / "data", Preprocessing(size=96))
+    balance = selection.balance(prepared.records)
+    assert balance["main"].sum() + balance["extra"].sum() == len(table)
+    assert balance["train"].max() == 60
+    found = sides(selection)
+    assert found["train"] & found["validation"] == set()
+    # Two files of the set are the same photograph under the names of two patients each.
+    assert set(selection.dropped["reason"]) <= {"identical", "patient_in_validation"}
+    assert not prepared.synthetic
