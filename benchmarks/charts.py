@@ -7,6 +7,7 @@ What is said by hand, above all what limits a target that was missed, is in ``li
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -91,18 +92,19 @@ def _finding(name: str, table: pd.DataFrame) -> str:
     return f"{name}: {reached} of {len(asked)} targets reached (black marks)"
 
 
-def page(tables: dict[str, pd.DataFrame], machines: dict[str, str], said: dict[str, str]) -> str:
+def page(tables: dict[str, pd.DataFrame], machines: dict[str, str], said: dict[str, str], images: str) -> str:
     """The page as Markdown.
 
     Args:
         tables: results by benchmark, in the order of the page.
         machines: the machine's line by benchmark.
         said: the hand-written text by benchmark, and under ``""`` the text that opens the page.
+        images: path from the page to the folder of the charts.
     """
     parts = [f"# Benchmarks\n\n{said.get('', '')}".rstrip()]
     for name, table in tables.items():
         missed = table[table["reached"] == "no"]
-        part = [f"## {name}", f"![{name}](../image/benchmarks/{name}.png)"]
+        part = [f"## {name}", f"![{name}]({images}/{name}.png)"]
         if name in machines:
             part.append(f"Machine: {machines[name]}.")
         part.append(_markdown(table))
@@ -195,7 +197,8 @@ def main() -> int:
         figure = chart(name, table)
         plots.save(figure, name, _Drawn(name in SYNTHETIC, options.images))
         plt.close(figure)
-    write_text(options.page, page(tables, read_machines(options.results), read_said(LIMITS)))
+    images = Path(os.path.relpath(options.images, options.page.parent)).as_posix()
+    write_text(options.page, page(tables, read_machines(options.results), read_said(LIMITS), images))
     print(f"drawn: {', '.join(tables)}; written: {options.page.name}")
     return 0
 
