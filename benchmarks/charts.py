@@ -30,6 +30,8 @@ ORDER = (
     *("preparation", "preparation_scale", "loading", "training", "inference", "serving", "series"),
     *("recipe_choices", "recipes", "mistakes"),
 )
+UNDRAWN = ("mistakes",)
+"""Tables that a chart would not make clearer."""
 SYNTHETIC = ("series",)
 """Benchmarks that always run on the synthetic sample."""
 OURS, LIMIT, OTHERS = plots.COLOURS[0], "0.75", plots.COLOURS[5]
@@ -104,7 +106,9 @@ def page(tables: dict[str, pd.DataFrame], machines: dict[str, str], said: dict[s
     parts = [f"# Benchmarks\n\n{said.get('', '')}".rstrip()]
     for name, table in tables.items():
         missed = table[table["reached"] == "no"]
-        part = [f"## {name}", f"![{name}]({images}/{name}.png)"]
+        part = [f"## {name}"]
+        if name not in UNDRAWN:
+            part.append(f"![{name}]({images}/{name}.png)")
         if name in machines:
             part.append(f"Machine: {machines[name]}.")
         part.append(_markdown(table))
@@ -194,6 +198,8 @@ def main() -> int:
     plots.use_style()
     tables = read_tables(options.results)
     for name, table in tables.items():
+        if name in UNDRAWN:
+            continue
         figure = chart(name, table)
         plots.save(figure, name, _Drawn(name in SYNTHETIC, options.images))
         plt.close(figure)

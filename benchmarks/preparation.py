@@ -177,7 +177,7 @@ def whole_sets(photographs: list[bytes], images: int, rounds: int) -> list[Row]:
             if workers == 1 or kind == "folder"
         }
         first = next(iter(methods))
-        return rows(NAME, interleave(methods, rounds), reference=first, work=images)
+        return rows(NAME, interleave(methods, rounds), reference=first, work=images, metric="images_per_s_on_disk")
 
 
 def write_stores(photographs: list[bytes], folder: Path, images: int) -> dict[str, Path]:
