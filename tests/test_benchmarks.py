@@ -61,7 +61,7 @@ def test_ratios_are_of_medians_and_targets_are_judged_by_them(repository, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("script", "ours"), [("preparation", "medic"), ("loading", "medic: prepared, lean augmentation")]
+    ("script", "ours"), [("preparation", "medic"), ("loading", "medic: prepared, lean augmentation, normalised too")]
 )
 def test_a_quick_run_writes_its_table_and_touches_no_committed_figure(script, ours, repository, tmp_path):
     committed = repository / "benchmarks" / "results" / f"{script}.csv"

@@ -49,7 +49,7 @@ def test_the_page_has_the_machine_the_table_the_chart_and_what_was_missed(result
     assert "Machine: some processor, 2 cores." in page
     assert "| medic serve | answers a second | 80 | 78 | 81 | 0.8 | 0.9 | no |" in page
     assert "- medic serve, answers a second: 0.8, asked for 0.9" in page
-    assert "image/benchmarks/serving.png" in page
+    assert "(image/serving.png)" in page
     assert (tmp_path / "image" / "serving.png").stat().st_size > 5000
 
 

@@ -314,7 +314,7 @@ def test_a_damaged_or_foreign_set_is_refused(file, content, message, undisturbed
         (folder / file).unlink()
     else:
         if '"format": 0' in content:
-            content = (folder / file).read_text().replace('"format": 1', '"format": 0')
+            content = (folder / file).read_text().replace('"format": 2', '"format": 0')
         (folder / file).write_text(content)
     with pytest.raises(MedicError, match=message):
         Prepared.load(folder)

@@ -171,7 +171,7 @@ def test_a_recipe_that_cannot_train_is_refused(settings):
     [
         ({"schedule": "cosine"}, "schedule is one of one_cycle, steps, not 'cosine'"),
         ({"precision": "8-bit"}, "precision is one of auto, 32-true"),
-        ({"choose_by": "loss"}, "choose_by is one of None, macro_f1"),
+        ({"choose_by": "loss"}, "choose_by is one of None, accuracy"),
         ({"cut_points": "accuracy"}, "cut_points is one of None, macro_f1, quadratic_weighted_kappa"),
         ({"ema": 1.0}, "between 0 and 1, not at 1.0"),
         ({"workers": -1}, "fewer than 0 workers"),
