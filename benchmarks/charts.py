@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
-from measure import RESULTS, ROOT
+from measure import RESULTS, ROOT, run
 
 from medic import plots
 from medic.errors import MedicError
@@ -188,7 +187,7 @@ def read_said(path: Path) -> dict[str, str]:
     return {"": opening.strip()} | {name: text for name, text in said.items() if text}
 
 
-def main() -> int:
+def main() -> None:
     """Draw the charts and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder with the CSV files")
@@ -206,11 +205,7 @@ def main() -> int:
     images = Path(os.path.relpath(options.images, options.page.parent)).as_posix()
     write_text(options.page, page(tables, read_machines(options.results), read_said(LIMITS), images))
     print(f"drawn: {', '.join(tables)}; written: {options.page.name}")
-    return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except MedicError as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -9,17 +9,15 @@ onnxruntime on the network alone, from floats that are normalised already.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from measure import ROOT, Row, arguments, figure, interleave, origin, rows, show, write
+from measure import ROOT, Row, arguments, figure, interleave, origin, rows, run, show, write
 from network import Network, held_out, network
 from turns import Worker
 
 from medic.data.parallel import usable_cores
-from medic.errors import MedicError
 
 NAME = "inference"
 REFERENCE = "torch eager"
@@ -208,7 +206,7 @@ def _drawn(count: int, size: int) -> list[tuple[str, bytes]]:
     return [(f"{n}.png", cv2.imencode(".png", disc)[1].tobytes()) for n, disc in enumerate(discs)]
 
 
-def main() -> int:
+def main() -> None:
     """Measure, print and write."""
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=usable_cores(), help="threads of each method (default: cores)")
@@ -231,11 +229,7 @@ def main() -> int:
         found += large(options)
     show(found, origin(options.data), made.note, f"{options.threads} threads each")
     write(found, NAME, options)
-    return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except MedicError as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import reference
 import torch
-from measure import ROOT, arguments, compared, interleave, rows, show, write
+from measure import ROOT, arguments, compared, interleave, rows, run, show, write
 from photographs import camera_photographs, distinct
 from torch.utils.data import DataLoader, Dataset
 from torchvision.io import decode_jpeg, read_file
@@ -157,4 +157,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

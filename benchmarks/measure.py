@@ -295,6 +295,14 @@ def _gpu() -> str:
     return ", ".join(asked.stdout.split("\n")).strip(", ") or "no GPU"
 
 
+def run(main: Callable[[], object]) -> None:
+    """Run a script's main function; what a person has to know ends it in one sentence."""
+    try:
+        main()
+    except MedicError as error:
+        sys.exit(f"error: {error}")
+
+
 def peak_memory() -> float:
     """The most memory that this process has held so far (resident), in MiB. Linux only: elsewhere it is an error.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 
 import recipes
-from measure import arguments, figure, origin, show, write
+from measure import arguments, figure, origin, run, show, write
 
 from medic.errors import MedicError
 from medic.modeling import mistakes, scoring_mistakes
@@ -48,4 +48,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -20,7 +20,7 @@ import pandas as pd
 import reference
 import scale
 import torch
-from measure import ROOT, Row, arguments, compared, figure, interleave, rows, show, write
+from measure import ROOT, Row, arguments, compared, figure, interleave, rows, run, show, write
 from photographs import camera_photographs, distinct
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
@@ -167,11 +167,11 @@ def whole_sets(photographs: list[bytes], images: int, rounds: int) -> list[Row]:
         }
         numbers = iter(range(1_000_000))
 
-        def run(store: Path, workers: int) -> None:
+        def prepared_anew(store: Path, workers: int) -> None:
             prepare(records, open_store(store), folder / f"set {next(numbers)}", Preprocessing(SIZE), workers=workers)
 
         methods = {
-            f"medic.prepare from a {kind}, {name}": partial(run, store, workers)
+            f"medic.prepare from a {kind}, {name}": partial(prepared_anew, store, workers)
             for kind, store in stores.items()
             for name, workers in threads.items()
             if workers == 1 or kind == "folder"
@@ -224,4 +224,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

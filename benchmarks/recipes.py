@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from measure import ROOT, Row, arguments, figure, origin, show, write
+from measure import ROOT, Row, arguments, figure, origin, run, show, write
 
 from medic.data.parallel import usable_cores
 from medic.data.prepare import Prepared, prepare
@@ -263,4 +263,4 @@ def _pooled(options: argparse.Namespace, method: str, folds: int) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import nbformat
-from measure import ROOT, Row, arguments, figure, show, write
+from measure import ROOT, Row, arguments, figure, run, show, write
 from nbformat.v4 import new_code_cell, new_notebook
 
 from medic.errors import MedicError
@@ -110,7 +110,7 @@ def _run(command: list[str]) -> subprocess.CompletedProcess:
     return ended
 
 
-def main() -> int:
+def main() -> None:
     """Measure, print and write."""
     options = arguments(__doc__.splitlines()[0]).parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -120,11 +120,7 @@ def main() -> int:
     count = len(find_notebooks(ROOT))
     show(found, f"SYNTHETIC sample, quick profile; the series has {count} notebooks, each run once (no spread)")
     write(found, NAME, options)
-    return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except MedicError as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 from fastapi import FastAPI, Request
-from measure import Row, arguments, compared, figure, interleave, origin, rows, show, write
+from measure import Row, arguments, compared, figure, interleave, origin, rows, run, show, write
 from network import jpegs, network
 from turns import Worker
 
@@ -183,7 +183,7 @@ def measured(bundle: str, photographs: list[bytes], options: argparse.Namespace)
     return found
 
 
-def main() -> int:
+def main() -> None:
     """Measure, print and write."""
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=usable_cores(), help="of the bare runtime (default: the cores)")
@@ -194,11 +194,7 @@ def main() -> int:
     sizes = f"{len(photographs)} JPEGs of {min(map(len, photographs)):,} to {max(map(len, photographs)):,} bytes"
     show(found, origin(options.data), made.note, f"{sizes}; {CLIENTS} clients in one process on the same cores")
     write(found, NAME, options)
-    return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except MedicError as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -11,7 +11,6 @@ that the published run took on one V100.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -20,14 +19,12 @@ import torch
 import training_device
 import training_peers
 import training_step
-from measure import Row, arguments, origin, show, write
+from measure import Row, arguments, origin, run, show, write
 from training_peers import Extent
 from training_step import Work
 
-from medic.errors import MedicError
-
 QUICK = Extent(train=32, validation=16, epochs=1, rounds=1, batch_size=16)
-FULL = Extent(train=128, validation=32, epochs=3, rounds=2)
+FULL = Extent(train=128, validation=32, epochs=3, rounds=1)
 
 
 def main() -> None:
@@ -79,7 +76,4 @@ def on_cpu(options: argparse.Namespace) -> tuple[list[Row], list[str]]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except MedicError as error:
-        sys.exit(f"error: {error}")
+    run(main)
