@@ -31,8 +31,8 @@ ORDER = (
 )
 UNDRAWN = ("mistakes",)
 """Tables that a chart would not make clearer."""
-SYNTHETIC = ("series",)
-"""Benchmarks that always run on the synthetic sample."""
+SYNTHETIC = ("preparation_scale", "series")
+"""Benchmarks that always run on synthetic photographs."""
 OURS, LIMIT, OTHERS = plots.COLOURS[0], "0.75", plots.COLOURS[5]
 PANELS = 2
 """Metrics that are drawn, the first ones that are compared with a reference; all of them are in the tables."""

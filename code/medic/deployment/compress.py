@@ -147,8 +147,8 @@ def _normalise_in_one(graph: onnx.ModelProto) -> onnx.ModelProto:
     """Write "subtract the mean, divide by the deviation" as the one operation that does both, a BatchNormalization.
 
     Integer convolutions want the channels last, and onnxruntime carries that order up to the image, where the two
-    operations would go through three numbers at a time: a seventh of all the time of an int8 ResNet-18. It carries
-    no order through a BatchNormalization.
+    operations would go through three numbers at a time, which takes long. It carries no order through a
+    BatchNormalization.
     """
     import onnx
     from onnx.numpy_helper import from_array, to_array

@@ -106,10 +106,10 @@ MEDIC = Plan(
 )
 """Ours, for eight minutes of one processor core. Local contrast and the pretraining are what counts: in three-fold
 cross-validation over the training patients, 140 CPU-seconds a training, kappa was 0.27 with neither, 0.53 with contrast
-and 0.62 with both. Cross-entropy, CORN and regression, balanced drawing, averaged weights and mirror images were within
-chance of each other there, so the simplest is taken. The grade is the rounded expectation, which had 0.64 instead of
-0.62; cut points fitted on 29 patients, as many as validation has, were no better than that. ``benchmarks/recipes.py
---choices`` measures such variants."""
+and 0.62 with both. CORN, regression, drawing rare grades more often, averaged weights and mirror images were within
+chance of plain cross-entropy there, so the simplest is taken. The grade is the rounded expectation, which had 0.64
+instead of 0.62; cut points fitted on 29 patients, as many as validation has, were no better than that.
+``benchmarks/recipes.py --choices`` measures such variants."""
 
 RECIPES = {"medic": MEDIC, "published": PUBLISHED}
 
