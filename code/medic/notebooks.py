@@ -36,7 +36,7 @@ class Session:
         images: where figures go. The README's own folder ``image`` only for the quick profile on the committed sample,
             so that a run on real photographs never overwrites what the README shows; ``image`` among the products
             otherwise; ``MEDIC_IMAGES`` before both.
-        synthetic: whether ``data`` was drawn rather than photographed.
+        synthetic: whether what the notebook reads was drawn rather than photographed.
         seed: what `begin` seeded with.
     """
 
@@ -66,12 +66,14 @@ class Session:
         return Path(os.path.relpath(path, self.root)).as_posix()
 
 
-def begin(profile: str, data: str | os.PathLike, *, seed: int | None = None) -> Session:
+def begin(profile: str, data: str | os.PathLike, *, line: str | None = None, seed: int | None = None) -> Session:
     """Set a notebook up and print what it runs on: profile, data, device, versions.
 
     Args:
         profile: ``"quick"`` (CPU, small) or ``"full"`` (the published recipe).
         data: the data folder, relative to the repository or absolute.
+        line: the one set in it that the notebook reads, such as ``digits``, which then decides whether the data is
+            synthetic; None for a notebook that goes by the whole folder.
         seed: for Python's, NumPy's and (where the notebook has imported it) torch's random numbers; 0 by default.
 
     Raises:
@@ -88,7 +90,7 @@ def begin(profile: str, data: str | os.PathLike, *, seed: int | None = None) -> 
             f"DATA is {os.fspath(data)!r}, and there is no such folder (relative names start at the repository); "
             f"set DATA to a folder that holds retinopathy/, or to {SAMPLE!r}"
         )
-    session = settings(root, folder, profile, seed=0 if seed is None else seed)
+    session = settings(root, folder, profile, line=line, seed=0 if seed is None else seed)
     _seed_everything(session.seed)
     plots.use_style()
     print(f"profile   {profile}" + ("" if session.full else "  (small and fast, for a CPU)"))
@@ -100,11 +102,11 @@ def begin(profile: str, data: str | os.PathLike, *, seed: int | None = None) -> 
     return session
 
 
-def settings(root: Path, data: Path, profile: str, *, seed: int = 0) -> Session:
+def settings(root: Path, data: Path, profile: str, *, line: str | None = None, seed: int = 0) -> Session:
     """The session for these choices, without printing or seeding anything."""
-    synthetic = is_synthetic(data)
+    synthetic = is_synthetic(data) if line is None else (data / line / SYNTHETIC_MARK).exists()
     outputs = _folder(root, "MEDIC_OUTPUTS", root / "outputs")
-    readme = synthetic and profile == "quick" and _same(data, root / SAMPLE)
+    readme = profile == "quick" and _same(data, root / SAMPLE)
     ours = root / "image" if readme else products(root, outputs, data, profile) / "image"
     images = _folder(root, "MEDIC_IMAGES", ours)
     return Session(root, data, profile, outputs, images, synthetic, seed)

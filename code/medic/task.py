@@ -55,7 +55,40 @@ RETINOPATHY = Task("retinopathy", "ordinal", ("No DR", "Mild", "Moderate", "Seve
 """Diabetic retinopathy, graded on the International Clinical Diabetic Retinopathy scale
 (Wilkinson et al., Ophthalmology 110(9), 2003, p. 1677)."""
 
-TASKS = {task.name: task for task in (RETINOPATHY,)}
+FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+    "Consolidation",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
+)
+"""The findings of NIH ChestX-ray14, named and ordered as by Wang et al. (CVPR 2017, p. 3462) and Rajpurkar et al.
+(arXiv 1711.05225, table 2)."""
+
+NO_FINDING = "No Finding"
+
+CHEST_XRAY = Task("chest_xray", "multilabel", FINDINGS)
+"""Which of 14 findings a chest X-ray shows; none of them is the derived "No Finding"."""
+
+CHEST_XRAY_OR_NONE = Task("chest_xray_or_none", "multilabel", (*FINDINGS, NO_FINDING))
+"""The same with "No Finding" as a fifteenth output of its own, to compare."""
+
+CHEST_XRAY_BINARY = Task("chest_xray_binary", "multiclass", (NO_FINDING, "Finding"))
+"""Whether a chest X-ray shows any of the findings."""
+
+DIGITS = Task("digits", "multiclass", tuple("0123456789"))
+"""A handwritten digit (LeCun et al., Proceedings of the IEEE 86(11), 1998, p. 2278)."""
+
+TASKS = {task.name: task for task in (RETINOPATHY, CHEST_XRAY, CHEST_XRAY_OR_NONE, CHEST_XRAY_BINARY, DIGITS)}
 
 
 def find_task(name: str) -> Task:

@@ -19,10 +19,13 @@ class Preprocessing:
     Attributes:
         size: side of the square that comes out, in pixels. The model's own antialiased resize starts from here.
         crop: a name in ``medic.data.crop.CROPS``: ``fundus`` cuts to the retina, ``square`` pads.
+        grey: make one grey channel of the three (ITU-R BT.601 luma) and repeat it, for radiographs, which some files
+            hold as RGB or RGBA.
     """
 
     size: int = 384
     crop: str = "fundus"
+    grey: bool = False
 
     def __post_init__(self) -> None:
         if not 16 <= self.size <= 4096:
@@ -41,7 +44,7 @@ class Preprocessing:
             data: a whole image file.
 
         Returns:
-            uint8 (size, size, 3) RGB, values 0..255.
+            uint8 (size, size, 3) RGB, values 0..255; the three channels are equal when ``grey``.
 
         Raises:
             ImageError: the bytes cannot become pixels; the message says why and what to do.
@@ -54,9 +57,12 @@ class Preprocessing:
         # Up to 1.5 times the size, the four pixels that bilinear interpolation reads smooth as much as an area's mean
         # does (48 to 50 dB against it), in a sixth of the time; beyond that it would alias.
         much_larger = len(subject) > 1.5 * self.size
-        return cv2.resize(
+        subject = cv2.resize(
             subject, (self.size, self.size), interpolation=cv2.INTER_AREA if much_larger else cv2.INTER_LINEAR
         )
+        if self.grey:
+            return cv2.cvtColor(cv2.cvtColor(subject, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        return subject
 
     def to_dict(self) -> dict:
         """Plain values, for JSON."""
