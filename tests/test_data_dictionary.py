@@ -16,14 +16,14 @@ from medic.data.download import sources_table
 from medic.data.prepare import prepare
 from medic.data.preprocess import Preprocessing
 from medic.data.quality import check, measure
-from medic.data.readers import retinopathy
+from medic.data.readers import chest_xray, retinopathy
 from medic.data.split import split_by_patient
 from medic.data.synthetic import write_sample
 from medic.modeling.classifier import Classifier
 from medic.modeling.evaluate import Evaluation
 from medic.modeling.fit import Recipe, fit
 from medic.predict import Predicted
-from medic.task import RETINOPATHY, Prediction
+from medic.task import CHEST_XRAY, RETINOPATHY, Prediction
 
 PREPARED = {"records.csv", "skipped.csv", "manifest.json", "journal.jsonl"}
 
@@ -66,10 +66,38 @@ def test_what_readers_and_checks_give_is_documented(documented, sample):
     assert list(sources_table()) == documented["sources"]
 
 
-def test_each_kind_of_finding_in_the_sample_is_documented(repository, sample):
-    records, store = retinopathy.read(sample)
+@pytest.fixture(scope="module")
+def radiographs(documented, tmp_path_factory) -> Path:
+    """A chest X-ray table with the documented titles, one odd row, the two lists and no images."""
+    folder = tmp_path_factory.mktemp("chest_xray")
+    header = ",".join(documented["Data_Entry_2017.csv (NIH ChestX-ray14)"])
+    rows = ["1_000.png,Mass|Hernia,0,1,058Y,M,PA,2500,2048", "2_000.png,No Finding,0,2,412,F,AP,2500,2048"]
+    (folder / "Data_Entry_2017.csv").write_text("\n".join([header, *rows]))
+    (folder / "train_val_list.txt").write_text("1_000.png\n")
+    (folder / "test_list.txt").write_text("2_000.png\n")
+    return folder
+
+
+def test_chest_x_rays_are_read_by_their_documented_columns_and_give_the_documented_ones(documented, radiographs):
+    records, store = chest_xray.read(radiographs)
+    assert list(records) == documented["chest X-ray records"]
+    assert records[["age", "width", "height"]].to_numpy(object).tolist() == [[58, 2500, 2048], [pd.NA, 2500, 2048]]
+    assert list(class_counts(records, CHEST_XRAY)) == ["train", "test", "total"]
+    assert list(describe(records, store, CHEST_XRAY).to_dict()) == documented["description"]
+    assert {name.name for name in radiographs.iterdir()} == {
+        heading.removesuffix(" (NIH ChestX-ray14)")
+        for headings in documented
+        if headings.endswith("(NIH ChestX-ray14)")
+        for heading in headings.split(", ")
+    }
+
+
+def test_each_kind_of_finding_in_the_samples_is_documented(repository, sample):
     text = (repository / "docs" / "data_dictionary.md").read_text(encoding="utf-8")
-    assert {kind for kind in check(records, store)["finding"] if f"`{kind}`" not in text} == set()
+    for records, store in (retinopathy.read(sample), chest_xray.read(sample.parent / "chest_xray")):
+        kinds = set(check(records, store)["finding"])
+        assert len(kinds) >= 4
+        assert {kind for kind in kinds if f"`{kind}`" not in text} == set()
 
 
 def test_the_published_layouts_are_read_by_their_documented_columns(documented, tmp_path):

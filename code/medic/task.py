@@ -5,7 +5,8 @@ Only NumPy is needed here (pandas for tables alone), because this file travels i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -44,6 +45,13 @@ class Task:
     def to_dict(self) -> dict:
         """Plain values, for JSON."""
         return {"name": self.name, "kind": self.kind, "classes": list(self.classes)}
+
+    @property
+    def thresholds(self) -> int:
+        """How many thresholds make an operating point: one a class, one for the second of two classes, or none."""
+        if self.kind == "multilabel":
+            return len(self.classes)
+        return 1 if self.kind == "multiclass" and len(self.classes) == 2 else 0
 
     @classmethod
     def from_dict(cls, values: dict) -> Task:
@@ -110,11 +118,15 @@ class Prediction:
         task: the question that was answered.
         probabilities: float32 (N, C), each in 0..1; rows sum to 1 except for multilabel tasks.
         grade: float32 (N,), the continuous grade in 0..C-1, for ordinal tasks; otherwise None.
+        thresholds: the operating point, probabilities from which on a class is said to be present: one a class for
+            multilabel tasks, one for the second class where there are two. None decides from 0.5 on, or for the most
+            probable class.
     """
 
     task: Task
     probabilities: np.ndarray
     grade: np.ndarray | None = None
+    thresholds: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         shape = self.probabilities.shape
@@ -125,6 +137,27 @@ class Prediction:
             )
         if (self.grade is None) == (self.task.kind == "ordinal"):
             raise MedicError(f"task {self.task.name!r}: a continuous grade belongs to ordinal tasks and to no other")
+        if self.thresholds is not None and len(self.thresholds) != self.task.thresholds:
+            raise MedicError(
+                f"task {self.task.name!r} takes {self.task.thresholds or 'no'} thresholds, got {len(self.thresholds)}; "
+                "an operating point is for tasks that ask whether something is present"
+            )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Prediction]) -> Prediction:
+        """Predictions of one model, one after the other."""
+        grades = [part.grade for part in parts if part.grade is not None]
+        return cls(
+            parts[0].task,
+            np.concatenate([part.probabilities for part in parts]),
+            np.concatenate(grades) if grades else None,
+            parts[0].thresholds,
+        )
+
+    def rows(self, chosen: np.ndarray) -> Prediction:
+        """Those of some images, chosen by position or by a mask."""
+        grade = None if self.grade is None else self.grade[chosen]
+        return replace(self, probabilities=self.probabilities[chosen], grade=grade)
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -133,14 +166,26 @@ class Prediction:
     def decided(self) -> np.ndarray:
         """The class code of each image, int64 (N,); for multilabel tasks 0 or 1 for each class, (N, C)."""
         if self.task.kind == "multilabel":
-            return (self.probabilities >= 0.5).astype(np.int64)
+            return (self.probabilities >= np.float32(self.thresholds or 0.5)).astype(np.int64)
+        if self.thresholds is not None:
+            return (self.probabilities[:, 1] >= np.float32(self.thresholds[0])).astype(np.int64)
         return self.probabilities.argmax(axis=1)
+
+    @property
+    def p_none(self) -> np.ndarray:
+        """For multilabel tasks the probability that no class is present, float32 (N,).
+
+        It is that of independent classes, the product of all 1 - p. What several classes have in common makes it too
+        small where they often come together.
+        """
+        return np.prod(1 - self.probabilities, axis=1)
 
     def to_frame(self, names: list[str] | None = None) -> pd.DataFrame:
         """A table with one row an image: ``image`` (when names are given), the decision, the probabilities.
 
         For ordinal tasks the decision is ``grade`` (int) with ``grade_continuous`` beside it; for multiclass ones
-        ``label``. A probability's column is ``p_`` and the class's name.
+        ``label``; for multilabel ones a column of 0 and 1 for each class, and ``p_none``, unless the task has a class
+        for that. A probability's column is ``p_`` and the class's name.
         """
         import pandas as pd
 
@@ -155,6 +200,8 @@ class Prediction:
         else:
             columns |= {name: self.decided[:, code] for code, name in enumerate(self.task.classes)}
         columns |= {f"p_{name}": self.probabilities[:, code] for code, name in enumerate(self.task.classes)}
+        if self.task.kind == "multilabel" and NO_FINDING not in self.task.classes:
+            columns["p_none"] = self.p_none
         return pd.DataFrame(columns)
 
     def _repr_html_(self) -> str:

@@ -71,6 +71,59 @@ def test_sixteen_bits_are_scaled_to_eight_not_cut(suffix, smooth):
     assert np.abs(decoded.astype(int) - pixels).max() <= 1
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_grey_stored_in_sixteen_bits_comes_back_exactly(suffix, channels):
+    greys = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    wide = np.repeat(greys[:, :, None] * 257, channels, axis=2)
+    assert (decode(cv2.imencode(suffix, wide)[1].tobytes()) == greys[:, :, None]).all()
+
+
+def stating_bits(pixels: np.ndarray, bits: int) -> bytes:
+    """A PNG of 16 bits that says, in its sBIT chunk, how many of them are significant."""
+    data = cv2.imencode(".png", pixels)[1].tobytes()
+    samples = pixels.shape[2] if pixels.ndim == 3 else 1
+    return data[:33] + chunk(b"sBIT", bytes([bits] * samples)) + data[33:]
+
+
+@pytest.mark.parametrize("bits", [9, 10, 12, 15])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_png_that_says_how_few_of_its_bits_count_is_not_nearly_black(bits, channels):
+    greys = np.arange(256).reshape(16, 16)
+    raw = np.rint(greys * ((1 << bits) - 1) / 255).astype(np.uint16)
+    raw = np.repeat(raw[:, :, None], channels, axis=2)
+    if channels == 4:
+        raw[:, :, 3] = (1 << bits) - 1
+    assert (decode(stating_bits(raw, bits)) == greys[:, :, None]).all()
+
+
+@pytest.mark.parametrize("bits", [9, 12, 15])
+def test_a_png_that_keeps_its_significant_bits_on_top_as_the_standard_wants_is_left_as_it_is(bits):
+    greys = np.arange(256).reshape(16, 16)
+    low = np.rint(greys * ((1 << bits) - 1) / 255).astype(np.uint16)
+    assert (decode(stating_bits(low << 16 - bits, bits)) == greys[:, :, None]).all()
+    dark = np.full((16, 16), 3 << 16 - bits, np.uint16)
+    assert (decode(stating_bits(dark, bits)) == dark[:, :, None] >> 8).all()
+
+
+def test_a_png_without_a_statement_fills_its_sixteen_bits():
+    raw = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    assert decode(cv2.imencode(".png", raw)[1].tobytes()).max() == 15
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_transparency_is_dropped_and_not_blended(mode):
+    greys = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    image = Image.fromarray(greys).convert("L" if mode == "P" else mode)
+    file = io.BytesIO()
+    if mode == "P":
+        image.convert("P").save(file, "PNG", transparency=bytes(range(255, -1, -1)))
+    else:
+        image.putalpha(Image.fromarray(255 - greys))
+        image.save(file, "PNG")
+    assert (decode(file.getvalue()) == greys[:, :, None]).all()
+
+
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF"])
 def test_the_exif_orientation_is_applied(format, smooth, encode):
     pixels = smooth()
@@ -110,7 +163,7 @@ def test_an_empty_file_is_called_empty():
 def test_what_is_no_image_is_called_unsupported_and_the_formats_are_named(data):
     error = refused(data)
     assert error.reason == "unsupported"
-    assert "JPEG, PNG, TIFF or BMP" in str(error)
+    assert "JPEG, PNG, TIFF, BMP or DICOM" in str(error)
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP"])

@@ -489,6 +489,78 @@ def test_an_interrupted_conversion_leaves_no_half_set(publish, tmp_path, patienc
     assert [file.name for file in (tmp_path / "data").iterdir()] == ["downloads"]
 
 
+# A set that is read as it is published
+
+
+@pytest.fixture
+def publish_parts(server, monkeypatch):
+    """Put two files of one body on the server and into the registry as MNIST."""
+    md5 = hashlib.md5(BODY).hexdigest()
+    parts = tuple(RemoteFile(f"part{number}.gz", f"{server.url}/{number}", md5) for number in (1, 2))
+    monkeypatch.setitem(SOURCES, "mnist", dataclasses.replace(SOURCES["mnist"], as_published=parts))
+    return parts
+
+
+def test_each_file_goes_to_its_place_with_a_page_that_says_where_it_is_from(
+    server, publish_parts, tmp_path, patience, capsys
+):
+    target = download("mnist", tmp_path / "data", patience=patience)
+    assert target == tmp_path / "data" / "digits"
+    assert sorted(file.name for file in target.iterdir()) == ["SOURCES.md", "part1.gz", "part2.gz"]
+    assert {(target / part.name).read_bytes() for part in publish_parts} == {BODY}
+    page = (target / "SOURCES.md").read_text()
+    for fact in ("CC BY-SA 3.0", "LeCun", "train 60000, test 10000", *(part.url for part in publish_parts), MD5):
+        assert fact in page
+    assert "Licence: commonly stated as CC BY-SA 3.0" in capsys.readouterr().err
+    assert [file.name for file in (tmp_path / "data").iterdir()] == ["digits"]
+
+
+def test_files_that_are_there_are_checked_and_not_fetched_again(server, publish_parts, tmp_path, patience):
+    target = download("mnist", tmp_path, patience=patience)
+    (target / "part2.gz").unlink()
+    asked = len(server.asked)
+    download("mnist", tmp_path, patience=patience)
+    assert len(server.asked) == asked + 1
+    (target / "part1.gz").write_bytes(BODY[:-1])
+    with pytest.raises(MedicError, match=f"instead of {MD5}; delete it"):
+        download("mnist", tmp_path, patience=patience)
+    assert len(server.asked) == asked + 1
+
+
+def test_files_that_were_cut_go_on_where_they_stopped(server, publish_parts, tmp_path, patience):
+    server.plan = ["cut", 503]
+    with pytest.raises(MedicError, match=re.escape(f"get {publish_parts[0].url} with a browser")):
+        download("mnist", tmp_path, patience=dataclasses.replace(patience, attempts=2))
+    assert not (tmp_path / "digits" / "SOURCES.md").exists()
+    target = download("mnist", tmp_path, patience=patience)
+    assert server.asked[2]["range"] == f"bytes={CUT}-"
+    assert sorted(file.name for file in target.iterdir()) == ["SOURCES.md", "part1.gz", "part2.gz"]
+
+
+def test_a_mirror_has_the_files_under_their_names(server, publish_parts, tmp_path, patience, monkeypatch):
+    monkeypatch.setenv(MIRROR, server.url.replace("/set.npz", "/mirror/"))
+    download("mnist", tmp_path, patience=patience)
+    assert [asked["path"] for asked in server.asked] == ["/mirror/part1.gz", "/mirror/part2.gz"]
+
+
+def test_files_of_another_set_are_not_mixed_with_it(server, publish_parts, tmp_path, patience):
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "letters.csv").write_text("mine")
+    with pytest.raises(MedicError, match=r"something other than mnist \(letters\.csv\).* move .*--folder"):
+        download("mnist", tmp_path, patience=patience)
+    (tmp_path / "file").mkdir()
+    (tmp_path / "file" / "digits").write_text("mine")
+    with pytest.raises(MedicError, match=r"cannot use .* as a folder"):
+        download("mnist", tmp_path / "file", patience=patience)
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("option", [{"size": 28}, {"url": "http://127.0.0.1/x"}])
+def test_a_set_of_several_files_takes_no_size_and_no_single_address(option, publish_parts, tmp_path, patience):
+    with pytest.raises(MedicError, match=f"one size and in 2 files: .*{MIRROR}"):
+        download("mnist", tmp_path, patience=patience, **option)
+
+
 # The registry
 
 
@@ -503,6 +575,24 @@ def test_the_registry_states_the_published_facts():
     assert table.loc["retinamnist", ["train", "validation", "test"]].tolist() == [1080, 120, 400]
     assert table.loc["retinamnist", "login"] == "none"
     assert table.loc["eyepacs", "login"] == "Kaggle"
+    assert table.loc["nih_chest_xray14", ["train", "test"]].sum() == 112_120
+    assert table.loc["mnist", ["train", "test"]].tolist() == [60_000, 10_000]
+    assert {file.name: (file.url, file.md5) for file in SOURCES["mnist"].as_published} == {
+        name: (f"https://ossci-datasets.s3.amazonaws.com/mnist/{name}", md5)
+        for name, md5 in {
+            "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+            "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+            "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+        }.items()
+    }
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("file", SOURCES["mnist"].as_published[1:], ids=lambda file: file.name)
+def test_the_checksums_are_those_of_the_well_known_files(file, real_data):
+    # The first file was compressed anew where the real data was put together; its content is the same.
+    assert hashlib.md5((real_data / "digits" / file.name).read_bytes()).hexdigest() == file.md5
 
 
 def test_a_size_that_is_not_published_is_refused(tmp_path):
@@ -510,13 +600,15 @@ def test_a_size_that_is_not_published_is_refused(tmp_path):
         download("retinamnist", tmp_path, size=128)
 
 
-@pytest.mark.parametrize("name", ["retinopathy", "messidor"])
+@pytest.mark.parametrize("name", ["retinopathy", "messidor", "chest_xray"])
 def test_an_unknown_name_tells_the_open_set_and_those_with_a_login(tmp_path, name):
     with pytest.raises(MedicError) as caught:
         download(name, tmp_path)
     assert name in str(caught.value)
-    assert "without a login there is retinamnist" in str(caught.value)
-    assert "with a Kaggle account eyepacs, eyepacs_resized, aptos2019, dr_f1_score_4" in str(caught.value)
+    assert ("is not one set" in str(caught.value)) == (name != "messidor")
+    assert "without a login there is retinamnist, mnist" in str(caught.value)
+    kaggle = "with a Kaggle account eyepacs, eyepacs_resized, aptos2019, dr_f1_score_4, nih_chest_xray14"
+    assert kaggle in str(caught.value)
 
 
 @pytest.mark.parametrize("name", [name for name, source in SOURCES.items() if source.needs_login])
@@ -529,13 +621,26 @@ def test_a_set_behind_a_login_gives_the_recipe(tmp_path, name):
         "eyepacs_resized": "kaggle datasets download -d tanlikesmath/diabetic-retinopathy-resized",
         "aptos2019": "kaggle competitions download -c aptos2019-blindness-detection",
         "dr_f1_score_4": "kaggle competitions download -c diabetic-retinopathy-classification-f1-score-4",
+        "nih_chest_xray14": "kaggle datasets download -d nih-chest-xrays/data",
     }
+    line = "chest_xray" if name == "nih_chest_xray14" else "retinopathy"
     assert commands[name] in message
     assert ("accept the rules" in message) == ("competitions" in commands[name])
     assert f'-p "{(tmp_path / "my data" / "downloads").as_posix()}"' in message
-    assert f'retinopathy.read("{(tmp_path / "my data" / "retinopathy").as_posix()}")' in message
+    assert f'medic.data.readers.{line}.read("{(tmp_path / "my data" / line).as_posix()}")' in message
     assert "{" not in message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_chest_x_rays_can_be_had_without_an_account_too(tmp_path):
+    with pytest.raises(MedicError) as caught:
+        download("nih_chest_xray14", tmp_path)
+    message, target = str(caught.value), (tmp_path / "chest_xray").as_posix()
+    assert "needs a Kaggle account" not in message
+    for fact in ("without an account", "https://nihcc.app.box.com/v/ChestXray-NIHCC", "no restriction on use"):
+        assert fact in message
+    assert f"save Data_Entry_2017_v2020.csv, train_val_list.txt and test_list.txt in {target}" in message
+    assert f" {target}/images.zip {(tmp_path / 'downloads').as_posix()}/images_*.tar.gz" in message
 
 
 def png():

@@ -1,8 +1,13 @@
 """The one way from bytes to pixels."""
 
+import io
+
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from medic.data import preprocess
 from medic.data.crop import find_disc, fundus, window
@@ -111,3 +116,89 @@ def test_settings_out_of_range_are_refused(settings):
 def test_settings_come_back_from_a_manifest_as_they_were():
     settings = Preprocessing(size=160, crop="square")
     assert Preprocessing.from_dict(settings.to_dict()) == settings
+
+
+@pytest.fixture(scope="module")
+def radiograph() -> np.ndarray:
+    """Smooth grey with every value from 0 to 255: uint8 (256, 300)."""
+    y, x = np.mgrid[0:256, 0:300]
+    drawn = np.round(y * (0.6 + 0.4 * np.cos(x / 60) ** 2)).astype(np.uint8)
+    drawn[:, 0] = np.arange(256)
+    return drawn
+
+
+def png(pixels: np.ndarray, mode: str) -> bytes:
+    file = io.BytesIO()
+    image = Image.fromarray(pixels).convert(mode)
+    if mode in ("LA", "RGBA"):
+        image.putalpha(Image.fromarray(np.rot90(pixels, 2)))
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def dicom(pixels: np.ndarray, **elements: object) -> bytes:
+    made = Dataset()
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = CTImageStorage
+    made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID = generate_uid(entropy_srcs=["medic"])
+    made.Rows, made.Columns, made.SamplesPerPixel, made.PixelRepresentation = *pixels.shape, 1, 0
+    made.PhotometricInterpretation = "MONOCHROME2"
+    made.BitsAllocated = made.BitsStored = 8 * pixels.itemsize
+    for keyword, value in elements.items():
+        setattr(made, keyword, value)
+    made.HighBit = made.BitsStored - 1
+    made.PixelData = pixels.tobytes()
+    made["PixelData"].VR = "OW"
+    file = io.BytesIO()
+    made.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+STORED = {
+    "RGB PNG": lambda grey: png(grey, "RGB"),
+    "RGBA PNG": lambda grey: png(grey, "RGBA"),
+    "PNG with alpha": lambda grey: png(grey, "LA"),
+    "palette PNG": lambda grey: png(grey, "P"),
+    "16-bit PNG": lambda grey: cv2.imencode(".png", grey.astype(np.uint16) * 257)[1].tobytes(),
+    "16-bit TIFF": lambda grey: cv2.imencode(".tiff", grey.astype(np.uint16) * 257)[1].tobytes(),
+    "DICOM": dicom,
+    "DICOM, white is zero": lambda grey: dicom(255 - grey, PhotometricInterpretation="MONOCHROME1"),
+    "DICOM of 12 bits": lambda grey: dicom(np.rint(grey * (4095 / 255)).astype(np.uint16), BitsStored=12),
+    "DICOM of 16 bits, windowed": lambda grey: dicom(
+        grey.astype(np.uint16) * 257, WindowCenter=32768, WindowWidth=65536
+    ),
+}
+
+
+@pytest.mark.parametrize("size", [64, 256, 320])
+@pytest.mark.parametrize("stored", STORED)
+def test_a_radiograph_gives_the_same_pixels_however_it_is_stored(stored, size, radiograph):
+    way = Preprocessing(size, crop="square", grey=True)
+    expected = way.pixels(png(radiograph, "L"))
+    assert np.array_equal(way.pixels(STORED[stored](radiograph)), expected)
+    assert (expected == expected[:, :, :1]).all()
+    assert expected.std() > 30
+
+
+@pytest.mark.parametrize("width", [1, 7, 16, 33, 256])
+def test_making_one_grey_of_three_equal_channels_changes_no_value(width):
+    greys = np.resize(np.arange(256, dtype=np.uint8), (-(-256 // width), width))
+    assert np.array_equal(cv2.cvtColor(np.repeat(greys[:, :, None], 3, axis=2), cv2.COLOR_RGB2GRAY), greys)
+
+
+@pytest.mark.real_data
+def test_real_radiographs_come_out_grey_whether_rgb_or_rgba(real_data):
+    folder = real_data / "chest_xray_64px" / "images"
+    if not folder.is_dir():
+        pytest.skip("the small chest radiographs are not here: no chest_xray_64px/images in the real data")
+    way, modes = Preprocessing(64, crop="square", grey=True), {"RGB": 0, "RGBA": 0}
+    for path in sorted(folder.rglob("*.png")):
+        with Image.open(path) as image:
+            modes[image.mode] += 1
+            assert image.size == (64, 64)
+            stored = np.asarray(image)
+        assert (stored[:, :, :3] == stored[:, :, :1]).all(), path.name
+        assert stored.shape[2] == 3 or stored[:, :, 3].min() == 255, path.name
+        assert (way.pixels(path.read_bytes()) == stored[:, :, :1]).all(), path.name
+    assert modes == {"RGB": 751, "RGBA": 17}

@@ -10,6 +10,7 @@ import pytest
 from medic.data.quality import check, measure
 from medic.data.readers import retinopathy
 from medic.data.stores import open_store
+from medic.task import FINDINGS
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +101,59 @@ def test_the_real_sets_identical_photographs_with_different_grades_are_found(rea
     result = check(pairs, store).query("finding == 'identical'")
     assert {"299", "300"} <= {image.removeprefix("images/").split("_")[0] for image in result["image"]}
     assert result["detail"].str.contains("labels differ").any()
+
+
+def test_identical_images_with_different_findings_say_which(tmp_path, smooth, encode):
+    names = ["a.png", "b.png", "c.png"]
+    for name in names:
+        (tmp_path / name).write_bytes(encode(smooth(40, 50)))
+    records = pd.DataFrame({"image": names, "patient": "1", "split": "train", "label": [1, 1, 0]}).assign(
+        **dict.fromkeys(FINDINGS, 0) | {"Mass": [1, 1, 0], "Nodule": [1, 0, 0]}
+    )
+    details = check(records, open_store(tmp_path)).set_index("image")["detail"]
+    assert details["a.png"] == "same bytes as b.png, c.png; labels differ (Mass|Nodule and Mass, No Finding)"
+    same = records.assign(**{"label": 1, "Mass": 1, "Nodule": 0})
+    assert check(same, open_store(tmp_path))["detail"][0] == "same bytes as b.png, c.png"
+
+
+def test_a_dark_image_of_16_bits_is_said_to_use_the_lower_ones(tmp_path, smooth):
+    grey = smooth(60, 80)[:, :, 0]
+    cv2.imwrite(str(tmp_path / "low.png"), grey.astype(np.uint16) * 16)  # 12 bits, as detectors give them
+    cv2.imwrite(str(tmp_path / "whole.png"), grey.astype(np.uint16) * 257)
+    cv2.imwrite(str(tmp_path / "dark.png"), grey // 10)
+    records = pd.DataFrame({"image": ["low.png", "whole.png", "dark.png"]}).assign(patient="1", split="train", label=0)
+    found = check(records, open_store(tmp_path)).set_index("image")
+    assert list(found["finding"]) == ["nearly_black", "nearly_black"]
+    assert "of its 16 bits the values may use only the lower ones" in found.loc["low.png", "detail"]
+    assert "bits" not in found.loc["dark.png", "detail"]
+
+
+def test_folders_that_differ_by_a_number_are_one_to_the_unlisted_files(tmp_path, smooth, encode):
+    for name in ("images_1/a.png", "images_2/b.png", "images_2/c.png", "scaled/a.png", "scaled/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(encode(smooth(40, 50 + ord(name[-5]))))
+    records = pd.DataFrame({"image": ["images_1/a.png"], "patient": "1", "split": "train", "label": 0})
+    assert list(check(records, open_store(tmp_path))["image"]) == ["images_2/b.png", "images_2/c.png"]
+
+
+def test_what_a_reader_noted_is_a_finding(tmp_path, smooth, encode):
+    (tmp_path / "a.png").write_bytes(encode(smooth(40, 50)))
+    (tmp_path / "b.png").write_bytes(encode(smooth(40, 51)))
+    records = pd.DataFrame({"image": ["a.png", "b.png"], "patient": "1", "split": "train", "label": 0}).assign(
+        note=pd.array(["age 412 taken as unknown", pd.NA], dtype="string")
+    )
+    assert check(records, open_store(tmp_path)).to_numpy().tolist() == [["a.png", "noted", "age 412 taken as unknown"]]
+
+
+def test_a_radiograph_is_measured_as_grey(tmp_path):
+    pixels = np.full((400, 300), 90, np.uint8)
+    pixels[:, 150:] = 150
+    cv2.imwrite(str(tmp_path / "grey.png"), pixels)
+    cv2.imwrite(str(tmp_path / "rgba.png"), np.dstack([pixels] * 3 + [np.full_like(pixels, 255)]))
+    table = measure(pd.DataFrame({"image": ["grey.png", "rgba.png"]}), open_store(tmp_path))
+    assert table[["width", "height"]].to_numpy().tolist() == [[300, 400]] * 2
+    assert table[["brightness", "red", "green", "blue"]].to_numpy() == pytest.approx(120, abs=0.5)
+    assert (table["sharpness"] > 1).all()
 
 
 def test_measures_are_those_of_the_drawn_image(tmp_path, photograph, encode):

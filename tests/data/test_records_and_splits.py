@@ -8,9 +8,9 @@ from sklearn.utils.class_weight import compute_class_weight
 from medic.data.balance import class_counts, class_weights
 from medic.data.readers import retinopathy
 from medic.data.records import SPLITS, read_records, validate
-from medic.data.split import crossing_patients, split_by_image, split_by_patient
+from medic.data.split import complete_splits, crossing_patients, split_by_image, split_by_patient
 from medic.errors import MedicError
-from medic.task import RETINOPATHY
+from medic.task import CHEST_XRAY, CHEST_XRAY_OR_NONE, FINDINGS, NO_FINDING, RETINOPATHY
 
 
 def people(count: int = 120, seed: int = 0, split: str = "train") -> pd.DataFrame:
@@ -24,6 +24,30 @@ def people(count: int = 120, seed: int = 0, split: str = "train") -> pd.DataFram
         for eye, label in (("left", grade), ("right", other)):
             rows.append((f"{patient}_{eye}.jpeg", str(patient), split, int(label), eye))
     return pd.DataFrame(rows, columns=["image", "patient", "split", "label", "eye"])
+
+
+def radiographs(patients: int = 300, seed: int = 0) -> pd.DataFrame:
+    """Some images a patient, findings from 0.5 % to 20 % that come together, most images without any."""
+    random = np.random.default_rng(seed)
+    people = np.repeat(np.arange(patients), random.integers(1, 7, patients))
+    ill = random.random(patients) < 0.5
+    shares = np.geomspace(0.005, 0.4, len(FINDINGS))
+    present = ((random.random((len(people), len(FINDINGS))) < shares) & ill[people][:, None]).astype(int)
+    return pd.DataFrame(
+        {
+            "image": [f"{number}.png" for number in range(len(people))],
+            "patient": people.astype(str),
+            "split": "train",
+            "label": present.max(axis=1),
+            **dict(zip(FINDINGS, present.T, strict=True)),
+        }
+    )
+
+
+def patients_with_each_finding(records: pd.DataFrame) -> pd.DataFrame:
+    """One row a finding: patients who have it, by split."""
+    counts = [records[records[name] == 1].groupby("split")["patient"].nunique().rename(name) for name in FINDINGS]
+    return pd.DataFrame(counts).reindex(columns=list(SPLITS)).fillna(0)
 
 
 def test_good_records_come_back_with_a_clean_index_and_their_other_columns():
@@ -136,6 +160,83 @@ def test_a_given_test_split_with_patients_who_are_trained_on_is_refused_with_the
     assert crossing_patients(split_by_patient(records, test=0.2)) == []
 
 
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(("validation", "test"), [(0.2, 0.2), (0.05, 0.1)])
+@pytest.mark.parametrize("patients", [120, 300])
+def test_every_finding_that_three_patients_have_is_in_every_split(seed, validation, test, patients):
+    records = radiographs(patients, seed)
+    dealt = split_by_patient(records, validation=validation, test=test, seed=seed, task=CHEST_XRAY)
+    counts = patients_with_each_finding(dealt)
+    enough = counts[counts.sum(axis=1) >= 3]
+    assert len(enough) > 5
+    assert (enough > 0).all(axis=None)
+    assert crossing_patients(dealt) == []
+    assert dealt.drop(columns="split").equals(records.drop(columns="split"))
+
+
+def test_few_patients_with_many_findings_reach_nearly_every_split_and_hardly_without_the_task():
+    missed = {None: 0, CHEST_XRAY: 0}
+    for seed in range(12):
+        records = radiographs(60, seed)
+        for task in missed:
+            counts = patients_with_each_finding(split_by_patient(records, test=0.2, seed=seed, task=task))
+            missed[task] += (counts[counts.sum(axis=1) >= 3] == 0).to_numpy().sum()
+    assert missed[CHEST_XRAY] <= 2
+    assert missed[None] > 20
+
+
+@pytest.mark.parametrize("patients", [1, 2])
+def test_a_finding_of_fewer_than_three_patients_is_trained_on(patients):
+    for seed in range(12):
+        records = radiographs(120, seed)
+        ill = records.loc[records["Edema"] == 1, "patient"].unique()[:patients]
+        records["Hernia"] = records["patient"].isin(ill).astype(int)
+        counts = patients_with_each_finding(split_by_patient(records, test=0.2, seed=seed, task=CHEST_XRAY))
+        assert counts.loc["Hernia", "train"] > 0
+
+
+def test_a_finding_dealt_with_a_rarer_one_counts_where_it_lies():
+    """Both findings have three patients, and they share one: the two others of each must go where it is not."""
+    rows = [("a", 1, 1), ("b", 1, 0), ("c", 1, 0), ("d", 0, 1), ("e", 0, 1)]
+    records = pd.DataFrame(
+        [(f"{name}.png", name, "train", 1, hernia, mass) for name, hernia, mass in rows],
+        columns=["image", "patient", "split", "label", "Hernia", "Mass"],
+    ).assign(**dict.fromkeys(set(FINDINGS) - {"Hernia", "Mass"}, 0))
+    for seed in range(20):
+        counts = patients_with_each_finding(split_by_patient(records, test=0.2, seed=seed, task=CHEST_XRAY))
+        assert (counts.loc[["Hernia", "Mass"]] == 1).all(axis=None)
+
+
+def test_patients_without_any_finding_are_dealt_by_the_shares_too():
+    dealt = split_by_patient(radiographs(1000), validation=0.15, test=0.25, task=CHEST_XRAY)
+    healthy = dealt.groupby("patient").agg(label=("label", "max"), split=("split", "first")).query("label == 0")
+    assert healthy["split"].value_counts(normalize=True)["test"] == pytest.approx(0.25, abs=0.01)
+    assert healthy["split"].value_counts(normalize=True)["validation"] == pytest.approx(0.15, abs=0.01)
+
+
+def test_a_split_by_findings_has_a_seed_and_keeps_a_given_test_split():
+    records = radiographs()
+    once = split_by_patient(records, test=0.2, seed=5, task=CHEST_XRAY)
+    shuffled = records.sample(frac=1, random_state=1)
+    assert split_by_patient(shuffled, test=0.2, seed=5, task=CHEST_XRAY).loc[records.index].equals(once)
+    assert not split_by_patient(records, test=0.2, seed=6, task=CHEST_XRAY).equals(once)
+    records.loc[records["patient"].astype(int) % 3 == 0, "split"] = "test"
+    kept = complete_splits(records, seed=1, task=CHEST_XRAY)
+    assert (kept["split"] == "test").equals(records["split"] == "test")
+    counts = patients_with_each_finding(kept)[["train", "validation"]]
+    assert (counts[counts.sum(axis=1) >= 3] > 0).all(axis=None)
+
+
+def test_a_task_that_is_not_multilabel_splits_as_none_does():
+    records = people()
+    assert split_by_patient(records, test=0.2, task=RETINOPATHY).equals(split_by_patient(records, test=0.2))
+
+
+def test_a_split_by_findings_needs_their_columns():
+    with pytest.raises(MedicError, match=r"lack the columns Atelectasis, Cardiomegaly, Effusion"):
+        split_by_patient(people(), test=0.2, task=CHEST_XRAY)
+
+
 @pytest.mark.parametrize("shares", [{"validation": 1.0}, {"validation": -0.1}, {"validation": 0.5, "test": 0.5}])
 def test_shares_that_leave_nothing_to_train_on_are_refused(shares):
     with pytest.raises(MedicError, match="leave something for training"):
@@ -172,6 +273,23 @@ def test_counts_name_every_class_also_those_without_images():
     assert list(counts.columns) == ["train", "total"]
     assert counts.loc["Severe", "total"] == 0
     assert counts["total"].sum() == len(records)
+
+
+def test_an_image_counts_in_the_row_of_each_of_its_findings_or_in_that_of_none():
+    records = split_by_patient(radiographs(), test=0.2, task=CHEST_XRAY)
+    counts = class_counts(records, CHEST_XRAY)
+    assert list(counts.index) == [*FINDINGS, NO_FINDING]
+    assert list(counts.columns) == [*SPLITS, "total"]
+    for split in SPLITS:
+        rows = records[records["split"] == split]
+        assert counts[split].tolist() == [*(rows[name].sum() for name in FINDINGS), (rows["label"] == 0).sum()]
+    with_none = records.assign(**{NO_FINDING: 1 - records["label"]})
+    assert class_counts(with_none, CHEST_XRAY_OR_NONE).equals(counts)
+
+
+def test_class_weights_are_refused_for_a_task_whose_classes_come_together():
+    with pytest.raises(MedicError, match=r"may have several classes.* weighted multilabel loss"):
+        class_weights(radiographs()[list(FINDINGS)].to_numpy(), CHEST_XRAY)
 
 
 def test_class_weights_are_scikit_learns_balanced_ones():

@@ -1,4 +1,7 @@
-"""Bytes to pixels. Pillow reads the header and guards; OpenCV decodes, at reduced scale where that is enough."""
+"""Bytes to pixels. Pillow reads the header and guards; OpenCV decodes, at reduced scale where that is enough.
+
+DICOM files go their own way, through ``medic.data.dicom`` and pydicom, and come out as the same pixels.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,11 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from medic.data.dicom import DicomImage, decode_dicom, find_pixels, is_dicom, read_dicom
 from medic.errors import ImageError
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
+"""What Pillow and OpenCV read; DICOM comes beside them."""
 MAX_PIXELS = 100_000_000
 """More pixels than any fundus camera or X-ray detector gives; a header that claims more is refused unread."""
 MAX_SIDE = 12_000
@@ -40,27 +45,21 @@ def read_header(data: bytes) -> Header:
     """Read format and size without decoding, and refuse what must not be decoded.
 
     Args:
-        data: a whole JPEG, PNG, TIFF or BMP file.
+        data: a whole JPEG, PNG, TIFF, BMP or DICOM file.
 
     Raises:
         ImageError: empty; no image of these formats; cut off before its end; more than ``MAX_PIXELS`` pixels or
-            a side longer than ``MAX_SIDE``.
+            a side longer than ``MAX_SIDE``; of DICOM also what ``medic.data.dicom`` refuses.
     """
+    return _open(data)[0]
+
+
+def _open(data: bytes) -> tuple[Header, DicomImage | None]:
+    """The header, and of a DICOM file what else was read for it."""
     if not data:
         raise ImageError("the image file is empty (0 bytes); copy or download it again", "empty")
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            # MPO is a JPEG with further ones behind it (a preview, say), as some cameras write; the first is meant.
-            header = Header("JPEG" if image.format == "MPO" else image.format, *image.size)
-    except Image.DecompressionBombError as error:
-        raise _too_large(str(error)) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        if _cut_off(data):
-            raise _truncated(len(data)) from error
-        raise ImageError(
-            f"these {len(data)} bytes are no readable image; give a JPEG, PNG, TIFF or BMP file",
-            "unsupported",
-        ) from error
+    dicom = read_dicom(data) if is_dicom(data) else None
+    header = _read_with_pillow(data) if dicom is None else Header("DICOM", dicom.columns, dicom.rows)
     if header.width * header.height > MAX_PIXELS:
         raise _too_large(f"{header.width} x {header.height}")
     if max(header.width, header.height) > MAX_SIDE:
@@ -69,9 +68,27 @@ def read_header(data: bytes) -> Header:
             "scale it down first",
             "too_large",
         )
-    if _cut_off(data):
+    if dicom is not None:
+        find_pixels(dicom)
+    elif _cut_off(data):
         raise _truncated(len(data))
-    return header
+    return header, dicom
+
+
+def _read_with_pillow(data: bytes) -> Header:
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            # MPO is a JPEG with further ones behind it (a preview, say), as some cameras write; the first is meant.
+            return Header("JPEG" if image.format == "MPO" else image.format, *image.size)
+    except Image.DecompressionBombError as error:
+        raise _too_large(str(error)) from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        if _cut_off(data):
+            raise _truncated(len(data)) from error
+        raise ImageError(
+            f"these {len(data)} bytes are no readable image; give a JPEG, PNG, TIFF, BMP or DICOM file",
+            "unsupported",
+        ) from error
 
 
 def _cut_off(data: bytes) -> bool:
@@ -108,6 +125,11 @@ def _truncated(length: int) -> ImageError:
 def decode(data: bytes, at_least: int | None = None) -> np.ndarray:
     """Decode an image to RGB, with its EXIF orientation applied.
 
+    Grey becomes three equal channels. Transparency is dropped, not blended: the colours are those under it. Of 16 bits
+    the upper eight count, for the format has its values fill the whole range; a PNG that says (sBIT) that only some
+    bits are significant, and keeps them at the lower end although it should not, is brightened by as many.
+    DICOM is shown as its header asks (``medic.data.dicom_display``).
+
     Args:
         data: a whole image file.
         at_least: pixels that the shorter side must keep. A JPEG much larger than that is decoded at 1/2, 1/4 or 1/8
@@ -119,7 +141,9 @@ def decode(data: bytes, at_least: int | None = None) -> np.ndarray:
     Raises:
         ImageError: as ``read_header``, or the image is damaged inside.
     """
-    header = read_header(data)
+    header, dicom = _open(data)
+    if dicom is not None:
+        return decode_dicom(dicom)
     factor = 1
     if at_least is not None and header.format == "JPEG":
         shorter = min(header.width, header.height)
@@ -130,14 +154,43 @@ def decode(data: bytes, at_least: int | None = None) -> np.ndarray:
         4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
         8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
     }
+    bits = _significant_bits(data)
     # The reduction's flag and the RGB flag together: the pixels come out of the decoder in our order.
+    flags = reduced[factor] | cv2.IMREAD_COLOR_RGB | (0 if bits is None else cv2.IMREAD_ANYDEPTH)
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), reduced[factor] | cv2.IMREAD_COLOR_RGB)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise _unreadable(header) from error
     if pixels is None:
         raise _unreadable(header)
-    return pixels
+    return pixels if bits is None else _to_eight_bits(pixels, bits)
+
+
+def _significant_bits(data: bytes) -> int | None:
+    """Significant bits of a PNG of 16 bits a sample that states fewer (PNG, 11.3.2.7: sBIT); None for all others."""
+    if not data.startswith(_PNG_START) or data[24:25] != b"\x10":
+        return None
+    at = len(_PNG_START)
+    while at + 8 <= len(data) and (kind := data[at + 4 : at + 8]) not in (b"IDAT", b"IEND"):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if kind == b"sBIT":
+            stated = max(data[at + 8 : at + 8 + min(length, 3 if data[25] & 2 else 1)], default=0)
+            return stated if 8 <= stated < 16 else None
+        at += 12 + length
+    return None
+
+
+def _to_eight_bits(pixels: np.ndarray, bits: int) -> np.ndarray:
+    """Scale uint16 samples of which so many bits are significant to uint8.
+
+    By the PNG standard (13.12) such samples fill all 16 bits, and the bits below the significant ones are zeros or
+    repeat the upper ones. Samples that stay small and use just those bits were written as they came from the detector.
+    """
+    if pixels.dtype != np.uint16:
+        return pixels
+    if pixels.max() >> bits == 0 and (pixels & ((1 << 16 - bits) - 1)).any():
+        return (pixels >> bits - 8).astype(np.uint8)
+    return (pixels >> 8).astype(np.uint8)
 
 
 def _unreadable(header: Header) -> ImageError:

@@ -38,17 +38,17 @@ def download(
     url: str | None = None,
     patience: Patience = PATIENCE,
 ) -> Path:
-    """Fetch a set and lay it out as ``medic.data.readers.retinopathy.read`` reads it.
+    """Fetch a set and lay it out as its reader (``medic.data.readers``) reads it.
 
-    The archive goes to ``folder/downloads/``, where a copy fetched by hand is used too, once its checksum is right.
-    A second call finds the set and does nothing.
+    An archive goes to ``folder/downloads/``, where a copy fetched by hand is used too, once its checksum is right; a
+    set that is read as it is published goes to its place at once. A second call finds the set and does nothing.
 
     Args:
         name: a key of ``SOURCES``.
-        folder: the data folder; the set becomes ``folder/retinopathy``.
+        folder: the data folder; the set becomes ``folder/retinopathy``, ``folder/digits`` and so on.
         size: edge length in pixels, where a set is published in several; the largest by default.
-        url: another address of the same file. The environment variable ``MEDIC_DOWNLOAD_MIRROR`` names another
-            server for all files.
+        url: another address of the same file, for sets of one file. The environment variable
+            ``MEDIC_DOWNLOAD_MIRROR`` names another server for all files.
         patience: waits and limits.
 
     Returns:
@@ -59,10 +59,17 @@ def download(
             message holds the manual way); the archive is not what it should be; the target holds something else.
     """
     folder = Path(folder)
-    target = folder / "retinopathy"
     source = _find(name)
+    target = folder / source.line
     if source.needs_login:
         raise MedicError(_recipe(name, source, folder / "downloads", target))
+    if source.as_published:
+        if size is not None or url is not None:
+            raise MedicError(
+                f"{name} is published in one size and in {len(source.as_published)} files: leave size and url away, "
+                f"and name another server with the environment variable {MIRROR}"
+            )
+        return _fetch_as_published(name, source, target, patience)
     size = max(source.files) if size is None else size
     if size not in source.files:
         raise MedicError(f"{name} is not published at {size} pixels; choose {' or '.join(map(str, source.files))}")
@@ -70,7 +77,7 @@ def download(
     if _is_there(target, source, file):
         say(f"{name} ({size} pixels) is already in {target}; nothing to do")
         return target
-    say(f"{source.title}\nLicence: {source.licence}\nCite: {source.citation}")
+    _say_what(source)
     archive = fetch(
         url or _mirrored(file), folder / "downloads" / file.name, file.md5, official=file.url, patience=patience
     )
@@ -79,12 +86,39 @@ def download(
     return target
 
 
+def _say_what(source: Source) -> None:
+    say(f"{source.title}\nLicence: {source.licence}\nCite: {source.citation}")
+
+
+def _fetch_as_published(name: str, source: Source, target: Path, patience: Patience) -> Path:
+    """Fetch each file of the set into its folder. What is there already is checked by its checksum and used."""
+    ours = {file.name for file in source.as_published}
+    try:
+        there = {path.name.removesuffix(".json").removesuffix(".part") for path in target.iterdir()}
+    except FileNotFoundError:
+        there = set()
+    except OSError as error:
+        raise MedicError(f"cannot use {target} as a folder ({error.strerror}); move it away") from error
+    if there - ours - {"SOURCES.md"}:
+        raise MedicError(
+            f"{target} holds something other than {name} ({min(there - ours)}), and it is not mixed with it; move "
+            f"{target} away or choose another folder (on the command line: --folder)"
+        )
+    _say_what(source)
+    for file in source.as_published:
+        fetch(_mirrored(file), target / file.name, file.md5, official=file.url, patience=patience)
+    write_text(target / "SOURCES.md", _as_published_page(source))
+    say(f"{sum(source.images.values())} images are in {target}")
+    return target
+
+
 def _find(name: str) -> Source:
     if name in SOURCES:
         return SOURCES[name]
     open_sets = [key for key, source in SOURCES.items() if not source.needs_login]
     closed = [key for key, source in SOURCES.items() if source.needs_login]
-    start = "retinopathy is not one set" if name == "retinopathy" else f"there is no set called {name!r}"
+    lines = {source.line for source in SOURCES.values()}
+    start = f"{name} is not one set" if name in lines else f"there is no set called {name!r}"
     raise MedicError(
         f"{start}; without a login there is {', '.join(open_sets)} (medic download {open_sets[0]}), and with a Kaggle "
         f"account {', '.join(closed)} (medic download {closed[0]} shows the steps)"
@@ -99,9 +133,9 @@ def _recipe(name: str, source: Source, downloads: Path, target: Path) -> str:
             step = step.replace(placeholder, f'"{path}"' if " " in path else path)
         lines.append(f"  {number}. {step}")
     return (
-        f"{name} needs a {source.needs_login} account, so it cannot be fetched from here ({source.home}; licence: "
-        f"{source.licence}); do it by hand:\n" + "\n".join(lines) + "\n"
-        f'Then medic.data.readers.retinopathy.read("{target.as_posix()}") reads it, provided that no other set is in '
+        f"{name} {source.obstacle or f'needs a {source.needs_login} account'}, so it cannot be fetched from here "
+        f"({source.home}; licence: {source.licence}); do it by hand:\n" + "\n".join(lines) + "\n"
+        f'Then medic.data.readers.{source.line}.read("{target.as_posix()}") reads it, provided that no other set is in '
         "that folder."
     )
 
@@ -228,6 +262,24 @@ def _arrays(archive: Path, split: str, count: int, size: int) -> tuple[np.ndarra
             f"{again}"
         )
     return images, labels[:, 0]
+
+
+def _as_published_page(source: Source) -> str:
+    counts = ", ".join(f"{split} {count}" for split, count in source.images.items())
+    files = "\n".join(f"| `{file.name}` | {file.url} | {file.md5} |" for file in source.as_published)
+    return f"""# Where these images come from
+
+- Set: {source.title}; {counts} images, the publishers' own split
+- Licence: {source.licence}
+- Attribution: {source.citation}
+- Home: {source.home}
+
+| file | fetched from | MD5 |
+| --- | --- | --- |
+{files}
+
+The files are as published.
+"""
 
 
 def _sources_page(source: Source, file: RemoteFile, size: int) -> str:

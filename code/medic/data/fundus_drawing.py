@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from medic.data.fundus_lesions import Lesions, draw_lesions
-from medic.data.fundus_strokes import Field, draw_ribbons, winding_paths
+from medic.data.strokes import Field, draw_ribbons, winding_paths
 from medic.errors import MedicError
 
 Eye = Literal["left", "right"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from medic.data.fundus_strokes import Field, draw_ribbons, draw_spots, fill, winding_paths
+from medic.data.strokes import Field, draw_ribbons, draw_spots, fill, winding_paths
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
 
 import cv2
@@ -15,9 +16,10 @@ from medic.data.parallel import each
 from medic.data.split import crossing_patients
 from medic.data.stores import Store, is_image_name
 from medic.errors import ImageError
+from medic.task import FINDINGS, NO_FINDING
 
 NEARLY_BLACK = 40
-"""A photograph whose brightest hundredth stays below this (of 255) shows nothing that could be graded."""
+"""An image whose brightest hundredth stays below this (of 255) shows nothing that could be graded."""
 
 
 def check(records: pd.DataFrame, store: Store) -> pd.DataFrame:
@@ -28,12 +30,15 @@ def check(records: pd.DataFrame, store: Store) -> pd.DataFrame:
         store: where their images are.
 
     Returns:
-        One row a finding, with the columns ``image``, ``finding`` and ``detail``. Findings are ``absent``, ``empty``,
-        ``unsupported``, ``truncated``, ``unreadable``, ``too_large``, ``nearly_black``, ``identical`` (the same
-        bytes under two names), ``patient_in_two_splits`` and ``unlisted`` (a file that no row names). Empty when
-        nothing was found.
+        One row a finding, with the columns ``image``, ``finding`` and ``detail``. Findings are ``noted`` (the reader
+        could not take the row as it stands), ``absent``, ``empty``, ``unsupported``, ``truncated``, ``unreadable``,
+        ``too_large``, ``nearly_black``, ``identical`` (the same bytes under two names), ``patient_in_two_splits`` and
+        ``unlisted`` (a file that no row names). Empty when nothing was found.
     """
     findings: list[tuple[str, str, str]] = []
+    if "note" in records:
+        noted = records[records["note"].notna()]
+        findings += [(image, "noted", note) for image, note in zip(noted["image"], noted["note"], strict=True)]
     twins: dict[bytes, list[int]] = defaultdict(list)
     present = [name in store for name in records["image"]]
     findings += [(name, "absent", f"not in {store.location.name}") for name in records["image"][~np.array(present)]]
@@ -51,14 +56,21 @@ def check(records: pd.DataFrame, store: Store) -> pd.DataFrame:
         theirs = records[records["patient"] == patient]
         sides = ", ".join(f"{image} in {split}" for image, split in zip(theirs["image"], theirs["split"], strict=True))
         findings.append((theirs["image"].iloc[0], "patient_in_two_splits", f"patient {patient}: {sides}"))
-    listed = set(records["image"])
-    folders = {name.rpartition("/")[0] for name in records.loc[rows, "image"]}
-    findings += [
-        (name, "unlisted", "no row of the table names it")
-        for name in store.names()
-        if is_image_name(name) and name.rpartition("/")[0] in folders and name not in listed
-    ]
+    findings += [(name, "unlisted", "no row of the table names it") for name in unlisted(records, store)]
     return pd.DataFrame(findings, columns=["image", "finding", "detail"])
+
+
+def unlisted(records: pd.DataFrame, store: Store) -> list[str]:
+    """Image files that no row names, in the folders where listed images lie; sorted.
+
+    Folders that differ by a number only (``images_001/images`` to ``images_012/images``) count as one. Others are left
+    out: the same images at another size may be there.
+    """
+    listed = set(records["image"])
+    names = [name for name in store.names() if is_image_name(name)]
+    kinds = {folder: re.sub(r"\d+", "0", folder) for folder in {name.rpartition("/")[0] for name in names}}
+    ours = {kinds[name.rpartition("/")[0]] for name in names if name in listed}
+    return [name for name in names if name not in listed and kinds[name.rpartition("/")[0]] in ours]
 
 
 def _look(store: Store, name: str) -> tuple[bytes, str, str]:
@@ -74,17 +86,36 @@ def _look(store: Store, name: str) -> tuple[bytes, str, str]:
         return digest, error.reason, str(error)
     brightest = float(np.percentile(pixels.max(axis=2), 99))
     if brightest < NEARLY_BLACK:
-        return digest, "nearly_black", f"99 % of the pixels are below {brightest:.0f} of 255"
+        detail = f"99 % of the pixels are below {brightest:.0f} of 255"
+        if _sixteen_bits(data):
+            detail += "; of its 16 bits the values may use only the lower ones: save it anew, scaled to all of them"
+        return digest, "nearly_black", detail
     return digest, "", ""
+
+
+def _sixteen_bits(data: bytes) -> bool:
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    return pixels is not None and pixels.dtype == np.uint16
+
+
+def _labels(group: pd.DataFrame) -> pd.Series:
+    """What each row says the image shows: its findings, where the table has them, otherwise its class code."""
+    if not set(FINDINGS) <= set(group):
+        return group["label"].astype(str)
+    return group[list(FINDINGS)].apply(
+        lambda row: "|".join(name for name in FINDINGS if row[name]) or NO_FINDING, axis=1
+    )
 
 
 def _identical(group: pd.DataFrame) -> list[tuple[str, str, str]]:
     findings = []
+    labels = _labels(group)
     for row in group.itertuples():
         others = group[group["image"] != row.image]
+        mine, theirs = labels[row.Index], labels[others.index]
         notes = [f"same bytes as {', '.join(others['image'])}"]
-        if (others["label"] != row.label).any():
-            notes.append(f"labels differ ({row.label} and {', '.join(map(str, sorted(set(others['label']))))})")
+        if (theirs != mine).any():
+            notes.append(f"labels differ ({mine} and {', '.join(sorted(set(theirs)))})")
         if (others["patient"] != row.patient).any():
             notes.append("of another patient")
         if (others["split"] != row.split).any():
@@ -94,7 +125,7 @@ def _identical(group: pd.DataFrame) -> list[tuple[str, str, str]]:
 
 
 def measure(records: pd.DataFrame, store: Store) -> pd.DataFrame:
-    """Measure each photograph: what differs between cameras and sittings before any disease does.
+    """Measure each image: what differs between cameras and sittings before any disease does.
 
     Args:
         records: as every reader gives them.

@@ -75,9 +75,13 @@ def targets(records: pd.DataFrame, task: Task) -> np.ndarray:
     return records[list(task.classes)].to_numpy(np.int64)
 
 
+_TYPES = dict.fromkeys(("eye", "sex", "view", "note"), "string") | dict.fromkeys(("age", "width", "height"), "Int64")
+"""Of columns that readers may give and that a CSV file would lose; where there is none of that name, none is made."""
+
+
 def read_records(path: str | os.PathLike) -> pd.DataFrame:
     """Read records back from the CSV file they were saved as; names stay text, also ``007`` and ``NA``."""
-    return pd.read_csv(path, converters={"image": str, "patient": str}, dtype={"eye": "string"})
+    return pd.read_csv(path, converters={"image": str, "patient": str, "class": str}, dtype=_TYPES)
 
 
 def _refuse(records: pd.DataFrame, at_fault: pd.Series, what: str, show: str | None = None) -> None:

@@ -37,9 +37,12 @@ class Source:
         licence: what one may do with it.
         citation: whom to name.
         images: number of images by split, as far as published.
-        files: by edge length in pixels, the file to fetch; empty where a login is needed.
+        files: by edge length in pixels, the file to fetch and to convert; empty where a login is needed.
+        as_published: the files of a set that is read as it is published: each is fetched into the set's folder.
         needs_login: the site that wants an account, or None.
+        obstacle: why it cannot be fetched from here, where the login is not the whole reason.
         steps: the manual way, one line a step; ``{downloads}`` and ``{target}`` stand for the folders.
+        line: the set's folder below the data folder, and the reader (in ``medic.data.readers``) that reads it.
     """
 
     title: str
@@ -48,12 +51,37 @@ class Source:
     citation: str
     images: Mapping[str, int] = field(default_factory=dict)
     files: Mapping[int, RemoteFile] = field(default_factory=dict)
+    as_published: tuple[RemoteFile, ...] = ()
     needs_login: str | None = None
+    obstacle: str | None = None
     steps: tuple[str, ...] = ()
+    line: str = "retinopathy"
 
 
 def _medmnist(name: str, md5: str) -> RemoteFile:
     return RemoteFile(f"{name}.npz", f"https://zenodo.org/records/10519652/files/{name}.npz?download=1", md5)
+
+
+def _mnist(part: str, md5: str) -> RemoteFile:
+    name = f"{part}-ubyte.gz"
+    return RemoteFile(name, f"https://ossci-datasets.s3.amazonaws.com/mnist/{name}", md5)
+
+
+def repacking(archives: str, to: str) -> str:
+    """A command that copies the files of tar archives (packed or not) unchanged into one zip file.
+
+    A gzipped tar gives no access to a single member, a zip file does. The members are not packed anew: PNG and JPEG
+    files would hardly become smaller.
+
+    Args:
+        archives: one name or a pattern such as ``downloads/images_*.tar.gz``, quoted as the shell wants it.
+        to: the zip file to write, quoted likewise.
+    """
+    return (
+        "python -c \"import glob, sys, tarfile, zipfile; z = zipfile.ZipFile(sys.argv[1], 'w'); "
+        "[z.writestr(m.name, t.extractfile(m).read()) for p in sys.argv[2:] for a in sorted(glob.glob(p)) or [p] "
+        f"for t in [tarfile.open(a, 'r|*')] for m in t if m.isfile()]; z.close()\" {to} {archives}"
+    )
 
 
 _TOKEN_STEP = (
@@ -163,6 +191,54 @@ SOURCES: dict[str, Source] = {
             "medic data -m {target}/diabetic-retinopathy-classification-f1-score-4.zip "
             "-a diabetic-retinopathy-resized.zip -d data",
         ),
+    ),
+    "nih_chest_xray14": Source(
+        title="NIH ChestX-ray14: frontal chest radiographs of 30,805 patients, 14 findings, 1024 x 1024, about 45 GB",
+        home="https://nihcc.app.box.com/v/ChestXray-NIHCC",
+        licence=(
+            "no restriction on use; NIH asks for the link to its page, a citation of the paper, and an "
+            "acknowledgement of the NIH Clinical Center as the data provider"
+        ),
+        citation=(
+            "Wang et al., ChestX-ray8: Hospital-scale Chest X-ray Database and Benchmarks, CVPR 2017, pp. 3462-3471, "
+            "https://arxiv.org/abs/1705.02315; data provider: NIH Clinical Center"
+        ),
+        images={"train": 86524, "test": 25596},
+        needs_login="Kaggle",
+        obstacle="is on a page that wants a browser (NIH's) or an account (Kaggle's)",
+        steps=(
+            "Either from Kaggle: sign in there, open https://www.kaggle.com/datasets/nih-chest-xrays/data and read "
+            "its terms.",
+            _TOKEN_STEP,
+            *_one_archive(
+                "kaggle datasets download -d nih-chest-xrays/data",
+                "data.zip",
+                "Data_Entry_2017.csv train_val_list.txt test_list.txt",
+            ),
+            "Or from NIH, without an account: open https://nihcc.app.box.com/v/ChestXray-NIHCC, save "
+            "Data_Entry_2017_v2020.csv, train_val_list.txt and test_list.txt in {target}, and the twelve archives "
+            "images_001.tar.gz to images_012.tar.gz of its folder images in {downloads}.",
+            "Then copy the images from those archives, out of which single ones cannot be read, into one zip file: "
+            + repacking("{downloads}/images_*.tar.gz", "{target}/images.zip"),
+        ),
+        line="chest_xray",
+    ),
+    "mnist": Source(
+        title="MNIST: handwritten digits, grey, 28 x 28",
+        home="http://yann.lecun.com/exdb/mnist/",
+        licence="commonly stated as CC BY-SA 3.0 (https://creativecommons.org/licenses/by-sa/3.0/)",
+        citation=(
+            "LeCun, Cortes and Burges, The MNIST database of handwritten digits; LeCun et al., Gradient-based learning "
+            "applied to document recognition, Proceedings of the IEEE 86(11), 1998, p. 2278"
+        ),
+        images={"train": 60000, "test": 10000},
+        as_published=(
+            _mnist("train-images-idx3", "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+            _mnist("train-labels-idx1", "d53e105ee54ea40749a09fcbcd1e9432"),
+            _mnist("t10k-images-idx3", "9fb629c4189551a2d022fa330f9573f3"),
+            _mnist("t10k-labels-idx1", "ec29112dd5afa0611ce80d1b7f02629c"),
+        ),
+        line="digits",
     ),
 }
 

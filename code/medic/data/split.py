@@ -5,28 +5,42 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from medic.data.records import targets
 from medic.errors import MedicError
+from medic.task import Task
 
 
 def split_by_patient(
-    records: pd.DataFrame, *, validation: float = 0.2, test: float | None = None, seed: int = 0
+    records: pd.DataFrame,
+    *,
+    validation: float = 0.2,
+    test: float | None = None,
+    seed: int = 0,
+    task: Task | None = None,
 ) -> pd.DataFrame:
     """Deal patients, not images, to train, validation and test; stratified by a patient's worst label.
 
     Within each stratum the patients are shuffled and the rounded share goes to a split. A stratum of three patients or
     more gives at least one to every split, so that a rare grade is seen everywhere.
 
+    With a multilabel task a patient's stratum is the rarest class that any of their images shows (by patients, over the
+    whole table), and patients without any class are a stratum of their own. Then single patients are moved until a
+    class that three patients or more have is in every split; only where many classes share few patients may one still
+    miss a split (compare Sechidis et al., On the stratification of multi-label data, ECML PKDD 2011, p. 145).
+
     Args:
-        records: with the columns ``patient``, ``split`` and ``label``.
+        records: with the columns ``patient``, ``split`` and ``label``; for a multilabel task those of its classes.
         validation: share of the patients, 0 to below 1, that goes to validation.
         test: share for test; None keeps the rows whose split is ``test`` already, and deals out the others.
         seed: the same seed gives the same split.
+        task: decides the strata; None and tasks that are not multilabel go by ``label``.
 
     Returns:
         The records with a new ``split`` column; the order of the rows is kept.
 
     Raises:
-        MedicError: a share is out of range, or a patient has images both in the kept test split and outside it.
+        MedicError: a share is out of range, a patient has images both in the kept test split and outside it, or the
+            columns of a multilabel task are missing.
     """
     if not 0 <= validation < 1 or not 0 <= (test or 0) < 1 or validation + (test or 0) >= 1:
         raise MedicError(f"validation={validation} and test={test} must be shares that leave something for training")
@@ -38,15 +52,27 @@ def split_by_patient(
                 f"{len(crossing)} patients have images both in the given test split and outside it, for instance "
                 f"{crossing[0]}: a model would be tested on people it has seen; give test=0.2 to split anew by patient"
             )
-    worst = records[dealt].groupby("patient", sort=True)["label"].max()
+    shares = {"validation": validation, "test": test or 0}
+    multilabel = task is not None and task.kind == "multilabel"
+    if multilabel:
+        present = pd.DataFrame(targets(records, task), index=records["patient"]).groupby(level=0, sort=True).max()
+        present = present[sorted(present, key=lambda code: present[code].sum())]  # the rarest class first
+        present = present[present.index.isin(records["patient"][dealt])].astype(bool)
+        stratum = pd.Series(
+            np.where(present.any(axis=1), present.to_numpy().argmax(axis=1), len(task.classes)), index=present.index
+        )
+    else:
+        stratum = records[dealt].groupby("patient", sort=True)["label"].max()
     random = np.random.default_rng(seed)
-    chosen = dict.fromkeys(worst.index, "train")
-    for _, stratum in worst.groupby(worst):
-        patients = random.permutation(stratum.index.to_numpy())
+    chosen = dict.fromkeys(stratum.index, "train")
+    for _, same in stratum.groupby(stratum):
+        patients = random.permutation(same.index.to_numpy())
         start = 0
-        for name, count in _counts({"validation": validation, "test": test or 0}, len(patients)).items():
+        for name, count in _counts(shares, len(patients)).items():
             chosen |= dict.fromkeys(patients[start : start + count], name)
             start += count
+    if multilabel:
+        _reach_every_split(chosen, present, ["train", *(name for name, share in shares.items() if share)])
     return records.assign(split=records["split"].where(~dealt, records["patient"].map(chosen)))
 
 
@@ -60,7 +86,35 @@ def _counts(shares: dict[str, float], patients: int) -> dict[str, int]:
     return counts
 
 
-def complete_splits(records: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def _reach_every_split(chosen: dict[str, str], present: pd.DataFrame, splits: list[str]) -> None:
+    """Move single patients, so that a class which three patients or more have is in every split, any other in train.
+
+    Strata alone do not see to it: a patient has several classes and is dealt for the rarest. Nobody is moved who is the
+    last in a split to have some class.
+
+    Args:
+        chosen: the split of each patient; changed.
+        present: one row a patient, True for each class the patient has.
+        splits: the splits that get patients, ``train`` first.
+    """
+    has = present.to_numpy()
+    side = np.array([splits.index(chosen[name]) for name in present.index])
+    counts = np.array([has[side == place].sum(axis=0) for place in range(len(splits))])
+    for code, total in enumerate(has.sum(axis=0)):
+        for place in range(len(splits)) if total >= 3 else range(min(total, 1)):
+            if counts[place, code]:
+                continue
+            for person in np.flatnonzero(has[:, code]):
+                theirs, here = has[person], side[person]
+                if (counts[here, theirs] > 1).all():
+                    counts[here, theirs] -= 1
+                    counts[place, theirs] += 1
+                    side[person] = place
+                    chosen[present.index[person]] = splits[place]
+                    break
+
+
+def complete_splits(records: pd.DataFrame, *, seed: int = 0, task: Task | None = None) -> pd.DataFrame:
     """Give records all three splits, keeping those that the source brings, for the sake of comparison with others.
 
     A missing test split takes a fifth of the patients, a missing validation split a fifth of the others' patients; the
@@ -69,6 +123,7 @@ def complete_splits(records: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     Args:
         records: as a reader gives them.
         seed: the same seed gives the same split.
+        task: as for ``split_by_patient``.
 
     Raises:
         MedicError: as ``split_by_patient``.
@@ -77,9 +132,10 @@ def complete_splits(records: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     if {"validation", "test"} <= given:
         return records
     if "validation" in given:
-        test = split_by_patient(records[records["split"] != "validation"], validation=0, test=0.2, seed=seed)
+        rest = records[records["split"] != "validation"]
+        test = split_by_patient(rest, validation=0, test=0.2, seed=seed, task=task)
         return records.assign(split=test["split"].reindex(records.index).fillna("validation"))
-    return split_by_patient(records, validation=0.2, test=None if "test" in given else 0.2, seed=seed)
+    return split_by_patient(records, validation=0.2, test=None if "test" in given else 0.2, seed=seed, task=task)
 
 
 def split_by_image(records: pd.DataFrame, *, validation: float = 0.2, test: float = 0.2, seed: int = 0) -> pd.DataFrame:

@@ -9,10 +9,14 @@ import zlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, TypeAlias
 
 from medic.errors import ImageError, MedicError
 
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp")
+if TYPE_CHECKING:
+    from medic.data.idx_store import IdxStore
+
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 MAX_BYTES = 256 * 1024**2
 """No single image file is larger; one that claims more is refused before it is read."""
 
@@ -234,11 +238,13 @@ class JointStore:
         return self.stores[key], inside
 
 
-Store = FolderStore | ZipStore | JointStore
+Store: TypeAlias = "FolderStore | ZipStore | JointStore | IdxStore"
 
 
 def open_store(location: str | os.PathLike | Mapping[str, str | os.PathLike]) -> Store:
     """Open a folder, a zip file, or several of them by key as one ``JointStore``.
+
+    A folder that holds images only inside IDX files, as MNIST is published, becomes an ``IdxStore``.
 
     Raises:
         MedicError: nothing is there, it is no zip file, or the archive has names that lead out of it.
@@ -247,7 +253,9 @@ def open_store(location: str | os.PathLike | Mapping[str, str | os.PathLike]) ->
         return JointStore({key: open_store(path) for key, path in location.items()})
     path = Path(location)
     if path.is_dir():
-        return FolderStore(path)
+        from medic.data.idx_store import IdxStore, holds_idx_images  # it builds on FolderStore
+
+        return IdxStore(path) if holds_idx_images(path) else FolderStore(path)
     if not path.exists():
         raise MedicError(f"there is no folder or zip file {path}; correct the path")
     return ZipStore(path)
@@ -281,6 +289,9 @@ def is_synthetic(store: Store) -> bool:
 
 
 def _escapes(name: str) -> bool:
+    # Archives have a hundred thousand names, and nearly none of them has any of these marks.
+    if not name.startswith(("/", "\\")) and ".." not in name and ":" not in name:
+        return False
     parts = PurePosixPath(name.replace("\\", "/"))
     return parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0] if parts.parts else False
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from medic.data.fundus_drawing import Anatomy, Eye, fundus_photograph, sample_anatomy
+from medic.data.sample_folder import earlier_files
 from medic.data.stores import SYNTHETIC_MARK
 from medic.errors import MedicError
 from medic.files import write_bytes, write_text
@@ -100,7 +101,7 @@ def write_sample(
             f"ask for at least {FEWEST_PATIENTS}"
         )
     folder = Path(folder)
-    earlier = _earlier_files(folder)
+    earlier = earlier_files(folder, SYNTHETIC_MARK, TITLE, _of_a_sample)
     rng = np.random.default_rng(seed)
     people = _people(patients, rng)
     faults = _choose_faults(people)
@@ -129,27 +130,9 @@ def write_sample(
     return records
 
 
-def _earlier_files(folder: Path) -> set[Path]:
-    """The files of an earlier sample in this folder; refuses a folder with anything else in it."""
-    if not folder.exists():
-        return set()
-    if not folder.is_dir():
-        raise MedicError(f"cannot write a sample to {folder}: it is a file; name a folder")
-    found = {path for path in folder.rglob("*") if not path.is_dir()}
-    mark = folder / SYNTHETIC_MARK
-    ours = not found or (mark in found and mark.read_bytes().startswith(TITLE.encode()))
-    for path in sorted(found):
-        inside = path.relative_to(folder).as_posix()
-        unfinished = path.name.startswith(".") and path.name.endswith(".part")  # of a run that was killed
-        of_a_sample = inside in {*TABLES, "planted_faults.csv", SYNTHETIC_MARK} or (
-            inside.startswith("images/") and IMAGE_FILE.fullmatch(inside.removeprefix("images/"))
-        )
-        if not ours or not (of_a_sample or unfinished):
-            raise MedicError(
-                f"cannot write a sample to {folder}: it holds {inside}, which no earlier sample made; "
-                "name an empty or a new folder"
-            )
-    return found
+def _of_a_sample(name: str) -> bool:
+    folder, _, file = name.rpartition("/")
+    return name in {*TABLES, "planted_faults.csv"} or (folder == "images" and bool(IMAGE_FILE.fullmatch(file)))
 
 
 def _people(patients: int, rng: np.random.Generator) -> pd.DataFrame:

@@ -1,16 +1,31 @@
-"""The strokes of which a synthetic retina is drawn: winding paths, tapering ribbons, irregular spots.
+"""The strokes of which synthetic images are drawn: winding paths, tapering ribbons, irregular spots.
 
-Places are in *field units*: the origin is the centre of the photograph's round field, 1 is its radius, x grows
-towards the temple (the side of the macula) and y downwards. `Field` turns them into pixels of a left or a right eye.
+Whatever is drawn on has a unit of its own and turns it into pixels (`Canvas`). For a retina (`Field`) these are *field
+units*: the origin is the centre of the photograph's round field, 1 is its radius, x grows towards the temple (the side
+of the macula) and y downwards.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
 
 SUBPIXEL_BITS = 4  # OpenCV draws polygons at 1/16 pixel
+
+
+class Canvas(Protocol):
+    """What strokes are drawn on: places in a unit of its own, turned into pixels.
+
+    Attributes:
+        radius: pixels of one unit.
+    """
+
+    radius: float
+
+    def to_pixels(self, points: np.ndarray) -> np.ndarray:
+        """Places (..., 2) to pixels (..., 2), float."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +101,7 @@ def winding_paths(
     return np.asarray(start)[:, None] + np.cumsum(steps, axis=1)
 
 
-def draw_ribbons(layer: np.ndarray, field: Field, paths: np.ndarray, widths: np.ndarray, values: np.ndarray) -> None:
+def draw_ribbons(layer: np.ndarray, field: Canvas, paths: np.ndarray, widths: np.ndarray, values: np.ndarray) -> None:
     """Draw paths (n, p, 2) as ribbons of full widths (n, p), all in field units, with values (n,) of 0-255."""
     centre = field.to_pixels(paths)
     along = np.gradient(centre, axis=1)

@@ -1,0 +1,339 @@
+"""A person's own images: sorted into folders by class, or listed in a CSV file."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medic.data.arrays import grey_arrays
+from medic.data.classes import in_order, task_of
+from medic.data.prepare import Prepared, prepare
+from medic.data.preprocess import Preprocessing
+from medic.data.quality import check
+from medic.data.readers import folder, table
+from medic.data.stores import ZipStore
+from medic.errors import MedicError
+from medic.task import CHEST_XRAY, DIGITS, RETINOPATHY, Task
+
+ANIMALS = ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png")
+
+
+@pytest.fixture
+def lay(tmp_path: Path, smooth, encode):
+    """Write image files by name, and tables by content, below a folder."""
+    image = encode(smooth(20, 24))
+
+    def write(*names: str, **tables: str) -> Path:
+        for name in names:
+            path = tmp_path / "own" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(image)
+        for name, text in tables.items():
+            (tmp_path / "own").mkdir(exist_ok=True)
+            (tmp_path / "own" / f"{name}.csv").write_bytes(text.encode())
+        return tmp_path / "own"
+
+    return write
+
+
+def zip_of(place: Path, *extra: str) -> Path:
+    path = place.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(place.rglob("*.*")):
+            archive.write(file, file.relative_to(place.parent))
+        for name in extra:
+            archive.writestr(name, b"rubbish")
+    return path
+
+
+# Folders
+
+
+def test_a_folder_a_class(lay):
+    records, store = folder.read(lay(*ANIMALS))
+    assert list(records.columns) == ["image", "patient", "split", "label", "class"]
+    assert list(records["image"]) == list(ANIMALS)
+    assert list(records["patient"]) == list(ANIMALS)
+    assert list(records["class"]) == ["cat", "cat", "dog", "dog"]
+    assert list(records["label"]) == [0, 0, 1, 1]
+    assert set(records["split"]) == {"train"}
+    assert check(records.iloc[:1], store).query("finding == 'absent'").empty
+
+
+def test_a_zip_of_them_with_its_outer_folder_and_what_macos_adds(lay):
+    packed = zip_of(lay(*ANIMALS), "__MACOSX/own/cat/._1.png", "own/.DS_Store")
+    records, store = folder.read(packed)
+    assert isinstance(store, ZipStore)
+    assert list(records["image"]) == [f"own/{name}" for name in ANIMALS]
+    assert list(records["class"]) == ["cat", "cat", "dog", "dog"]
+
+
+@pytest.mark.parametrize("outer", ["", "pets/", "pets/v2/"])
+@pytest.mark.parametrize(("validation", "test"), [("validation", "test"), ("val", "testing"), ("Valid", "TEST")])
+def test_folders_of_splits_are_kept(outer, validation, test, lay):
+    names = [f"{outer}{split}/{name}" for split in ("train", validation, test) for name in ANIMALS]
+    records, _ = folder.read(lay(*names))
+    splits = dict(zip(records["image"], records["split"], strict=True))
+    assert [splits[name] for name in names] == ["train"] * 4 + ["validation"] * 4 + ["test"] * 4
+    assert set(records["class"]) == {"cat", "dog"}
+
+
+def test_a_single_split_folder_is_a_split_and_no_outer_folder(lay):
+    records, _ = folder.read(lay(*(f"test/{name}" for name in ANIMALS)))
+    assert set(records["split"]) == {"test"}
+
+
+def test_folders_within_a_class_do_not_matter(lay):
+    records, _ = folder.read(lay("cat/monday/1.png", "cat/2.png", "dog/a/b/1.png"))
+    assert list(records["class"]) == ["cat", "cat", "dog"]
+
+
+def test_classes_that_are_numbers_are_ordered_as_numbers(lay):
+    records, _ = folder.read(lay(*(f"{number}/a.png" for number in (10, 9, 1, 2))))
+    assert task_of(records, "counts") == Task("counts", "multiclass", ("1", "2", "9", "10"))
+    assert records.set_index("class")["label"].to_dict() == {"1": 0, "2": 1, "9": 2, "10": 3}
+    assert in_order(["b", "10", "9", "b"]) == ["10", "9", "b"]
+
+
+def test_a_given_task_decides_the_codes(lay):
+    task = Task("pets", "multiclass", ("dog", "cat"))
+    records, _ = folder.read(lay(*ANIMALS), task=task)
+    assert records.set_index("image")["label"].to_dict() == dict(zip(ANIMALS, (1, 1, 0, 0), strict=True))
+    assert task_of(records, "pets") == task
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ((), "holds no images"),
+        (("notes.txt",), "holds no images"),
+        (("1.png", "2.png"), "2 of 2 images in .* lie in no class folder, for instance 1.png"),
+        (("cat/1.png", "dog/1.png", "loose.png"), "1 of 3 images .* loose.png"),
+        (("train/1.png", "train/cat/1.png"), "1 of 2 images .* train/1.png"),
+        (("cat/1.png", "cat/2.png"), "one class only, 'cat'"),
+        (("train/cat/1.png", "train/dog/1.png", "extra/dog/2.png"), "split folder train beside extra/dog/2.png"),
+        (("cat/1.png", "Cat/2.png"), "writes one class in two ways, 'Cat' and 'cat'"),
+        (("1/a.png", "01/a.png", "2/a.png"), "writes one class in two ways"),
+        (
+            ("train/cat/1.png", "train/dog/1.png", "val/dogs/1.png", "val/cat/1.png"),
+            "the class 'dogs' only outside the training images",
+        ),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused(names, message, lay):
+    place = lay(*names, placeholder="image,label\n")
+    with pytest.raises(MedicError, match=message):
+        folder.read(place)
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (Task("pets", "multiclass", ("cat", "bird")), "the class 'dog', which the task 'pets' does not know"),
+        (Task("pets", "multiclass", ("bird", "cat", "dog")), "has no image of the class 'bird' of the task 'pets'"),
+        (CHEST_XRAY, "has several classes an image"),
+    ],
+)
+def test_classes_that_do_not_fit_the_task_are_refused(task, message, lay):
+    with pytest.raises(MedicError, match=message):
+        folder.read(lay(*ANIMALS), task=task)
+
+
+def test_a_place_that_is_not_there_is_named(tmp_path):
+    for read in (folder.read, table.read):
+        with pytest.raises(MedicError, match="there is no folder or zip file"):
+            read(tmp_path / "nothing")
+
+
+# Tables
+
+
+def rows(*lines: str) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["image,label", "Image Index,Finding,diagnosis", "file_name,class", "path,Class-Name", "id,dx", "filename,y"],
+)
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_columns_are_found_by_name(header, separator, lay):
+    wide = header.count(",") == 2
+    lines = [header, *(f"{name},{'x,' if wide else ''}{name[:3]}" for name in ANIMALS)]
+    place = lay(*ANIMALS, own=rows(*lines).replace(",", separator))
+    records, store = table.read(place / "own.csv")
+    assert list(records.columns) == ["image", "patient", "split", "label", "class"]
+    assert list(records["image"]) == list(records["patient"]) == list(ANIMALS)
+    assert list(records["label"]) == [0, 0, 1, 1]
+    assert set(records["split"]) == {"train"}
+    assert all(name in store for name in records["image"])
+
+
+def test_columns_can_be_named(lay):
+    text = rows(
+        "scan,verdict,who,part,label", "cat/1.png,good,A,Train,x", "dog/1.png,bad,B,VAL,y", "dog/2,good,B,val,z"
+    )
+    place = lay(*ANIMALS, own=text)
+    columns = {"image": "scan", "label": "verdict", "patient": "who", "split": "part"}
+    with pytest.raises(MedicError, match=r"no column that is called like the image .* it has: scan, verdict, who"):
+        table.read(place)
+    with pytest.raises(MedicError, match="the class 'bad' only outside the training images"):
+        table.read(place, columns=columns)
+    (place / "own.csv").write_text(text.replace("Train", "Test"))
+    records, _ = table.read(place, columns=columns)
+    assert list(records["class"]) == ["good", "bad", "good"]
+    assert list(records["label"]) == [1, 0, 1]
+    assert list(records["patient"]) == ["A", "B", "B"]
+    assert list(records["split"]) == ["test", "validation", "validation"]
+
+
+def test_patients_and_splits_are_optional_columns(lay):
+    text = rows("image,patient_id,set,label", "cat/1,7,training,0", "dog/1,007,test,1", "dog/2,8,train,1")
+    records, _ = table.read(lay(*ANIMALS, own=text))
+    assert list(records["patient"]) == ["7", "007", "8"]
+    assert list(records["split"]) == ["train", "test", "train"]
+    assert list(records["image"]) == ["cat/1.png", "dog/1.png", "dog/2.png"]
+
+
+@pytest.mark.parametrize("listed", ["scans/1.png", "1.png", "1", "./scans/1.png", r"scans\1.png", "scans/1"])
+def test_an_image_is_found_with_or_without_folder_and_extension(listed, lay):
+    records, _ = table.read(lay("scans/1.png", "scans/2.png", own=rows("image,label", f"{listed},a", "2,b")))
+    assert list(records["image"]) == ["scans/1.png", "scans/2.png"]
+
+
+def test_an_image_that_could_be_two_is_not_guessed(lay):
+    place = lay(*ANIMALS, own=rows("image,label", "1,cat", "dog/2,dog"))
+    with pytest.raises(MedicError, match=r"line 2: 1 could be cat/1.png or dog/1.png"):
+        table.read(place)
+
+
+def test_images_may_lie_elsewhere(lay, tmp_path):
+    place = lay(*ANIMALS)
+    packed = zip_of(place / "cat"), zip_of(place)
+    (tmp_path / "labels.csv").write_text(rows("image,label", *(f"{name},{name[:3]}" for name in ANIMALS)))
+    for images in (place, packed[1]):
+        records, store = table.read(tmp_path / "labels.csv", images)
+        assert all(name in store for name in records["image"])
+    # A zip file beside the table, and no images outside it, is where they are.
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    packed[1].rename(alone / "scans.zip")
+    (tmp_path / "labels.csv").rename(alone / "labels.csv")
+    records, store = table.read(alone)
+    assert isinstance(store, ZipStore)
+    assert list(records["image"]) == [f"own/{name}" for name in ANIMALS]
+
+
+def test_a_table_inside_a_zip_file(lay):
+    place = lay(*ANIMALS, own=rows("image,label", *(f"{name},{name[:3]}" for name in ANIMALS)))
+    records, store = table.read(zip_of(place))
+    assert list(records["image"]) == [f"own/{name}" for name in ANIMALS]
+    assert all(name in store for name in records["image"])
+
+
+def test_absent_images_keep_their_listed_name_and_check_reports_them(lay):
+    place = lay("1.png", "2.png", own=rows("image,label", "1,a", "2,b", "3,b"))
+    records, store = table.read(place)
+    assert list(records["image"]) == ["1.png", "2.png", "3"]
+    findings = check(records, store)
+    assert list(findings.loc[findings["finding"] == "absent", "image"]) == ["3"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "codes"),
+    [
+        (("No DR", "Mild", "Moderate", "Severe", "Proliferative"), RETINOPATHY, [0, 1, 2, 3, 4]),
+        (("4", "3", "2", "1", "0"), RETINOPATHY, [4, 3, 2, 1, 0]),
+        (("1.0", "0.0", "2.0", "3.0", "4.0"), RETINOPATHY, [1, 0, 2, 3, 4]),
+        (("10", "9", "1", "2", "0"), None, [4, 3, 1, 2, 0]),
+    ],
+)
+def test_labels_are_names_or_codes(labels, task, codes, lay):
+    names = [f"{number}.png" for number in range(5)]
+    text = rows("image,label", *(f"{name},{label}" for name, label in zip(names, labels, strict=True)))
+    records, _ = table.read(lay(*names, own=text), task=task)
+    assert list(records["label"]) == codes
+    assert list(records["class"]) == list(labels)
+
+
+def test_marks_of_spreadsheets_do_not_matter(lay):
+    text = '\ufeff"Image","Label"\r\n"1.png"," sore, throat "\r\n\r\n2.png,well\r\n,\r\n'
+    records, _ = table.read(lay("1.png", "2.png", own=text))
+    assert list(records["class"]) == ["sore, throat", "well"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("image,label\n", "is empty"),
+        ("1.png,a\n2.png,b\n", "no column that is called like the image .* it has: 1.png, a"),
+        ("image,what\n1,a\n", "no column that is called like the label .* columns={'label': ...}"),
+        ("image,label,class\n1,0,a\n", r"several columns that could be the label: label, class; say which with"),
+        ("image,label,label\n1,0,a\n", "several columns that could be the label"),
+        ("image,file,label\n1,1,a\n", "several columns that could be the image: image, file"),
+        ("image,label\n1,a\n2\n", "line 3, has 1 columns instead of 2"),
+        ("image,label\n1,a\n\n2,\n", "line 4, has no label"),
+        ("image,label\n,a\n2,b\n", "line 2, has no image"),
+        ("image,label,patient\n1,a,\n2,b,P\n", "line 2, has no patient"),
+        ("image,label,split\n1,a,train\n2,b,later\n", "line 3: the split 'later' is unknown"),
+        ("image,label\n1,a\n2,b\n1.png,a\n", "lists 1.png in line 2 and in line 4"),
+        ("image,label\n1,a\n2,a\n", "one class only, 'a'"),
+        ("image,label\n1,a\n2,A\n", "writes one class in two ways"),
+        ("image,label\nx,a\ny,b\n", r"not one of the 2 images .* lists x, and there is 1.png; say where they are"),
+        ('image,label\n1,"a\n2,b\n', "is empty|one class only|cannot be read"),
+    ],
+)
+def test_each_fault_of_a_table_is_named(text, message, lay):
+    with pytest.raises(MedicError, match=message):
+        table.read(lay("1.png", "2.png", own=text))
+
+
+def test_which_table_and_which_text_must_be_clear(lay):
+    place = lay("1.png", one="image,label\n1,a\n", two="image,label\n1,a\n")
+    with pytest.raises(MedicError, match=r"holds 2 CSV files \(one.csv, two.csv\); name the file"):
+        table.read(place)
+    (place / "one.csv").write_bytes("image,label\n1,gr\xfcn\n".encode("latin-1"))
+    with pytest.raises(MedicError, match="is no UTF-8 text"):
+        table.read(place / "one.csv")
+    with pytest.raises(MedicError, match=r"'labels': \.\.\.} is not one of image, label, patient, split"):
+        table.read(place / "two.csv", columns={"labels": "label"})
+    with pytest.raises(MedicError, match="0 columns called 'verdict'"):
+        table.read(place / "two.csv", columns={"label": "verdict"})
+
+
+def test_a_table_with_no_images_anywhere_says_so(lay):
+    with pytest.raises(MedicError, match="holds no images; say where they are"):
+        table.read(lay(own="image,label\n1,a\n2,b\n"))
+
+
+def test_a_label_outside_the_task_is_named(lay):
+    place = lay("1.png", "2.png", own="image,label\n1,3\n2,eleven\n")
+    with pytest.raises(MedicError, match="the class 'eleven', which the task 'digits' does not know"):
+        table.read(place, task=DIGITS)
+
+
+# Both
+
+
+def test_both_give_the_same_records_and_arrays(lay):
+    place = lay(*ANIMALS, own=rows("image,label", *(f"{name},{name[:3]}" for name in ANIMALS)))
+    by_folder, by_table = folder.read(place), table.read(place)
+    assert by_folder[0].equals(by_table[0])
+    assert task_of(by_folder[0], "pets") == task_of(by_table[0], "pets")
+    assert np.array_equal(grey_arrays(*by_folder, 28), grey_arrays(*by_table, 28))
+
+
+def test_a_part_of_the_records_has_no_task_of_its_own(lay):
+    records, _ = folder.read(lay("a/1.png", "b/1.png", "c/1.png"))
+    with pytest.raises(MedicError, match="do not belong one to one"):
+        task_of(records[records["class"] != "b"], "letters")
+    with pytest.raises(MedicError, match="lack class"):
+        task_of(records.drop(columns="class"), "letters")
+
+
+def test_class_names_survive_a_prepared_set_as_they_were_written(lay, tmp_path):
+    records, store = folder.read(lay("007/1.png", "NA/1.png"))
+    prepared = prepare(records, store, tmp_path / "prepared", Preprocessing(20, crop="square"))
+    assert task_of(Prepared.load(prepared.folder).records, "own").classes == ("007", "NA")
