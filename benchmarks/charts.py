@@ -26,12 +26,12 @@ from medic.errors import MedicError
 from medic.files import write_text
 
 ORDER = (
-    *("preparation", "preparation_scale", "loading", "training", "inference", "serving", "series"),
+    *("preparation", "preparation_scale", "chest_table", "loading", "training", "inference", "serving", "series"),
     *("recipe_choices", "recipes", "mistakes"),
 )
 UNDRAWN = ("mistakes",)
 """Tables that a chart would not make clearer."""
-SYNTHETIC = ("preparation_scale", "series")
+SYNTHETIC = ("preparation_scale", "chest_table", "series")
 """Benchmarks that always run on synthetic photographs."""
 OURS, LIMIT, OTHERS = plots.COLOURS[0], "0.75", plots.COLOURS[5]
 PANELS = 2

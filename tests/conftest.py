@@ -130,3 +130,56 @@ def tiny_prepared(tiny: Path, tmp_path_factory: pytest.TempPathFactory):
     records, store = retinopathy.read(tiny)
     folder = tmp_path_factory.mktemp("tiny-prepared") / "prepared"
     return prepare(split_by_patient(records, validation=0.25), store, folder, Preprocessing(size=96))
+
+
+@pytest.fixture(scope="session")
+def chests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generated set of radiographs of 120 patients, 64 pixels wide, in a data folder; not to be changed."""
+    from medic.data.synthetic_radiographs import write_sample
+
+    folder = tmp_path_factory.mktemp("chests") / "chest_xray"
+    write_sample(folder, patients=120, seed=5, size=64)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chest_prepared(chests: Path, tmp_path_factory: pytest.TempPathFactory):
+    """The prepared set of ``chests`` at 48 pixels, in its own official split; not to be changed."""
+    from dataclasses import replace
+
+    from medic.data.lines import LINES
+    from medic.data.prepare import prepare
+    from medic.data.split import complete_splits
+    from medic.task import CHEST_XRAY
+
+    line = LINES["chest_xray"]
+    records, store = line.read(chests)
+    folder = tmp_path_factory.mktemp("chests-prepared") / "prepared"
+    return prepare(complete_splits(records, task=CHEST_XRAY), store, folder, replace(line.preprocessing, size=48))
+
+
+@pytest.fixture(scope="session")
+def chest_runs(chest_prepared, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """A finished run of each question that is put to radiographs, by its task's name; not to be changed."""
+    import torch
+
+    from medic.data.taxonomy import read_taxonomy
+    from medic.modeling.classifier import Classifier
+    from medic.modeling.fit import fit
+    from medic.modeling.objectives import CrossEntropy, Hierarchical, MultiLabel, weighted
+    from medic.modeling.recipe import Recipe
+    from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, CHEST_XRAY_OR_NONE
+
+    folder, records = tmp_path_factory.mktemp("chest runs"), chest_prepared.records
+    asked = {
+        CHEST_XRAY: (weighted(MultiLabel(), records, CHEST_XRAY), 0.8),
+        CHEST_XRAY_OR_NONE: (Hierarchical.over(read_taxonomy(), CHEST_XRAY_OR_NONE), None),
+        CHEST_XRAY_BINARY: (weighted(CrossEntropy(), records, CHEST_XRAY_BINARY), 0.9),
+    }
+    runs = {}
+    for task, (objective, sensitivity) in asked.items():
+        torch.manual_seed(1)
+        model = Classifier(task, "resnet18", objective, chest_prepared.preprocessing, image_size=32)
+        recipe = Recipe(epochs=2, batch_size=16, precision="32-true", sensitivity=sensitivity)
+        runs[task.name] = fit(model, chest_prepared, folder / task.name, recipe)
+    return runs

@@ -82,3 +82,11 @@ def test_the_curve_of_time_and_memory_has_the_same_columns(repository, tmp_path)
     rows = table(tmp_path / "preparation_scale.csv")
     assert {"s", "images_per_s", "peak_mib"} <= {row["metric"] for row in rows}
     assert all(float(row["value"]) < 1000 for row in rows if row["metric"] == "peak_mib")
+
+
+@pytest.mark.slow
+def test_reading_the_chest_table_is_compared_with_how_it_is_usually_done(repository, tmp_path):
+    run(repository, "chest_table.py", "--quick", "--to", tmp_path)
+    rows = table(tmp_path / "chest_table.csv")
+    assert len({row["method"] for row in rows if row["metric"] == "ms"}) == 4
+    assert not any(row["reached"] for row in rows), "the target is about the full table"

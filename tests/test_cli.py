@@ -449,9 +449,9 @@ def test_training_says_that_images_are_enlarged(line, tmp_path):
 def test_training_can_start_from_generated_photographs_which_are_called_synthetic(line, tmp_path):
     small = ("--backbone", "squeezenet1_1", "--image-size", "32", "-e", "1", "-s", tmp_path, "-n", "r")
     shown = succeeded(medic("train", "--recipe", "published", *small, "--weights", "generated", cwd=line.folder))
-    assert "the network first learns from SYNTHETIC photographs" in shown
+    assert "the network first learns from SYNTHETIC images" in shown
     assert (tmp_path / "r" / "best" / "model.safetensors").is_file()
-    assert Run.load(next((tmp_path / "pretraining").glob("squeezenet1_1-32px-150-*"))).prepared.synthetic
+    assert Run.load(next((tmp_path / "pretraining").glob("retinopathy-squeezenet1_1-32px-150-*"))).prepared.synthetic
 
 
 def test_training_starts_from_the_weights_of_a_saved_model(line, tmp_path):
@@ -806,7 +806,7 @@ def test_an_unknown_set_lists_those_there_are(tmp_path):
 
 def test_sample_writes_a_set_that_describe_reads(tmp_path):
     shown = succeeded(medic("sample", "made/retinopathy", "--patients", "40", cwd=tmp_path))
-    assert "80 synthetic photographs of 40 made-up patients" in shown
+    assert "80 synthetic images of 40 made-up patients" in shown
     assert described(tmp_path, "--data", "made")["absent_images"] == 0
 
 

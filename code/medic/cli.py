@@ -31,7 +31,10 @@ app = typer.Typer(
 DataOption = Annotated[
     Path, typer.Option("--data", "-d", help="Folder that holds the task's folder or zip file, or that folder itself.")
 ]
-TaskArgument = Annotated[str, typer.Argument(help="What is predicted: retinopathy.")]
+TaskArgument = Annotated[
+    str,
+    typer.Argument(help="What is predicted: retinopathy, chest_xray, chest_xray_binary, chest_xray_or_none, digits."),
+]
 ImagesOption = Annotated[Path | None, typer.Option("--images", help="Folder or zip of the images, when elsewhere.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Fixes splits, order, augmentation and weights.")]
 SizeOption = Annotated[int, typer.Option("--size", help="Side of the prepared images in pixels.")]
@@ -47,6 +50,8 @@ class ObjectiveName(StrEnum):
     cross_entropy = "cross_entropy"
     regression = "regression"
     corn = "corn"
+    multilabel = "multilabel"
+    hierarchical = "hierarchical"
 
 
 class RecipeName(StrEnum):
@@ -54,6 +59,17 @@ class RecipeName(StrEnum):
 
     medic = "medic"
     published = "published"
+    chexnet = "chexnet"
+    binary = "binary"
+    digits = "digits"
+
+
+class LineName(StrEnum):
+    """Lines of the series by name."""
+
+    retinopathy = "retinopathy"
+    chest_xray = "chest_xray"
+    digits = "digits"
 
 
 class Compression(StrEnum):
@@ -97,18 +113,29 @@ def download(
 @app.command()
 def sample(
     folder: Annotated[Path, typer.Argument(help="An absent or empty folder, or an earlier sample.")],
-    patients: Annotated[int, typer.Option("--patients", help="Two photographs each; at least 40.")] = 110,
-    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same files.")] = 2026,
+    line: Annotated[LineName, typer.Option("--line", help="Which set.")] = LineName.retinopathy,
+    patients: Annotated[
+        int | None, typer.Option("--patients", help="Made-up patients; the sample's number when left.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="The same seed gives the same files.")] = None,
 ) -> None:
-    """Write a synthetic set of fundus photographs in the published layout.
+    """Write a sample in the published layout: synthetic fundus photographs or radiographs, or scikit-learn's digits.
 
     \b
     Example: medic sample outputs/more_eyes/retinopathy --patients 200 --seed 7
+             medic sample outputs/more_chests/chest_xray --line chest_xray
     """
-    from medic.data.synthetic import write_sample
+    from medic.data.lines import LINES
 
-    records = write_sample(folder, patients=patients, seed=seed)
-    print(f"{len(records)} synthetic photographs of {patients} made-up patients in {folder}")
+    asked = {key: value for key, value in {"patients": patients, "seed": seed}.items() if value is not None}
+    if LINES[line.value].draw is None:
+        if asked:
+            raise MedicError("the digits are real scans whose number is given; leave --patients and --seed away")
+        LINES[line.value].write_sample(folder)
+        print(f"scikit-learn's handwritten digits in {folder}")
+        return
+    records = LINES[line.value].write_sample(folder, **asked)
+    print(f"{len(records)} synthetic images of {records['patient'].nunique()} made-up patients in {folder}")
 
 
 @app.command()
@@ -206,9 +233,10 @@ def train(
     ] = Path("outputs/prepared"),
     save: Annotated[Path, typer.Option("--save", "-s", help="Folder of all runs.")] = Path("outputs/runs"),
     name: Annotated[str, typer.Option("--name", "-n", help="Name of this run, a folder in that one.")] = "latest",
-    recipe: Annotated[RecipeName, typer.Option("--recipe", help="What holds for all that is not given below.")] = (
-        RecipeName.medic
-    ),
+    recipe: Annotated[
+        RecipeName | None,
+        typer.Option("--recipe", help="What holds for all that is not given below; the task's usual one when left."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", "-e", help="Passes over the training images.")] = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", "-b", help="Images a step, over all processes together.")
@@ -220,7 +248,7 @@ def train(
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option("--weights", help="imagenet, generated (pretrain on synthetic photographs) or a model's folder."),
+        typer.Option("--weights", help="imagenet, generated (pretrain on synthetic images) or a model's folder."),
     ] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Peak of the schedule.")] = None,
     balanced: Annotated[
@@ -238,18 +266,26 @@ def train(
 
     \b
     Example: medic train retinopathy -d data -s outputs/runs -n mine -b 32 -e 30 --objective regression
+             medic train chest_xray --recipe chexnet -d outputs/chests -n findings --weights generated
     """
     import torch
 
+    from medic.data.lines import line_of
     from medic.data.prepare import Prepared
     from medic.modeling.distributed import processes
     from medic.modeling.fit import fit
-    from medic.modeling.objectives import objective_from_dict
+    from medic.modeling.objectives import objective_named
     from medic.modeling.recipes import find_plan
     from medic.task import find_task
 
-    found, prepared_set = find_task(task), Prepared.load(prepared)
-    plan = find_plan(recipe.value)
+    prepared_set = Prepared.load(prepared)
+    plan = find_plan(find_task(task), None if recipe is None else recipe.value)
+    usual = replace(line_of(plan.task).preprocessing, size=prepared_set.preprocessing.size)
+    if prepared_set.preprocessing != usual:
+        raise MedicError(
+            f"the set {prepared} was prepared with {prepared_set.preprocessing}, the task {plan.task.name!r} is read "
+            f"with {usual}; name the task of the set, or prepare one with medic prepare {plan.task.name}"
+        )
     asked = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "balanced": balanced}
     asked |= {"compile": compiled, "workers": workers, "seed": seed}
     plan = replace(
@@ -257,17 +293,18 @@ def train(
         recipe=replace(plan.recipe, **{key: value for key, value in asked.items() if value is not None}),
         backbone=plan.backbone if backbone is None else backbone,
         image_size=plan.image_size if image_size is None else image_size,
-        objective=plan.objective if objective is None else objective_from_dict({"name": objective.value}),
+        objective=plan.objective if objective is None else objective_named(objective.value, plan.task),
+        weighted=plan.weighted and (objective is None or objective.value == plan.objective.name),
     )
     first = processes().first
     if weights == "generated":
         if first:
-            print(f"the network first learns from SYNTHETIC photographs, which go to {save / 'pretraining'}")
+            print(f"the network first learns from SYNTHETIC images, which go to {save / 'pretraining'}")
         weights = str(plan.pretrained(save / "pretraining", workers))
     elif weights is None and first:
         print("the network starts from random weights (--weights imagenet or generated give it a start)")
     torch.manual_seed(seed)
-    model = plan.classifier(found, prepared_set.preprocessing, weights)
+    model = plan.classifier(prepared_set, weights)
     if first and prepared_set.preprocessing.size < plan.image_size:
         print(
             f"the images are prepared at {prepared_set.preprocessing.size} px and enlarged to the {plan.image_size} px "
@@ -435,7 +472,7 @@ def predict(
     store = open_store(images)
     names = [name for name in store.names() if is_image_name(name)]
     if not names:
-        raise MedicError(f"{images} holds no image files; put JPEG or PNG files there")
+        raise MedicError(f"{images} holds no image files; put JPEG, PNG or DICOM files there")
     predicted = predict_images(_load_model(model), store, names)
     if both_eyes is not None:
         predicted = _with_both_eyes(predicted, both_eyes)
@@ -471,27 +508,27 @@ def run(
 
 
 def _read(task: Task, data: Path, images: Path | None):
-    from medic.data.readers import retinopathy
+    from medic.data.lines import line_of
 
-    candidates = (data / task.name, data / f"{task.name}.zip", data)
-    return retinopathy.read(next(path for path in candidates if path.exists() or path == data), images)
+    line = line_of(task)
+    return line.read(line.find(data), images)
 
 
 def _prepare(
     task: Task, data: Path, images: Path | None, to: Path, size: int, test: float | None, seed: int
 ) -> Prepared:
+    from medic.data.lines import line_of
     from medic.data.prepare import prepare as prepare_images
-    from medic.data.preprocess import Preprocessing
     from medic.data.split import complete_splits, split_by_patient
 
     records, store = _read(task, data, images)
     if test is None:
         if not (records["split"] == "test").any():
             print("the source has no test split: 20 % of the patients are set aside for it")
-        records = complete_splits(records, seed=seed)
+        records = complete_splits(records, seed=seed, task=task)
     else:
-        records = split_by_patient(records, test=test, seed=seed)
-    return prepare_images(records, store, to, Preprocessing(size=size))
+        records = split_by_patient(records, test=test, seed=seed, task=task)
+    return prepare_images(records, store, to, replace(line_of(task).preprocessing, size=size))
 
 
 def _report_skipped(prepared: Prepared) -> None:

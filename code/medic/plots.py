@@ -132,17 +132,36 @@ def image_grid(images: Sequence[np.ndarray], captions: Sequence[str], *, columns
 
 
 def label_distribution(records: pd.DataFrame, task: Task) -> Figure:
-    """Images by class, a bar for each split, with the counts on the bars."""
-    counts = class_counts(records, task).drop(columns="total")
-    figure, axes = plt.subplots()
+    """Images by class, a bar for each split, with the counts on the bars.
+
+    The classes of a multilabel task have no order of their own: they stand by frequency, and names without a code.
+    Names too long to stand side by side make the bars lie.
+    """
+    several = task.kind == "multilabel"
+    counts = class_counts(records, task)
+    if several:
+        counts = counts.sort_values("total", ascending=False, kind="stable")
+    counts = counts.drop(columns="total")
+    names = list(counts.index) if several else [f"{code} {name}" for code, name in enumerate(counts.index)]
+    lying = sum(map(len, names)) > 80
+    figure, axes = plt.subplots(figsize=(7.0, 1.0 + 0.3 * len(names)) if lying else None)
     width = 0.8 / len(counts.columns)
     for place, split in enumerate(counts.columns):
-        left = np.arange(len(counts)) + (place - (len(counts.columns) - 1) / 2) * width
-        bars = axes.bar(left, counts[split], width, label=split)
-        axes.bar_label(bars, fontsize=8, padding=2)
-    axes.set_xticks(range(len(counts)), [f"{code} {name}" for code, name in enumerate(counts.index)])
-    axes.set_ylabel("images")
-    axes.set_xlabel("grade" if task.kind == "ordinal" else "class")
+        middle = np.arange(len(counts)) + (place - (len(counts.columns) - 1) / 2) * width
+        bars = (axes.barh if lying else axes.bar)(middle, counts[split], width, label=split)
+        axes.bar_label(bars, fontsize=7 if lying else 8, padding=2)
+    what = "grade" if task.kind == "ordinal" else "class"
+    how_many = "images (one of several classes counts in each)" if several else "images"
+    if lying:
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlabel(how_many)
+        axes.grid(axis="y", visible=False)
+        axes.grid(axis="x", visible=True)
+    else:
+        axes.set_xticks(range(len(names)), names)
+        axes.set_ylabel(how_many)
+        axes.set_xlabel(what)
     axes.legend()
     return figure
 
@@ -374,7 +393,7 @@ def compared(table: pd.DataFrame, baselines: dict[str, float], names: dict[str, 
         panel.errorbar(value, places, xerr=[value - low, high - value], fmt="o", color=colour, capsize=3, lw=1.6, ms=5)
         for place, number, end in zip(places, value, high, strict=True):
             panel.annotate(f"{number:.2f}", (end, place), (5, 0), textcoords="offset points", va="center", fontsize=8)
-        panel.axvline(baseline, color="0.3", ls="--", lw=1.2, label=f"always {always}: {baseline:.2f}")
+        panel.axvline(baseline, color="0.3", ls="--", lw=1.2, label=f"{always}: {baseline:.2f}")
         panel.set_xlabel(f"{names[metric]}, with its 95 % interval")
         panel.margins(x=0.12)
         panel.grid(axis="y", visible=False)

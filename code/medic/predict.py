@@ -71,13 +71,7 @@ def predict(model: Model, store: Store, names: Sequence[str], batch_size: int = 
     if not parts:
         first = f"; the first: {failed[0][0]}, {failed[0][2]}" if failed else ""
         raise MedicError(f"not one of {len(names)} images in {store.location} could be read{first}")
-    grades = [part.grade for part in parts if part.grade is not None]
-    prediction = Prediction(
-        model.task,
-        np.concatenate([part.probabilities for part in parts]),
-        np.concatenate(grades) if grades else None,
-    )
-    return Predicted(prediction, read, pd.DataFrame(failed, columns=["image", "reason", "detail"]))
+    return Predicted(Prediction.joined(parts), read, pd.DataFrame(failed, columns=["image", "reason", "detail"]))
 
 
 def _batches(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,21 +17,39 @@ if TYPE_CHECKING:
     from medic.modeling.classifier import Classifier
     from medic.modeling.run import Run
 
-PREPARED_SIZE = {"quick": 192, "full": 512}
-"""Side of the prepared images in pixels, by profile."""
+PREPARED_SIZE = {
+    "retinopathy": {"quick": 192, "full": 512},
+    "chest_xray": {"quick": 96, "full": 256},
+}
+"""Side of the prepared images in pixels, by line and profile."""
 
 SHORT = {"backbone": "resnet18", "image_size": 96, "epochs": 4}
 """The network that is trained for a later notebook when the reader has not trained one."""
 
 
-def prepared_set(session: Session) -> Prepared:
-    """The prepared set of ``01_data_acquisition_and_understanding/03_prepare_data``."""
+def chest_xrays(session: Session) -> Path:
+    """The folder with the chest X-rays.
+
+    The quick profile takes ``chest_xray_64px`` where the data folder has one: the same set made small, of which a CPU
+    gets through more images.
+    """
+    small = session.data / "chest_xray_64px"
+    return small if session.profile == "quick" and small.is_dir() else session.data / "chest_xray"
+
+
+def prepared_set(session: Session, line: str = "retinopathy") -> Prepared:
+    """The prepared set of ``01_data_acquisition_and_understanding/03_prepare_data``, or that of another line.
+
+    Args:
+        session: the notebook's.
+        line: a name in ``medic.data.lines.LINES``.
+    """
+    from medic.data.lines import LINES
     from medic.data.prepare import Prepared, prepare
-    from medic.data.preprocess import Preprocessing
-    from medic.data.readers import retinopathy
     from medic.data.split import complete_splits
 
-    folder = session.products / "prepared"
+    found = LINES[line]
+    folder = session.products / ("prepared" if line == "retinopathy" else f"prepared-{line}")
     state = "absent"
     if (folder / "manifest.json").is_file():
         try:
@@ -40,10 +59,13 @@ def prepared_set(session: Session) -> Prepared:
         else:
             _say(session, "prepared set", folder, "found")
             return prepared
-    _say(session, "prepared set", folder, f"{state}, making it as 03_prepare_data does")
-    records, store = retinopathy.read(session.data / "retinopathy")
-    records = complete_splits(records, seed=session.seed)
-    return prepare(records, store, folder, Preprocessing(size=PREPARED_SIZE[session.profile]))
+    source = chest_xrays(session) if line == "chest_xray" else session.data / line
+    made = "making it as 03_prepare_data does" if line == "retinopathy" else f"making it from {source.name}"
+    _say(session, "prepared set", folder, f"{state}, {made}")
+    records, store = found.read(source)
+    records = complete_splits(records, seed=session.seed, task=found.tasks[0])
+    size = PREPARED_SIZE[line][session.profile]
+    return prepare(records, store, folder, replace(found.preprocessing, size=size))
 
 
 def choose(session: Session, run: Run) -> None:

@@ -344,7 +344,8 @@ def test_the_folder_is_a_prepared_set_with_labels_account_and_chart(archives, tm
         stores = {"main": ZipStore(archives[0]), "extra": ZipStore(archives[1])}
         assert all(row.image in stores[row.archive] for row in labels.itertuples())
     account = json.loads((tmp_path / "data" / "selection.json").read_text())
-    assert account["settings"] == {"per_class": 8, "validation": 0.2, "seed": 0, "size": 32, "crop": "fundus"}
+    pixels = {"size": 32, "crop": "fundus", "grey": False}
+    assert account["settings"] == {"per_class": 8, "validation": 0.2, "seed": 0, **pixels}
     assert account["balance"]["Severe"] == {"main": 5, "extra": 12, "train": 8, "train_extra": 4, "validation": 1}
     assert account["archives"]["main"]["bytes"] == archives[0].stat().st_size
     assert account["archives"]["main"]["members"] == 86

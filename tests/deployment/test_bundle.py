@@ -7,9 +7,14 @@ import subprocess
 import sys
 import tarfile
 
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from medic.data.decode import decode
 from medic.deployment import bundle as bundle_module
 from medic.deployment.bundle import Bundle, pack, package
 from medic.deployment.compress import quantize
@@ -49,6 +54,42 @@ def test_golden_images_do_not_carry_the_names_of_their_sources(bundle):
     names, _, _ = bundle.golden()
     assert names == ["01.jpeg", "02.jpeg", "03.jpeg", "04.jpeg", "05.jpeg"]
     assert not any("_left" in name for name in bundle.manifest.files)
+
+
+def as_dicom(photograph: bytes) -> bytes:
+    """A grey DICOM file of a photograph, which names a patient."""
+    pixels = cv2.imdecode(np.frombuffer(photograph, np.uint8), cv2.IMREAD_GRAYSCALE)
+    made = Dataset()
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = CTImageStorage
+    made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID = generate_uid(entropy_srcs=["medic"])
+    made.PatientName, made.PatientID = "Doe^Jane", "4711-0815"
+    made.Rows, made.Columns, made.SamplesPerPixel, made.PixelRepresentation = *pixels.shape, 1, 0
+    made.BitsAllocated, made.BitsStored, made.HighBit = 8, 8, 7
+    made.PhotometricInterpretation, made.PixelData = "MONOCHROME2", pixels.tobytes()
+    made["PixelData"].VR = "OB"
+    file = io.BytesIO()
+    made.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def test_a_golden_dicom_image_travels_as_its_pixels_without_its_patient(
+    classifier, exported, photographs, about, tmp_path
+):
+    data = as_dicom(photographs[3])
+    assert b"Doe^Jane" in data
+    golden = [("Doe^Jane.dcm", data), ("a.jpeg", photographs[0])]
+    made = package(classifier, tmp_path / "made", exported.path, golden, about, archive=False)
+    names, images, expected = made.golden()
+    assert names == ["01.png", "02.jpeg"]
+    with Image.open(io.BytesIO(images[0])) as image:
+        assert image.mode == "L"
+        assert np.array_equal(np.asarray(image), decode(data)[:, :, 0])
+    for path in made.folder.rglob("*"):
+        assert not path.is_file() or not any(who in path.read_bytes() for who in (b"Doe^Jane", b"4711-0815")), path
+    actual = made.predictor().predict([data])
+    np.testing.assert_allclose(actual.probabilities[0], expected.probabilities[0], atol=1e-4)
 
 
 def test_a_predictor_gives_what_the_model_gives(bundle, classifier, photographs):
@@ -91,9 +132,9 @@ atexit.register(lambda: print("medic from", sys.modules["medic"].__file__, file=
 """
 
 
-def run_score(folder, *arguments, tmp_path):
-    (tmp_path / "blocker").mkdir()
-    (tmp_path / "blocker" / "sitecustomize.py").write_text(BLOCKER)
+def run_score(folder, *arguments, tmp_path, lacking=""):
+    (tmp_path / "blocker").mkdir(exist_ok=True)
+    (tmp_path / "blocker" / "sitecustomize.py").write_text(BLOCKER.replace('"sklearn"', f'"sklearn", "{lacking}"'))
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path / "blocker")}
     command = [sys.executable, str(folder / "score.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
@@ -113,6 +154,18 @@ def test_score_py_runs_without_the_library_and_leaves_no_trace(bundle, copied, p
     assert "no readable image" in no["error"]
     assert "correct the path" in absent["error"]
     Bundle.load(copied)
+
+
+def test_score_py_reads_dicom_files_where_pydicom_is_and_says_so_where_it_is_not(copied, photographs, tmp_path):
+    (tmp_path / "eye.dcm").write_bytes(as_dicom(photographs[4]))
+    (tmp_path / "eye.jpeg").write_bytes(photographs[4])
+    ended = run_score(copied, "eye.dcm", tmp_path=tmp_path)
+    assert ended.returncode == 0
+    assert "grade" in json.loads(ended.stdout)
+    ended = run_score(copied, "eye.dcm", "eye.jpeg", tmp_path=tmp_path, lacking="pydicom")
+    dicom, jpeg = map(json.loads, ended.stdout.splitlines())
+    assert "pip install pydicom" in dicom["error"]
+    assert "grade" in jpeg
 
 
 def test_score_py_is_an_entry_script_for_azure(copied, photographs, tmp_path):

@@ -114,7 +114,7 @@ def test_the_table_has_size_speed_agreement_and_an_interval(kept):
     assert table.loc["fp16", "share of fp32"] == pytest.approx(0.5, abs=0.02)
     assert table.loc["fp32", ["agreement", "low", "high"]].tolist() == [1, 0, 0]
     assert list(comparison.sensitivities["images"]) == [8] * 5
-    assert "gate: same decision" in str(comparison)
+    assert f"{OPEN}. On 40 images it passed." in str(comparison)
 
 
 def test_a_damaged_int8_model_fails_the_gate(easy, quantized, examples, tmp_path):
@@ -127,7 +127,7 @@ def test_a_damaged_int8_model_fails_the_gate(easy, quantized, examples, tmp_path
     damaged.write_bytes(graph.SerializeToString())
     comparison = compare(easy, damaged, examples, RETINOPATHY)
     assert not comparison.passed
-    assert any("same decision" in reason for reason in comparison.reasons)
+    assert any("of the decisions are the same" in reason for reason in comparison.reasons)
     assert any("quadratic_weighted_kappa" in reason for reason in comparison.reasons)
 
 

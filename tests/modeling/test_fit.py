@@ -169,7 +169,7 @@ def test_a_recipe_that_cannot_train_is_refused(settings):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"schedule": "cosine"}, "schedule is one of one_cycle, steps, not 'cosine'"),
+        ({"schedule": "cosine"}, "schedule is one of one_cycle, steps, cycles, not 'cosine'"),
         ({"precision": "8-bit"}, "precision is one of auto, 32-true"),
         ({"choose_by": "loss"}, "choose_by is one of None, accuracy"),
         ({"cut_points": "accuracy"}, "cut_points is one of None, macro_f1, quadratic_weighted_kappa"),
@@ -402,5 +402,5 @@ def test_a_folder_without_a_run_and_a_damaged_one_are_told_apart(run, tmp_path):
 
 
 def test_a_run_has_two_models(run):
-    with pytest.raises(MedicError, match="'best' and 'last', not 'middle'"):
+    with pytest.raises(MedicError, match="the models best, last, not 'middle'"):
         run.model("middle")

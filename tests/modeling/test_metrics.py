@@ -4,16 +4,35 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
+from medic.modeling import metrics
 from medic.modeling.metrics import (
     accuracy,
     confusion_matrix,
+    figure,
+    interval,
     macro_f1,
     mean_grade_error,
     metrics_for,
     quadratic_weighted_kappa,
-    resampled_confusions,
+    resampled,
 )
-from medic.task import RETINOPATHY, Task
+from medic.task import CHEST_XRAY, RETINOPATHY, Prediction, Task
+
+LESION = Task("lesion", "multiclass", ("benign", "malignant"))
+
+
+def said(task: Task, count: int, seed: int = 0) -> tuple[np.ndarray, Prediction]:
+    """Truths and made-up predictions that know a little of them."""
+    random = np.random.default_rng(seed)
+    classes = len(task.classes)
+    if task.kind == "multilabel":
+        truth = (random.random((count, classes)) < 0.2).astype(int)
+        return truth, Prediction(task, (0.6 * random.random((count, classes)) + 0.3 * truth).astype(np.float32))
+    truth = random.integers(0, classes, count)
+    scores = random.random((count, classes)) + 0.4 * np.eye(classes)[truth]
+    probabilities = (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
+    grade = probabilities @ np.arange(classes, dtype=np.float32) if task.kind == "ordinal" else None
+    return truth, Prediction(task, probabilities, grade)
 
 
 def outcome(seed: int, classes: tuple[int, ...] = (0, 1, 2, 3, 4), count: int = 150) -> tuple[np.ndarray, np.ndarray]:
@@ -56,41 +75,82 @@ def test_perfect_and_reversed_agreement_are_one_and_minus_one():
     assert quadratic_weighted_kappa(confusion_matrix(labels, 4 - labels, 5)) == pytest.approx(-1)
 
 
-def test_many_matrices_at_once_give_what_each_gives_alone():
-    stack = np.stack([confusion_matrix(*outcome(seed), 5) for seed in range(6)])
-    for metric in metrics_for(RETINOPATHY).values():
-        assert metric(stack) == pytest.approx([float(metric(one)) for one in stack])
+@pytest.mark.parametrize("task", [RETINOPATHY, LESION, CHEST_XRAY], ids=lambda task: task.name)
+def test_many_samples_at_once_give_what_each_gives_alone(task):
+    truth, prediction = said(task, count=40)
+    counts = np.random.default_rng(1).integers(0, 4, (6, 40))
+    for name, metric in metrics_for(task).items():
+        alone = [
+            figure(metric, np.repeat(truth, one, axis=0), prediction.rows(np.repeat(np.arange(40), one)))
+            for one in counts
+        ]
+        assert metric(truth, prediction, counts) == pytest.approx(alone, nan_ok=True), name
 
 
-def test_grades_are_decided_by_kappa_and_classes_by_macro_f1():
+def test_each_kind_of_task_has_its_decider_last():
     assert list(metrics_for(RETINOPATHY))[-1] == "quadratic_weighted_kappa"
-    assert list(metrics_for(Task("lesion", "multiclass", ("a", "b")))) == ["accuracy", "macro_f1"]
+    assert list(metrics_for(Task("lesion", "multiclass", ("a", "b", "c")))) == ["accuracy", "macro_f1"]
+    assert list(metrics_for(LESION))[2:] == ["sensitivity", "specificity", "average_precision", "auroc"]
+    assert list(metrics_for(CHEST_XRAY)) == ["macro_f1", "mean_average_precision", "mean_auroc"]
+
+
+def test_the_figures_of_two_classes_are_scikit_learns():
+    truth, prediction = said(LESION, count=80)
+    decided, scores = prediction.decided, prediction.probabilities[:, 1]
+    expected = {
+        "accuracy": reference.accuracy_score(truth, decided),
+        "macro_f1": reference.f1_score(truth, decided, average="macro"),
+        "sensitivity": reference.recall_score(truth, decided),
+        "specificity": reference.recall_score(truth, decided, pos_label=0),
+        "average_precision": reference.average_precision_score(truth, scores),
+        "auroc": reference.roc_auc_score(truth, scores),
+    }
+    assert {n: figure(m, truth, prediction) for n, m in metrics_for(LESION).items()} == pytest.approx(expected)
 
 
 def test_a_resample_keeps_every_group_whole():
-    labels, decided = outcome(0, count=20)
-    groups = np.repeat(np.arange(10), 2)
-    draws = resampled_confusions(labels, decided, groups, 5, draws=200)
-    assert draws.shape == (200, 5, 5)
-    assert (draws.sum(axis=(1, 2)) == 20).all()
-    one_group = resampled_confusions(labels, decided, np.zeros(20), 5, draws=3)
-    assert all(np.array_equal(draw, confusion_matrix(labels, decided, 5)) for draw in one_group)
+    truth, prediction = said(RETINOPATHY, count=20)
+    seen = []
+
+    def watched(_truth: np.ndarray, _prediction: Prediction, counts: np.ndarray) -> np.ndarray:
+        seen.append(counts)
+        return counts.sum(axis=1)
+
+    assert (resampled(watched, truth, prediction, np.repeat(list("abcdefghij"), 2), draws=200) == 20).all()
+    counts = np.concatenate(seen)
+    assert counts.shape == (200, 20)
+    assert np.array_equal(counts[:, ::2], counts[:, 1::2])
+    assert counts.max() > 1
+    assert not counts.min()
+    metric = metrics_for(RETINOPATHY)["accuracy"]
+    one_group = resampled(metric, truth, prediction, np.zeros(20), draws=3)
+    assert one_group == pytest.approx([figure(metric, truth, prediction)] * 3)
 
 
-def test_a_seed_gives_the_same_resamples():
-    labels, decided = outcome(0)
-    groups = np.arange(150)
-    one, other = (resampled_confusions(labels, decided, groups, 5, draws=50, seed=4) for _ in range(2))
-    assert np.array_equal(one, other)
-    assert not np.array_equal(one, resampled_confusions(labels, decided, groups, 5, draws=50, seed=5))
+def test_a_seed_gives_the_same_resamples_however_many_fit_in_memory(monkeypatch):
+    truth, prediction = said(CHEST_XRAY, count=60)
+    metric, groups = metrics_for(CHEST_XRAY)["mean_auroc"], np.arange(60) // 2
+    one, other = (resampled(metric, truth, prediction, groups, draws=50, seed=4) for _ in range(2))
+    assert np.array_equal(one, other, equal_nan=True)
+    assert not np.array_equal(one, resampled(metric, truth, prediction, groups, draws=50, seed=5), equal_nan=True)
+    monkeypatch.setattr(metrics, "_CELLS_AT_ONCE", 60 * 7)
+    assert resampled(metric, truth, prediction, groups, draws=50, seed=4) == pytest.approx(one, nan_ok=True)
 
 
 def test_the_interval_over_patients_is_wider_than_over_images_when_two_eyes_say_the_same():
     labels, decided = (np.repeat(values, 2) for values in outcome(0, count=100))
+    prediction = Prediction(RETINOPATHY, np.eye(5, dtype=np.float32)[decided], decided.astype(np.float32))
     patients, images = np.repeat(np.arange(100), 2), np.arange(200)
 
     def width(groups: np.ndarray) -> float:
-        low, high = np.percentile(accuracy(resampled_confusions(labels, decided, groups, 5)), [2.5, 97.5])
+        low, high = interval(resampled(metrics_for(RETINOPATHY)["accuracy"], labels, prediction, groups))
         return high - low
 
     assert width(patients) / width(images) == pytest.approx(np.sqrt(2), rel=0.1)
+
+
+def test_an_interval_leaves_out_what_cannot_be_told():
+    values = np.arange(101.0)
+    assert interval(values) == pytest.approx((2.5, 97.5))
+    assert interval(np.concatenate([values, [np.nan] * 50])) == interval(values)
+    assert np.isnan(interval(np.full(3, np.nan))).all()

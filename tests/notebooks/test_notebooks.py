@@ -51,6 +51,18 @@ NOTEBOOKS: dict[str, Run] = {
     f"{STAGE_1}/03_prepare_data": Run(
         checks={"patients_crossing": (0, 0), "prepared_images": (404, 404), "skipped_images": (0, 0)}
     ),
+    f"{STAGE_2}/01_train_lenet_three_ways": Run(
+        {"TRAINING_IMAGES": 2000, "EPOCHS": 2},
+        {
+            "parameters_pytorch": (61_706, 61_706),
+            "parameters_jax": (61_706, 61_706),
+            "largest_difference": (0, 1e-5),
+            "accuracy_pytorch": (0.8, 1),
+            "accuracy_jax": (0.8, 1),
+            "own_accuracy_pytorch": (0.8, 1),
+            "own_accuracy_jax": (0.8, 1),
+        },
+    ),
     f"{STAGE_2}/02_load_and_augment": Run({"WORKERS": [0, 1]}, {"loading_images_per_second": (1, 1e6)}),
     f"{STAGE_2}/03_grade_retinopathy": Run(
         {"EPOCHS": 1, "IMAGE_SIZE": 64, "PRETRAIN_PATIENTS": 40},

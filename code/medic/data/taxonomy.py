@@ -90,7 +90,7 @@ def read_taxonomy(path: str | os.PathLike = CHEST_XRAY_TREE) -> Taxonomy:
             waiting += [(child, below, node) for child, below in children.items()]
     except FileNotFoundError as error:
         raise MedicError(f"there is no tree of findings at {path}; correct the path") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MedicError(
             f'{path} holds no tree of findings ({error}); it should be {{"tree": {{"root": {{"leaf": {{}}}}}}}}'
         ) from error

@@ -19,9 +19,11 @@ from html import escape
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 import medic
+from medic.data.decode import decode, read_header
 from medic.data.preprocess import Preprocessing
 from medic.deployment.manifest import FORMAT, MANIFEST, VERSION, Manifest, list_files, read_manifest, verify_files
 from medic.deployment.model_card import model_card
@@ -40,6 +42,10 @@ RUNTIME = (
     "task.py",
     "data/__init__.py",
     "data/decode.py",
+    "data/dicom.py",
+    "data/dicom_display.py",
+    "data/dicom_elements.py",
+    "data/dicom_frame.py",
     "data/crop.py",
     "data/preprocess.py",
     "deployment/__init__.py",
@@ -309,6 +315,7 @@ def _copy_runtime(to: Path) -> None:
 
 def _write_golden(model: Classifier, folder: Path, golden: Sequence[tuple[str, bytes]], precision: str) -> None:
     # Plain and unlike each other, whatever the sources are called: a name must not say who the patient is.
+    golden = [_without_patient(name, data) for name, data in golden]
     names = [f"{number:02d}{PurePosixPath(name).suffix.lower()}" for number, (name, _) in enumerate(golden, 1)]
     pixels = np.stack([model.preprocessing.pixels(data) for _, data in golden])
     checkpoint = model.predict_pixels(pixels)
@@ -317,6 +324,11 @@ def _write_golden(model: Classifier, folder: Path, golden: Sequence[tuple[str, b
         raise MedicError(
             f"the graph and the model disagree by {worst:.1e} on the golden images; export this very model again"
         )
+    if graph.thresholds != checkpoint.thresholds:
+        raise MedicError(
+            f"the graph decides from {graph.thresholds} on, the model from {checkpoint.thresholds} on; export this "
+            "very model again"
+        )
     expected = checkpoint if precision == "fp32" else graph
     entries = []
     for row, (name, (_, data)) in enumerate(zip(names, golden, strict=True)):
@@ -324,6 +336,16 @@ def _write_golden(model: Classifier, folder: Path, golden: Sequence[tuple[str, b
         entry = {"image": name, **_plain(expected, row)}
         entries.append(entry if precision == "fp32" else {**entry, "checkpoint": _plain(checkpoint, row)})
     write_json(folder / "golden" / "expected.json", entries)
+
+
+def _without_patient(name: str, data: bytes) -> tuple[str, bytes]:
+    """A DICOM file, which names its patient, as a PNG of the same pixels; any other image as it is."""
+    if read_header(data).format != "DICOM":
+        return name, data
+    pixels = decode(data)
+    grey = (pixels == pixels[:, :, :1]).all()
+    png = cv2.imencode(".png", pixels[:, :, 0] if grey else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1]
+    return "golden.png", png.tobytes()
 
 
 def _plain(prediction: Prediction, row: int) -> dict:

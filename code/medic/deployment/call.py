@@ -98,12 +98,16 @@ class Client:
         """
         if not images:
             raise MedicError("there is no image to score; give one or more")
-        task = Task.from_dict(self.about()["task"])
+        about = self.about()
+        task, thresholds = Task.from_dict(about["task"]), about.get("thresholds")
         answers = [self.answer(image) for image in images]
         probabilities = [[answer["probabilities"][name] for name in task.classes] for answer in answers]
         grade = [answer["grade_continuous"] for answer in answers] if task.kind == "ordinal" else None
         return Prediction(
-            task, np.array(probabilities, np.float32), None if grade is None else np.array(grade, np.float32)
+            task,
+            np.array(probabilities, np.float32),
+            None if grade is None else np.array(grade, np.float32),
+            None if thresholds is None else tuple(thresholds),
         )
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from medic.deployment.predict import INPUT, open_session, run
 from medic.errors import MedicError
-from medic.modeling.metrics import confusion_matrix, metrics_for, resampled_confusions
+from medic.modeling.metrics import figure, interval, metrics_for, resampled
 from medic.task import Prediction, Task
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Examples:
 
     Attributes:
         images: prepared pixels, uint8 (N, size, size, 3) RGB.
-        labels: class codes, int (N,).
+        labels: class codes, int (N,); for multilabel tasks int (N, C), 0 or 1.
         patients: whose image it is (N,): the bootstrap draws patients, for two eyes of one person are no two
             independent observations. None takes each image for a person of its own.
     """
@@ -43,13 +43,15 @@ class Examples:
 class Gate:
     """When a compressed model may stand in for the original. All of it must hold, on labelled images it has not seen.
 
-    The metric is quadratic weighted kappa for ordinal tasks and accuracy for multiclass ones. Its difference
+    The metric is quadratic weighted kappa for ordinal tasks, the (mean) area under the ROC curve where the task asks
+    whether something is present, and accuracy for other multiclass tasks. Its difference
     (compressed minus original) gets a 95 % interval from a paired bootstrap: the same resampled patients for both. With
     few images that interval is wide, and a model whose decisions changed fails: the gate then says that it cannot be
-    told, which is no reason to trust it. A model with the same decision on every image always passes.
+    told, which is no reason to trust it. Where the metric counts decisions (kappa, accuracy), a model with the same
+    decision on every image always passes; the area under the ROC curve asks for the same ranking.
 
     Attributes:
-        agreement: smallest share of images with the same decision, 0..1.
+        agreement: smallest share of the same decisions, 0..1; there is one an image, for multilabel tasks one a class.
         loss: how far below zero the interval of the metric's difference may reach.
         sensitivity: how much sensitivity any class with ``FEW`` images or more may lose.
     """
@@ -60,7 +62,7 @@ class Gate:
 
     def __str__(self) -> str:
         return (
-            f"gate: same decision on at least {self.agreement:.0%} of the images; the 95 % interval of the metric's "
+            f"gate: at least {self.agreement:.0%} of the decisions stay the same; the 95 % interval of the metric's "
             f"difference stays above {-self.loss:g}; no class with {FEW} images or more loses over "
             f"{self.sensitivity:g} of its sensitivity"
         )
@@ -166,7 +168,7 @@ def compare(fp32: str | Path, int8: str | Path, examples: Examples, task: Task, 
                 "high": high,
             }
         )
-    sensitivity = _sensitivities(original, predictions["int8"], examples.labels)
+    sensitivity = _sensitivities(original, predictions["int8"], examples.labels, task)
     return Comparison(
         task, len(images), _metric(task), rows, sensitivity, gate, _reasons(gate, rows[-1], sensitivity, task)
     )
@@ -174,26 +176,32 @@ def compare(fp32: str | Path, int8: str | Path, examples: Examples, task: Task, 
 
 def _check(examples: Examples, task: Task) -> None:
     images, labels = examples.images, examples.labels
-    if task.kind == "multilabel":
-        raise MedicError(f"the gate judges one decision an image, and {task.name!r} is multilabel; keep fp32")
     counts = {len(images), len(labels), len(labels if examples.patients is None else examples.patients)}
     if not len(images) or len(counts) > 1:
         raise MedicError(
             f"{len(images)} images cannot be compared with {len(labels)} labels; give as many of each (and of "
             "patients), one or more"
         )
-    if labels.min() < 0 or labels.max() >= len(task.classes):
+    wanted, top = ((len(task.classes),), 1) if task.kind == "multilabel" else ((), len(task.classes) - 1)
+    if labels.shape[1:] != wanted:
         raise MedicError(
-            f"labels {labels.min()}..{labels.max()} reach outside 0..{len(task.classes) - 1} of the task "
-            f"{task.name!r}; correct the records"
+            f"labels of the shape {labels.shape} are not those of the {task.kind} task {task.name!r}; take them from "
+            "medic.data.records.targets"
+        )
+    if labels.min() < 0 or labels.max() > top:
+        raise MedicError(
+            f"labels {labels.min()}..{labels.max()} reach outside 0..{top} of the task {task.name!r}; correct the "
+            "records"
         )
 
 
 def _reasons(gate: Gate, row: dict, sensitivity: list[dict], task: Task) -> tuple[str, ...]:
     reasons = []
     if not row["agreement"] >= gate.agreement:
-        reasons.append(f"same decision on {row['agreement']:.1%} of the images, less than {gate.agreement:.0%}")
-    if not row["low"] >= -gate.loss:
+        reasons.append(f"{row['agreement']:.1%} of the decisions are the same, less than {gate.agreement:.0%}")
+    if np.isnan(row["low"]):
+        reasons.append(f"these images are too few to tell the difference in {_metric(task)}")
+    elif not row["low"] >= -gate.loss:
         reasons.append(f"the interval of the difference in {_metric(task)} reaches {row['low']:.3f}")
     for entry in sensitivity:
         if entry["images"] >= FEW and not entry["difference"] >= -gate.sensitivity:
@@ -203,7 +211,7 @@ def _reasons(gate: Gate, row: dict, sensitivity: list[dict], task: Task) -> tupl
 
 def _metric(task: Task) -> str:
     """The name of the figure that decides."""
-    return list(metrics_for(task))[-1] if task.kind == "ordinal" else "accuracy"
+    return list(metrics_for(task))[-1] if task.kind == "ordinal" or task.thresholds else "accuracy"
 
 
 def _difference(original: Prediction, other: Prediction, examples: Examples, task: Task) -> tuple[float, float, float]:
@@ -211,22 +219,22 @@ def _difference(original: Prediction, other: Prediction, examples: Examples, tas
 
     Both are counted on the same resampled patients (Efron and Tibshirani, An Introduction to the Bootstrap, 1993).
     """
-    metric, classes = metrics_for(task)[_metric(task)], len(task.classes)
+    metric = metrics_for(task)[_metric(task)]
     patients = np.arange(len(examples.labels)) if examples.patients is None else examples.patients
-    ours, theirs = (
-        metric(resampled_confusions(examples.labels, prediction.decided, patients, classes))
-        for prediction in (other, original)
-    )
-    low, high = np.percentile(ours - theirs, [2.5, 97.5])
-    return float(metric(confusion_matrix(examples.labels, other.decided, classes))), float(low), float(high)
+    ours, theirs = (resampled(metric, examples.labels, prediction, patients) for prediction in (other, original))
+    return figure(metric, examples.labels, other), *interval(ours - theirs)
 
 
-def _sensitivities(original: Prediction, other: Prediction, labels: np.ndarray) -> list[dict]:
+def _sensitivities(original: Prediction, other: Prediction, labels: np.ndarray, task: Task) -> list[dict]:
     entries = []
-    for code, name in enumerate(original.task.classes):
-        of_class = labels == code
+    for code, name in enumerate(task.classes):
+        several = task.kind == "multilabel"
+        of_class = labels[:, code] == 1 if several else labels == code
         if of_class.any():
-            before, after = ((prediction.decided[of_class] == code).mean() for prediction in (original, other))
+            before, after = (
+                (p.decided[of_class, code] if several else p.decided[of_class] == code).mean()
+                for p in (original, other)
+            )
             entries.append(
                 {
                     "class": name,

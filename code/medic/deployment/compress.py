@@ -12,7 +12,7 @@ import numpy as np
 
 from medic.deployment.compare import Comparison, Examples, Gate, compare
 from medic.deployment.export import finish, quiet
-from medic.deployment.predict import BATCH, INPUT, open_session
+from medic.deployment.predict import BATCH, INPUT, open_session, thresholds_of
 from medic.errors import MedicError
 from medic.files import write_bytes
 from medic.task import Task
@@ -104,11 +104,11 @@ def quantize(fp32: str | Path, int8: str | Path, calibration: Iterable[np.ndarra
         MedicError: no calibration image, images of the wrong shape, or the graph cannot be quantised.
     """
     fp32, int8 = Path(fp32), Path(int8)
-    shape = open_session(fp32).get_inputs()[0].shape[1:]
-    batches = _batches(calibration, shape)
+    session = open_session(fp32)
+    batches = _batches(calibration, session.get_inputs()[0].shape[1:])
     try:
         with quiet(), tempfile.TemporaryDirectory() as folder:
-            content = _quantized(fp32, batches, Path(folder))
+            content = _quantized(fp32, batches, Path(folder), thresholds_of(session))
     except Exception as error:  # the quantiser raises from many layers; none of it may reach the reader raw
         raise MedicError(
             f"{fp32} could not be quantised ({str(error) or type(error).__name__}); go on with the fp32 graph"
@@ -117,7 +117,7 @@ def quantize(fp32: str | Path, int8: str | Path, calibration: Iterable[np.ndarra
     return int8
 
 
-def _quantized(fp32: Path, batches: list[np.ndarray], folder: Path) -> bytes:
+def _quantized(fp32: Path, batches: list[np.ndarray], folder: Path, thresholds: tuple[float, ...] | None) -> bytes:
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -140,7 +140,7 @@ def _quantized(fp32: Path, batches: list[np.ndarray], folder: Path) -> bytes:
         nodes_to_exclude=layers[-1:],
         calibrate_method=CalibrationMethod.MinMax,
     )
-    return finish(onnx.load(quantized), "int8").SerializeToString()
+    return finish(onnx.load(quantized), "int8", thresholds).SerializeToString()
 
 
 def _normalise_in_one(graph: onnx.ModelProto) -> onnx.ModelProto:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medic.deployment.predict import INPUT, OUTPUTS, open_session, run
+from medic.deployment.predict import INPUT, OUTPUTS, THRESHOLDS, open_session, run
 from medic.errors import MedicError
 from medic.files import replacing
 from medic.task import Prediction
@@ -101,8 +102,8 @@ def largest_difference(one: Prediction, other: Prediction) -> float:
     return float(difference)
 
 
-def finish(graph: onnx.ModelProto, precision: str) -> onnx.ModelProto:
-    """Make a graph one that old runtimes read, say its precision in its metadata, and check it.
+def finish(graph: onnx.ModelProto, precision: str, thresholds: tuple[float, ...] | None) -> onnx.ModelProto:
+    """Make a graph one that old runtimes read, say its precision and operating point in its metadata, and check it.
 
     Opset imports that no node uses are dropped (old runtimes refuse unknown ones), and so are the exporter's notes on
     each node, which hold paths of the machine.
@@ -118,7 +119,10 @@ def finish(graph: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     for part in (*inner.node, *inner.input, *inner.output, *inner.value_info, *inner.initializer, inner):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
-    onnx.helper.set_model_props(graph, {"medic.precision": precision})
+    said = {"medic.precision": precision}
+    if thresholds is not None:
+        said[THRESHOLDS] = json.dumps(list(thresholds))
+    onnx.helper.set_model_props(graph, said)
     onnx.checker.check_model(graph, full_check=True)
     return graph
 
@@ -154,7 +158,7 @@ def _graph(model: Classifier) -> onnx.ModelProto:
                 dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
                 verbose=False,
             )
-            return finish(program.model_proto, "fp32")
+            return finish(program.model_proto, "fp32", model.thresholds)
     except Exception as error:  # the exporter raises from many layers; none of it may reach the reader raw
         raise MedicError(
             f"torch could not export {model.backbone_name} to ONNX ({str(error).splitlines()[0]}); "

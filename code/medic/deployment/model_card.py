@@ -45,12 +45,13 @@ screening, diagnosis or any decision about a person.
 
 - Figures hold for images like those it was judged on: other cameras, other populations and other image quality can
   change them, and the model does not say when an image is outside what it knows.
-- {_probability_limit(model["objective"])}
+- {_probability_limit(model)}
 - An image without the expected subject gets an answer too.
 {_precision_limit(values)}
 ## How to call it
 
     python score.py image.jpeg            # needs: pip install onnxruntime numpy opencv-python-headless pillow
+                                          # and for DICOM files: pydicom
     medic serve THIS_FOLDER               # then:
     curl --data-binary @image.jpeg -H "Content-Type: image/jpeg" http://127.0.0.1:8080/predict
 
@@ -65,7 +66,7 @@ def _figures(evaluation: dict | None, task: Task) -> str:
         return (
             "None were given: this model was packaged without an evaluation, so nothing is known of how well it works."
         )
-    matrix = evaluation.get("confusion_matrix")
+    matrix = None if task.kind == "multilabel" else evaluation.get("confusion_matrix")
     rest = {name: value for name, value in evaluation.items() if name not in ("confusion_matrix", "classes")}
     lines = _lines(rest)
     if matrix is not None:
@@ -96,6 +97,8 @@ def _lines(value: object, title: str = "") -> list[str]:
 
 
 def _text(value: object) -> str:
+    if value is None:
+        return ""
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
@@ -108,10 +111,16 @@ def _precision_limit(values: dict) -> str:
     )
 
 
-def _probability_limit(objective: dict) -> str:
-    if objective.get("cuts") is None:
-        return "Probabilities are not calibrated unless the figures above say so."
-    return (
-        "The grade is decided by cut points that were fitted on the validation split. What stands as probabilities are "
-        "the shares of the two nearest\n  grades, not calibrated."
-    )
+def _probability_limit(model: dict) -> str:
+    objective = model["objective"]
+    if objective.get("cuts") is not None:
+        return (
+            "The grade is decided by cut points that were fitted on the validation split. What stands as probabilities "
+            "are the shares of the two nearest\n  grades, not calibrated."
+        )
+    said = "Probabilities are not calibrated unless the figures above say so."
+    if objective.get("prevalence") is not None or objective.get("class_weights") is not None:
+        said += " The loss was weighted against\n  imbalance, so they are too high for what is rare."
+    if model.get("thresholds") is not None:
+        said += " The operating point (`thresholds` in `manifest.json`) was chosen\n  on the validation split."
+    return said

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medic.data.records import targets
 from medic.deployment.bundle import About, Bundle, package
 from medic.deployment.compare import Examples
 from medic.deployment.compress import Compressed, compress
 from medic.deployment.export import export
+from medic.task import Task
 
 if TYPE_CHECKING:
     from medic.data.prepare import Prepared
@@ -46,7 +48,7 @@ def package_run(
         compressed = None
         if int8:
             compressed = compress(
-                graph, Path(scratch) / "int8.onnx", calibration(prepared), examples(prepared), model.task
+                graph, Path(scratch) / "int8.onnx", calibration(prepared), examples(prepared, model.task), model.task
             )
             graph = compressed.path
         bundle = package(model, folder, graph, golden(prepared), about(run, evaluation))
@@ -64,22 +66,24 @@ def calibration(prepared: Prepared) -> list[np.ndarray]:
     return [pixels[start : start + 16] for start in range(0, len(pixels), 16)]
 
 
-def examples(prepared: Prepared, split: str = "validation") -> Examples:
+def examples(prepared: Prepared, task: Task, split: str = "validation") -> Examples:
     """Labelled images on which a compressed model is judged; the test split stays for the final evaluation."""
     rows = prepared.split(split)
-    return Examples(pixels_of(prepared, split), rows["label"].to_numpy(), rows["patient"].to_numpy())
+    return Examples(pixels_of(prepared, split), targets(rows, task), rows["patient"].to_numpy())
 
 
 def golden(prepared: Prepared) -> list[tuple[str, bytes]]:
-    """The first test image of each class, as (name, file bytes): what a bundle proves itself with."""
-    rows = prepared.split("test").groupby("label").head(1).sort_values("label").head(GOLDEN_IMAGES)
+    """The first test images of each label, as (name, file bytes): what a bundle proves itself with."""
+    rows = prepared.split("test")
+    of_each = -(-GOLDEN_IMAGES // rows["label"].nunique())
+    rows = rows.groupby("label").head(of_each).sort_values("label", kind="stable").head(GOLDEN_IMAGES)
     return [(name, prepared.store.read(name)) for name in rows["image"]]
 
 
 def about(run: Run, evaluation: Evaluation) -> About:
     """What the manifest and the card say of data and figures."""
     counts = run.records["split"].value_counts()
-    kind = "synthetic images, drawn by a program" if evaluation.synthetic else "photographs"
+    kind = "synthetic images, drawn by a program" if evaluation.synthetic else "images"
     data = (
         f"{counts.get('train', 0)} {kind}, for training, {counts.get('validation', 0)} for validation and "
         f"{counts.get('test', 0)} for testing; no patient is in two splits."

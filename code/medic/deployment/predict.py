@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from medic.task import Prediction, Task
 INPUT = "images"
 OUTPUTS = ("probabilities", "grade")
 """Names in the graph and on the wire; ``grade`` is there for ordinal tasks only."""
+
+THRESHOLDS = "medic.thresholds"
+"""Key of a graph's metadata under which the model's operating point stands, where one was chosen."""
 
 BATCH = 16
 """Images that go through the graph together: enough to be fast, few enough for a small machine."""
@@ -103,9 +107,12 @@ def _decision(prediction: Prediction, row: int) -> dict:
     classes = prediction.task.classes
     decided = prediction.decided[row]
     if prediction.task.kind == "multilabel":
-        return {"classes": [name for name, present in zip(classes, decided, strict=True) if present]}
+        thresholds = prediction.thresholds
+        operating_point = {} if thresholds is None else {"thresholds": dict(zip(classes, thresholds, strict=True))}
+        return {"classes": [name for name, present in zip(classes, decided, strict=True) if present], **operating_point}
     if prediction.grade is None:
-        return {"label": int(decided), "class": classes[decided]}
+        operating_point = {} if prediction.thresholds is None else {"threshold": prediction.thresholds[0]}
+        return {"label": int(decided), "class": classes[decided], **operating_point}
     return {
         "grade": int(decided),
         "class": classes[decided],
@@ -145,4 +152,10 @@ def run(session: onnxruntime.InferenceSession, task: Task, pixels: np.ndarray) -
         for start in range(0, len(pixels), BATCH)
     ]
     outputs = dict(zip(names, (np.concatenate(part) for part in zip(*parts, strict=True)), strict=True))
-    return Prediction(task, outputs["probabilities"], outputs.get("grade"))
+    return Prediction(task, outputs["probabilities"], outputs.get("grade"), thresholds_of(session))
+
+
+def thresholds_of(session: onnxruntime.InferenceSession) -> tuple[float, ...] | None:
+    """The operating point that a graph was exported with, from its metadata."""
+    stated = session.get_modelmeta().custom_metadata_map.get(THRESHOLDS)
+    return None if stated is None else tuple(json.loads(stated))

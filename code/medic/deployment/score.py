@@ -4,7 +4,8 @@ As a program, from anywhere: ``python score.py eye.jpeg ...`` prints one JSON ob
 As the entry script of a service (Azure Machine Learning): ``init()`` once, then ``run(body)`` for each request, with
 the bytes of an image file or a JSON text ``{"images": ["<base64>", ...]}``.
 
-It needs onnxruntime, NumPy, OpenCV and Pillow; the few files of the medic library that it uses lie beside it.
+It needs onnxruntime, NumPy, OpenCV and Pillow, and pydicom for DICOM files; the few files of the medic library that it
+uses lie beside it.
 """
 
 from __future__ import annotations

@@ -101,6 +101,7 @@ def _register_page(app: FastAPI, predictor: Predictor, limits: Limits, name: str
         "model": manifest.version,
         "precision": manifest.precision,
         "synthetic": manifest.synthetic,
+        "thresholds": manifest.values["model"].get("thresholds"),
         "notice": manifest.notice,
         "limits": {"bytes": limits.upload, "pixels": MAX_PIXELS},
     }
@@ -114,10 +115,11 @@ def _register_page(app: FastAPI, predictor: Predictor, limits: Limits, name: str
 
 def _page(about: dict) -> str:
     task = about["task"]
+    answers = "each of" if task["kind"] == "multilabel" else "one of"
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>MEDIC: {escape(task["name"])}</title>
 <style>body{{font:16px/1.5 sans-serif;max-width:42em;margin:3em auto;padding:0 1em}}.notice{{border-left:.4em solid
 #b00;padding:.2em 1em}}</style><h1>MEDIC: {escape(task["name"])}</h1><p class="notice">{escape(about["notice"])}</p>
-<p>Answers one of: {escape(", ".join(task["classes"]))}. Model {about["model"]}, {about["precision"]}.</p>
+<p>Answers {answers}: {escape(", ".join(task["classes"]))}. Model {about["model"]}, {about["precision"]}.</p>
 <pre>curl --data-binary @image.jpeg -H "Content-Type: image/jpeg" THIS_ADDRESS/predict</pre>
 <p>Programs: <code>POST /predict</code>, <code>/v2</code> (Open Inference Protocol), <code>/metrics</code>.</p></html>
 """
@@ -125,7 +127,7 @@ def _page(about: dict) -> str:
 
 def _refuse_other_types(content_type: str) -> None:
     kind = content_type.partition(";")[0].strip().lower()
-    if kind and not kind.startswith("image/") and kind != "application/octet-stream":
+    if kind and not kind.startswith("image/") and kind not in ("application/octet-stream", "application/dicom"):
         raise HTTPException(
             415,
             f"content type {kind!r} is no image; send the file's bytes as they are with a type such as image/jpeg "

@@ -17,7 +17,7 @@ from medic.data.preprocess import Preprocessing
 from medic.errors import MedicError
 from medic.files import replacing, write_json
 from medic.modeling.backbones import backbone as build_backbone
-from medic.modeling.objectives import CrossEntropy, Objective, objective_from_dict
+from medic.modeling.objectives import Objective, default_objective, objective_from_dict
 from medic.task import Prediction, Task
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -33,7 +33,7 @@ class Classifier(nn.Module):
     Args:
         task: what is predicted; fixes the number of outputs and their meaning.
         backbone: a torchvision classification network's name.
-        objective: loss and decoding; cross-entropy when None.
+        objective: loss and decoding; the usual one of the task's kind when None.
         preprocessing: how the bytes of an image became the pixels this model is trained on.
         image_size: side, in pixels, to which images are resized inside the model (bilinear, antialiased).
         weights: None (from scratch), ``"imagenet"``, or the folder of a saved model whose layers but the last start it.
@@ -43,6 +43,10 @@ class Classifier(nn.Module):
             average colour and multiplies by ``contrast / 50``, as in the winning entry to Kaggle's diabetic
             retinopathy competition (Graham, Kaggle Diabetic Retinopathy Detection competition report, 2015): uneven
             light and the eye's own colour go, small lesions stay. 4.0 is a good start.
+
+    Attributes:
+        thresholds: the operating point, as ``medic.task.Prediction`` has it; None until one has been chosen (see
+            ``medic.modeling.operating_point``).
 
     Raises:
         MedicError: unknown network, weights that cannot be had, an objective that does not fit the task, a contrast
@@ -65,11 +69,12 @@ class Classifier(nn.Module):
             raise MedicError(f"the contrast {contrast} is not above 0; use about 4.0, or None for ImageNet's constants")
         self.task = task
         self.backbone_name = backbone
-        self.objective = objective or CrossEntropy()
+        self.objective = objective or default_objective(task)
         self.preprocessing = preprocessing or Preprocessing()
         self.image_size = image_size
         self.flips = flips
         self.contrast = contrast
+        self.thresholds: tuple[float, ...] | None = None
         imagenet = weights if weights == "imagenet" else None
         self.backbone = build_backbone(backbone, self.objective.outputs(task), imagenet, image_size)
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
@@ -121,7 +126,8 @@ class Classifier(nn.Module):
             The prediction for the N images.
         """
         outputs = self.eval()(torch.from_numpy(images).to(self.mean.device))
-        return Prediction(self.task, *(output.cpu().numpy() for output in outputs))
+        probabilities, *grade = (output.cpu().numpy() for output in outputs)
+        return Prediction(self.task, probabilities, *(grade or [None]), self.thresholds)
 
     def save(self, folder: str | Path) -> Path:
         """Write ``model.safetensors`` (weights) and ``model.json`` (all that is needed to build the model again)."""
@@ -150,6 +156,7 @@ class Classifier(nn.Module):
             "image_size": self.image_size,
             "flips": self.flips,
             "contrast": self.contrast,
+            "thresholds": None if self.thresholds is None else list(self.thresholds),
         }
 
     @classmethod
@@ -172,10 +179,11 @@ class Classifier(nn.Module):
                 "objective": objective_from_dict(settings["objective"]),
                 "preprocessing": Preprocessing.from_dict(settings["preprocessing"]),
                 "image_size": settings["image_size"],
-                # Models saved before there were these options have neither.
+                # Models saved before there were these options have none of them.
                 "flips": settings.get("flips", False),
                 "contrast": settings.get("contrast"),
             }
+            thresholds = settings.get("thresholds")
         except (KeyError, TypeError, AttributeError) as error:
             raise MedicError(
                 f"{folder / 'model.json'} is damaged or of another version ({error!r}); restore it or train again"
@@ -186,6 +194,7 @@ class Classifier(nn.Module):
                 f"not for {task.name!r} ({', '.join(task.classes)}); give a checkpoint of that task"
             )
         model = cls(made_for, **built)
+        model.thresholds = None if thresholds is None else tuple(thresholds)
         try:
             model.backbone.load_state_dict(_read_weights(folder))
         except RuntimeError as error:

@@ -15,10 +15,10 @@ from medic import plots
 from medic.errors import MedicError
 from medic.modeling.backbones import parameters_megabytes, published_accuracy
 from medic.modeling.evaluate import Evaluation, evaluate
-from medic.modeling.metrics import metrics_for, resampled_confusions
+from medic.modeling.metrics import Metric, figure, interval, metrics_for, resampled
 from medic.modeling.run import Run
 
-WITH_INTERVAL = ("macro_f1", "quadratic_weighted_kappa")
+WITH_INTERVAL = ("macro_f1", "quadratic_weighted_kappa", "auroc", "mean_auroc")
 """The figures that are shown with their intervals; the others would only make the table wide."""
 
 HEADINGS = {
@@ -26,6 +26,12 @@ HEADINGS = {
     "quadratic_weighted_kappa": "quadratic kappa",
     "mean_grade_error": "mean grade error",
     "accuracy": "accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "average_precision": "average precision",
+    "auroc": "AUROC",
+    "mean_average_precision": "mean average precision",
+    "mean_auroc": "mean AUROC",
     "megabytes": "MB",
     "imagenet_accuracy": "ImageNet accuracy, published (%)",
     "images_per_second": "images/s",
@@ -114,40 +120,37 @@ class Comparison:
         worst_first = metric == "mean_grade_error"
         return list(self.table[metric].sort_values(ascending=worst_first, kind="stable").index)
 
-    def lead(self, first: str, second: str, metric: str = "macro_f1") -> Lead:
+    def lead(self, first: str, second: str, metric: str | Metric = "macro_f1") -> Lead:
         """How far ``first`` is ahead of ``second``, from bootstrap samples in which both get the same patients.
+
+        ``metric`` is a figure of the task by name, or any function that ``metrics_for`` could return.
 
         Two intervals that overlap do not show that two models are equal: both rise and fall with how hard the drawn
         patients are. The difference on the same patients is free of that (Efron & Tibshirani, An Introduction to the
         Bootstrap, 1993, chapter 13, for intervals by percentiles).
         """
-        figure = metrics_for(self.evaluations[first].task)[metric]
-        values, draws = [], []
-        for evaluation in (self.evaluations[first], self.evaluations[second]):
-            labels, decided = evaluation.records["label"].to_numpy(), evaluation.prediction.decided
-            classes = len(evaluation.task.classes)
-            drawn = resampled_confusions(labels, decided, evaluation.records["patient"], classes, seed=0)
-            values.append(float(figure(evaluation.confusion)))
-            draws.append(figure(drawn))
-        low, high = np.percentile(draws[0] - draws[1], [2.5, 97.5])
-        return Lead(values[0] - values[1], float(low), float(high))
+        pair = [self.evaluations[name] for name in (first, second)]
+        chosen = metric if callable(metric) else metrics_for(pair[0].task)[metric]
+        values = [figure(chosen, one.truth, one.prediction) for one in pair]
+        draws = [resampled(chosen, one.truth, one.prediction, one.records["patient"]) for one in pair]
+        return Lead(values[0] - values[1], *interval(draws[0] - draws[1]))
 
-    def leads(self, over: str | None = None) -> pd.DataFrame:
+    def leads(self, over: str | None = None, by: Mapping[str, str | Metric] | None = None) -> pd.DataFrame:
         """For every other model how far it is ahead of ``over`` in each figure, and whether that is more than chance.
 
         Args:
             over: the model that the others are compared with; the one with the best macro F1 when None.
+            by: the figures, as ``lead`` takes them, by the headings of the table; those of the task when None.
         """
         over = over or self.ranked()[0]
-        metrics = [metric for metric in HEADINGS if metric in self.table and metric in metrics_for(self._one.task)]
+        if by is None:
+            by = {HEADINGS[name]: name for name in HEADINGS if name in metrics_for(self._one.task)}
         rows = {}
         for name in self.evaluations:
-            leads = [self.lead(name, over, metric) for metric in metrics if name != over]
+            leads = [self.lead(name, over, metric) for metric in by.values() if name != over]
             rows[name] = [f"{lead}, {'more than' if lead.certain else 'within'} chance" for lead in leads]
         return pd.DataFrame.from_dict(
-            {name: row for name, row in rows.items() if row},
-            orient="index",
-            columns=[HEADINGS[metric] for metric in metrics],
+            {name: row for name, row in rows.items() if row}, orient="index", columns=list(by)
         ).rename_axis(f"difference to {over}")
 
     def finding(self, metric: str = "macro_f1") -> str:
@@ -166,7 +169,7 @@ class Comparison:
     def plot(self) -> Figure:
         """Macro F1 and, for ordinal tasks, kappa of each model, with intervals and the baseline."""
         baselines = {metric: self.baseline(metric) for metric in WITH_INTERVAL if metric in self.table}
-        return plots.compared(self.table, baselines, HEADINGS, always=self._one.task.classes[self._one.majority])
+        return plots.compared(self.table, baselines, HEADINGS, always=self._one.baseline)
 
     def presented(self) -> pd.DataFrame:
         """The table with a person's headings and numbers, intervals beside their figures."""
@@ -195,7 +198,7 @@ class Comparison:
         drawn = " (synthetic images)" if self.synthetic else ""
         return (
             f"{len(one.records)} images of {one.records['patient'].nunique()} patients{drawn}; 95 % intervals by "
-            f"patient; always {one.task.classes[one.majority]}: macro F1 {self.baseline('macro_f1'):.2f}"
+            f"patient; {one.baseline}: macro F1 {self.baseline('macro_f1'):.2f}"
         )
 
 

@@ -69,14 +69,12 @@ def _fitted(
         probabilities[judged] = found.probabilities
         if grade is not None:
             grade[judged] = found.grade
-    return replace(evaluation, prediction=Prediction(evaluation.task, probabilities, grade))
+    return replace(evaluation, prediction=replace(evaluation.prediction, probabilities=probabilities, grade=grade))
 
 
 def _part(evaluation: Evaluation, chosen: np.ndarray) -> Evaluation:
-    prediction = evaluation.prediction
-    grade = None if prediction.grade is None else prediction.grade[chosen]
     return replace(
         evaluation,
-        prediction=Prediction(evaluation.task, prediction.probabilities[chosen], grade),
+        prediction=evaluation.prediction.rows(chosen),
         records=evaluation.records[chosen].reset_index(drop=True),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +11,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medic import plots
+from medic import plots, plots_of_thresholds
+from medic.data.records import targets
 from medic.errors import MedicError
 from medic.files import replacing, write_json
-from medic.modeling.metrics import confusion_matrix, metrics_for, resampled_confusions
+from medic.modeling.areas import auroc, average_precision
+from medic.modeling.metrics import (
+    confusion_matrix,
+    f1,
+    figure,
+    interval,
+    label_confusions,
+    metrics_for,
+    precision,
+    resampled,
+    sensitivity,
+    specificity,
+)
 from medic.modeling.run import Run
 from medic.predict import predict
 from medic.task import Prediction, Task
@@ -26,8 +40,9 @@ class Evaluation:
     Attributes:
         title: what was evaluated, for figures and files.
         prediction: of the images in ``records``, in their order.
-        records: rows with ``image``, ``patient``, ``label``.
-        majority: the most frequent label of the training split: what the baseline always says.
+        records: rows with ``image``, ``patient``, and what the task asks for.
+        majority: what the baseline always says: the most frequent label of the training split, for multilabel tasks
+            int (C,) whether more than half of it has each label.
         failed: images that could not be read, with the reason; they are in no figure.
         synthetic: whether the images are generated; said wherever the figures show.
         seed: of the bootstrap.
@@ -36,7 +51,7 @@ class Evaluation:
     title: str
     prediction: Prediction
     records: pd.DataFrame
-    majority: int
+    majority: int | np.ndarray
     failed: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["image", "reason", "detail"]))
     synthetic: bool = False
     seed: int = 0
@@ -47,51 +62,144 @@ class Evaluation:
         return self.prediction.task
 
     @cached_property
+    def truth(self) -> np.ndarray:
+        """int64 (N,) class codes, for multilabel tasks (N, C) of 0 and 1."""
+        return targets(self.records, self.task)
+
+    @cached_property
     def confusion(self) -> np.ndarray:
-        """int64 (C, C), rows are the truth."""
-        return confusion_matrix(self.records["label"].to_numpy(), self.prediction.decided, len(self.task.classes))
+        """int64 (C, C), rows are the truth; for multilabel tasks one for each label, (C, 2, 2)."""
+        if self.task.kind == "multilabel":
+            return label_confusions(self.truth, self.prediction.decided)
+        return confusion_matrix(self.truth, self.prediction.decided, len(self.task.classes))
+
+    @property
+    def baseline(self) -> str:
+        """What the baseline says of every image, in words."""
+        if self.task.kind != "multilabel":
+            return f"always {self.task.classes[self.majority]}"
+        named = [name for name, present in zip(self.task.classes, self.majority, strict=True) if present]
+        return f"always {' and '.join(named) or 'nothing'}"
+
+    @cached_property
+    def _constant(self) -> Prediction:
+        """The baseline as a prediction."""
+        classes = len(self.task.classes)
+        row = self.majority if self.task.kind == "multilabel" else np.eye(classes)[self.majority]
+        grade = np.full(len(self.truth), self.majority, np.float32) if self.task.kind == "ordinal" else None
+        return Prediction(self.task, np.tile(row, (len(self.truth), 1)).astype(np.float32), grade)
 
     def table(self) -> pd.DataFrame:
-        """The figures, with 95 % bootstrap intervals over patients, beside those of the majority-class baseline.
+        """The figures, with 95 % bootstrap intervals over patients, beside those of the baseline.
 
         Returns:
             One row a figure: ``value``, ``low``, ``high``, ``baseline``.
         """
-        labels, classes = self.records["label"].to_numpy(), len(self.task.classes)
-        draws = resampled_confusions(labels, self.prediction.decided, self.records["patient"], classes, seed=self.seed)
-        always = confusion_matrix(labels, np.full(len(labels), self.majority), classes)
         rows = {}
         for name, metric in metrics_for(self.task).items():
-            low, high = np.percentile(metric(draws), [2.5, 97.5])
-            rows[name] = (float(metric(self.confusion)), low, high, float(metric(always)))
+            draws = resampled(metric, self.truth, self.prediction, self.records["patient"], seed=self.seed)
+            value, constant = (figure(metric, self.truth, said) for said in (self.prediction, self._constant))
+            rows[name] = (value, *interval(draws), constant)
         return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high", "baseline"])
 
     def by_class(self) -> pd.DataFrame:
-        """Precision, sensitivity (recall), F1 and the number of images, one row a class."""
+        """Precision, sensitivity (recall), F1 and the number of images, one row a class.
+
+        For multilabel tasks also ``specificity``, ``threshold``, and the areas that need none: ``auroc`` with its 95 %
+        interval over patients (``low``, ``high``) and ``average_precision``; missing where no image or every image has
+        the label.
+        """
+        index = pd.Index(self.task.classes, name="class")
+        if self.task.kind == "multilabel":
+            return pd.DataFrame([self._of_label(code) for code in range(len(index))], index=index)
         hits, true, called = np.diag(self.confusion), self.confusion.sum(axis=1), self.confusion.sum(axis=0)
         with np.errstate(invalid="ignore"):
             columns = {"precision": hits / called, "sensitivity": hits / true, "f1": 2 * hits / (true + called)}
-        return pd.DataFrame(columns, index=pd.Index(self.task.classes, name="class")).assign(images=true)
+        return pd.DataFrame(columns, index=index).assign(images=true)
+
+    def _of_label(self, code: int) -> dict[str, float]:
+        truth, scores, confusion = self.truth[:, code], self.prediction.probabilities[:, code], self.confusion[code]
+
+        def area(one: np.ndarray, _: Prediction, counts: np.ndarray) -> np.ndarray:
+            return auroc(one, scores, counts)
+
+        low, high = interval(resampled(area, truth, self.prediction, self.records["patient"], seed=self.seed))
+        thresholds = self.prediction.thresholds
+        return {
+            "auroc": float(auroc(truth, scores)[0]),
+            "low": low,
+            "high": high,
+            "average_precision": float(average_precision(truth, scores)[0]),
+            "threshold": 0.5 if thresholds is None else thresholds[code],
+            **{f.__name__: float(f(confusion)) for f in (sensitivity, specificity, precision, f1)},
+            "images": int(truth.sum()),
+        }
 
     def worst(self, count: int = 8) -> pd.DataFrame:
-        """The most wrong images: furthest from the truth in grades, then least probability for the truth.
+        """The most wrong images: furthest from the truth, then least probability for the truth.
 
         Returns:
-            Up to ``count`` wrongly decided rows with ``decided``, ``error`` (in codes; 1 for tasks without order) and
-            ``p_truth``.
+            Up to ``count`` wrongly decided rows with ``decided`` (a code; the labels' names for multilabel tasks),
+            ``error`` (grades for ordinal tasks, wrong labels for multilabel ones, else 1) and ``p_truth`` (for
+            multilabel tasks the least probability that the truth about any label gets).
         """
-        labels = self.records["label"].to_numpy()
-        decided = self.prediction.decided
-        distance = np.abs(decided - labels) if self.task.kind == "ordinal" else (decided != labels).astype(int)
-        table = self.records.assign(
-            decided=decided, error=distance, p_truth=self.prediction.probabilities[np.arange(len(labels)), labels]
-        )
+        probabilities, decided = self.prediction.probabilities, self.prediction.decided
+        if self.task.kind == "multilabel":
+            distance = (decided != self.truth).sum(axis=1)
+            p_truth = np.where(self.truth == 1, probabilities, 1 - probabilities).min(axis=1)
+            names = np.array(self.task.classes)
+            decided = ["|".join(names[row == 1]) for row in decided]
+        else:
+            distance = np.abs(decided - self.truth) if self.task.kind == "ordinal" else (decided != self.truth) * 1
+            p_truth = probabilities[np.arange(len(self.truth)), self.truth]
+        table = self.records.assign(decided=decided, error=distance, p_truth=p_truth)
         wrong = table[table["error"] > 0]
         return wrong.sort_values(["error", "p_truth"], ascending=[False, True], kind="stable").head(count)
 
     def plot_confusion(self):
-        """The confusion matrix, normalised by row, with counts; a matplotlib Figure."""
+        """The confusion matrix, normalised by row, with counts; a matplotlib Figure.
+
+        Raises:
+            MedicError: the task is multilabel, where each label has a matrix of its own.
+        """
+        if self.task.kind == "multilabel":
+            raise MedicError(f"{self.task.name!r} asks several questions an image; use plot_curves() or by_class()")
         return plots.confusion_matrix(self.confusion, self.task, self._said())
+
+    def plot_curves(self, classes: Sequence[str] | None = None):
+        """ROC and precision-recall curves with the operating point, of each label or of the second of two classes.
+
+        Args:
+            classes: which labels; all that some images have and some have not, when None.
+
+        Raises:
+            MedicError: the task does not ask whether something is present, has no such label, or none (of those named)
+                that some images have and some have not.
+        """
+        if not self.task.thresholds:
+            raise MedicError(f"{self.task.name!r} chooses among several classes; use plot_confusion()")
+        several = self.task.kind == "multilabel"
+        truth, scores = (
+            (self.truth, self.prediction.probabilities)
+            if several
+            else (self.truth[:, None], self.prediction.probabilities[:, 1:])
+        )
+        names = self.task.classes if several else self.task.classes[1:]
+        known = [name for code, name in enumerate(names) if 0 < truth[:, code].mean() < 1]
+        chosen = known if classes is None else list(classes)
+        if not chosen or set(chosen) - set(known):
+            odd = ", ".join(name for name in chosen if name not in known) or "any label"
+            raise MedicError(
+                f"there is no curve for {odd}: it takes images with it and images without; of these images that holds "
+                f"for {', '.join(known) or 'none'}"
+            )
+        thresholds = self.prediction.thresholds or (0.5,) * len(names)
+        curves = {
+            name: plots_of_thresholds.Ranked(truth[:, code], scores[:, code], thresholds[code])
+            for code, name in enumerate(names)
+            if name in chosen
+        }
+        return plots_of_thresholds.curves(curves, self._said())
 
     def _said(self) -> str:
         return f"{self.title} (synthetic images)" if self.synthetic else self.title
@@ -104,19 +212,29 @@ class Evaluation:
             "images": len(self.records),
             "patients": int(self.records["patient"].nunique()),
             "unreadable_images": len(self.failed),
-            "baseline": f"always {self.task.classes[self.majority]}",
+            "baseline": self.baseline,
             "interval": "95 % percentile bootstrap over patients, 2,000 draws",
-            "figures": {name: {k: round(float(v), 4) for k, v in row.items()} for name, row in self.table().iterrows()},
+            "figures": {name: _plain(row) for name, row in self.table().to_dict("index").items()},
             "classes": list(self.task.classes),
+            **({"by_class": self._by_class_plain()} if self.task.kind == "multilabel" else {}),
+            **({} if self.prediction.thresholds is None else {"thresholds": list(self.prediction.thresholds)}),
             "confusion_matrix": self.confusion.tolist(),
         }
+
+    def _by_class_plain(self) -> list[dict]:
+        return [_plain(row) for row in self.by_class().reset_index().to_dict("records")]
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Write ``evaluation.json`` and ``predictions.csv`` (truth and prediction of every image)."""
         folder, figures = Path(folder), self.to_dict()
         predictions = self.prediction.to_frame(list(self.records["image"]))
+        truths = {"truth": self.records["label"]}
+        if self.task.kind == "multilabel":
+            truths = {f"truth_{name}": self.records[name] for name in self.task.classes}
         with replacing(folder / "predictions.csv") as temporary:
-            predictions.assign(truth=self.records["label"].to_numpy()).to_csv(temporary, index=False)
+            predictions.assign(**{name: values.to_numpy() for name, values in truths.items()}).to_csv(
+                temporary, index=False
+            )
         write_json(folder / "evaluation.json", figures)
         return folder
 
@@ -128,7 +246,7 @@ class Evaluation:
         lines = [f"{self._said()}: {len(self.records)} images of {self.records['patient'].nunique()} patients"]
         lines += [
             f"  {name.replace('_', ' '):<26}{row['value']:.3f}  (95 % interval {row['low']:.3f} to {row['high']:.3f}; "
-            f"always {self.task.classes[self.majority]}: {row['baseline']:.3f})"
+            f"{self.baseline}: {row['baseline']:.3f})"
             for name, row in table.iterrows()
         ]
         return "\n".join(lines + ([f"  {len(self.failed)} images could not be read"] if len(self.failed) else []))
@@ -136,8 +254,7 @@ class Evaluation:
     def _repr_html_(self) -> str:
         return (
             f"<b>{self._said()}</b>: {len(self.records)} images of {self.records['patient'].nunique()} patients, "
-            f"{len(self.failed)} unreadable; baseline: always {self.task.classes[self.majority]}"
-            + self.table().round(3).to_html()
+            f"{len(self.failed)} unreadable; baseline: {self.baseline}" + self.table().round(3).to_html()
         )
 
 
@@ -147,7 +264,7 @@ def evaluate(run: Run, split: str = "test", which: str = "best") -> Evaluation:
     Args:
         run: a finished run.
         split: ``test`` unless something is still to be chosen; then ``validation``.
-        which: ``best`` or ``last``.
+        which: ``best``, ``last`` or one of ``run.snapshots``.
 
     Returns:
         The evaluation; ``save`` keeps it.
@@ -172,14 +289,30 @@ def evaluate(run: Run, split: str = "test", which: str = "best") -> Evaluation:
         title=f"{run.folder.name}, {split} split{_flattered(run, split)}",
         prediction=predicted.prediction,
         records=rows[rows["image"].isin(predicted.names)].reset_index(drop=True),
-        majority=int(trained_on["label"].mode()[0]),
+        majority=_majority(trained_on, run.task),
         failed=pd.concat([skipped.astype(str), predicted.failed], ignore_index=True),
         synthetic=prepared.synthetic,
         seed=run.about["settings"]["recipe"]["seed"],
     )
 
 
+def _plain(row: dict) -> dict:
+    """Rounded for JSON, which has no NaN: what cannot be told is null there."""
+    return {
+        key: (round(value, 4) if value == value else None) if isinstance(value, float) else value
+        for key, value in row.items()
+    }
+
+
+def _majority(trained_on: pd.DataFrame, task: Task) -> int | np.ndarray:
+    if task.kind == "multilabel":
+        return (targets(trained_on, task).mean(axis=0) > 0.5).astype(np.int64)
+    return int(trained_on["label"].mode()[0])
+
+
 def _flattered(run: Run, split: str) -> str:
-    """What has to be said of figures on the images that the cut points have seen."""
-    fitted = run.about["settings"]["recipe"].get("cut_points") is not None
-    return " (the cut points were fitted on it)" if fitted and split == "validation" else ""
+    """What has to be said of figures on the images that the cut points or the operating point have seen."""
+    recipe = run.about["settings"]["recipe"]
+    fitted = {"cut_points": "the cut points were fitted on it", "sensitivity": "the operating point was chosen on it"}
+    said = [sentence for name, sentence in fitted.items() if recipe.get(name) is not None]
+    return f" ({', '.join(said)})" if said and split == "validation" else ""

@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 
 from medic.data.prepare import Prepared
+from medic.data.records import targets
 from medic.errors import MedicError
 from medic.files import replacing, write_json
 from medic.modeling.classifier import Classifier
@@ -28,12 +29,13 @@ from medic.modeling.cut_points import with_cut_points
 from medic.modeling.distributed import Processes, join
 from medic.modeling.keeper import Keeper
 from medic.modeling.load import EpochSampler, PreparedDataset, loader
-from medic.modeling.metrics import metrics_for
+from medic.modeling.metrics import figure, metrics_for
 from medic.modeling.objectives import objective_from_dict
+from medic.modeling.operating_point import thresholds_for
 from medic.modeling.recipe import Recipe
 from medic.modeling.run import Run
-from medic.modeling.training import Training
-from medic.task import Task
+from medic.modeling.training import Training, parts
+from medic.task import Prediction, Task
 
 
 def fit(
@@ -73,7 +75,7 @@ def fit(
     folder = Path(folder)
     for split in ("train", "validation", *watch):
         prepared.split(split)
-    highest = prepared.records["label"].max()
+    highest = targets(prepared.records, model.task).max()
     if highest >= len(model.task.classes):
         raise MedicError(
             f"the set {prepared.folder} has the label {highest}, the task {model.task.name!r} of the model has only "
@@ -85,13 +87,15 @@ def fit(
             "size that is a multiple of their number"
         )
     recipe = recipe.resolved(model.task)
+    parts(model, recipe.frozen)
+    _check_chooser(targets(prepared.split("validation"), model.task), recipe, model.task)
     settings = _plain(
         {
             "model": model.to_dict(),
             "recipe": recipe.to_dict(),
             "start": model.digest,
             "watch": list(watch),
-            "data": _digest(prepared.records),
+            "data": _digest(prepared.records, model.task),
         }
     )
     earlier = Run.peek(folder)
@@ -129,24 +133,46 @@ def _finish(
     model: Classifier, prepared: Prepared, folder: Path, recipe: Recipe, about: dict, history: pd.DataFrame
 ) -> None:
     model.eval().save(folder / "last")
-    if recipe.cut_points is not None:
-        for which in ("best", "last"):
-            _cut(folder / which, prepared, model.task, recipe)
-    best = int(history.loc[history[recipe.decider].idxmax(), "epoch"])
+    for which in ("best", "last", *Run(folder, about).snapshots):
+        _decide(folder / which, prepared, model.task, recipe)
+    best = int(history.loc[history[recipe.decider].fillna(-np.inf).idxmax(), "epoch"])
     write_json(folder / "run.json", about | {"finished": True, "best_epoch": best, "seconds": history["seconds"].sum()})
     (folder / "resume.ckpt").unlink(missing_ok=True)
 
 
-def _cut(checkpoint: Path, prepared: Prepared, task: Task, recipe: Recipe) -> None:
-    """Fit a kept model's cut points on the validation split, and write them into its ``model.json``."""
+def _check_chooser(truth: np.ndarray, recipe: Recipe, task: Task) -> None:
+    """Refuse before training what would fail after it: figures that this validation split does not have."""
+    if not task.thresholds:
+        return
+    nothing = Prediction(task, np.full((len(truth), len(task.classes)), 0.5, np.float32))
+    if recipe.choose_by != "last" and np.isnan(figure(metrics_for(task)[recipe.choose_by], truth, nothing)):
+        raise MedicError(
+            f"the best epoch cannot be chosen by {recipe.choose_by}: the validation split has not both images with and "
+            f"images without a class of {task.name!r}; give it more patients, or choose_by='last'"
+        )
+    if recipe.sensitivity is not None and not truth.any():
+        raise MedicError(
+            f"no operating point can be chosen: the validation split has no image with a class of {task.name!r}; give "
+            "it more patients, or leave sensitivity away"
+        )
+
+
+def _decide(checkpoint: Path, prepared: Prepared, task: Task, recipe: Recipe) -> None:
+    """Choose on the validation split how a kept model decides, where the recipe asks: into its ``model.json``."""
+    if recipe.cut_points is None and recipe.sensitivity is None:
+        return
     model = Classifier.load(checkpoint, task).to("cuda" if torch.cuda.is_available() else "cpu")
-    grades, labels = [], []
-    for batch in loader(PreparedDataset(prepared, "validation"), recipe.batch_size, None, recipe.workers):
-        grades.append(model.predict_pixels(batch.images.numpy()).grade)
-        labels.append(batch.labels.numpy())
-    model = with_cut_points(model, np.concatenate(grades), np.concatenate(labels), recipe.cut_points)
+    data = PreparedDataset(prepared, "validation", task=task)
+    batches = loader(data, recipe.batch_size, None, recipe.workers)
+    prediction = Prediction.joined([model.predict_pixels(batch.images.numpy()) for batch in batches])
+    if recipe.cut_points is not None:
+        model = with_cut_points(model, prediction.grade, data.labels, recipe.cut_points)
+        print(f"cut points of the {checkpoint.name} model: {', '.join(f'{cut:.2f}' for cut in model.objective.cuts)}")
+    else:
+        model.thresholds = thresholds_for(data.labels, prediction, recipe.sensitivity)
+        shown = ", ".join(f"{threshold:.3f}" for threshold in model.thresholds)
+        print(f"operating point of the {checkpoint.name} model, sensitivity {recipe.sensitivity:g}: from {shown} on")
     write_json(checkpoint / "model.json", model.to_dict())
-    print(f"cut points of the {checkpoint.name} model: {', '.join(f'{cut:.2f}' for cut in model.objective.cuts)}")
 
 
 def _train(
@@ -158,17 +184,23 @@ def _train(
     processes: Processes,
 ) -> pd.DataFrame:
     data = PreparedDataset(
-        prepared, "train", recipe.augmentation, model.image_size, recipe.seed, bool(recipe.device_augmentation)
+        prepared,
+        "train",
+        recipe.augmentation,
+        model.image_size,
+        recipe.seed,
+        bool(recipe.device_augmentation),
+        model.task,
     )
-    labels, size = data.rows["label"].to_numpy(), recipe.batch_size
+    labels, size = data.labels, recipe.batch_size
     order = EpochSampler(labels, model.task, recipe.seed, recipe.balanced)
     watched = ("validation", *(split for split in watch if split != "validation"))
-    looked_at = [PreparedDataset(prepared, split) for split in watched]
+    looked_at = [PreparedDataset(prepared, split, task=model.task) for split in watched]
     images = {"train": len(data)} | {split: len(part) for split, part in zip(watched, looked_at, strict=True)}
     share = size // processes.count  # what fits into one process's memory
     recalibrating = loader(data, share, EpochSampler(labels, model.task, recipe.seed + 1))
     training = Training(model, recipe, images, recalibrating, processes)
-    keeper = Keeper(folder, recipe.decider)
+    keeper = Keeper(folder, recipe.decider, recipe.epochs // recipe.cycles if recipe.schedule == "cycles" else None)
     trainer = _trainer(folder, recipe, processes, keeper)
     resume = folder / "resume.ckpt"
     with _interruptible(trainer), warnings.catch_warnings():
@@ -230,8 +262,9 @@ def _interruptible(trainer: lightning.Trainer) -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
 
 
-def _digest(records: pd.DataFrame) -> str:
-    columns = records[["image", "file", "split", "label"]]
+def _digest(records: pd.DataFrame, task: Task) -> str:
+    classes = list(task.classes) if task.kind == "multilabel" else []
+    columns = records[["image", "file", "split", "label", *classes]]
     return hashlib.sha256(columns.to_csv(index=False).encode()).hexdigest()[:16]
 
 
@@ -246,7 +279,8 @@ def _completed(earlier: dict) -> dict:
         return earlier
     chosen_by = list(metrics_for(Task.from_dict(earlier["model"]["task"])))[-1]
     recipe = Recipe().to_dict() | {"device_augmentation": False, "choose_by": chosen_by} | earlier["recipe"]
-    model = {"flips": False, "contrast": None} | earlier["model"]
+    model = {"flips": False, "contrast": None, "thresholds": None} | earlier["model"]
+    model["preprocessing"] = {"grey": False} | model["preprocessing"]
     model["objective"] = objective_from_dict(model["objective"]).to_dict()
     return _plain(earlier | {"model": model, "recipe": recipe})
 

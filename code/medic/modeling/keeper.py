@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -23,14 +24,16 @@ class Keeper(Callback):
     Args:
         folder: the run's.
         decider: column of the history by which the best epoch is chosen; higher is better.
+        every: epochs after each of which the weights are kept as a snapshot; None keeps none.
 
     Attributes:
         rows: the history so far, one row an epoch.
     """
 
-    def __init__(self, folder: Path, decider: str):
+    def __init__(self, folder: Path, decider: str, every: int | None = None):
         self.folder = folder
         self.decider = decider
+        self.every = every
         self.rows: list[dict] = []
         self._started = self._since = self._trained = self._waited = 0.0
         self._told = False
@@ -69,7 +72,7 @@ class Keeper(Callback):
         row = {"epoch": trainer.current_epoch + 1}
         for split in training.splits:
             row |= training.figures(split)
-        best = all(row[self.decider] > earlier[self.decider] for earlier in self.rows)
+        best = all(self._score(row) > self._score(earlier) for earlier in self.rows)
         row["images_per_second"] = training.images["train"] / self._trained
         row["waiting"] = self._waited / self._trained
         row["seconds"] = time.perf_counter() - self._started
@@ -79,6 +82,8 @@ class Keeper(Callback):
             return
         if best:
             training.kept.save(self.folder / "best")
+        if self.every and row["epoch"] % self.every == 0:
+            training.kept.save(self.folder / f"snapshot-{row['epoch'] // self.every}")
         with replacing(self.folder / "history.csv") as temporary:
             pd.DataFrame(self.rows).to_csv(temporary, index=False)
         with replacing(self.folder / "resume.ckpt") as temporary:
@@ -88,8 +93,7 @@ class Keeper(Callback):
     def _print(self, row: dict, best: bool, epochs: int) -> None:
         shown = self.decider if self.decider != "epoch" else [name for name in row if name.startswith("validation")][-1]
         print(
-            f"epoch {row['epoch']:>3}/{epochs}  loss {row['train_loss']:.3f}  accuracy train "
-            f"{row['train_accuracy']:.3f} validation {row['validation_accuracy']:.3f}  "
+            f"epoch {row['epoch']:>3}/{epochs}  loss {row['train_loss']:.3f}  {self._both(row)}  "
             f"{shown.rpartition('_')[2]} {row[shown]:.3f}"
             f"{' *' if best else '  '} {row['seconds']:.1f} s, {row['images_per_second']:.0f} images/s, "
             f"{row['waiting']:.0%} waiting",
@@ -102,3 +106,12 @@ class Keeper(Callback):
                 "the set at a smaller size",
                 flush=True,
             )
+
+    def _score(self, row: dict) -> float:
+        """A figure that validation cannot tell (no image has the finding) is worse than any it can."""
+        return -math.inf if math.isnan(row[self.decider]) else row[self.decider]
+
+    def _both(self, row: dict) -> str:
+        """The first figure that every task of its kind has, on the training and on the validation images."""
+        name = "accuracy" if "train_accuracy" in row else "macro_f1"
+        return f"{name.replace('_', ' ')} train {row[f'train_{name}']:.3f} validation {row[f'validation_{name}']:.3f}"

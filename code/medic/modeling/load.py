@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from medic.data.balance import class_weights
 from medic.data.prepare import Prepared
+from medic.data.records import targets
+from medic.errors import MedicError
 from medic.modeling.augment import Augmentation
 from medic.modeling.distributed import Processes
 from medic.task import Task
@@ -30,7 +32,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: uint8 (N, S, S, 3) RGB.
-        labels: int64 (N,).
+        labels: int64 (N,), for multilabel tasks (N, C) of 0 and 1.
         matrices: float32 (N, 2, 3), and
         tables: uint8 (N, 256, 3): how each image is to be varied, where that is left to the device; otherwise None.
     """
@@ -51,6 +53,7 @@ class PreparedDataset(Dataset):
         size: side of augmented images in pixels (without augmentation the prepared size is kept).
         seed: of the augmentation.
         on_device: only draw how images are varied; whoever has the batch on its device applies it there.
+        task: whose labels are read; None takes the column ``label``.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class PreparedDataset(Dataset):
         size: int | None = None,
         seed: int = 0,
         on_device: bool = False,
+        task: Task | None = None,
     ):
         self.prepared = prepared
         self.rows = prepared.split(split)
@@ -69,7 +73,7 @@ class PreparedDataset(Dataset):
         self.seed = seed
         self.on_device = on_device
         self._files = self.rows["file"].to_list()
-        self._labels = self.rows["label"].to_list()
+        self.labels = self.rows["label"].to_numpy() if task is None else targets(self.rows, task)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -86,19 +90,22 @@ class PreparedDataset(Dataset):
             if self.on_device:
                 matrix, table = self.augmentation.draw(random, len(pixels), self.size)
                 drawn = torch.from_numpy(matrix), torch.from_numpy(table)
-                return torch.from_numpy(pixels), self._labels[index], *drawn
+                return torch.from_numpy(pixels), self.labels[index], *drawn
             pixels = self.augmentation.apply(pixels, self.size, random)
-        return torch.from_numpy(pixels), self._labels[index]
+        return torch.from_numpy(pixels), self.labels[index]
 
 
 class EpochSampler(Sampler[Draw]):
     """A new order in every epoch, the same for the same seed and epoch whatever went before.
 
     Args:
-        labels: int (N,) labels of the images, for balancing.
+        labels: int (N,) labels of the images, for balancing; for multilabel tasks (N, C).
         task: whose labels they are.
         seed: of the order.
         balanced: draw with replacement so that every class is equally likely.
+
+    Raises:
+        MedicError: balanced, and the task is multilabel: an image then has no one class to be drawn by.
     """
 
     def __init__(self, labels: np.ndarray, task: Task, seed: int = 0, balanced: bool = False):
@@ -107,6 +114,11 @@ class EpochSampler(Sampler[Draw]):
         self.seed = seed
         self.balanced = balanced
         self.epoch = 0
+        if balanced and task.kind == "multilabel":
+            raise MedicError(
+                f"images of the multilabel task {task.name!r} cannot be drawn so that every class is equally likely; "
+                "weigh the loss instead (medic.modeling.objectives.weighted)"
+            )
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes next."""
@@ -182,4 +194,4 @@ def loader(
 
 def _collate(items: list[tuple]) -> Batch:
     images, labels, *drawn = zip(*items, strict=True)
-    return Batch(torch.stack(images), torch.tensor(labels), *(torch.stack(part) for part in drawn))
+    return Batch(torch.stack(images), torch.from_numpy(np.array(labels)), *(torch.stack(part) for part in drawn))

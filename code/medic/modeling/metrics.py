@@ -1,10 +1,13 @@
-"""Figures of merit, all from the confusion matrix, for one matrix or for thousands of resampled ones at once."""
+"""Figures of merit, for the images as they are or for thousands of bootstrap samples of them at once."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from medic.task import Task
+from medic.modeling.areas import auroc, average_precision
+from medic.task import Prediction, Task
 
 
 def confusion_matrix(labels: np.ndarray, decided: np.ndarray, classes: int) -> np.ndarray:
@@ -59,44 +62,156 @@ def mean_grade_error(confusion: np.ndarray) -> np.ndarray:
     return (distance * confusion).sum(axis=(-2, -1)) / confusion.sum(axis=(-2, -1))
 
 
+def sensitivity(confusion: np.ndarray) -> np.ndarray:
+    """Share of the images with class 1 that are called so, 0..1; ``confusion`` is (..., 2, 2). NaN without any."""
+    return _share(confusion[..., 1, 1], confusion[..., 1, :].sum(axis=-1))
+
+
+def specificity(confusion: np.ndarray) -> np.ndarray:
+    """Share of the images with class 0 that are called so, 0..1; ``confusion`` is (..., 2, 2). NaN without any."""
+    return _share(confusion[..., 0, 0], confusion[..., 0, :].sum(axis=-1))
+
+
+def precision(confusion: np.ndarray) -> np.ndarray:
+    """Share of the images called class 1 that are, 0..1; ``confusion`` is (..., 2, 2). NaN without any."""
+    return _share(confusion[..., 1, 1], confusion[..., :, 1].sum(axis=-1))
+
+
+def f1(confusion: np.ndarray) -> np.ndarray:
+    """Harmonic mean of precision and sensitivity for class 1, 0..1; 0 where it neither occurs nor is called."""
+    called_or_true = confusion[..., 1, :].sum(axis=-1) + confusion[..., :, 1].sum(axis=-1)
+    return np.nan_to_num(_share(2 * confusion[..., 1, 1], called_or_true))
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
+
+
 HIGHER_IS_BETTER = {"accuracy": accuracy, "macro_f1": macro_f1, "quadratic_weighted_kappa": quadratic_weighted_kappa}
-"""The figures by which something can be chosen or fitted: functions of confusion matrices (..., C, C)."""
+"""Figures by which thresholds between grades can be fitted: functions of confusion matrices (..., C, C)."""
+
+Metric = Callable[[np.ndarray, Prediction, np.ndarray], np.ndarray]
+"""Truth int (N,) or (N, C), prediction of the N images, and how often each counts (D, N), to the figure (D,)."""
 
 
-def metrics_for(task: Task) -> dict:
-    """The figures that suit a task, by name: functions of confusion matrices (..., C, C). The last is the decider."""
-    figures = {"accuracy": accuracy, "macro_f1": macro_f1}
+def metrics_for(task: Task) -> dict[str, Metric]:
+    """The figures that suit a task, by name. The last is the decider: the one by which an epoch is chosen.
+
+    Wherever "present or not" is asked (two classes, or several labels), it is the area under the ROC curve, which
+    needs no threshold; for several labels its mean over those labels that some images have and some have not.
+    """
+    if task.kind == "multilabel":
+        return {
+            "macro_f1": _of_labels(lambda confusions: f1(confusions).mean(axis=-1)),
+            "mean_average_precision": _mean_over_labels(average_precision),
+            "mean_auroc": _mean_over_labels(auroc),
+        }
+    figures: dict[str, Metric] = {"accuracy": _of_confusion(accuracy), "macro_f1": _of_confusion(macro_f1)}
     if task.kind == "ordinal":
-        figures = {
-            "mean_grade_error": mean_grade_error,
+        return {
+            "mean_grade_error": _of_confusion(mean_grade_error),
             **figures,
-            "quadratic_weighted_kappa": quadratic_weighted_kappa,
+            "quadratic_weighted_kappa": _of_confusion(quadratic_weighted_kappa),
+        }
+    if len(task.classes) == 2:
+        figures |= {
+            "sensitivity": _of_confusion(sensitivity),
+            "specificity": _of_confusion(specificity),
+            "average_precision": _of_the_second(average_precision),
+            "auroc": _of_the_second(auroc),
         }
     return figures
 
 
-def resampled_confusions(
-    labels: np.ndarray, decided: np.ndarray, groups: np.ndarray, classes: int, *, draws: int = 2000, seed: int = 0
+CHOOSABLE = (*HIGHER_IS_BETTER, "average_precision", "auroc", "mean_average_precision", "mean_auroc")
+"""The figures by which an epoch can be chosen, as far as the task has them."""
+
+
+def figure(metric: Metric, truth: np.ndarray, prediction: Prediction) -> float:
+    """The figure with every image counting once."""
+    return float(metric(truth, prediction, np.ones((1, len(truth))))[0])
+
+
+def resampled(
+    metric: Metric, truth: np.ndarray, prediction: Prediction, groups: np.ndarray, *, draws: int = 2000, seed: int = 0
 ) -> np.ndarray:
-    """Confusion matrices of bootstrap samples that draw whole groups (patients), not single images.
+    """A figure over bootstrap samples that draw whole groups (patients), not single images.
 
     Two eyes of one person are no two independent observations: drawing images would make the interval too narrow
-    (cluster bootstrap; Davison & Hinkley, Bootstrap Methods and their Application, 1997, section 3.8).
+    (cluster bootstrap; Davison & Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). The same groups
+    and seed give the same samples, so that differences between two models are paired.
 
     Args:
-        labels: int (N,) true codes.
-        decided: int (N,) decided codes.
+        metric: one of ``metrics_for``.
+        truth: int (N,) or (N, C).
+        prediction: of the N images.
         groups: (N,) the patient of each image.
-        classes: how many classes there are.
         draws: number of bootstrap samples.
         seed: of the draws.
 
     Returns:
-        int64 (draws, C, C).
+        float64 (draws,); NaN where a sample has nothing that the figure is about.
     """
     _, member = np.unique(np.asarray(groups).astype(str), return_inverse=True)
     count = member.max() + 1
-    cells = np.zeros((count, classes**2), np.int64)
-    np.add.at(cells, (member, np.asarray(labels) * classes + decided), 1)
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
-    return (drawn @ cells).reshape(draws, classes, classes)
+    step = max(1, _CELLS_AT_ONCE // len(member))
+    parts = [metric(truth, prediction, drawn[at : at + step][:, member]) for at in range(0, draws, step)]
+    return np.concatenate(parts)
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The 95 % percentile interval of bootstrap values; samples without a value are left out, NaN if all are."""
+    values = values[~np.isnan(values)]
+    low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
+    return float(low), float(high)
+
+
+_CELLS_AT_ONCE = 4_000_000
+"""Of how many images times samples the counts are held in memory together."""
+
+
+def label_confusions(truth: np.ndarray, decided: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+    """For each label of a multilabel task its 2 x 2 confusion matrix.
+
+    Args:
+        truth: int (N, C), 0 or 1.
+        decided: int (N, C), 0 or 1.
+        counts: (D, N), how often each image counts; once when None.
+
+    Returns:
+        (C, 2, 2), or (D, C, 2, 2) with counts; rows are the truth.
+    """
+    cells = np.asarray(truth) * 2 + decided
+    weights = np.ones((1, len(cells))) if counts is None else np.asarray(counts, float)
+    each = np.stack([weights @ (cells == code) for code in range(4)], axis=-1)
+    confusions = each.reshape(*each.shape[:-1], 2, 2)
+    return confusions[0].astype(np.int64) if counts is None else confusions
+
+
+def _of_confusion(function: Callable[[np.ndarray], np.ndarray]) -> Metric:
+    def metric(truth: np.ndarray, prediction: Prediction, counts: np.ndarray) -> np.ndarray:
+        classes = len(prediction.task.classes)
+        cells = np.asarray(truth) * classes + prediction.decided
+        confusions = np.asarray(counts, float) @ np.eye(classes**2)[cells]
+        return function(confusions.reshape(-1, classes, classes))
+
+    return metric
+
+
+def _of_labels(function: Callable[[np.ndarray], np.ndarray]) -> Metric:
+    return lambda truth, prediction, counts: function(label_confusions(truth, prediction.decided, counts))
+
+
+def _of_the_second(area: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> Metric:
+    return lambda truth, prediction, counts: area(truth, prediction.probabilities[:, 1], counts)
+
+
+def _mean_over_labels(area: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> Metric:
+    def metric(truth: np.ndarray, prediction: Prediction, counts: np.ndarray) -> np.ndarray:
+        labels = range(truth.shape[1])
+        areas = np.stack([area(truth[:, code], prediction.probabilities[:, code], counts) for code in labels])
+        known = (~np.isnan(areas)).sum(axis=0)
+        return _share(np.nansum(areas, axis=0), known)
+
+    return metric

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from medic.data.preprocess import Preprocessing
+from medic.data.lines import line_of
+from medic.data.prepare import Prepared
 from medic.errors import MedicError
 from medic.modeling.augment import Augmentation
 from medic.modeling.augment_published import PublishedAugmentation
 from medic.modeling.classifier import Classifier
-from medic.modeling.objectives import CrossEntropy, Objective, Regression
+from medic.modeling.objectives import CrossEntropy, MultiLabel, Objective, Regression, weighted
 from medic.modeling.pretrain import Pretraining, pretrain_on_generated
 from medic.modeling.recipe import Recipe
-from medic.task import Task
+from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, DIGITS, RETINOPATHY, Task
 
 
 @dataclass(frozen=True)
@@ -21,15 +22,18 @@ class Plan:
     """A network and how to train it.
 
     Attributes:
+        task: what is predicted.
         backbone: a torchvision classification network's name.
         image_size: side of the network's input in pixels.
         objective: loss and decoding.
         contrast: of the local-average subtraction inside the model; None normalises by ImageNet's constants.
         flips: average over both mirror images when predicting.
         recipe: all other settings of the training.
-        pretraining: how to pretrain on generated photographs, for those who ask for it.
+        pretraining: how to pretrain on generated images, for those who ask for it.
+        weighted: weigh the loss against imbalance, as counted on the training images.
     """
 
+    task: Task
     backbone: str
     image_size: int
     objective: Objective
@@ -37,36 +41,49 @@ class Plan:
     flips: bool
     recipe: Recipe
     pretraining: Pretraining = field(default_factory=Pretraining)
+    weighted: bool = False
 
     def pretrained(self, folder: str | Path, workers: int = 0) -> Path:
-        """Weights to start from, of this network trained on synthetic photographs: made in ``folder`` unless there.
+        """Weights to start from, of this network trained on synthetic images: made in ``folder`` unless there.
 
         A report of a result that started from them says so.
 
         Args:
-            folder: where the photographs and the run go; under ``torchrun``, on storage that all machines share.
+            folder: where the images and the run go; under ``torchrun``, on storage that all machines share.
             workers: processes that load images.
         """
         pretraining = replace(self.pretraining, recipe=replace(self.pretraining.recipe, workers=workers))
         run = pretrain_on_generated(
-            self.backbone, folder, self.image_size, contrast=self.contrast, pretraining=pretraining
+            self.backbone,
+            folder,
+            self.image_size,
+            line=line_of(self.task),
+            contrast=self.contrast,
+            pretraining=pretraining,
         )
         return run.folder / "last"
 
-    def classifier(self, task: Task, preprocessing: Preprocessing, weights: str | Path | None = None) -> Classifier:
+    def classifier(self, prepared: Prepared, weights: str | Path | None = None) -> Classifier:
         """The model to train; call ``torch.manual_seed`` first.
 
         Args:
-            task: what is predicted.
-            preprocessing: that of the prepared set.
+            prepared: the set it is going to be trained on.
             weights: as ``Classifier`` takes them.
         """
         return Classifier(
-            task, self.backbone, self.objective, preprocessing, self.image_size, weights, self.flips, self.contrast
+            self.task,
+            self.backbone,
+            weighted(self.objective, prepared.records, self.task) if self.weighted else self.objective,
+            prepared.preprocessing,
+            self.image_size,
+            weights,
+            self.flips,
+            self.contrast,
         )
 
 
 PUBLISHED = Plan(
+    task=RETINOPATHY,
     backbone="efficientnet_v2_m",
     image_size=380,
     objective=Regression(),
@@ -87,6 +104,7 @@ PUBLISHED = Plan(
 learning rate every ten epochs, heavy augmentation, best and last weights kept by macro F1."""
 
 MEDIC = Plan(
+    task=RETINOPATHY,
     backbone="resnet18",
     image_size=224,
     objective=CrossEntropy(cuts=(0.5, 1.5, 2.5, 3.5)),
@@ -111,15 +129,94 @@ chance of plain cross-entropy there, so the simplest is taken. The grade is the 
 instead of 0.62; cut points fitted on 29 patients, as many as validation has, were no better than that.
 ``benchmarks/recipes.py --choices`` measures such variants."""
 
-RECIPES = {"medic": MEDIC, "published": PUBLISHED}
+CHEXNET = Plan(
+    task=CHEST_XRAY,
+    backbone="densenet121",
+    image_size=224,
+    objective=MultiLabel(),
+    contrast=None,
+    flips=False,
+    recipe=Recipe(
+        epochs=15,
+        batch_size=16,
+        learning_rate=1e-4,
+        weight_decay=1e-5,
+        augmentation=Augmentation(rotate=5, scale=0.05, shift=0.02, colour=0),
+    ),
+    weighted=True,
+)
+"""All findings at once with a DenseNet-121, every layer trainable, 224 px and mirror images, as CheXNet (Rajpurkar et
+al., arXiv 1711.05225, section 3). Unlike there: AdamW with a one-cycle schedule instead of Adam and a tenth whenever
+validation stalls, slight rotations and shifts, and the loss weighted by class, which the paper has for pneumonia alone.
+``--weights imagenet`` starts where it started."""
+
+BINARY = Plan(
+    task=CHEST_XRAY_BINARY,
+    backbone="resnet50",
+    image_size=224,
+    objective=CrossEntropy(),
+    contrast=None,
+    flips=False,
+    recipe=Recipe(
+        epochs=10,
+        batch_size=32,
+        learning_rate=3e-4,
+        weight_decay=1e-4,
+        augmentation=Augmentation(rotate=5, scale=0.05, shift=0.02, colour=0),
+        sensitivity=0.9,
+        frozen=("conv1", "bn1", "layer1"),
+    ),
+    weighted=True,
+)
+"""Any finding or none, with a ResNet-50 whose first layers stay as they are; the operating point is chosen on the
+validation split for a sensitivity of 0.9. Freezing makes sense for weights that have seen images (``imagenet``,
+``generated``)."""
+
+DIGITS_PLAN = Plan(
+    task=DIGITS,
+    backbone="resnet18",
+    image_size=32,
+    objective=CrossEntropy(),
+    contrast=None,
+    flips=False,
+    recipe=Recipe(
+        epochs=5,
+        batch_size=64,
+        augmentation=Augmentation(flip=False, rotate=10, brightness=0, contrast=0, colour=0),
+    ),
+)
+"""Digits with a network of today, for whoever wants them exported, bundled and served like all else."""
+
+RECIPES = {"medic": MEDIC, "published": PUBLISHED, "chexnet": CHEXNET, "binary": BINARY, "digits": DIGITS_PLAN}
 
 
-def find_plan(name: str) -> Plan:
-    """The plan of that name.
+def find_plan(task: Task, name: str | None = None) -> Plan:
+    """The plan of that name for a task, or the usual one for the task.
+
+    The usual task of a line stands for the line: ``binary`` for ``chest_xray`` gives the plan with its own task.
 
     Raises:
-        MedicError: there is none; the message lists those there are.
+        MedicError: there is none of that name, or it is for another task; the message lists those there are.
     """
+    line = line_of(task)
+    plans = {key: plan for key, plan in RECIPES.items() if plan.task in line.tasks}
+    if name is None:
+        exact = [key for key, plan in plans.items() if plan.task == task]
+        same_kind = [key for key, plan in plans.items() if plan.task.kind == task.kind]
+        name = (exact or same_kind)[0]
     if name not in RECIPES:
-        raise MedicError(f"no recipe is called {name!r}; there is: {', '.join(RECIPES)}")
-    return RECIPES[name]
+        raise MedicError(f"no recipe is called {name!r}; for {task.name} there is: {', '.join(plans)}")
+    if name not in plans:
+        raise MedicError(
+            f"the recipe {name!r} is for {RECIPES[name].task.name}, not for {task.name}; for that there is: "
+            f"{', '.join(plans)}"
+        )
+    plan = plans[name]
+    if task in (plan.task, line.tasks[0]):
+        return plan
+    if task.kind != plan.task.kind:
+        raise MedicError(
+            f"the recipe {name!r} answers {plan.task.name!r} ({plan.task.kind}), not {task.name!r} ({task.kind}); give "
+            f"the task {plan.task.name!r}, or no recipe"
+        )
+    return replace(plan, task=task)

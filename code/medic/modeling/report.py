@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from medic.data.balance import class_counts
+from medic.data.records import targets
 from medic.files import write_text
 from medic.modeling.evaluate import Evaluation
 from medic.modeling.run import Run
@@ -34,7 +36,8 @@ def write_report(run: Run, evaluation: Evaluation, path: str | os.PathLike) -> P
         else "The figures hold for these images and this camera, and for no other."
     )
     table = evaluation.table().rename(columns={"low": "95 % low", "high": "95 % high"})
-    baseline = evaluation.task.classes[evaluation.majority]
+    task = evaluation.task
+    several = task.kind == "multilabel"
     lines = [
         f"# Model report: {run.folder.name}",
         "",
@@ -44,8 +47,8 @@ def write_report(run: Run, evaluation: Evaluation, path: str | os.PathLike) -> P
         "",
         "## Problem",
         "",
-        f"{evaluation.task.name}: one of {len(evaluation.task.classes)} classes "
-        f"({evaluation.task.kind}) for each image: {', '.join(evaluation.task.classes)}.",
+        f"{task.name}: {'any' if several else 'one'} of {len(task.classes)} classes ({task.kind}) for each image: "
+        f"{', '.join(task.classes)}.",
         "",
         "## Data",
         "",
@@ -62,35 +65,52 @@ def write_report(run: Run, evaluation: Evaluation, path: str | os.PathLike) -> P
         f"- training: {recipe['epochs']} epochs, batches of {recipe['batch_size']}, AdamW, peak learning rate "
         f"{recipe['learning_rate']:g}, precision {recipe['precision']}, seed {recipe['seed']}; "
         f"{run.about['seconds']:.0f} s on {run.about['device']}",
+        *([f"- frozen: {', '.join(recipe['frozen'])}"] if recipe.get("frozen") else []),
         f"- chosen: epoch {run.about['best_epoch']}, by the validation split",
+        *_operating_point(evaluation, recipe),
         f"- versions: {', '.join(f'{name} {version}' for name, version in run.about['versions'].items())}",
         "",
         f"## Figures: {evaluation.title}",
         "",
         f"{len(evaluation.records)} images of {evaluation.records['patient'].nunique()} patients. Intervals are 95 % "
-        f"percentile intervals of a bootstrap over patients; the baseline always says {baseline}.",
+        f"percentile intervals of a bootstrap over patients; the baseline is: {evaluation.baseline}.",
         "",
         _markdown(table.round(3)),
         "",
         _markdown(evaluation.by_class().round(3)),
         "",
-        "Confusion matrix (rows are the truth):",
-        "",
-        _markdown(
-            pd.DataFrame(
-                evaluation.confusion,
-                index=pd.Index(evaluation.task.classes, name="truth"),
-                columns=evaluation.task.classes,
-            )
-        ),
-        "",
+        *([] if several else _confusion(evaluation)),
         "## The most wrong images",
         "",
-        _markdown(evaluation.worst(8)[["image", "label", "decided", "p_truth"]].round(3).set_index("image")),
+        _markdown(_worst(evaluation).round(3)),
         "",
     ]
     write_text(path, "\n".join(lines))
     return Path(path)
+
+
+def _operating_point(evaluation: Evaluation, recipe: dict) -> list[str]:
+    thresholds = evaluation.prediction.thresholds
+    if thresholds is None:
+        return []
+    each = "those in the table by class" if len(thresholds) > 1 else f"{thresholds[0]:.3f}"
+    wanted = recipe.get("sensitivity")
+    why = "" if wanted is None else f", chosen on the validation split for a sensitivity of {wanted:g}"
+    return [f"- operating point: present from a probability of {each} on{why}"]
+
+
+def _confusion(evaluation: Evaluation) -> list[str]:
+    classes = evaluation.task.classes
+    table = pd.DataFrame(evaluation.confusion, index=pd.Index(classes, name="truth"), columns=classes)
+    return ["Confusion matrix (rows are the truth):", "", _markdown(table), ""]
+
+
+def _worst(evaluation: Evaluation) -> pd.DataFrame:
+    table = evaluation.worst(8).set_index("image")
+    if evaluation.task.kind == "multilabel":
+        names = np.array(evaluation.task.classes)
+        table = table.assign(label=["|".join(names[row == 1]) for row in targets(table, evaluation.task)])
+    return table[["label", "decided", "p_truth"]]
 
 
 def _markdown(table: pd.DataFrame) -> str:
@@ -99,4 +119,6 @@ def _markdown(table: pd.DataFrame) -> str:
         [str(index), *("" if pd.isna(v) else f"{v:g}" if isinstance(v, float) else str(v) for v in row)]
         for index, row in zip(table.index, table.itertuples(index=False), strict=True)
     ]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
+    # Labels of one image are joined by the sign that ends a cell.
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in [head, ["---"] * len(head), *rows]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)

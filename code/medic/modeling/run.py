@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -82,17 +82,24 @@ class Run:
 
     @property
     def prepared(self) -> Prepared:
-        """The prepared set it was trained on.
+        """The prepared set it was trained on, with the run's own rows and split, whatever the set is dealt into now.
 
         Raises:
             MedicError: it is no longer there.
         """
-        return Prepared.load(os.path.normpath(self.folder / self.about["prepared"]))
+        return replace(Prepared.load(os.path.normpath(self.folder / self.about["prepared"])), records=self.records)
+
+    @property
+    def snapshots(self) -> tuple[str, ...]:
+        """The weights at the end of each cycle, by name, of a recipe with the schedule ``cycles``; none otherwise."""
+        kept = self.folder.glob("snapshot-*")
+        return tuple(sorted((path.name for path in kept), key=lambda name: int(name.rpartition("-")[2])))
 
     def model(self, which: str = "best") -> Classifier:
-        """The trained model: ``best`` by the validation split, or the ``last`` epoch's."""
-        if which not in ("best", "last"):
-            raise MedicError(f"a run has the models 'best' and 'last', not {which!r}")
+        """The trained model: ``best`` by the validation split, the ``last`` epoch's, or one of ``snapshots``."""
+        there = ("best", "last", *self.snapshots)
+        if which not in there:
+            raise MedicError(f"this run has the models {', '.join(there)}, not {which!r}")
         return Classifier.load(self.folder / which, self.task)
 
     def __repr__(self) -> str:

@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
+from medic.errors import MedicError
 from medic.modeling.classifier import Classifier
 from medic.modeling.distributed import Processes
 from medic.modeling.load import Batch
-from medic.modeling.metrics import confusion_matrix, metrics_for
+from medic.modeling.metrics import figure, metrics_for
 from medic.modeling.recipe import Recipe
+from medic.task import Prediction
 
 RECALIBRATION_IMAGES = 128
 """Training images, about, from which the statistics of batch normalisation are estimated after each epoch."""
@@ -42,13 +44,15 @@ class Training(lightning.LightningModule):
         processes: Processes,
     ):
         super().__init__()
-        self.model = model.to(memory_format=torch.channels_last)
+        # Lightning trains a model in the mode that it comes in, and one that was asked before evaluates.
+        self.model = model.to(memory_format=torch.channels_last).train()
         self.recipe = recipe
         self.images = images
         self.splits = tuple(images)
         self.recalibrating = recalibrating
         self.processes = processes
-        self.outcomes: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
+        self.outcomes: dict[str, list[tuple[Tensor, Tensor, tuple[Tensor, ...]]]] = {}
+        self._frozen = _freeze(model, recipe.frozen)
         self.averaged = None
         if recipe.ema is not None:
             self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)).requires_grad_(False)
@@ -62,8 +66,10 @@ class Training(lightning.LightningModule):
         return self.model if self.averaged is None else self.averaged.module
 
     def on_train_epoch_start(self) -> None:
-        """Forget the last epoch."""
+        """Forget the last epoch, and keep frozen layers from following the batches' statistics."""
         self.outcomes = {split: [] for split in self.splits}
+        for layer in self._frozen:
+            layer.eval()
 
     @torch.no_grad()
     def on_validation_epoch_start(self) -> None:
@@ -73,7 +79,12 @@ class Training(lightning.LightningModule):
         network down to chance on any image it sees in evaluation mode ("precise" statistics; Wu & Johnson, arXiv
         2105.07576, section 3). Each process does it with the same images and comes to the same statistics.
         """
-        layers = [layer for layer in self.kept.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
+        frozen = {id(layer) for part in parts(self.kept, self.recipe.frozen) for layer in part.modules()}
+        layers = [
+            layer
+            for layer in self.kept.modules()
+            if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) and id(layer) not in frozen
+        ]
         momenta = [layer.momentum for layer in layers]
         batches = -(-RECALIBRATION_IMAGES // (self.recipe.batch_size // self.processes.count))
         for layer in layers:
@@ -117,12 +128,11 @@ class Training(lightning.LightningModule):
         return model.inputs(images).contiguous(memory_format=torch.channels_last)
 
     def _note(self, split: str, model: Classifier, own: Tensor, labels: Tensor, number: int) -> Tensor:
-        """The loss of a whole batch; it, the labels and the decisions are kept for the figures of the epoch."""
+        """The loss of a whole batch; it, the labels and the predictions are kept for the figures of the epoch."""
         total = min(self.recipe.batch_size, self.images[split] - number * self.recipe.batch_size)
         raw, labels = self.processes.together(own, total), self.processes.together(labels, total)
         loss = model.objective.loss(raw, labels)
-        probabilities = model.objective.decode(raw.detach(), model.task)[0]
-        self.outcomes[split].append((loss.detach(), labels, probabilities.argmax(dim=1)))
+        self.outcomes[split].append((loss.detach(), labels, model.objective.decode(raw.detach(), model.task)))
         return loss
 
     def on_train_batch_end(self, *_: object) -> None:
@@ -132,20 +142,21 @@ class Training(lightning.LightningModule):
 
     def figures(self, split: str) -> dict[str, float]:
         """Loss and metrics of the epoch that has just ended."""
-        losses, labels, decided = zip(*self.outcomes[split], strict=True)
+        losses, labels, outputs = zip(*self.outcomes[split], strict=True)
         sizes = np.array([len(part) for part in labels])
-        confusion = confusion_matrix(
-            torch.cat(labels).cpu().numpy(), torch.cat(decided).cpu().numpy(), len(self.model.task.classes)
+        truth = torch.cat(labels).cpu().numpy()
+        prediction = Prediction(
+            self.model.task, *(torch.cat(parts).cpu().numpy() for parts in zip(*outputs, strict=True))
         )
         values = {"loss": float(np.average([float(loss) for loss in losses], weights=sizes))}
-        values |= {name: float(metric(confusion)) for name, metric in metrics_for(self.model.task).items()}
+        values |= {name: figure(metric, truth, prediction) for name, metric in metrics_for(self.model.task).items()}
         return {f"{split}_{name}": value for name, value in values.items()}
 
     def configure_optimizers(self) -> dict:
         """AdamW and the schedule of its learning rate, by steps."""
         recipe = self.recipe
         optimizer = torch.optim.AdamW(
-            self.model.parameters(),
+            [parameter for parameter in self.model.parameters() if parameter.requires_grad],
             lr=recipe.learning_rate,
             weight_decay=recipe.weight_decay,
             amsgrad=recipe.amsgrad,
@@ -154,8 +165,40 @@ class Training(lightning.LightningModule):
         steps = int(self.trainer.estimated_stepping_batches)
         if recipe.schedule == "one_cycle":
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps)
+        elif recipe.schedule == "cycles":
+            length = -(-steps // recipe.cycles)
+            schedule = torch.optim.lr_scheduler.LambdaLR(
+                optimizer, lambda step: (1 + math.cos(math.pi * (step % length) / length)) / 2
+            )
         else:
             # Counted in steps, not in epochs: Lightning turns an epoch's page only after resume.ckpt is written.
             milestones = [math.ceil(recipe.epochs * third / 3) * steps // recipe.epochs for third in (1, 2)]
             schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def parts(model: Classifier, names: tuple[str, ...]) -> list[torch.nn.Module]:
+    """Parts of the network by name, to be frozen.
+
+    Raises:
+        MedicError: it has no such part (the message lists the outermost ones), or nothing but these.
+    """
+    there = dict(model.backbone.named_modules())
+    unknown = [name for name in names if not name or name not in there]
+    if unknown:
+        outermost = ", ".join(name for name, _ in model.backbone.named_children())
+        raise MedicError(
+            f"a {model.backbone_name} has no part {unknown[0]!r} that could be frozen; its outermost are {outermost}"
+        )
+    found = [there[name] for name in names]
+    if {id(own) for own in model.backbone.parameters()} <= {id(own) for part in found for own in part.parameters()}:
+        raise MedicError(f"with {', '.join(names)} frozen nothing of a {model.backbone_name} is left to train")
+    return found
+
+
+def _freeze(model: Classifier, names: tuple[str, ...]) -> list[torch.nn.Module]:
+    """Keep parts of the network as they are: no gradient, no weight decay, no statistics of batches."""
+    frozen = parts(model, names)
+    for part in frozen:
+        part.requires_grad_(False)
+    return frozen

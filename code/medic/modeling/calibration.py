@@ -1,0 +1,90 @@
+"""Calibration: whether a stated probability of 0.3 is right three times in ten."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from medic.task import Prediction
+
+
+def reliability(truth: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> pd.DataFrame:
+    """Stated probability against observed share, in bins that hold equally many predictions.
+
+    Bins of equal width would leave most of them empty where findings are rare (Nixon et al., arXiv 1904.01685, section
+    4.1, on adaptive bins). The pairs of all findings are taken together where there are several.
+
+    Args:
+        truth: int (N,) or (N, C), 1 where the finding is present.
+        probabilities: float of the same shape, 0..1.
+        bins: how many; equal probabilities stay in one bin, so that there may be fewer.
+
+    Returns:
+        One row a bin: ``stated`` (mean probability), ``observed`` (share that have it), ``count``.
+    """
+    stated, present = np.ravel(probabilities).astype(float), np.ravel(truth).astype(float)
+    edges = np.unique(np.quantile(stated, np.linspace(0, 1, bins + 1)[1:-1]))
+    table = pd.DataFrame({"stated": stated, "observed": present, "bin": np.searchsorted(edges, stated, "right")})
+    grouped = table.groupby("bin")
+    return grouped[["stated", "observed"]].mean().assign(count=grouped.size()).reset_index(drop=True)
+
+
+def expected_calibration_error(truth: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> float:
+    """Mean distance between stated probability and observed share over the bins, weighted by their size, 0..1.
+
+    Naeini et al., AAAI 2015, p. 2903; with the bins of ``reliability``. A small set makes it too large by chance alone.
+    """
+    table = reliability(truth, probabilities, bins)
+    return float(np.average((table["stated"] - table["observed"]).abs(), weights=table["count"]))
+
+
+def brier_score(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean squared distance between probability and truth, 0 best (Brier, Monthly Weather Review 78(1), 1950)."""
+    return float(np.mean((np.asarray(probabilities, float) - np.asarray(truth)) ** 2))
+
+
+def brier_scores(truth: np.ndarray, prediction: Prediction, counts: np.ndarray) -> np.ndarray:
+    """``brier_score`` of a multilabel prediction over bootstrap samples, for ``resampled`` and ``Comparison.lead``.
+
+    Args:
+        truth: int (N, C), 0 or 1.
+        prediction: of the N images.
+        counts: (D, N), how often each image counts.
+
+    Returns:
+        float64 (D,), 0 best.
+    """
+    of_image = ((prediction.probabilities.astype(float) - truth) ** 2).mean(axis=1)
+    return np.average(np.broadcast_to(of_image, np.shape(counts)), axis=1, weights=counts)
+
+
+def calibration_errors(truth: np.ndarray, prediction: Prediction, counts: np.ndarray) -> np.ndarray:
+    """``expected_calibration_error`` in ten bins, over bootstrap samples; arguments and shape as ``brier_scores``.
+
+    The bins are those of all images, the same in every sample.
+    """
+    stated = prediction.probabilities.astype(float)
+    edges = np.unique(np.quantile(stated, np.linspace(0, 1, 11)))
+    bins = np.searchsorted(edges[1:-1], stated, "right")
+    # What an image adds to the distance in each bin; (N, bins), so that samples are one product of matrices.
+    beyond = np.stack([((stated - truth) * (bins == one)).sum(axis=1) for one in range(bins.max() + 1)], axis=1)
+    counts = np.asarray(counts, float)
+    return np.abs(counts @ beyond).sum(axis=1) / (counts.sum(axis=1) * stated.shape[1])
+
+
+def unweighted(probabilities: np.ndarray, prevalence: np.ndarray | tuple[float, ...]) -> np.ndarray:
+    """What the outputs of a network trained with a weighted multilabel loss say at the findings' own frequencies.
+
+    The weights of ``MultiLabel(prevalence)`` have multiplied the odds of a finding by (1 - share) / share, so that 0.5
+    stood for "as likely as in the average image"; this takes them out again (Elkan, The foundations of cost-sensitive
+    learning, IJCAI 2001, theorem 2, on a changed base rate). The order of the images by a finding stays as it is.
+
+    Args:
+        probabilities: float (N, C), or (N,) of one finding.
+        prevalence: share of the training images that has each finding, C numbers in 0..1, or one.
+
+    Returns:
+        float64 of the same shape, 0..1.
+    """
+    share, said = np.clip(prevalence, 1e-6, 1 - 1e-6), np.asarray(probabilities, float)
+    return said * share / (said * share + (1 - said) * (1 - share))

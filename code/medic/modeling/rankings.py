@@ -1,0 +1,123 @@
+"""What a ranking owes to what: scores compared on the same patients, and judged within groups of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from medic.errors import MedicError
+from medic.modeling.areas import auroc
+from medic.modeling.comparison import Lead
+from medic.modeling.evaluate import Evaluation
+from medic.modeling.metrics import interval, resampled
+
+
+def compare_rankings(
+    truth: np.ndarray,
+    scores: Mapping[str, np.ndarray],
+    patients: np.ndarray,
+    over: str | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Scores for one question, each by its area under the ROC curve, and how far it is ahead of one of them.
+
+    Args:
+        truth: int (N,), 1 where the answer is yes.
+        scores: by name, float (N,) each, higher for more probable; they need not be probabilities.
+        patients: (N,) whose image it is; the bootstrap draws patients, the same for all scores.
+        over: the name that the others are compared with; None compares none.
+        seed: of the bootstrap.
+
+    Returns:
+        One row a name: ``auroc``, its 95 % interval ``low`` and ``high``, and ``lead``, the difference to ``over`` with
+        the paired interval (``medic.modeling.comparison.Lead``), where there is one.
+
+    Raises:
+        MedicError: there are no scores of the name ``over``.
+    """
+    if over is not None and over not in scores:
+        raise MedicError(f"there are no scores called {over!r} to compare with, only {', '.join(scores)}")
+    areas = {name: float(auroc(truth, values)[0]) for name, values in scores.items()}
+    draws = {name: resampled(auroc, truth, values, patients, seed=seed) for name, values in scores.items()}
+    rows = {}
+    for name, area in areas.items():
+        low, high = interval(draws[name])
+        rows[name] = {"auroc": area, "low": low, "high": high}
+        if over is not None:
+            rows[name]["lead"] = Lead(area - areas[over], *interval(draws[name] - draws[over]))
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def auroc_within(
+    truth: np.ndarray, scores: np.ndarray, groups: np.ndarray, counts: np.ndarray | None = None
+) -> np.ndarray:
+    """Area under the ROC curve over those pairs of images alone that are of the same group.
+
+    The probability that an image with the label scores above one without it, both of one group: what is left of a
+    ranking where knowing the group is worth nothing. It is the groups' areas, weighted by their pairs (the covariate
+    adjusted area of Janes & Pepe, Biometrika 96(2), 2009, p. 371, with pairs for weights).
+
+    Args:
+        truth: int (N,), 1 where the label is present.
+        scores: float (N,).
+        groups: (N,); an image whose group is missing is in no pair.
+        counts: (D, N), how often each image counts in each of D samples; once, in one sample, when None.
+
+    Returns:
+        float64 (D,) in 0..1; NaN for a sample in which no group has both kinds of images.
+    """
+    truth, scores = np.asarray(truth), np.asarray(scores)
+    counts = np.ones((1, len(truth))) if counts is None else np.asarray(counts, float)
+    won, pairs = np.zeros(len(counts)), np.zeros(len(counts))
+    for _, same in _members(groups).items():
+        drawn = counts[:, same]
+        number = (drawn @ truth[same]) * (drawn @ (1 - truth[same]))
+        won += np.nan_to_num(auroc(truth[same], scores[same], drawn)) * number
+        pairs += number
+    return np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+
+
+def by_group(evaluation: Evaluation, taught: pd.DataFrame, column: str) -> pd.DataFrame:
+    """What knowing a group alone would be worth for each label of a multilabel task, and what is left within groups.
+
+    A group is a confounder where it goes along with the label and shows in the image: the view, the hospital, the
+    device (Zech et al., PLOS Medicine 15(11), 2018, e1002683).
+
+    Args:
+        evaluation: of the model; its records have the column.
+        taught: the training rows, by which the group's own score is set: the share of them, of the same group, that
+            has the label; the share of all for a group that is missing or new.
+        column: which grouping, such as ``view``.
+
+    Returns:
+        One row a label. First the share of each group's training images that has it (``share, AP``). Then areas under
+        the ROC curve: that of ``<column> alone``, and those of the ``model`` over all images, over each group's
+        (``model, AP``) and over pairs of one group (``model, same view``); NaN where there are no images with the label
+        or none without it.
+
+    Raises:
+        MedicError: a table lacks the column.
+    """
+    tested, names = evaluation.records, list(evaluation.task.classes)
+    for rows in (tested, taught):
+        if column not in rows:
+            raise MedicError(f"the records have no column {column!r} to group by, only {', '.join(rows)}")
+    shares = taught.groupby(column)[names].mean()
+    alone = shares.reindex(tested[column]).fillna(taught[names].mean())
+    groups = _members(tested[column])
+    table = {}
+    for code, name in enumerate(names):
+        truth, scores = evaluation.truth[:, code], evaluation.prediction.probabilities[:, code]
+        row = {f"share, {group}": share for group, share in shares[name].items()}
+        row |= {f"{column} alone": auroc(truth, alone[name].to_numpy())[0], "model": auroc(truth, scores)[0]}
+        row |= {f"model, {group}": auroc(truth[same], scores[same])[0] for group, same in groups.items()}
+        table[name] = row | {f"model, same {column}": auroc_within(truth, scores, tested[column])[0]}
+    return pd.DataFrame.from_dict(table, orient="index").rename_axis("class")
+
+
+def _members(groups: np.ndarray | pd.Series) -> dict[str, np.ndarray]:
+    """Which images are in each group, by its name: bool (N,) each. Missing groups have none."""
+    groups = pd.Series(np.asarray(groups, dtype=object))
+    return {str(name): (groups == name).to_numpy() for name in sorted(groups.dropna().unique())}

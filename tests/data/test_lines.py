@@ -1,0 +1,58 @@
+"""Which reader, preprocessing and sample belong to which question."""
+
+import pytest
+
+from medic.data.lines import LINES, line_of
+from medic.errors import MedicError
+from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, CHEST_XRAY_OR_NONE, DIGITS, RETINOPATHY, TASKS, Task
+
+
+@pytest.mark.parametrize(
+    ("task", "line"),
+    [
+        (RETINOPATHY, "retinopathy"),
+        (CHEST_XRAY, "chest_xray"),
+        (CHEST_XRAY_OR_NONE, "chest_xray"),
+        (CHEST_XRAY_BINARY, "chest_xray"),
+        (DIGITS, "digits"),
+    ],
+)
+def test_each_task_belongs_to_a_line(task, line):
+    assert line_of(task) is LINES[line]
+
+
+def test_every_task_has_one_line_and_the_first_of_a_line_is_its_usual_one():
+    assert sorted(task.name for line in LINES.values() for task in line.tasks) == sorted(TASKS)
+    assert [line.tasks[0].name for line in LINES.values()] == list(LINES)
+
+
+def test_a_task_of_the_readers_own_has_none():
+    with pytest.raises(MedicError, match="'eggs' belongs to none of the lines retinopathy, chest_xray, digits"):
+        line_of(Task("eggs", "multiclass", ("raw", "boiled")))
+
+
+def test_radiographs_and_digits_are_grey_and_fundi_are_cut_out():
+    assert [(line.preprocessing.crop, line.preprocessing.grey) for line in LINES.values()] == [
+        ("fundus", False),
+        ("square", True),
+        ("square", True),
+    ]
+
+
+def test_a_set_is_found_as_a_folder_as_a_zip_or_as_the_data_folder_itself(tmp_path):
+    line = LINES["chest_xray"]
+    assert line.find(tmp_path) == tmp_path
+    (tmp_path / "chest_xray.zip").touch()
+    assert line.find(tmp_path) == tmp_path / "chest_xray.zip"
+    (tmp_path / "chest_xray").mkdir()
+    assert line.find(tmp_path) == tmp_path / "chest_xray"
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_the_sample_that_the_repository_holds_is_read_by_its_line(name, repository):
+    line = LINES[name]
+    records, store = line.read(line.find(repository / "sample_data"))
+    assert {"image", "patient", "split", "label"} <= set(records)
+    assert records["image"].iloc[0] in store
+    if line.tasks[0].kind == "multilabel":
+        assert set(line.tasks[0].classes) <= set(records)
