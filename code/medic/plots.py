@@ -109,6 +109,13 @@ def show(figure: Figure, dpi: int = 75) -> None:
     display(Image(small.getvalue()))
 
 
+def present(figure: Figure, text: str, name: str, session: Source, *, dpi: int = 75) -> None:
+    """Title a figure, save it as ``<name>.png`` and show it small: ``title``, ``save`` and ``show`` in one."""
+    title(figure, text, session)
+    save(figure, name, session)
+    show(figure, dpi=dpi)
+
+
 def image_grid(images: Sequence[np.ndarray], captions: Sequence[str], *, columns: int = 5, side: float = 1.7) -> Figure:
     """Pictures in rows, each with its caption above.
 

@@ -15,13 +15,6 @@ from medic.plots import COLOURS, SEQUENTIAL
 from medic.task import Task
 
 
-def present(figure: Figure, text: str, name: str, session: plots.Source, *, dpi: int = 75) -> None:
-    """Title a figure, save it as ``<name>.png`` and show it small: ``title``, ``save`` and ``show`` of ``medic.plots``."""
-    plots.title(figure, text, session)
-    plots.save(figure, name, session)
-    plots.show(figure, dpi=dpi)
-
-
 def preview(records: pd.DataFrame, store: Store, preprocessing: Preprocessing, captions: pd.Series, **grid) -> Figure:
     """The records' images through ``preprocessing``, in their order, each with its caption above.
 
@@ -98,15 +91,12 @@ def people_and_views(records: pd.DataFrame, task: Task) -> Figure:
     first = records.sort_values("follow_up", kind="stable").drop_duplicates("patient")
     ages = {sex: group["age"].dropna().to_numpy(float) for sex, group in first.groupby("sex")}
     oldest = max((values.max() for values in ages.values() if len(values)), default=100)
-    people.hist(
-        list(ages.values()),
-        np.arange(0, oldest + 11, 10),
-        label=[f"{sex} ({len(values)} patients)" for sex, values in ages.items()],
-        color=COLOURS[: len(ages)],
-    )
+    if ages:
+        labels = [f"{sex} ({len(values)} patients)" for sex, values in ages.items()]
+        people.hist(list(ages.values()), np.arange(0, oldest + 11, 10), label=labels, color=COLOURS[: len(ages)])
+        people.legend(fontsize=8, loc="upper left")
     people.set_xlabel("age at the first image (years)")
     people.set_ylabel("patients")
-    people.legend(fontsize=8, loc="upper left")
     present = pd.DataFrame(targets(records, task), columns=list(task.classes), index=records.index)
     present = present.loc[:, present.any()].assign(**{"any finding": present.max(axis=1)})
     known = records["view"].dropna()
@@ -123,5 +113,6 @@ def people_and_views(records: pd.DataFrame, task: Task) -> Figure:
     views.xaxis.set_major_formatter("{x:.0%}")
     views.grid(axis="y", visible=False)
     views.grid(axis="x", visible=True)
-    views.legend(fontsize=8, loc="lower right")
+    if len(shares.columns):
+        views.legend(fontsize=8, loc="lower right")
     return figure

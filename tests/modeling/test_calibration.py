@@ -5,7 +5,16 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from medic.modeling.calibration import brier_score, expected_calibration_error, reliability
+from medic.modeling.calibration import (
+    brier_score,
+    calibration_errors,
+    expected_calibration_error,
+    reliability,
+    unweighted,
+)
+from medic.task import Prediction, Task
+
+TWO = Task("two findings", "multilabel", ("Effusion", "Mass"))
 
 
 def stated(seed: int, count: int = 400) -> tuple[np.ndarray, np.ndarray]:
@@ -56,3 +65,15 @@ def test_the_brier_score_is_scikit_learns():
     truth, probabilities = stated(3)
     assert brier_score(truth, probabilities) == pytest.approx(brier_score_loss(truth, probabilities))
     assert brier_score(np.array([[0, 1]]), np.array([[0.0, 1.0]], np.float32)) == 0
+
+
+@pytest.mark.parametrize("ends", [1.0, 0.0])
+def test_over_bootstrap_samples_the_bins_are_the_same_where_probabilities_are_tied(ends):
+    said = np.where(np.arange(40) % 2 == 0, ends, np.linspace(0.2, 0.8, 40)).reshape(20, 2).astype(np.float32)
+    truth = np.stack([np.arange(20) % 3 == 0, np.ones(20)], axis=1).astype(int)
+    once = calibration_errors(truth, Prediction(TWO, said), np.ones((1, 20)))
+    assert once == pytest.approx([expected_calibration_error(truth, said)])
+
+
+def test_where_nothing_was_weighted_nothing_is_taken_out():
+    assert unweighted(np.array([[0.3, 0.6]]), (0.0, 1.0)).tolist() == [[0.3, 0.6]]

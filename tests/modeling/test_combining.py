@@ -143,6 +143,8 @@ def test_out_of_fold_judges_every_patient_once():
     assert list(whole.records["image"]) == list(one.records["image"])
     assert np.array_equal(whole.prediction.probabilities, one.prediction.probabilities)
     assert whole.table().equals(one.table())
+    own = replace(halves[0], prediction=replace(halves[0].prediction, thresholds=(0.2, 0.2, 0.2)))
+    assert out_of_fold([own, halves[1]], "all").prediction.thresholds is None  # no fold's holds for the others
     with pytest.raises(MedicError, match="in two of the evaluations"):
         out_of_fold([halves[0], halves[0]], "all")
     with pytest.raises(MedicError, match="nothing to put together"):

@@ -58,6 +58,11 @@ def test_scores_at_the_ends_of_the_scale_are_found(score):
     assert prediction.decided.tolist() == [int(score == 0), 1]
 
 
+def test_a_score_of_exactly_one_leaves_room_for_the_last_digit_too():
+    threshold = threshold_for(np.array([0, 1]), np.array([0.3, 1.0], np.float32), 1.0)
+    assert 0.999999 < threshold < np.nextafter(np.float32(1), np.float32(0))
+
+
 def test_ties_are_found_together():
     truth, scores = np.array([1, 1, 1, 1, 0]), np.array([0.4, 0.4, 0.4, 0.9, 0.1])
     assert (scores >= threshold_for(truth, scores, 0.5)).tolist() == [True, True, True, True, False]

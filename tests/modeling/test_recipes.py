@@ -7,6 +7,7 @@ import pytest
 from medic.cli import RecipeName
 from medic.errors import MedicError
 from medic.modeling.augment_published import PublishedAugmentation
+from medic.modeling.objectives import CrossEntropy
 from medic.modeling.recipes import RECIPES, find_plan
 from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, CHEST_XRAY_OR_NONE, DIGITS, FINDINGS, RETINOPATHY, Task
 
@@ -69,6 +70,12 @@ def test_the_plans_for_radiographs_weigh_the_loss_by_the_training_images(chest_p
     weights = RECIPES["binary"].classifier(chest_prepared).objective.class_weights
     counts = train["label"].value_counts().sort_index()
     assert counts.to_numpy() * weights == pytest.approx([len(train) / 2] * 2)
+
+
+def test_images_that_are_drawn_balanced_are_not_weighted_too(chest_prepared):
+    plan = RECIPES["binary"]
+    balanced = replace(plan, recipe=replace(plan.recipe, balanced=True))
+    assert balanced.classifier(chest_prepared).objective == CrossEntropy()
 
 
 def test_the_plans_for_radiographs_are_those_that_the_issue_names():

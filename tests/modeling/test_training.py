@@ -1,6 +1,7 @@
 """Frozen parts stay as they are to the bit, and cycles begin anew at their top."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -149,6 +150,19 @@ def test_snapshots_have_the_operating_point_that_was_asked_for(build, chest_prep
     for which in ("best", "last", *run.snapshots):
         assert len(run.model(which).thresholds) == 1
     assert run.model("snapshot-2").thresholds == run.model("last").thresholds
+
+
+def test_a_finding_that_no_validation_image_has_is_named_and_decided_at_a_half(chest_prepared, tmp_path, capsys):
+    records = chest_prepared.records.copy()
+    records.loc[records["split"] == "validation", "Hernia"] = 0
+    settings = {"preprocessing": chest_prepared.preprocessing, "image_size": 32}
+    recipe = replace(QUICK, epochs=1, sensitivity=0.9)
+    run = fit(
+        Classifier(CHEST_XRAY, "resnet18", **settings), replace(chest_prepared, records=records), tmp_path, recipe
+    )
+    assert run.model().thresholds[CHEST_XRAY.classes.index("Hernia")] == 0.5
+    shown = capsys.readouterr().out
+    assert re.search("^no validation image has .*Hernia: decided at 0.5$", shown, re.MULTILINE)
 
 
 def test_other_schedules_leave_no_snapshots(chest_runs):

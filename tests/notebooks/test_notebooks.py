@@ -46,7 +46,17 @@ NOTEBOOKS: dict[str, Run] = {
         checks={"images": (404, 404), "patients": (202, 202), "absent_images": (0, 0), "same_bytes_from_zip": (1, 1)}
     ),
     f"{STAGE_1}/02_observe_data": Run(
-        checks={"majority_share": (0.46, 0.47), "share_of_differing_pairs": (0.26, 0.27)}
+        checks={
+            "majority_share": (0.46, 0.47),
+            "share_of_differing_pairs": (0.26, 0.27),
+            "chest_images": (768, 768),
+            "chest_patients": (185, 185),
+            "kinds_of_files": (2, 2),
+            "same_pixels_from_every_kind": (1, 1),
+            "share_no_finding": (0.477, 0.479),
+            "share_several_findings": (0.236, 0.238),
+            "share_ap": (0.416, 0.417),
+        }
     ),
     f"{STAGE_1}/03_prepare_data": Run(
         checks={"patients_crossing": (0, 0), "prepared_images": (404, 404), "skipped_images": (0, 0)}

@@ -142,7 +142,8 @@ class Bundle:
         images = [(self.folder / "golden" / name).read_bytes() for name in names]
         probabilities = np.array([entry["probabilities"] for entry in expected], np.float32)
         grade = np.array([entry["grade"] for entry in expected], np.float32) if self.task.kind == "ordinal" else None
-        return names, images, Prediction(self.task, probabilities, grade)
+        thresholds = self.manifest.values["model"].get("thresholds")
+        return names, images, Prediction(self.task, probabilities, grade, thresholds and tuple(thresholds))
 
     def verify(self) -> float:
         """Score the golden images and compare with what is expected.

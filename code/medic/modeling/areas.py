@@ -18,11 +18,11 @@ def auroc(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray | None = Non
     Returns:
         float64 (D,) in 0..1; NaN for a sample that has only images with the label, or only without.
     """
-    present, absent = _by_score(truth, scores, counts)
-    below = np.cumsum(absent, axis=1) - absent
-    pairs = present.sum(axis=1) * absent.sum(axis=1)
-    won = (present * (below + absent / 2)).sum(axis=1)
-    return np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+    (found, present), (rejected, absent) = _lowest_first(truth, scores, counts)
+    below = _before(absent)
+    won = below[:, np.searchsorted(rejected, found, "left")] + below[:, np.searchsorted(rejected, found, "right")]
+    pairs = present.sum(axis=1) * below[:, -1]
+    return np.divide((present * won).sum(axis=1) / 2, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 
 
 def average_precision(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
@@ -33,21 +33,29 @@ def average_precision(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray 
 
     Args and returns are those of ``auroc``; NaN for a sample without the label.
     """
-    present, absent = (part[:, ::-1] for part in _by_score(truth, scores, counts))
-    found = np.cumsum(present, axis=1)
-    called = found + np.cumsum(absent, axis=1)
-    precision = np.divide(found, called, out=np.zeros(called.shape), where=called > 0)
-    total = present.sum(axis=1)
+    (found, present), (rejected, absent) = _lowest_first(truth, scores, counts)
+    with_label, without = _before(present), _before(absent)
+    total = with_label[:, -1]
+    hits = total[:, None] - with_label[:, np.searchsorted(found, found, "left")]
+    called = hits + without[:, -1:] - without[:, np.searchsorted(rejected, found, "left")]
+    precision = np.divide(hits, called, out=np.zeros(called.shape), where=called > 0)
     return np.divide((present * precision).sum(axis=1), total, out=np.full(len(total), np.nan), where=total > 0)
 
 
-def _by_score(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """How many images with and without the label have each of the U scores, lowest first: float (D, U) twice."""
-    truth = np.asarray(truth).astype(bool)
-    counts = np.ones((1, len(truth))) if counts is None else np.asarray(counts, float)
+def _lowest_first(
+    truth: np.ndarray, scores: np.ndarray, counts: np.ndarray | None
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """The P images with the label, then the N - P without: their scores, rising, and their counts, float (D, P)."""
+    truth, scores = np.asarray(truth).astype(bool), np.asarray(scores)
     order = np.argsort(scores, kind="stable")
-    ordered = np.asarray(scores)[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    sorted_counts = counts[:, order]
-    present = sorted_counts * truth[order]
-    return np.add.reduceat(present, starts, axis=1), np.add.reduceat(sorted_counts - present, starts, axis=1)
+    counts = np.ones((1, len(truth))) if counts is None else np.asarray(counts)
+    places = order[truth[order]], order[~truth[order]]
+    with_label, without = ((scores[place], counts[:, place].astype(float)) for place in places)
+    return with_label, without
+
+
+def _before(counts: np.ndarray) -> np.ndarray:
+    """How many there are before each place and, last, in all: (D, P) to float (D, P + 1)."""
+    running = np.zeros((len(counts), counts.shape[1] + 1))
+    np.cumsum(counts, axis=1, out=running[:, 1:])
+    return running

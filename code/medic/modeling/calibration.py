@@ -23,8 +23,7 @@ def reliability(truth: np.ndarray, probabilities: np.ndarray, bins: int = 10) ->
         One row a bin: ``stated`` (mean probability), ``observed`` (share that have it), ``count``.
     """
     stated, present = np.ravel(probabilities).astype(float), np.ravel(truth).astype(float)
-    edges = np.unique(np.quantile(stated, np.linspace(0, 1, bins + 1)[1:-1]))
-    table = pd.DataFrame({"stated": stated, "observed": present, "bin": np.searchsorted(edges, stated, "right")})
+    table = pd.DataFrame({"stated": stated, "observed": present, "bin": _bins(stated, bins)})
     grouped = table.groupby("bin")
     return grouped[["stated", "observed"]].mean().assign(count=grouped.size()).reset_index(drop=True)
 
@@ -64,12 +63,17 @@ def calibration_errors(truth: np.ndarray, prediction: Prediction, counts: np.nda
     The bins are those of all images, the same in every sample.
     """
     stated = prediction.probabilities.astype(float)
-    edges = np.unique(np.quantile(stated, np.linspace(0, 1, 11)))
-    bins = np.searchsorted(edges[1:-1], stated, "right")
+    bins = _bins(stated, 10)
     # What an image adds to the distance in each bin; (N, bins), so that samples are one product of matrices.
     beyond = np.stack([((stated - truth) * (bins == one)).sum(axis=1) for one in range(bins.max() + 1)], axis=1)
     counts = np.asarray(counts, float)
     return np.abs(counts @ beyond).sum(axis=1) / (counts.sum(axis=1) * stated.shape[1])
+
+
+def _bins(stated: np.ndarray, count: int) -> np.ndarray:
+    """The bin of each probability, int of the same shape from 0: ``count`` of equal size, as far as ties allow."""
+    edges = np.unique(np.quantile(stated, np.linspace(0, 1, count + 1)[1:-1]))
+    return np.searchsorted(edges, stated, "right")
 
 
 def unweighted(probabilities: np.ndarray, prevalence: np.ndarray | tuple[float, ...]) -> np.ndarray:
@@ -81,10 +85,12 @@ def unweighted(probabilities: np.ndarray, prevalence: np.ndarray | tuple[float, 
 
     Args:
         probabilities: float (N, C), or (N,) of one finding.
-        prevalence: share of the training images that has each finding, C numbers in 0..1, or one.
+        prevalence: share of the training images that has each finding, C numbers in 0..1, or one. Where it is 0 or 1
+            there were no weights, and the output stays as it is.
 
     Returns:
         float64 of the same shape, 0..1.
     """
-    share, said = np.clip(prevalence, 1e-6, 1 - 1e-6), np.asarray(probabilities, float)
+    share, said = np.asarray(prevalence, float), np.asarray(probabilities, float)
+    share = np.where((share == 0) | (share == 1), 0.5, share)
     return said * share / (said * share + (1 - said) * (1 - share))

@@ -44,7 +44,7 @@ class Lead:
     """How far one model is ahead of another, with the 95 % interval of the difference.
 
     Attributes:
-        value: the difference of the two figures; above 0 the first is better.
+        value: the difference of the two figures; above 0 the first is better, or worse where less is better.
         low: lower end of the interval.
         high: upper end.
     """
@@ -115,20 +115,32 @@ class Comparison:
         """The figure of the answer that is always the training split's most frequent class."""
         return float(self._one.table().loc[metric, "baseline"])
 
-    def ranked(self, metric: str = "macro_f1") -> list[str]:
-        """The names, best first."""
+    @property
+    def decider(self) -> str:
+        """The figure that is meant where none is named.
+
+        Macro F1; where "present or not" is asked, the (mean) area under the ROC curve, which needs no threshold.
+        """
+        task = self._one.task
+        return list(metrics_for(task))[-1] if task.thresholds else "macro_f1"
+
+    def ranked(self, metric: str | None = None) -> list[str]:
+        """The names, best first, by a figure of the table; by ``decider`` when None."""
+        metric = metric or self.decider
         worst_first = metric == "mean_grade_error"
         return list(self.table[metric].sort_values(ascending=worst_first, kind="stable").index)
 
-    def lead(self, first: str, second: str, metric: str | Metric = "macro_f1") -> Lead:
+    def lead(self, first: str, second: str, metric: str | Metric | None = None) -> Lead:
         """How far ``first`` is ahead of ``second``, from bootstrap samples in which both get the same patients.
 
-        ``metric`` is a figure of the task by name, or any function that ``metrics_for`` could return.
+        ``metric`` is a figure of the task by name, or any function that ``metrics_for`` could return; ``decider`` when
+        None.
 
         Two intervals that overlap do not show that two models are equal: both rise and fall with how hard the drawn
         patients are. The difference on the same patients is free of that (Efron & Tibshirani, An Introduction to the
         Bootstrap, 1993, chapter 13, for intervals by percentiles).
         """
+        metric = metric or self.decider
         pair = [self.evaluations[name] for name in (first, second)]
         chosen = metric if callable(metric) else metrics_for(pair[0].task)[metric]
         values = [figure(chosen, one.truth, one.prediction) for one in pair]
@@ -139,7 +151,7 @@ class Comparison:
         """For every other model how far it is ahead of ``over`` in each figure, and whether that is more than chance.
 
         Args:
-            over: the model that the others are compared with; the one with the best macro F1 when None.
+            over: the model that the others are compared with; the first of ``ranked()`` when None.
             by: the figures, as ``lead`` takes them, by the headings of the table; those of the task when None.
         """
         over = over or self.ranked()[0]
@@ -153,8 +165,12 @@ class Comparison:
             {name: row for name, row in rows.items() if row}, orient="index", columns=list(by)
         ).rename_axis(f"difference to {over}")
 
-    def finding(self, metric: str = "macro_f1") -> str:
-        """Who is ahead, and whether that can be told from chance: one short sentence, for a title."""
+    def finding(self, metric: str | None = None) -> str:
+        """Who is ahead in a figure, and whether that can be told from chance: one short sentence, for a title.
+
+        The figure is ``decider`` when None.
+        """
+        metric = metric or self.decider
         first, *others = self.ranked(metric)
         value = f"{HEADINGS[metric]} {self.table.loc[first, metric]:.2f}"
         if not others:
@@ -167,7 +183,7 @@ class Comparison:
         return f"{first}: {value}; {within} of {len(others)} within chance"
 
     def plot(self) -> Figure:
-        """Macro F1 and, for ordinal tasks, kappa of each model, with intervals and the baseline."""
+        """Macro F1 and the task's kappa or AUROC, if it has one, of each model, with intervals and the baseline."""
         baselines = {metric: self.baseline(metric) for metric in WITH_INTERVAL if metric in self.table}
         return plots.compared(self.table, baselines, HEADINGS, always=self._one.baseline)
 

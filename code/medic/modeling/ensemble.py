@@ -179,7 +179,8 @@ def folds(prepared: Prepared, count: int, seed: int = 0) -> list[Prepared]:
 def out_of_fold(parts: Sequence[Evaluation], title: str) -> Evaluation:
     """All patients outside the test split, each judged by the member of ``folds`` that was trained without them.
 
-    Probabilities of several models are ranked together there, which takes a little off the areas.
+    Probabilities of several models are ranked together there, which takes a little off the areas. Each model's own
+    operating point was chosen on the very images that it judges here, so that all are decided as ``average`` decides.
 
     Args:
         parts: of each fold's run its evaluation on ``validation``.
@@ -196,4 +197,5 @@ def out_of_fold(parts: Sequence[Evaluation], title: str) -> Evaluation:
         raise MedicError(f"the image {twice} is in two of the evaluations; give one of each fold, on 'validation'")
     prediction = Prediction.joined([part.prediction for part in parts])
     failed = pd.concat([part.failed for part in parts], ignore_index=True)
-    return replace(parts[0], title=title, prediction=prediction, records=records, failed=failed)
+    undecided = replace(prediction, thresholds=None)
+    return replace(parts[0], title=title, prediction=undecided, records=records, failed=failed)

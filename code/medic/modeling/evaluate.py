@@ -95,6 +95,10 @@ class Evaluation:
         Returns:
             One row a figure: ``value``, ``low``, ``high``, ``baseline``.
         """
+        return self._table.copy()
+
+    @cached_property
+    def _table(self) -> pd.DataFrame:
         rows = {}
         for name, metric in metrics_for(self.task).items():
             draws = resampled(metric, self.truth, self.prediction, self.records["patient"], seed=self.seed)
@@ -119,11 +123,7 @@ class Evaluation:
 
     def _of_label(self, code: int) -> dict[str, float]:
         truth, scores, confusion = self.truth[:, code], self.prediction.probabilities[:, code], self.confusion[code]
-
-        def area(one: np.ndarray, _: Prediction, counts: np.ndarray) -> np.ndarray:
-            return auroc(one, scores, counts)
-
-        low, high = interval(resampled(area, truth, self.prediction, self.records["patient"], seed=self.seed))
+        low, high = interval(resampled(auroc, truth, scores, self.records["patient"], seed=self.seed))
         thresholds = self.prediction.thresholds
         return {
             "auroc": float(auroc(truth, scores)[0]),

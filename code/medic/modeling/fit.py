@@ -172,6 +172,9 @@ def _decide(checkpoint: Path, prepared: Prepared, task: Task, recipe: Recipe) ->
         model.thresholds = thresholds_for(data.labels, prediction, recipe.sensitivity)
         shown = ", ".join(f"{threshold:.3f}" for threshold in model.thresholds)
         print(f"operating point of the {checkpoint.name} model, sensitivity {recipe.sensitivity:g}: from {shown} on")
+        absent = () if task.kind != "multilabel" else np.array(task.classes)[~data.labels.any(axis=0)]
+        if len(absent):
+            print(f"no validation image has {', '.join(absent)}: decided at 0.5")
     write_json(checkpoint / "model.json", model.to_dict())
 
 

@@ -98,7 +98,9 @@ def metrics_for(task: Task) -> dict[str, Metric]:
     """The figures that suit a task, by name. The last is the decider: the one by which an epoch is chosen.
 
     Wherever "present or not" is asked (two classes, or several labels), it is the area under the ROC curve, which
-    needs no threshold; for several labels its mean over those labels that some images have and some have not.
+    needs no threshold; for several labels its mean over those labels that some images have and some have not. Their
+    macro F1 is the mean over all labels, and one that neither occurs nor is called counts in it as 0, which is
+    scikit-learn's rule (``zero_division=0``).
     """
     if task.kind == "multilabel":
         return {
@@ -133,7 +135,13 @@ def figure(metric: Metric, truth: np.ndarray, prediction: Prediction) -> float:
 
 
 def resampled(
-    metric: Metric, truth: np.ndarray, prediction: Prediction, groups: np.ndarray, *, draws: int = 2000, seed: int = 0
+    metric: Callable[..., np.ndarray],
+    truth: np.ndarray,
+    said: Prediction | np.ndarray,
+    groups: np.ndarray,
+    *,
+    draws: int = 2000,
+    seed: int = 0,
 ) -> np.ndarray:
     """A figure over bootstrap samples that draw whole groups (patients), not single images.
 
@@ -142,9 +150,9 @@ def resampled(
     and seed give the same samples, so that differences between two models are paired.
 
     Args:
-        metric: one of ``metrics_for``.
+        metric: one of ``metrics_for``, or an area of ``medic.modeling.areas``.
         truth: int (N,) or (N, C).
-        prediction: of the N images.
+        said: what the metric judges of the N images: a prediction, for an area scores (N,).
         groups: (N,) the patient of each image.
         draws: number of bootstrap samples.
         seed: of the draws.
@@ -156,7 +164,7 @@ def resampled(
     count = member.max() + 1
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
     step = max(1, _CELLS_AT_ONCE // len(member))
-    parts = [metric(truth, prediction, drawn[at : at + step][:, member]) for at in range(0, draws, step)]
+    parts = [metric(truth, said, drawn[at : at + step][:, member]) for at in range(0, draws, step)]
     return np.concatenate(parts)
 
 

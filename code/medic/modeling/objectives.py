@@ -21,7 +21,6 @@ from medic.modeling.objectives_ordinal import (
     check_order,
     check_ordinal,
     decided,
-    shares,
 )
 from medic.modeling.plain import plain
 from medic.task import Task
@@ -126,7 +125,6 @@ __all__ = [
     "default_objective",
     "objective_from_dict",
     "objective_named",
-    "shares",
     "weighted",
 ]
 

@@ -41,7 +41,8 @@ def threshold_for(truth: np.ndarray, scores: np.ndarray, sensitivity: float) -> 
     score = float(positive[max(needed, 1) - 1])
     below = np.asarray(scores)[np.asarray(scores) < score]
     gap = score - float(below.max()) if len(below) else score
-    return score - min(gap / 2, _HUNDREDTH * score * (1 - score))
+    digits = 8 * float(np.spacing(np.float32(score)))  # at the ends of the scale a hundredth of a logit is less
+    return score - min(gap / 2, max(_HUNDREDTH * score * (1 - score), digits))
 
 
 def thresholds_for(truth: np.ndarray, prediction: Prediction, sensitivity: float) -> tuple[float, ...]:

@@ -60,13 +60,14 @@ def write_report(run: Run, evaluation: Evaluation, path: str | os.PathLike) -> P
         "## Model",
         "",
         f"- network: {model['backbone']}, input {model['image_size']} px, from images prepared at "
-        f"{model['preprocessing']['size']} px (crop: {model['preprocessing']['crop']})",
-        f"- objective: {model['objective']['name']}",
+        f"{model['preprocessing']['size']} px (crop: {model['preprocessing']['crop']}"
+        f"{', grey' if model['preprocessing'].get('grey') else ''})",
+        f"- objective: {_objective(model['objective'])}",
         f"- training: {recipe['epochs']} epochs, batches of {recipe['batch_size']}, AdamW, peak learning rate "
         f"{recipe['learning_rate']:g}, precision {recipe['precision']}, seed {recipe['seed']}; "
         f"{run.about['seconds']:.0f} s on {run.about['device']}",
         *([f"- frozen: {', '.join(recipe['frozen'])}"] if recipe.get("frozen") else []),
-        f"- chosen: epoch {run.about['best_epoch']}, by the validation split",
+        f"- chosen: epoch {run.about['best_epoch']}, {_why(recipe)}",
         *_operating_point(evaluation, recipe),
         f"- versions: {', '.join(f'{name} {version}' for name, version in run.about['versions'].items())}",
         "",
@@ -87,6 +88,23 @@ def write_report(run: Run, evaluation: Evaluation, path: str | os.PathLike) -> P
     ]
     write_text(path, "\n".join(lines))
     return Path(path)
+
+
+def _objective(objective: dict) -> str:
+    said = [objective["name"]]
+    if objective.get("prevalence") is not None:
+        said.append("the loss weighted by each class's share of the training images, so that rare classes are called")
+        said[-1] += " with too high a probability"
+    if objective.get("class_weights") is not None:
+        weights = ", ".join(f"{weight:.2f}" for weight in objective["class_weights"])
+        said.append(f"the loss weighted against imbalance, by class: {weights}")
+    if smoothing := objective.get("label_smoothing"):
+        said.append(f"targets smoothed by {smoothing:g}")
+    return "; ".join(said)
+
+
+def _why(recipe: dict) -> str:
+    return "the last" if recipe.get("choose_by") == "last" else "by the validation split"
 
 
 def _operating_point(evaluation: Evaluation, recipe: dict) -> list[str]:

@@ -22,8 +22,8 @@ class Run:
     """A finished or unfinished training run on disk.
 
     The folder holds ``run.json`` (settings, versions, machine), ``records.csv`` (the split that the result rests on),
-    ``history.csv`` (figures by epoch), ``best/`` and ``last/`` (weights as safetensors, settings as JSON) and, until
-    it is finished, ``resume.ckpt``.
+    ``history.csv`` (figures by epoch), ``best/``, ``last/`` and, where the rate goes in cycles, ``snapshot-1/``, ...
+    (weights as safetensors, settings as JSON) and, until it is finished, ``resume.ckpt``.
 
     Attributes:
         folder: where it lies.

@@ -1,0 +1,64 @@
+"""Findings, findings or none, and any finding at all: bundled, compressed and served as grades are."""
+
+import numpy as np
+import pytest
+
+from medic.deployment.call import Client
+from medic.deployment.compress import quantize
+from medic.deployment.export import export
+from medic.deployment.pipeline import calibration, package_run
+from medic.deployment.predict import open_session, run, thresholds_of
+from medic.deployment.targets import local
+from medic.modeling.evaluate import evaluate
+from medic.predict import predict
+from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, CHEST_XRAY_OR_NONE
+
+
+@pytest.fixture(scope="module", params=[CHEST_XRAY, CHEST_XRAY_OR_NONE, CHEST_XRAY_BINARY], ids=lambda task: task.name)
+def trained(request, chest_runs):
+    return chest_runs[request.param.name]
+
+
+@pytest.fixture(scope="module")
+def bundle(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundles") / trained.task.name
+    return package_run(trained, evaluate(trained), folder)[0]
+
+
+def test_a_bundle_decides_as_the_model_whose_operating_point_it_has(trained, bundle):
+    model, prepared = trained.model(), trained.prepared
+    assert (model.thresholds is None) == (trained.task == CHEST_XRAY_OR_NONE)
+    names = list(prepared.split("test")["image"])
+    said = [predict(one, prepared.store, names) for one in (model, bundle.predictor())]
+    assert said[0].prediction.thresholds == said[1].prediction.thresholds == model.thresholds
+    np.testing.assert_allclose(said[0].prediction.probabilities, said[1].prediction.probabilities, atol=1e-4)
+    assert np.array_equal(said[0].prediction.decided, said[1].prediction.decided)
+    assert list(said[0].to_frame().columns) == list(said[1].to_frame().columns)
+
+
+def test_golden_images_are_decided_by_the_operating_point(bundle):
+    _, images, expected = bundle.golden()
+    assert np.array_equal(expected.decided, bundle.predictor().predict(images).decided)
+    assert expected.thresholds == bundle.predictor().predict(images).thresholds
+
+
+def test_a_compressed_graph_keeps_the_operating_point(trained, tmp_path):
+    prepared, model = trained.prepared, trained.model()
+    fp32 = export(model, tmp_path / "fp32.onnx").path
+    int8 = open_session(quantize(fp32, tmp_path / "int8.onnx", calibration(prepared)[:2]))
+    assert thresholds_of(int8) == model.thresholds
+    assert run(int8, trained.task, calibration(prepared)[0]).thresholds == model.thresholds
+
+
+def test_a_service_answers_in_the_words_of_the_question(bundle, tmp_path):
+    _, images, expected = bundle.golden()
+    with local.deploy(bundle, tmp_path) as deployment, Client(deployment.url) as client:
+        answer, scored = client.answer(images[0]), client.score(images)
+    assert np.array_equal(scored.decided, expected.decided)
+    assert scored.thresholds == expected.thresholds
+    if bundle.task.kind == "multilabel":
+        present = zip(bundle.task.classes, expected.decided[0], strict=True)
+        assert answer["classes"] == [name for name, there in present if there]
+        assert list(answer.get("thresholds", {}).values()) == list(expected.thresholds or ())
+    else:
+        assert (answer["label"], answer["threshold"]) == (expected.decided[0], expected.thresholds[0])
