@@ -22,7 +22,7 @@ import pytest
 
 from medic import cli
 from medic.modeling.run import Run
-from medic.task import RETINOPATHY, Task
+from medic.task import CHEST_XRAY_BINARY, DIGITS, FINDINGS, RETINOPATHY, Task
 
 COMMANDS = [
     "download",
@@ -713,6 +713,189 @@ def test_a_checkpoint_for_another_task_in_a_run_is_refused(command, harmed, pict
     assert "not for 'retinopathy'" in said
     assert not (pictures / "made").exists()
     assert (harmed / "evaluation-test" / "predictions.csv").read_bytes() == before
+
+
+# Radiographs and digits
+
+SMALL = ("--image-size", "32", "-e", "1", "--backbone")
+NETWORKS = {"chexnet": "squeezenet1_1", "binary": "resnet18"}  # the second has the layers that its recipe freezes
+
+
+@pytest.fixture(scope="module")
+def radiographs(chests: Path, tmp_path_factory: pytest.TempPathFactory) -> Line:
+    """Radiographs prepared once; findings and any finding trained, evaluated, packaged; not to be changed."""
+    folder = tmp_path_factory.mktemp("radiographs")
+    commands = {"prepare": ("prepare", "chest_xray", "--data", chests.parent, "--size", "32")}
+    for recipe, backbone in NETWORKS.items():
+        run = f"outputs/runs/{recipe}"
+        commands |= {
+            recipe: ("train", "chest_xray", "--recipe", recipe, *SMALL, backbone, "-n", recipe),
+            f"{recipe} evaluated": ("evaluate", run),
+            f"{recipe} packaged": ("package", run),
+        }
+    return Line(folder, {name: succeeded(medic(*arguments, cwd=folder)) for name, arguments in commands.items()})
+
+
+def settings_of(run: Path) -> dict:
+    return json.loads((run / "run.json").read_text())["settings"]
+
+
+def predicted(model: Path, chests: Path, to: Path) -> tuple[pd.DataFrame, list[str]]:
+    """What ``medic predict`` writes of all radiographs: those that could be read, and the columns of the file."""
+    succeeded(medic("predict", chests / "images.zip", "-m", model, "--to", to, cwd=to.parent))
+    with open(to) as file:
+        columns = file.readline().strip().split(",")
+    table = result(to)
+    assert table["error"].notna().sum() == 1, "one planted file is cut off"
+    return table[table["error"].isna()], columns
+
+
+def thresholds_in(model: Path) -> list[float]:
+    """A model's operating point, from its checkpoint or its bundle."""
+    if (model / "best").is_dir():
+        return json.loads((model / "best" / "model.json").read_text())["thresholds"]
+    return json.loads((model / "manifest.json").read_text())["model"]["thresholds"]
+
+
+@pytest.mark.parametrize("model", ["runs/chexnet", "bundles/chest_xray"])
+def test_findings_are_predicted_as_the_operating_point_decides(model, radiographs, chests, tmp_path):
+    where = radiographs.folder / "outputs" / model
+    table, columns = predicted(where, chests, tmp_path / "result.csv")
+    assert columns == ["image", *FINDINGS, *(f"p_{name}" for name in FINDINGS), "p_none", "error"]
+    p, decided = (table[names].to_numpy() for names in ([f"p_{name}" for name in FINDINGS], list(FINDINGS)))
+    thresholds = np.array(thresholds_in(where))
+    clear = np.abs(p - thresholds) > 1e-6  # the file has six decimals
+    assert np.array_equal(decided[clear] == 1, (p >= thresholds)[clear])
+    assert not np.array_equal(decided == 1, p >= 0.5)
+    assert table["p_none"].to_numpy() == pytest.approx(np.prod(1 - p, axis=1), abs=1e-5)
+
+
+@pytest.mark.parametrize("model", ["runs/binary", "bundles/chest_xray_binary"])
+def test_any_finding_is_predicted_as_the_operating_point_decides(model, radiographs, chests, tmp_path):
+    where = radiographs.folder / "outputs" / model
+    table, columns = predicted(where, chests, tmp_path / "result.csv")
+    assert columns == ["image", "label", "class", "p_No Finding", "p_Finding", "error"]
+    (threshold,) = thresholds_in(where)
+    clear = (table["p_Finding"] - threshold).abs() > 1e-6
+    assert (table["label"] == (table["p_Finding"] >= threshold))[clear].all()
+    assert (table["class"] == table["label"].map(dict(enumerate(CHEST_XRAY_BINARY.classes)))).all()
+    assert np.allclose(table[["p_No Finding", "p_Finding"]].sum(axis=1), 1, atol=1e-5)
+
+
+def test_the_recipes_for_radiographs_weigh_the_loss_and_find_the_stated_share(radiographs):
+    runs = radiographs.folder / "outputs" / "runs"
+    findings, any_finding = (settings_of(runs / name) for name in ("chexnet", "binary"))
+    assert (findings["recipe"]["sensitivity"], any_finding["recipe"]["sensitivity"]) == (0.8, 0.9)
+    assert findings["model"]["objective"]["prevalence"]
+    assert any_finding["model"]["objective"]["class_weights"]
+    assert "sensitivity 0.8: from" in radiographs.printed["chexnet"]
+    for name in ("mean auroc", "mean average precision", "macro f1"):
+        assert f"  {name} " in radiographs.printed["chexnet evaluated"]
+    for name in ("auroc", "sensitivity", "specificity"):
+        assert f"  {name} " in radiographs.printed["binary evaluated"]
+
+
+def test_layers_that_are_frozen_while_random_are_named_with_the_remedy(radiographs):
+    said = next(text for text in radiographs.printed["binary"].splitlines() if "stay random" in text)
+    assert said.startswith("conv1, bn1, layer1 stay random to the end, because the recipe freezes them")
+    assert "--weights imagenet" in said
+    assert "random weights" in radiographs.printed["chexnet"]
+    assert "stay random" not in radiographs.printed["chexnet"]
+
+
+def test_the_sensitivity_of_a_recipe_can_be_changed(radiographs, tmp_path):
+    arguments = ("train", "chest_xray_binary", *SMALL, "resnet18", "-s", tmp_path, "-n")
+    shown = succeeded(medic(*arguments, "careful", "--sensitivity", "1", cwd=radiographs.folder))
+    assert "operating point of the best model, sensitivity 1: from" in shown
+    assert settings_of(tmp_path / "careful")["recipe"]["sensitivity"] == 1
+    (usual,) = thresholds_in(radiographs.folder / "outputs" / "runs" / "binary")
+    assert thresholds_in(tmp_path / "careful")[0] < usual, "to find more, less is enough"
+    for odd in ("0", "1.5"):
+        said = failed(medic(*arguments, "odd", "--sensitivity", odd, cwd=radiographs.folder))
+        assert "a share above 0 and up to 1" in said
+    assert not (tmp_path / "odd").exists()
+
+
+def test_an_objective_without_weights_is_said_to_have_none(radiographs, tmp_path):
+    arguments = ("train", "chest_xray", *SMALL, "squeezenet1_1", "-s", tmp_path, "-n", "tree")
+    shown = succeeded(medic(*arguments, "--objective", "hierarchical", cwd=radiographs.folder))
+    assert "the loss is not weighted against imbalance, unlike the recipe's: hierarchical has no weights" in shown
+    assert "not weighted" not in radiographs.printed["chexnet"]
+
+
+def test_a_bundle_of_findings_scores_by_itself_what_predict_says(radiographs, chests, tmp_path):
+    bundle = radiographs.folder / "outputs" / "bundles" / "chest_xray"
+    with zipfile.ZipFile(chests / "images.zip") as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".png"))
+        (tmp_path / "chest.png").write_bytes(archive.read(name))
+    score = [sys.executable, bundle / "score.py", tmp_path / "chest.png"]
+    answer = json.loads(subprocess.run(score, capture_output=True, text=True, check=True).stdout)
+    row = predicted(bundle, chests, tmp_path / "result.csv")[0].loc[name]
+    assert answer["classes"] == [finding for finding in FINDINGS if row[finding] == 1]
+    assert list(answer["probabilities"].values()) == pytest.approx(
+        row[[f"p_{f}" for f in FINDINGS]].to_list(), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("train", "chest_xray", "--recipe", "digits"), "'digits' is for digits, not for chest_xray"),
+        (("train", "chest_xray", "--recipe", "medic"), "'medic' is for retinopathy, not for chest_xray"),
+        (("train", "chest_xray_binary", "--recipe", "chexnet"), "'chexnet' answers 'chest_xray' (multilabel)"),
+        (("train", "retinopathy"), "was prepared with"),
+    ],
+)
+def test_a_recipe_or_a_set_of_another_line_is_refused(arguments, said, radiographs, tmp_path):
+    assert said in failed(medic(*arguments, "-s", tmp_path, "-n", "run", cwd=radiographs.folder))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_recipe_lists_those_there_are(radiographs):
+    ended = medic("train", "chest_xray", "--recipe", "best", cwd=radiographs.folder)
+    assert ended.status == 2
+    assert "'best' is not one of 'medic', 'published', 'chexnet', 'binary', 'digits'" in ended.err
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Line:
+    """The first digits of the sample, from the IDX files to the bundle; not to be changed."""
+    from medic.data import idx
+
+    folder = tmp_path_factory.mktemp("digits")
+    succeeded(medic("sample", "digits", "--line", "digits", cwd=folder))
+    for path in (folder / "digits").glob("*.gz"):
+        idx.write(path, idx.read(path)[:200])
+    commands = [
+        ("prepare", "digits", "--data", ".", "--size", "28"),
+        ("train", "digits", *SMALL, "squeezenet1_1"),
+        ("evaluate",),
+    ]
+    return Line(folder, {one[0]: succeeded(medic(*one, cwd=folder)) for one in (*commands, ("package",))})
+
+
+def test_digits_go_from_idx_files_to_a_bundle_that_reads_them(digits, tmp_path):
+    assert "400 images prepared at 28 px" in digits.printed["prepare"]
+    assert re.search(r"accuracy +\d\.\d{3} ", digits.printed["evaluate"])
+    bundle = digits.folder / "outputs" / "bundles" / "digits"
+    succeeded(medic("predict", bundle / "golden", "-m", bundle, "--to", tmp_path / "result.csv", cwd=tmp_path))
+    table = pd.read_csv(tmp_path / "result.csv")
+    columns = [f"p_{name}" for name in DIGITS.classes]
+    assert list(table) == ["image", "label", "class", *columns, "error"]
+    assert (table["label"] == table[columns].to_numpy().argmax(axis=1)).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--sensitivity", "0.8"), "'digits' chooses among several classes; leave sensitivity away"),
+        (("--recipe", "chexnet"), "'chexnet' is for chest_xray, not for digits; for that there is: digits"),
+    ],
+)
+def test_what_does_not_suit_digits_is_refused_before_anything_is_learned(options, said, digits, tmp_path):
+    arguments = ("train", "digits", *SMALL, "squeezenet1_1", "--weights", "generated", "-s", tmp_path)
+    assert said in failed(medic(*arguments, *options, cwd=digits.folder))
+    assert list(tmp_path.iterdir()) == []
 
 
 # Deployments

@@ -1,5 +1,6 @@
 """Tasks and predictions: the words that all stages share."""
 
+import re
 import subprocess
 import sys
 
@@ -48,6 +49,15 @@ def test_each_finding_of_a_multilabel_task_is_decided_by_itself():
     prediction = Prediction(CHEST, np.array([[0.5, 0.49], [0.9, 0.8]], np.float32))
     assert prediction.decided.tolist() == [[1, 0], [1, 1]]
     assert prediction.to_frame(["a", "b"])["Effusion"].tolist() == [1, 1]
+
+
+def test_none_of_them_is_the_product_of_what_speaks_against_each():
+    prediction = Prediction(CHEST, np.array([[0.5, 0.25], [0.9, 0.8]], np.float32))
+    assert prediction.p_none == pytest.approx([0.375, 0.02])
+    assert prediction.to_frame()["p_none"].to_list() == pytest.approx([0.375, 0.02])
+    for told in (Prediction.p_none.__doc__, Prediction.to_frame.__doc__):
+        assert "product of (1 - p)" in told
+        assert re.search(r"ranks images, but\s+is no calibrated probability", told)
 
 
 def test_a_prediction_of_another_number_of_classes_is_refused():

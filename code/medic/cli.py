@@ -254,6 +254,13 @@ def train(
     balanced: Annotated[
         bool | None, typer.Option("--balanced/--not-balanced", help="Draw every class equally often.")
     ] = None,
+    sensitivity: Annotated[
+        float | None,
+        typer.Option(
+            "--sensitivity",
+            help="Share, up to 1, of the validation images with a finding that the operating point shall find.",
+        ),
+    ] = None,
     compiled: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="Compile the network; for GPUs.")
     ] = None,
@@ -287,14 +294,17 @@ def train(
             f"with {usual}; name the task of the set, or prepare one with medic prepare {plan.task.name}"
         )
     asked = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "balanced": balanced}
-    asked |= {"compile": compiled, "workers": workers, "seed": seed}
+    asked |= {"sensitivity": sensitivity, "compile": compiled, "workers": workers, "seed": seed}
+    changed = replace(plan.recipe, **{key: value for key, value in asked.items() if value is not None})
+    changed.resolved(plan.task)  # what does not suit the task is refused before any pretraining
+    unweighted = plan.weighted and objective not in (None, plan.objective.name)
     plan = replace(
         plan,
-        recipe=replace(plan.recipe, **{key: value for key, value in asked.items() if value is not None}),
+        recipe=changed,
         backbone=plan.backbone if backbone is None else backbone,
         image_size=plan.image_size if image_size is None else image_size,
         objective=plan.objective if objective is None else objective_named(objective.value, plan.task),
-        weighted=plan.weighted and (objective is None or objective.value == plan.objective.name),
+        weighted=plan.weighted and not unweighted,
     )
     first = processes().first
     if weights == "generated":
@@ -303,8 +313,15 @@ def train(
         weights = str(plan.pretrained(save / "pretraining", workers))
     elif weights is None and first:
         print("the network starts from random weights (--weights imagenet or generated give it a start)")
+        if frozen := ", ".join(plan.recipe.frozen):
+            print(
+                f"{frozen} stay random to the end, because the recipe freezes them; pass --weights imagenet, --weights "
+                "generated or --weights with a trained model's folder, so that they have seen images"
+            )
     torch.manual_seed(seed)
     model = plan.classifier(prepared_set, weights)
+    if first and unweighted:
+        print(f"the loss is not weighted against imbalance, unlike the recipe's: {plan.objective.name} has no weights")
     if first and prepared_set.preprocessing.size < plan.image_size:
         print(
             f"the images are prepared at {prepared_set.preprocessing.size} px and enlarged to the {plan.image_size} px "
@@ -365,7 +382,9 @@ def export(
 @app.command()
 def package(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")] = Path("outputs/runs/latest"),
-    to: Annotated[Path, typer.Option("--to", help="Folder of the bundle.")] = Path("outputs/bundles/retinopathy"),
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder of the bundle; outputs/bundles/ and the task's name when left.")
+    ] = None,
     compress: Annotated[Compression, typer.Option("--compress", help="int8 is kept only if its gate passes.")] = (
         Compression.none
     ),
@@ -379,6 +398,7 @@ def package(
     from medic.modeling.run import Run
 
     finished = Run.load(run)
+    to = to or Path("outputs/bundles") / finished.task.name
     bundle, compressed = package_run(finished, _evaluate(run, "test"), to, int8=compress is Compression.int8)
     if compressed is not None:
         print(compressed)
@@ -461,6 +481,10 @@ def predict(
     ] = None,
 ) -> None:
     """Classify a folder of images into a CSV: name, prediction, probabilities. Bad images are named with the reason.
+
+    Where several findings can be there at once, each has a column of 0 and 1 as the model's operating point decides.
+    There p_none is the product of (1 - p) over the findings; after a training whose loss was weighted by prevalence it
+    ranks images, but is no calibrated probability.
 
     \b
     Example: medic predict results/images -m outputs/bundles/retinopathy --to results/result.csv

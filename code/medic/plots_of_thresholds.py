@@ -69,7 +69,7 @@ def areas(by_class: pd.DataFrame, published: pd.DataFrame | None = None) -> Figu
     """
     ordered = by_class.dropna(subset="auroc").sort_values("auroc", kind="stable")
     places = np.arange(len(ordered))
-    figure, axes = plt.subplots(figsize=(7.4, 1.3 + 0.34 * len(ordered)))
+    figure, axes = plt.subplots(figsize=(8.6, 1.3 + 0.34 * max(len(ordered), 3)))
     reach = np.abs(ordered[["low", "high"]].to_numpy().T - ordered["auroc"].to_numpy())
     axes.errorbar(
         ordered["auroc"], places, xerr=reach, fmt="o", color=COLOURS[0], capsize=3, lw=1.6, label="this model"
@@ -81,7 +81,8 @@ def areas(by_class: pd.DataFrame, published: pd.DataFrame | None = None) -> Figu
     axes.set_xlabel("area under the ROC curve, 95 % interval over patients (0.5 is chance)")
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", visible=True)
-    axes.legend(fontsize=8, loc="lower left")
+    axes.set_ylim(-0.6, len(ordered) - 0.4)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
     return figure
 
 

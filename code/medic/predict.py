@@ -41,7 +41,10 @@ class Predicted:
     failed: pd.DataFrame
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an image, the failed ones last, with empty predictions and the reason in ``error``."""
+        """One row an image, the failed ones last, with empty predictions and the reason in ``error``.
+
+        The columns before it are those of ``Prediction.to_frame``, which says what ``p_none`` is and is not.
+        """
         table = self.prediction.to_frame(self.names).assign(error="")
         failed = self.failed.assign(error=self.failed["reason"] + ": " + self.failed["detail"])[["image", "error"]]
         if failed.empty:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 PREPARED_SIZE = {
     "retinopathy": {"quick": 192, "full": 512},
     "chest_xray": {"quick": 96, "full": 256},
+    "digits": {"quick": 28, "full": 28},
 }
-"""Side of the prepared images in pixels, by line and profile."""
+"""Side of the prepared images in pixels, by line and profile. A digit has 28 of its own, and no more to show."""
 
 SHORT = {"backbone": "resnet18", "image_size": 96, "epochs": 4}
 """The network that is trained for a later notebook when the reader has not trained one."""
@@ -66,6 +67,44 @@ def prepared_set(session: Session, line: str = "retinopathy") -> Prepared:
     records = complete_splits(records, seed=session.seed, task=found.tasks[0])
     size = PREPARED_SIZE[line][session.profile]
     return prepare(records, store, folder, replace(found.preprocessing, size=size))
+
+
+def chest_weights(
+    session: Session,
+    backbone: str,
+    image_size: int,
+    *,
+    patients: int = 150,
+    epochs: int = 4,
+    learning_rate: float = 1e-3,
+) -> str | Path:
+    """What a network for chest X-rays starts from.
+
+    In the full profile ImageNet's weights. In the quick one, which counts on no download, weights that have learned
+    the 14 findings of generated radiographs; they are found again under the session's outputs.
+
+    Args:
+        session: the notebook's.
+        backbone: a torchvision classification network's name.
+        image_size: side of the network's input in pixels.
+        patients: generated ones, about two radiographs each.
+        epochs: passes over their radiographs.
+        learning_rate: the peak.
+
+    Returns:
+        ``weights`` of a new ``Classifier``.
+    """
+    if session.full:
+        return "imagenet"
+    from medic.data.lines import LINES
+    from medic.modeling.pretrain import Pretraining, pretrain_on_generated
+    from medic.modeling.recipes import CHEXNET
+
+    how = {"epochs": epochs, "batch_size": 16, "learning_rate": learning_rate, "sensitivity": None}
+    pretraining = Pretraining(patients, replace(CHEXNET.recipe, **how))
+    folder, line = session.outputs / "pretraining", LINES["chest_xray"]
+    run = pretrain_on_generated(backbone, folder, image_size, line=line, pretraining=pretraining)
+    return run.folder / "last"
 
 
 def choose(session: Session, run: Run) -> None:

@@ -173,10 +173,11 @@ class Prediction:
 
     @property
     def p_none(self) -> np.ndarray:
-        """For multilabel tasks the probability that no class is present, float32 (N,).
+        """For multilabel tasks the product of (1 - p) over the classes, float32 (N,).
 
-        It is that of independent classes, the product of all 1 - p. What several classes have in common makes it too
-        small where they often come together.
+        It is the probability that none is there as far as classes are independent and probabilities calibrated. Where
+        classes often come together it is too small. After a loss weighted by prevalence the probabilities of rare
+        classes are too high, and so it is much too small: it ranks images, but is no calibrated probability.
         """
         return np.prod(1 - self.probabilities, axis=1)
 
@@ -184,8 +185,11 @@ class Prediction:
         """A table with one row an image: ``image`` (when names are given), the decision, the probabilities.
 
         For ordinal tasks the decision is ``grade`` (int) with ``grade_continuous`` beside it; for multiclass ones
-        ``label``; for multilabel ones a column of 0 and 1 for each class, and ``p_none``, unless the task has a class
-        for that. A probability's column is ``p_`` and the class's name.
+        ``label``; for multilabel ones a column of 0 and 1 for each class, as the operating point decides, and
+        ``p_none``, unless the task has a class for that. A probability's column is ``p_`` and the class's name.
+
+        ``p_none`` is the product of (1 - p) over the classes: after a loss weighted by prevalence it ranks images, but
+        is no calibrated probability.
         """
         import pandas as pd
 

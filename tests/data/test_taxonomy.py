@@ -105,5 +105,26 @@ def test_a_file_that_is_not_there_or_cannot_be_read_is_one_sentence(tmp_path):
 def test_a_node_twice_in_a_file_is_refused(tmp_path):
     path = tmp_path / "tree.json"
     path.write_text('{"tree": {"a": {"b": {"c": {}}, "d": {"c": {}}}}}')
-    with pytest.raises(MedicError, match="the tree is none at 'c'"):
+    with pytest.raises(MedicError, match=re.escape(f"{path} holds no tree of findings: the tree is none at 'c'")):
+        read_taxonomy(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('{"tree": {"a": {"b": {"c": {}}, "d": {}, "b": {}}}}', "b"),
+        ('{"none": "x", "none": "y", "tree": {"a": {"b": {}}}}', "none"),
+    ],
+)
+def test_a_name_twice_in_one_place_is_refused_and_not_halved(tmp_path, text, name):
+    path = tmp_path / "tree.json"
+    path.write_text(text)
+    with pytest.raises(MedicError, match=f"tree.json holds no tree of findings .'{name}' stands twice in one place"):
+        read_taxonomy(path)
+
+
+def test_a_tree_without_a_leaf_names_its_file(tmp_path):
+    path = tmp_path / "tree.json"
+    path.write_text('{"tree": {"a": {}}}')
+    with pytest.raises(MedicError, match=re.escape(f"{path} holds no tree of findings: the tree needs a root")):
         read_taxonomy(path)

@@ -1,7 +1,11 @@
 """Findings, findings or none, and any finding at all: bundled, compressed and served as grades are."""
 
+import asyncio
+import json
+
 import numpy as np
 import pytest
+from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
 from medic.deployment.call import Client
 from medic.deployment.compress import quantize
@@ -50,9 +54,44 @@ def test_a_compressed_graph_keeps_the_operating_point(trained, tmp_path):
     assert run(int8, trained.task, calibration(prepared)[0]).thresholds == model.thresholds
 
 
-def test_a_service_answers_in_the_words_of_the_question(bundle, tmp_path):
+@pytest.fixture(scope="module")
+def url(bundle, tmp_path_factory):
+    with local.deploy(bundle, tmp_path_factory.mktemp("space")) as deployment:
+        yield deployment.url
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_client_of_the_open_protocol_can_decide_as_the_model_does(bundle, url, binary):
     _, images, expected = bundle.golden()
-    with local.deploy(bundle, tmp_path) as deployment, Client(deployment.url) as client:
+    pixels = np.stack([bundle.predictor().pixels(image) for image in images])
+    name = bundle.task.name
+
+    async def call():
+        async with InferenceRESTClient(RESTConfig(protocol="v2")) as client:
+            given = InferInput("images", list(pixels.shape), "UINT8")
+            given.set_data_from_numpy(pixels, binary_data=binary)
+            request = InferRequest(name, [given], parameters={"binary_data_output": binary})
+            return await client.infer(url, request, model_name=name)
+
+    response = asyncio.run(call())
+    assert "Not a medical device" in response.parameters["notice"]
+    probabilities = response.outputs[0].as_numpy()
+    if expected.thresholds is None:
+        assert "thresholds" not in response.parameters
+        return
+    thresholds = json.loads(response.parameters["thresholds"])
+    assert tuple(thresholds) == expected.thresholds
+    if bundle.task.kind == "multilabel":
+        assert np.array_equal(probabilities >= np.float32(thresholds), expected.decided)
+    else:
+        assert np.array_equal(probabilities[:, 1] >= np.float32(thresholds[0]), expected.decided)
+
+
+@pytest.mark.servers
+def test_a_service_answers_in_the_words_of_the_question(bundle, url):
+    _, images, expected = bundle.golden()
+    with Client(url) as client:
         answer, scored = client.answer(images[0]), client.score(images)
     assert np.array_equal(scored.decided, expected.decided)
     assert scored.thresholds == expected.thresholds

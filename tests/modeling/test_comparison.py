@@ -11,7 +11,7 @@ from medic.modeling.backbones import parameters_megabytes, published_accuracy
 from medic.modeling.comparison import Comparison, compare, compare_evaluations, measured
 from medic.modeling.cross_fit import with_cut_points, with_other_eye
 from medic.modeling.evaluate import Evaluation, evaluate
-from medic.task import RETINOPATHY, Prediction
+from medic.task import RETINOPATHY, Prediction, Task
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 3, 3, 4, 4, 0, 0, 1, 1, 2, 2])
 
@@ -95,6 +95,42 @@ def test_a_lead_is_certain_only_where_its_interval_leaves_zero_out():
 def test_the_finding_says_who_leads_and_whether_by_chance(names, said):
     models = {"good": graded(LABELS), "same": graded(LABELS), "bad": graded(np.zeros(len(LABELS)))}
     assert compare_evaluations({name: models[name] for name in names}).finding() == said
+
+
+def questioned(kind: str, scores: list[float]) -> Evaluation:
+    """An evaluation of ten people, half of whom have what is asked for, as one of two classes or as one of two labels.
+
+    All is called from 0.5 on.
+    """
+    truth, scores = np.arange(10) % 2, np.array(scores, np.float32)
+    task = Task("spots", kind, ("round", "square"))
+    records = pd.DataFrame({"image": [f"{i}.png" for i in range(10)], "patient": range(10), "label": truth})
+    if kind == "multilabel":
+        probabilities, majority = np.stack([scores, scores], axis=1), np.zeros(2, int)
+        records = records.assign(round=truth, square=truth)
+    else:
+        probabilities, majority = np.stack([1 - scores, scores], axis=1), 0
+    return Evaluation("drawn", Prediction(task, probabilities), records, majority=majority)
+
+
+@pytest.mark.parametrize(("kind", "figure"), [("multiclass", "auroc"), ("multilabel", "mean_auroc")])
+def test_where_presence_is_asked_the_area_decides_unless_another_figure_is_named(kind, figure):
+    ranks = questioned(kind, [0.1, 0.4] * 5)  # in perfect order, and nobody is called
+    calls = questioned(kind, [0.2, 0.9] * 4 + [0.95, 0.9])  # one who has nothing is the most suspicious
+    comparison = compare_evaluations({"calls": calls, "ranks": ranks})
+    assert comparison.decider == figure
+    assert comparison.ranked() == comparison.ranked(figure) == ["ranks", "calls"]
+    assert comparison.ranked("macro_f1") == ["calls", "ranks"]
+    assert comparison.lead("ranks", "calls") == comparison.lead("ranks", "calls", figure)
+    assert comparison.lead("ranks", "calls").value == pytest.approx(0.2)
+    assert list(comparison.leads().index) == ["calls"]
+    assert comparison.finding() == comparison.finding(figure)
+    assert "AUROC 1.00" in comparison.finding()
+
+
+def test_grades_are_ranked_by_macro_f1_unless_another_figure_is_named():
+    comparison = compare_evaluations({"good": graded(LABELS)})
+    assert comparison.decider == "macro_f1"
 
 
 def test_cut_points_on_the_same_images_are_no_worse_than_rounding_and_flatter():

@@ -11,6 +11,7 @@ from medic.modeling.metrics import (
     figure,
     interval,
     macro_f1,
+    mean_auroc_of,
     mean_grade_error,
     metrics_for,
     quadratic_weighted_kappa,
@@ -54,6 +55,13 @@ def test_every_figure_is_the_reference_implementations(seed, classes):
     assert quadratic_weighted_kappa(confusion) == pytest.approx(
         reference.cohen_kappa_score(labels, decided, weights="quadratic")
     )
+
+
+def test_a_label_that_neither_occurs_nor_is_called_counts_as_zero_as_in_scikit_learn():
+    task = Task("spots", "multilabel", ("round", "square"))
+    truth, said = np.array([[1, 0], [0, 0]]), Prediction(task, np.array([[0.9, 0.1], [0.2, 0.1]], np.float32))
+    expected = reference.f1_score(truth, said.decided, average="macro", zero_division=0)
+    assert figure(metrics_for(task)["macro_f1"], truth, said) == expected == 0.5
 
 
 def test_a_class_decided_but_never_true_counts_in_macro_f1():
@@ -154,3 +162,11 @@ def test_an_interval_leaves_out_what_cannot_be_told():
     assert interval(values) == pytest.approx((2.5, 97.5))
     assert interval(np.concatenate([values, [np.nan] * 50])) == interval(values)
     assert np.isnan(interval(np.full(3, np.nan))).all()
+
+
+def test_the_mean_area_of_some_labels_is_scikit_learns_for_those():
+    truth, prediction = said(CHEST_XRAY, count=80)
+    wanted = reference.roc_auc_score(truth[:, [2, 5]], prediction.probabilities[:, [2, 5]], average="macro")
+    assert figure(mean_auroc_of([2, 5]), truth, prediction) == pytest.approx(wanted)
+    everything = figure(mean_auroc_of(range(truth.shape[1])), truth, prediction)
+    assert everything == figure(metrics_for(CHEST_XRAY)["mean_auroc"], truth, prediction)

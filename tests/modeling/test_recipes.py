@@ -86,5 +86,10 @@ def test_the_plans_for_radiographs_are_those_that_the_issue_names():
     assert chexnet.recipe.resolved(CHEST_XRAY).choose_by == "mean_auroc"
 
 
+def test_where_the_loss_is_weighted_the_operating_point_is_chosen():
+    assert all(plan.recipe.sensitivity for plan in RECIPES.values() if plan.weighted)
+    assert RECIPES["chexnet"].recipe.sensitivity == 0.8
+
+
 def test_the_command_line_offers_all_recipes():
     assert {name.value for name in RecipeName} == set(RECIPES)

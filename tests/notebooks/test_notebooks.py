@@ -93,6 +93,39 @@ NOTEBOOKS: dict[str, Run] = {
             "majority_accuracy": (0.4, 0.6),
         },
     ),
+    f"{STAGE_2}/05_screen_chest_xrays": Run(
+        {"EPOCHS": 1, "IMAGE_SIZE": 32, "PRETRAIN_EPOCHS": 1, "PRETRAIN_PATIENTS": 120},
+        {
+            "share_with_finding": (0.48, 0.49),
+            "frozen_tensors_changed": (0, 0),
+            "other_tensors_changed": (212, 212),
+            "auroc": (0, 1),
+            "sensitivity_at_operating_point": (0.4, 1),
+            "auroc_view_alone": (0.6, 0.7),
+            "predictive_value_when_rare": (0.03, 0.3),
+        },
+    ),
+    f"{STAGE_2}/06_find_chest_findings": Run(
+        {"EPOCHS": 1, "IMAGE_SIZE": 32, "NETWORK": "resnet18"},
+        {
+            "mean_auroc": (0, 1),
+            "findings_judged": (8, 8),
+            "auroc_no_finding_derived": (0, 1),
+            "auroc_no_finding_own_output": (0, 1),
+            "auroc_view_alone": (0.55, 0.65),
+            "golden_difference": (0, 0.02),
+        },
+    ),
+    f"{STAGE_2}/07_combine_and_regularise": Run(
+        {"EPOCHS": 2, "IMAGE_SIZE": 32},
+        {
+            "gain_folds": (-1, 1),
+            "contradictions_flat": (0, 1),
+            "contradictions_hierarchical": (0, 0),
+            "calibration_error_plain": (0, 0.5),
+            "calibration_error_smoothed": (0, 0.5),
+        },
+    ),
     f"{STAGE_3}/01_export_and_compress": Run(checks={"parity_batch_1": (0, 1e-4), "parity_batch_4": (0, 1e-4)}),
     f"{STAGE_3}/02_package_and_deploy": Run(checks={"golden_difference": (0, 0.02), "tampering_noticed": (1, 1)}),
     f"{STAGE_3}/03_call_the_service": Run(

@@ -73,14 +73,23 @@ class Taxonomy:
         return below
 
 
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object of JSON; a name that stands twice in it would lose what is below its first place."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice in one place")
+    return found
+
+
 def read_taxonomy(path: str | os.PathLike = CHEST_XRAY_TREE) -> Taxonomy:
     """Read a tree from JSON: ``{"none": NAME or absent, "tree": {ROOT: {GROUP: {LEAF: {}, ...}, ...}}}``.
 
     Raises:
-        MedicError: the file is absent, no JSON of this form, or no tree.
+        MedicError: the file is absent, no JSON of this form, has a name twice, or no tree; the message names it.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_once)
         (root,) = content["tree"].items()
         edges: list[tuple[str, str]] = []
         waiting = [(*root, "")]
@@ -94,4 +103,7 @@ def read_taxonomy(path: str | os.PathLike = CHEST_XRAY_TREE) -> Taxonomy:
         raise MedicError(
             f'{path} holds no tree of findings ({error}); it should be {{"tree": {{"root": {{"leaf": {{}}}}}}}}'
         ) from error
-    return Taxonomy(tuple(edges), content.get("none"))
+    try:
+        return Taxonomy(tuple(edges), content.get("none"))
+    except MedicError as error:
+        raise MedicError(f"{path} holds no tree of findings: {error}") from error

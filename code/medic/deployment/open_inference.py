@@ -34,6 +34,11 @@ Work = Callable[..., Awaitable[Prediction]]
 class BundleModel(Model):
     """A bundle as a kserve model. It also runs under ``kserve.ModelServer`` on a cluster.
 
+    An answer holds probabilities. For whoever wants to decide as the model does, its ``parameters`` hold beside the
+    ``notice`` the operating point, where the model has one: ``thresholds``, a JSON text of the same list as in
+    ``manifest.json``, a number a class for multilabel tasks, one for the second of two classes. A class is called from
+    its threshold on. The protocol allows no lists as parameters, and numbers with a fraction not over gRPC.
+
     Args:
         predictor: the loaded bundle.
         work: runs a blocking function off the event loop and awaits its result.
@@ -70,7 +75,7 @@ class BundleModel(Model):
             model_name=self.name,
             model_version=self.predictor.manifest.version,
             infer_outputs=outputs,
-            parameters={"notice": self.predictor.manifest.notice},
+            parameters={"notice": self.predictor.manifest.notice, **_operating_point(prediction)},
             requested_outputs=payload.request_outputs,
             use_binary_outputs=payload.use_binary_outputs,
         )
@@ -84,6 +89,10 @@ class BundleModel(Model):
         if given.name == FILES:
             return self.predictor.predict(_files(given))
         return self.predictor.predict_pixels(_pixels(given, self.predictor.manifest.preprocessing.size))
+
+
+def _operating_point(prediction: Prediction) -> dict[str, str]:
+    return {} if prediction.thresholds is None else {"thresholds": json.dumps(prediction.thresholds)}
 
 
 def _output(name: str, values: np.ndarray) -> InferOutput:

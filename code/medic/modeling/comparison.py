@@ -15,7 +15,7 @@ from medic import plots
 from medic.errors import MedicError
 from medic.modeling.backbones import parameters_megabytes, published_accuracy
 from medic.modeling.evaluate import Evaluation, evaluate
-from medic.modeling.metrics import Metric, figure, interval, metrics_for, resampled
+from medic.modeling.metrics import Metric, figure, interval, metric_named, metrics_for, resampled
 from medic.modeling.run import Run
 
 WITH_INTERVAL = ("macro_f1", "quadratic_weighted_kappa", "auroc", "mean_auroc")
@@ -142,7 +142,7 @@ class Comparison:
         """
         metric = metric or self.decider
         pair = [self.evaluations[name] for name in (first, second)]
-        chosen = metric if callable(metric) else metrics_for(pair[0].task)[metric]
+        chosen = metric_named(metric, self._one.task)
         values = [figure(chosen, one.truth, one.prediction) for one in pair]
         draws = [resampled(chosen, one.truth, one.prediction, one.records["patient"]) for one in pair]
         return Lead(values[0] - values[1], *interval(draws[0] - draws[1]))

@@ -15,7 +15,7 @@ from medic.errors import MedicError
 from medic.modeling.calibration import brier_score
 from medic.modeling.comparison import Lead, compare_evaluations
 from medic.modeling.evaluate import Evaluation
-from medic.modeling.metrics import figure, interval, metrics_for, resampled
+from medic.modeling.metrics import Metric, figure, interval, metric_named, resampled
 from medic.task import Prediction
 
 
@@ -53,7 +53,7 @@ def together(evaluations: Sequence[Evaluation], title: str) -> Evaluation:
     return replace(first, title=title, prediction=prediction)
 
 
-def gain(members: Sequence[Evaluation], metric: str) -> Lead:
+def gain(members: Sequence[Evaluation], metric: str | Metric) -> Lead:
     """How far the average of models is ahead of the mean of their own figures, on the same patients.
 
     That mean is what one gets by picking a member blindly. The best member is known only afterwards, from the very
@@ -61,12 +61,12 @@ def gain(members: Sequence[Evaluation], metric: str) -> Lead:
 
     Args:
         members: evaluations of the same images.
-        metric: one of ``metrics_for(task)``.
+        metric: one of ``metrics_for(task)``, or a function like those.
 
     Raises:
         MedicError: as ``together``.
     """
-    chosen = metrics_for(together(members, "average").task)[metric]
+    chosen = metric_named(metric, together(members, "average").task)
     said = [average([one.prediction for one in members]), *(one.prediction for one in members)]
     truth, patients, seed = members[0].truth, members[0].records["patient"], members[0].seed
     values = [figure(chosen, truth, one) for one in said]
@@ -75,13 +75,13 @@ def gain(members: Sequence[Evaluation], metric: str) -> Lead:
     return Lead(values[0] - float(np.mean(values[1:])), *ends)
 
 
-def gains(members: Mapping[str, Sequence[Evaluation]], single: Evaluation, metric: str) -> pd.DataFrame:
+def gains(members: Mapping[str, Sequence[Evaluation]], single: Evaluation, metric: str | Metric) -> pd.DataFrame:
     """Several ensembles, each beside its members and beside one network that was trained alone.
 
     Args:
         members: evaluations of the same images, by the ensemble's name.
         single: the network alone, on the same images.
-        metric: one of ``metrics_for(task)``.
+        metric: one of ``metrics_for(task)``, or a function like those.
 
     Returns:
         One row an ensemble: ``members`` (tuple of their figures), ``mean_member``, ``average`` (the figure of the
@@ -90,7 +90,7 @@ def gains(members: Mapping[str, Sequence[Evaluation]], single: Evaluation, metri
     Raises:
         MedicError: as ``together``, or the single network was evaluated on other images.
     """
-    chosen = metrics_for(single.task)[metric]
+    chosen = metric_named(metric, single.task)
     compared = compare_evaluations({"single": single} | {name: together(each, name) for name, each in members.items()})
     rows = {}
     for name, each in members.items():

@@ -110,8 +110,8 @@ class Evaluation:
         """Precision, sensitivity (recall), F1 and the number of images, one row a class.
 
         For multilabel tasks also ``specificity``, ``threshold``, and the areas that need none: ``auroc`` with its 95 %
-        interval over patients (``low``, ``high``) and ``average_precision``; missing where no image or every image has
-        the label.
+        interval over patients (``low``, ``high``) and ``average_precision``, missing where no image or every image has
+        the label, and the number of ``patients`` with it.
         """
         index = pd.Index(self.task.classes, name="class")
         if self.task.kind == "multilabel":
@@ -133,6 +133,7 @@ class Evaluation:
             "threshold": 0.5 if thresholds is None else thresholds[code],
             **{f.__name__: float(f(confusion)) for f in (sensitivity, specificity, precision, f1)},
             "images": int(truth.sum()),
+            "patients": self.records.loc[truth == 1, "patient"].nunique(),
         }
 
     def worst(self, count: int = 8) -> pd.DataFrame:

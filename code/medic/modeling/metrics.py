@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -129,6 +129,21 @@ CHOOSABLE = (*HIGHER_IS_BETTER, "average_precision", "auroc", "mean_average_prec
 """The figures by which an epoch can be chosen, as far as the task has them."""
 
 
+def mean_auroc_of(labels: Sequence[int]) -> Metric:
+    """The mean area under the ROC curve of some labels of a multilabel task, such as those that enough patients have.
+
+    Args:
+        labels: places in the task's classes; in each draw of the patients those count that some images have and some
+            have not.
+    """
+    return _mean_over_labels(auroc, labels)
+
+
+def metric_named(metric: str | Metric, task: Task) -> Metric:
+    """A figure of the task by its name in ``metrics_for``; a function is taken as it is."""
+    return metric if callable(metric) else metrics_for(task)[metric]
+
+
 def figure(metric: Metric, truth: np.ndarray, prediction: Prediction) -> float:
     """The figure with every image counting once."""
     return float(metric(truth, prediction, np.ones((1, len(truth))))[0])
@@ -215,10 +230,12 @@ def _of_the_second(area: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarr
     return lambda truth, prediction, counts: area(truth, prediction.probabilities[:, 1], counts)
 
 
-def _mean_over_labels(area: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> Metric:
+def _mean_over_labels(
+    area: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray], labels: Sequence[int] | None = None
+) -> Metric:
     def metric(truth: np.ndarray, prediction: Prediction, counts: np.ndarray) -> np.ndarray:
-        labels = range(truth.shape[1])
-        areas = np.stack([area(truth[:, code], prediction.probabilities[:, code], counts) for code in labels])
+        codes = range(truth.shape[1]) if labels is None else labels
+        areas = np.stack([area(truth[:, code], prediction.probabilities[:, code], counts) for code in codes])
         known = (~np.isnan(areas)).sum(axis=0)
         return _share(np.nansum(areas, axis=0), known)
 

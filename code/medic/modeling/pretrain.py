@@ -17,6 +17,7 @@ from medic.errors import MedicError
 from medic.modeling.classifier import Classifier
 from medic.modeling.distributed import join
 from medic.modeling.fit import fit
+from medic.modeling.objectives import default_objective, weighted
 from medic.modeling.recipe import Recipe
 from medic.modeling.run import Run
 
@@ -74,10 +75,13 @@ def pretrain_on_generated(
         _images(folder, line, pretraining.patients, image_size)
     processes.wait()
     prepared = Prepared.load(_prepared(folder, line, pretraining.patients, image_size))
+    task = line.tasks[0]
+    objective = default_objective(task)
+    if task.kind == "multilabel":
+        # In so short a training a plain loss teaches little more than how rare each finding is.
+        objective = weighted(objective, prepared.records, task)
     torch.manual_seed(SEED)
-    model = Classifier(
-        line.tasks[0], backbone, preprocessing=prepared.preprocessing, image_size=image_size, contrast=contrast
-    )
+    model = Classifier(task, backbone, objective, prepared.preprocessing, image_size, contrast=contrast)
     # As many images a step as asked for, or the next number that all processes can share.
     batch_size = -(-pretraining.recipe.batch_size // processes.count) * processes.count
     recipe = replace(pretraining.recipe, batch_size=batch_size)

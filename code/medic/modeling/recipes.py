@@ -151,9 +151,9 @@ CHEXNET = Plan(
 """All findings at once with a DenseNet-121, every layer trainable, 224 px and mirror images, as CheXNet (Rajpurkar et
 al., arXiv 1711.05225, section 3). Unlike there: AdamW with a one-cycle schedule instead of Adam and a tenth whenever
 validation stalls, slight rotations and shifts, and the loss weighted by class, which the paper has for pneumonia alone.
-That loss teaches probabilities as among as many images with a finding as without it: from 0.5 on almost everything is
-found in almost everyone. So the operating point is chosen on the validation split, for a sensitivity of 0.8 in each
-finding. ``--weights imagenet`` starts where it started."""
+That loss teaches probabilities as among as many images with a finding as without it, so that from 0.5 on each finding
+is called in far more images than have it: the operating point is chosen on the validation split instead, for a
+sensitivity of 0.8 in each finding. ``--weights imagenet`` starts where it started."""
 
 BINARY = Plan(
     task=CHEST_XRAY_BINARY,

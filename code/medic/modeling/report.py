@@ -93,11 +93,10 @@ def write_report(run: Run, evaluation: Evaluation, path: str | os.PathLike) -> P
 def _objective(objective: dict) -> str:
     said = [objective["name"]]
     if objective.get("prevalence") is not None:
-        said.append("the loss weighted by each class's share of the training images, so that rare classes are called")
-        said[-1] += " with too high a probability"
+        said.append("loss weighted by prevalence, so that probabilities are too high for what is rare")
     if objective.get("class_weights") is not None:
         weights = ", ".join(f"{weight:.2f}" for weight in objective["class_weights"])
-        said.append(f"the loss weighted against imbalance, by class: {weights}")
+        said.append(f"loss weighted against imbalance, by class: {weights}")
     if smoothing := objective.get("label_smoothing"):
         said.append(f"targets smoothed by {smoothing:g}")
     return "; ".join(said)
@@ -111,10 +110,10 @@ def _operating_point(evaluation: Evaluation, recipe: dict) -> list[str]:
     thresholds = evaluation.prediction.thresholds
     if thresholds is None:
         return []
-    each = "those in the table by class" if len(thresholds) > 1 else f"{thresholds[0]:.3f}"
+    each = "the thresholds in the table by class" if len(thresholds) > 1 else f"a probability of {thresholds[0]:.3f}"
     wanted = recipe.get("sensitivity")
     why = "" if wanted is None else f", chosen on the validation split for a sensitivity of {wanted:g}"
-    return [f"- operating point: present from a probability of {each} on{why}"]
+    return [f"- operating point: present from {each} on{why}"]
 
 
 def _confusion(evaluation: Evaluation) -> list[str]:
