@@ -23,7 +23,7 @@ from medic.modeling.classifier import Classifier
 from medic.modeling.evaluate import Evaluation
 from medic.modeling.fit import Recipe, fit
 from medic.predict import Predicted
-from medic.task import CHEST_XRAY, RETINOPATHY, Prediction
+from medic.task import CHEST_XRAY, FINDINGS, RETINOPATHY, Prediction
 
 PREPARED = {"records.csv", "skipped.csv", "manifest.json", "journal.jsonl"}
 
@@ -162,3 +162,12 @@ def test_predictions_and_evaluations_are_documented(documented, evaluation, tmp_
     assert list(evaluation.table()) == documented["figures"]
     assert list(evaluation.by_class()) == documented["by class"]
     assert list(evaluation.worst()) == documented["most wrong images"]
+
+
+def test_what_is_said_of_each_label_is_documented(documented):
+    probabilities = np.random.default_rng(0).random((6, len(FINDINGS)), np.float32)
+    present = pd.DataFrame((probabilities > 0.4).astype(int), columns=list(FINDINGS))
+    records = present.assign(image=list("abcdef"), patient=list("abcdef"), label=1, split="test")
+    nothing = np.zeros(len(FINDINGS), int)
+    evaluation = Evaluation("six images", Prediction(CHEST_XRAY, probabilities), records, nothing)
+    assert list(evaluation.by_class()) == documented["by label"]

@@ -270,3 +270,11 @@ def test_the_check_can_be_run_on_files(tmp_path, notebook_cells, write_notebook)
     told = subprocess.run([*command, good, bad], capture_output=True, text=True, check=False)
     assert told.returncode == 1
     assert "02_grade.ipynb: cell 1 is not a title" in told.stdout
+
+
+def test_begin_says_that_a_sample_of_real_images_is_small(in_clone, capsys):
+    session = begin("quick", "sample_data", line="digits")
+    printed = capsys.readouterr().out
+    assert not session.synthetic
+    assert "SMALL sample: real images, too few to compare with anything published" in printed
+    assert "SYNTHETIC" not in printed

@@ -15,7 +15,7 @@ from typing import Any
 
 from medic.errors import MedicError
 from medic.files import replacing
-from medic.notebooks import SAMPLE, SYNTHETIC_NOTICE
+from medic.notebooks import SAMPLE, SMALL_NOTICE, SYNTHETIC_NOTICE
 
 MAX_LINES = 120
 MAX_CELL_LINES = 25
@@ -215,7 +215,7 @@ def _traces(cells: list[Cell]) -> Iterator[str]:
                 yield f"cell {cell.number} has the absolute path {found.group()!r}{place}; print session.shown(path)"
                 break
     default = next((_default(cell, "DATA") for cell in cells if "parameters" in cell.tags), None)
-    said = any(SYNTHETIC_NOTICE in text for cell in cells for text in cell.texts())
+    said = any(notice in text for cell in cells for text in cell.texts() for notice in (SYNTHETIC_NOTICE, SMALL_NOTICE))
     if default is not None and Path(default).name == SAMPLE and not said:
         yield f"DATA is {default!r} and no output says '{SYNTHETIC_NOTICE}'; call begin(PROFILE, DATA) and run again"
 

@@ -21,6 +21,7 @@ from medic.errors import MedicError
 PROFILES = ("quick", "full")
 SAMPLE = "sample_data"
 SYNTHETIC_NOTICE = "SYNTHETIC sample: nothing here is clinical"
+SMALL_NOTICE = "SMALL sample: real images, too few to compare with anything published"
 SCALAR_MIME = "application/vnd.medic.scalar+json"
 
 
@@ -99,6 +100,8 @@ def begin(profile: str, data: str | os.PathLike, *, line: str | None = None, see
     print(f"versions  {', '.join(f'{name} {version}' for name, version in versions().items())}")
     if session.synthetic:
         print(SYNTHETIC_NOTICE)
+    elif folder.name == SAMPLE:
+        print(SMALL_NOTICE)
     return session
 
 

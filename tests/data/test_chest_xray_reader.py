@@ -11,13 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
+from pydicom.encaps import encapsulate
+from pydicom.uid import HTJ2K
 
 from medic.data.balance import class_counts
 from medic.data.describe import describe
 from medic.data.prepare import prepare
 from medic.data.preprocess import Preprocessing
 from medic.data.quality import check
+from medic.data.radiograph_files import dicom, png
 from medic.data.readers.chest_xray import read
 from medic.data.records import targets
 from medic.data.split import complete_splits, crossing_patients, split_by_patient
@@ -389,6 +393,34 @@ def test_a_damaged_member_is_reported_by_the_check_and_skipped_by_the_preparatio
     prepared = prepare(records, store, tmp_path / "prepared", Preprocessing(size=32, crop="square", grey=True))
     assert list(prepared.records["image"]) == [f"images/{NAMES[0]}"]
     assert dict(zip(prepared.skipped["image"], prepared.skipped["reason"], strict=True)) == expected
+
+
+def test_dicom_files_that_hold_no_readable_picture_are_reported_by_the_check_and_skipped(tmp_path):
+    """Listed as PNG files, as the table has it; the third is in order, and so is a PNG file of 16 bits."""
+    drawn = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
+    person = {"id": "1", "age": "058Y", "sex": "F", "view": "PA"}
+    sound = dicom(drawn, person, bits=12)
+    empty, foreign = (pydicom.dcmread(io.BytesIO(sound)) for _ in range(2))
+    del empty.PixelData, empty.Rows, empty.Columns  # as in a report
+    foreign.file_meta.TransferSyntaxUID = HTJ2K
+    foreign.PixelData = encapsulate([b"none of ours"])
+    files = {"images/00000001_002.dcm": sound, "images/00000002_000.png": png(drawn, "I;16")}
+    for name, dataset in (("00000001_000", empty), ("00000001_001", foreign)):
+        written = io.BytesIO()
+        dataset.save_as(written, enforce_file_format=True)
+        files[f"images/{name}.dcm"] = written.getvalue()
+    rows = [*ROWS, "00000001_002.png,No Finding,2,1,58,M,AP,2894,2729,0.143,0.143"]
+    records, store = read(lay(tmp_path, {"Data_Entry_2017.csv": table(rows), **files}))
+    findings = check(records, store).set_index("image")
+    assert findings["finding"].to_dict() == dict.fromkeys([f"images/00000001_00{n}.dcm" for n in (0, 1)], "unsupported")
+    assert "no pixel data" in findings.loc["images/00000001_000.dcm", "detail"]
+    assert "High-Throughput JPEG 2000" in findings.loc["images/00000001_001.dcm", "detail"]
+
+    grey = Preprocessing(size=64, crop="square", grey=True)
+    prepared = prepare(split_by_patient(records, seed=0), store, tmp_path / "prepared", grey)
+    assert sorted(prepared.skipped["image"]) == ["images/00000001_000.dcm", "images/00000001_001.dcm"]
+    for name in prepared.records["image"]:
+        assert (grey.pixels(store.read(name)) == drawn[:, :, None]).all()
 
 
 def test_each_fault_planted_in_the_sample_is_found_and_nothing_else_is_called_so(repository):

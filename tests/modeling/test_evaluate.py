@@ -11,7 +11,7 @@ from sklearn import metrics as reference
 from medic.errors import MedicError
 from medic.modeling.evaluate import Evaluation, evaluate
 from medic.modeling.run import Run
-from medic.task import RETINOPATHY, Prediction, Task
+from medic.task import CHEST_XRAY, RETINOPATHY, Prediction, Task
 
 FIGURES = ["mean_grade_error", "accuracy", "macro_f1", "quadratic_weighted_kappa"]
 
@@ -85,6 +85,41 @@ def test_sensitivity_and_precision_by_class_are_scikit_learns(evaluation):
     assert table["images"].sum() == len(truth)
     recall = reference.recall_score(truth, decided, average=None, labels=range(5), zero_division=np.nan)
     assert table["sensitivity"].to_numpy() == pytest.approx(recall, nan_ok=True)
+
+
+def test_what_is_said_of_each_label_and_of_all_is_scikit_learns():
+    random = np.random.default_rng(2)
+    truth = (random.random((90, 14)) < 0.2).astype(int)
+    truth[:, 13] = 0  # nobody has it
+    scores = (0.6 * random.random((90, 14)) + 0.3 * truth).astype(np.float32)
+    thresholds = tuple(np.linspace(0.2, 0.6, 14))
+    records = pd.DataFrame(truth, columns=list(CHEST_XRAY.classes))
+    records = records.assign(image=[f"{n}.png" for n in range(90)], patient=[str(n // 3) for n in range(90)], label=1)
+    prediction = Prediction(CHEST_XRAY, scores, thresholds=thresholds)
+    evaluation = Evaluation("ninety images", prediction, records, np.zeros(14, int))
+    table, decided = evaluation.by_class(), scores >= np.array(thresholds, np.float32)
+    for code, name in enumerate(CHEST_XRAY.classes[:13]):
+        row, present, called = table.loc[name], truth[:, code], decided[:, code]
+        assert row["auroc"] == pytest.approx(reference.roc_auc_score(present, scores[:, code]))
+        assert row["low"] <= row["auroc"] <= row["high"]
+        assert row["average_precision"] == pytest.approx(reference.average_precision_score(present, scores[:, code]))
+        assert row["sensitivity"] == pytest.approx(reference.recall_score(present, called))
+        assert row["specificity"] == pytest.approx(reference.recall_score(present, called, pos_label=0))
+        right = reference.precision_score(present, called, zero_division=np.nan)
+        assert row["precision"] == pytest.approx(right, nan_ok=True)
+        assert row["f1"] == pytest.approx(reference.f1_score(present, called, zero_division=0))
+        assert row["threshold"] == thresholds[code]
+        assert row["images"] == present.sum()
+        assert row["patients"] == records.loc[present == 1, "patient"].nunique()
+    nobody = table.loc["Hernia"]
+    assert nobody[["auroc", "low", "high", "average_precision", "sensitivity"]].isna().all()
+    assert nobody[["images", "patients"]].tolist() == [0, 0]
+
+    value = evaluation.table()["value"]
+    assert value["macro_f1"] == pytest.approx(reference.f1_score(truth, decided, average="macro", zero_division=0))
+    assert value["mean_auroc"] == pytest.approx(reference.roc_auc_score(truth[:, :13], scores[:, :13]))
+    precision = reference.average_precision_score(truth[:, :13], scores[:, :13])
+    assert value["mean_average_precision"] == pytest.approx(precision)
 
 
 def test_patients_of_the_split_who_were_trained_on_are_refused(run, tmp_path):

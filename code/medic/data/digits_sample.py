@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from medic.data import idx
+from medic.data.sample_folder import earlier_files
 from medic.data.stores import Store
-from medic.errors import MedicError
 from medic.files import write_bytes, write_text
 
 SIDE = 28
@@ -57,7 +57,8 @@ def write_sample(folder: str | os.PathLike) -> None:
     from sklearn.datasets import load_digits
 
     folder = Path(folder)
-    _refuse_others(folder)
+    # MNIST itself has the same file names, and is told apart by what describes it.
+    earlier_files(folder, "SOURCES.md", TITLE, {*FILES, "SOURCES.md"}.__contains__)
     digits = load_digits()
     images = np.stack([_like_mnist(scan) for scan in digits.images])
     labels = digits.target.astype(np.uint8)
@@ -99,19 +100,3 @@ def _like_mnist(scan: np.ndarray) -> np.ndarray:
     top, left = start
     image[top : top + DIGIT_SIDE, left : left + DIGIT_SIDE] = np.rint(digit)
     return image
-
-
-def _refuse_others(folder: Path) -> None:
-    """A folder with anything in it but an earlier sample is left alone; MNIST itself has the same file names."""
-    if folder.exists() and not folder.is_dir():
-        raise MedicError(f"cannot write a sample to {folder}: it is a file; name a folder")
-    found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    found = [name for name in found if not (name.startswith(".") and name.endswith(".part"))]
-    about = folder / "SOURCES.md"
-    ours = about.is_file() and about.read_text(encoding="utf-8", errors="replace").startswith(TITLE)
-    others = [name for name in found if not ours or name not in {*FILES, "SOURCES.md"}]
-    if others:
-        raise MedicError(
-            f"cannot write a sample to {folder}: it holds {others[0]}, which no earlier sample made; name an empty or "
-            "a new folder"
-        )
