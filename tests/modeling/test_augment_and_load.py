@@ -224,3 +224,15 @@ def test_a_balanced_epoch_draws_every_class_equally_often():
     drawn = np.bincount(labels[[draw.index for draw in sampler]], minlength=5)
     assert drawn.sum() == 1000
     assert drawn[[0, 1, 4]] == pytest.approx([333] * 3, abs=60)
+
+
+@pytest.mark.parametrize(("count", "drawn"), [(33, 32), (34, 34), (32, 32), (16, 16), (1, 1)])
+def test_no_image_is_alone_in_a_batch_and_each_epoch_leaves_out_another(count, drawn):
+    sampler = EpochSampler(np.zeros(count, int), RETINOPATHY, seed=1, batch_size=16)
+    left_out = set()
+    for epoch in range(6):
+        sampler.set_epoch(epoch)
+        order = [draw.index for draw in sampler]
+        assert len(order) == len(set(order)) == len(sampler) == drawn
+        left_out |= set(range(count)) - set(order)
+    assert (len(left_out) > 1) == (drawn < count)

@@ -228,3 +228,11 @@ def test_a_model_that_was_asked_before_it_is_trained_trains_as_any_other(build, 
         fit(model, chest_prepared, tmp_path / str(number), recipe) for number, model in enumerate([build(), asked])
     )
     assert one.history["train_loss"].equals(other.history["train_loss"])
+
+
+def test_a_last_batch_of_one_image_does_not_stop_a_training_at_32_pixels(build, chest_prepared, tmp_path):
+    """At that size a ResNet's last maps are one pixel, and one image then has no variance to normalise by."""
+    count = len(chest_prepared.split("train"))
+    size = next(size for size in range(2, count) if count % size == 1)
+    run = fit(build(), chest_prepared, tmp_path / "run", replace(QUICK, epochs=1, batch_size=size))
+    assert run.finished

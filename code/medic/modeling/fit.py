@@ -196,12 +196,12 @@ def _train(
         model.task,
     )
     labels, size = data.labels, recipe.batch_size
-    order = EpochSampler(labels, model.task, recipe.seed, recipe.balanced)
+    order = EpochSampler(labels, model.task, recipe.seed, recipe.balanced, size)
     watched = ("validation", *(split for split in watch if split != "validation"))
     looked_at = [PreparedDataset(prepared, split, task=model.task) for split in watched]
-    images = {"train": len(data)} | {split: len(part) for split, part in zip(watched, looked_at, strict=True)}
+    images = {"train": len(order)} | {split: len(part) for split, part in zip(watched, looked_at, strict=True)}
     share = size // processes.count  # what fits into one process's memory
-    recalibrating = loader(data, share, EpochSampler(labels, model.task, recipe.seed + 1))
+    recalibrating = loader(data, share, EpochSampler(labels, model.task, recipe.seed + 1, batch_size=share))
     training = Training(model, recipe, images, recalibrating, processes)
     keeper = Keeper(folder, recipe.decider, recipe.epochs // recipe.cycles if recipe.schedule == "cycles" else None)
     trainer = _trainer(folder, recipe, processes, keeper)

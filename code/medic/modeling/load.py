@@ -103,13 +103,19 @@ class EpochSampler(Sampler[Draw]):
         task: whose labels they are.
         seed: of the order.
         balanced: draw with replacement so that every class is equally likely.
+        batch_size: of the batches that are going to be made of it. Where the last of them would hold a single image,
+            an epoch leaves that one out, each epoch another: batch normalisation finds no spread in one image.
 
     Raises:
         MedicError: balanced, and the task is multilabel: an image then has no one class to be drawn by.
     """
 
-    def __init__(self, labels: np.ndarray, task: Task, seed: int = 0, balanced: bool = False):
+    def __init__(
+        self, labels: np.ndarray, task: Task, seed: int = 0, balanced: bool = False, batch_size: int | None = None
+    ):
         self.labels = np.asarray(labels)
+        alone = batch_size is not None and len(self.labels) > batch_size > 1 and len(self.labels) % batch_size == 1
+        self.drawn = len(self.labels) - alone
         self.task = task
         self.seed = seed
         self.balanced = balanced
@@ -125,16 +131,16 @@ class EpochSampler(Sampler[Draw]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return self.drawn
 
     def __iter__(self) -> Iterator[Draw]:
-        random = np.random.default_rng([self.seed, self.epoch])
+        random, count = np.random.default_rng([self.seed, self.epoch]), len(self.labels)
         if self.balanced:
             weights = np.array(class_weights(self.labels, self.task))[self.labels]
-            order = random.choice(len(self), size=len(self), p=weights / weights.sum())
+            order = random.choice(count, size=count, p=weights / weights.sum())
         else:
-            order = random.permutation(len(self))
-        return (Draw(int(index), self.epoch) for index in order)
+            order = random.permutation(count)
+        return (Draw(int(index), self.epoch) for index in order[: self.drawn])
 
 
 class Deal(Sampler[list]):
