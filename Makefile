@@ -33,7 +33,7 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 MOVED := again
 endif
 
-.PHONY: help env run test check bench lab notebooks lock docs clean again
+.PHONY: help env run test browser check bench lab notebooks lock docs clean again
 
 help: ## say what there is
 	@echo "MEDIC: medical image classification, from pixels to endpoint"
@@ -66,8 +66,16 @@ $(READY): requirements.txt pyproject.toml $(MOVED)
 run: $(READY) ## run every notebook on DATA (sample_data) with PROFILE (quick); ends with outputs/index.html
 	@$(BIN)/medic run --data $(call quoted,$(DATA)) --profile $(call quoted,$(PROFILE))
 
-test: $(READY) ## run all tests, those of the notebooks too
+test: $(READY) ## run all tests, those of the notebooks and of the browser too
+	@$(MAKE) --no-print-directory -s browser || true
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope
+
+browser: ## install Chromium for the browser tests, where it is missing (as root, with apt)
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing Chromium for the browser tests"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null && exit 0; fi; \
+	echo "make: the browser tests need Chromium; as root: apt-get install -y chromium" >&2; exit 1
 
 check: $(READY) ## lint and the fast tests (no notebooks, servers, browser, slow ones)
 	$(BIN)/ruff format --check .

@@ -1,6 +1,7 @@
 """What all tests share: the repository, the sample, the real photographs, and small notebooks made on the spot."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def real_data() -> Path:
             "the real photographs are not here: no retinopathy/ in ../shared/data, and MEDIC_REAL_DATA names no folder"
         )
     return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser's program. Tests in a browser fail without it: skipped, nobody would notice."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.fail("the browser tests need Chromium; as root: apt-get install -y chromium", pytrace=False)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,9 +29,11 @@ COMMANDS = [
     "download",
     "sample",
     "describe",
+    "check",
     "data",
     "prepare",
     "train",
+    "tune",
     "evaluate",
     "report",
     "export",
@@ -292,6 +295,108 @@ def test_tables_of_different_lengths_are_one_sentence(tiny, tmp_path):
     said = failed(medic("describe", "retinopathy", "--data", ".", cwd=tmp_path))
     assert f"{len(lines)} names" in said
     assert f"{len(lines) - 1} labels" in said
+
+
+# Skin lesions, and images of one's own
+
+
+def write_images(folder: Path, *names: str) -> None:
+    """A plain picture under each name, each of another colour."""
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / name), np.full((24, 32, 3), (60 + 5 * number, 120, 200), np.uint8))
+
+
+@pytest.fixture
+def moles(tmp_path) -> Path:
+    """Moles of two clinics, in a folder a class each."""
+    folder = tmp_path / "my moles"
+    write_images(
+        folder,
+        *(f"{clinic}/{kind}/{n}.JPG" for clinic in ("north", "south") for kind in ("bad", "fine") for n in range(5)),
+    )
+    return folder
+
+
+def test_skin_lesions_are_described_by_their_verdict(tmp_path):
+    folder = tmp_path / "data" / "skin_lesion"
+    write_images(folder, *(f"images/L{number}.png" for number in range(4)))
+    (folder / "groundtruth.csv").write_text("L0,benign\nL1,malignant\nL2,benign\nL9,benign\n")
+    about = json.loads(succeeded(medic("describe", "skin_lesion", "--data", "data", "--json", cwd=tmp_path)))
+    assert {name: row["total"] for name, row in about["classes"].items()} == {"benign": 3, "malignant": 1}
+    assert (about["images"], about["absent_images"], about["unlisted_images"]) == (4, 1, 1)
+
+
+def test_own_images_are_described_by_the_classes_found(moles, tmp_path):
+    said = failed(medic("describe", "own", "--data", moles, cwd=tmp_path))
+    assert "bad, fine within several of north, south: which are the classes?" in said
+    assert "--level" in said
+    shown = succeeded(medic("describe", "own", "--data", moles, "--level", "2", cwd=tmp_path))
+    assert "own: 20 images" in shown
+    assert re.search(r"^fine .*\b10$", shown, re.MULTILINE), shown
+    ended = medic("describe", "own", "--data", moles, "--level", "2", "--looked-for", "bad", "--json", cwd=tmp_path)
+    assert list(json.loads(succeeded(ended))["classes"]) == ["fine", "bad"]
+
+
+def test_own_images_are_prepared_with_what_is_looked_for_second(moles, tmp_path):
+    arguments = ("prepare", "own", "--data", moles, "--level", "2", "--size", "32", "--to", "made")
+    assert "of the two classes fine is what is looked for (--looked-for names the other)" in succeeded(
+        medic(*arguments, cwd=tmp_path)
+    )
+    shown = succeeded(medic(*arguments, "--looked-for", "bad", cwd=tmp_path))
+    assert "of the two classes bad is what is looked for" in shown
+    assert "20 images prepared at 32 px in made" in shown
+    records = pd.read_csv(tmp_path / "made" / "records.csv")
+    assert records.groupby("class")["label"].unique().map(list).to_dict() == {"bad": [1], "fine": [0]}
+    assert set(records["split"]) == {"train", "validation", "test"}
+
+
+def test_own_images_are_corrected_by_the_journal_beside_them(moles, tmp_path):
+    (moles / "corrections.csv").write_text(
+        "when,who,image,from,to\n,Ann,north/bad/0.JPG,bad,fine\n,Ann,south/bad/0.JPG,bad,(excluded)\n"
+    )
+    ended = medic("describe", "own", "--data", moles, "--level", "2", "--json", cwd=tmp_path)
+    assert {name: row["total"] for name, row in json.loads(succeeded(ended))["classes"].items()} == {
+        "bad": 8,
+        "fine": 11,
+    }
+    assert "corrections.csv in my moles: 1 labels changed, 1 images left out" in ended.err
+
+
+def test_a_class_with_one_image_is_said_and_one_without_is_not_trained(tmp_path):
+    images = tmp_path / "images"
+    write_images(images, *(f"{kind}/{n}.png" for kind in ("cat", "dog") for n in range(5)), "emu/0.png")
+    arguments = ("prepare", "own", "--data", "images", "--size", "32")
+    ended = medic(*arguments, cwd=tmp_path)
+    assert re.search(r"^emu +1 +0 +0 +1$", succeeded(ended), re.MULTILINE)
+    assert "the class 'emu' has 1 image, none of them in validation and test" in ended.err
+    (images / "emu" / "0.png").write_bytes(b"no image")
+    ended = medic(*arguments, cwd=tmp_path)
+    assert succeeded(ended)
+    assert "the class 'emu' has no image: nothing can be learned of it" in ended.err
+    said = failed(medic("train", "own", "--epochs", "1", cwd=tmp_path))
+    assert "no image of the class 'emu' could be read (see skipped.csv in outputs/prepared)" in said
+
+
+@pytest.mark.parametrize("option", [("--level", "2"), ("--looked-for", "malignant")])
+@pytest.mark.parametrize("command", ["describe", "prepare"])
+def test_only_own_images_have_a_level_and_a_finding_to_choose(command, option, tiny, tmp_path):
+    said = failed(medic(command, "retinopathy", "--data", tiny, *option, cwd=tmp_path))
+    assert "--level and --looked-for are for images of your own; retinopathy has its own classes" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--level", "2", "--looked-for", "ugly"), "'ugly' cannot be what is looked for"),
+        (("--level", "3"), "no folder at level 3"),
+        (("--level", "0"), "level=0 names no level"),
+        (("--images", "nowhere"), "there is no folder or zip file nowhere"),
+    ],
+)
+def test_what_cannot_be_meant_of_own_images_is_one_sentence(arguments, said, moles, tmp_path):
+    assert said in failed(medic("prepare", "own", "--data", moles, *arguments, cwd=tmp_path))
+    assert not (tmp_path / "outputs").exists()
 
 
 # The whole line

@@ -9,14 +9,16 @@ import pandas as pd
 import pytest
 
 from medic.data.balance import class_counts
+from medic.data.classes import task_of
 from medic.data.competition import select
 from medic.data.competition_set import write
+from medic.data.corrections import Corrections
 from medic.data.describe import describe
 from medic.data.download import sources_table
 from medic.data.prepare import prepare
 from medic.data.preprocess import Preprocessing
 from medic.data.quality import check, measure
-from medic.data.readers import chest_xray, retinopathy
+from medic.data.readers import chest_xray, own, retinopathy, skin_lesion
 from medic.data.split import split_by_patient
 from medic.data.synthetic import write_sample
 from medic.modeling.classifier import Classifier
@@ -90,6 +92,34 @@ def test_chest_x_rays_are_read_by_their_documented_columns_and_give_the_document
         if headings.endswith("(NIH ChestX-ray14)")
         for heading in headings.split(", ")
     }
+
+
+def test_skin_lesions_are_read_by_their_documented_columns_and_give_the_documented_ones(documented, tmp_path):
+    given = {"isic_id": "ISIC_1", "benign_malignant": "benign", "age_approx": "45", "sex": "male", "pixelsX": "640"}
+    columns = documented["metadata.csv (ISIC Archive)"]
+    (tmp_path / "metadata.csv").write_text(
+        f"{','.join(columns)}\n{','.join(given.get(column, '') for column in columns)}\n"
+    )
+    records, _ = skin_lesion.read(tmp_path)
+    assert [*records, "note"] == documented["skin lesion records"]
+    assert records[["class", "age", "sex", "width"]].to_numpy().tolist() == [["benign", 45, "M", 640]]
+    assert documented["groundtruth.csv (ISIC challenge of 2016)"][:2] == ["image", "verdict"]
+    (tmp_path / "groundtruth.csv").write_text("ISIC_1,1.0\n")
+    records, _ = skin_lesion.read(tmp_path)
+    assert list(records) == documented["skin lesion records"]
+    assert records["note"].tolist() == ["groundtruth.csv says malignant"]
+
+
+def test_own_records_and_the_journal_of_corrections_are_documented(documented, tmp_path):
+    for name in ("cat/1.png", "cat/2.png", "dog/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    records, _ = own.read(tmp_path)
+    assert list(records) == documented["own records"]
+    kept = Corrections(tmp_path / "corrections.csv", records, task_of(records, "own"))
+    kept.label("cat/1.png", "dog")
+    assert list(pd.read_csv(kept.path)) == list(kept.table()) == documented["corrections.csv"]
+    assert list(own.read(tmp_path)[0]) == documented["own records"] + documented["corrected records"]
 
 
 def test_each_kind_of_finding_in_the_samples_is_documented(repository, sample):

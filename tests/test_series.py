@@ -108,13 +108,13 @@ class TestARunWithOneFailure:
 
     @pytest.mark.browser
     @pytest.mark.parametrize("width", [1280, 360])
-    def test_the_page_fits_the_window_and_loads_nothing_from_elsewhere(self, ran, width):
+    def test_the_page_fits_the_window_and_loads_nothing_from_elsewhere(self, ran, width, chromium):
         from playwright.sync_api import sync_playwright
 
         asked = []
         with sync_playwright() as playwright:
             arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=arguments)
+            browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
             tab = browser.new_page(viewport={"width": width, "height": 800})
             tab.on("request", lambda request: asked.append(request.url))
             tab.goto(ran.series.page.as_uri())

@@ -1,10 +1,19 @@
 """What a notebook takes over from an earlier one is made where it is absent, for every line of the series."""
 
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
 from medic.data import idx
+from medic.data.corrections import Corrections
 from medic.data.digits_sample import write_sample
-from medic.data.lines import LINES
-from medic.notebooks import begin
-from medic.steps import PREPARED_SIZE, prepared_set
+from medic.data.lines import LINES, OWN, lesions_or_own
+from medic.errors import MedicError
+from medic.notebooks import Session, begin
+from medic.steps import PREPARED_SIZE, corrections_file, prepared_set
 
 
 def test_every_line_has_a_size_in_every_profile():
@@ -24,3 +33,109 @@ def test_digits_are_prepared_at_their_own_size_and_found_again(clone, monkeypatc
     capsys.readouterr()
     assert prepared_set(session, "digits").records.equals(prepared.records)
     assert "prepared set: found" in capsys.readouterr().out
+
+
+def write_images(folder: Path, *names: str) -> None:
+    """A plain picture under each name, each of another colour."""
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / name), np.full((24, 32, 3), (60 + 5 * number, 120, 200), np.uint8))
+
+
+@pytest.fixture
+def lesions(clone, monkeypatch) -> Session:
+    """A clone whose data folder holds 20 lesions, every fourth of them malignant."""
+    monkeypatch.chdir(clone)
+    place = clone / "data" / "skin_lesion"
+    write_images(place, *(f"images/L{number:02}.png" for number in range(20)))
+    verdicts = (f"L{number:02},{'benign' if number % 4 else 'malignant'}\n" for number in range(20))
+    (place / "groundtruth.csv").write_text("".join(verdicts))
+    return begin("quick", "data", line="skin_lesion")
+
+
+@pytest.fixture
+def own(clone, monkeypatch) -> Session:
+    """A clone beside a folder of somebody's own images: three classes, one of them with one image."""
+    monkeypatch.chdir(clone)
+    folder = clone / "my photographs"
+    write_images(folder, *(f"{kind}/{number}.PNG" for kind in ("wart", "mole") for number in range(6)), "scar/0.PNG")
+    return begin("quick", "my photographs", line="skin_lesion")
+
+
+def journal_of(session: Session) -> Corrections:
+    line, source = lesions_or_own(session.data)
+    records, _ = line.read(source)
+    return Corrections(corrections_file(session), records, line.task(records), who="Ann")
+
+
+def test_skin_lesions_are_prepared_in_three_splits_and_found_again(lesions, capsys):
+    prepared = prepared_set(lesions, "skin_lesion")
+    assert prepared.preprocessing.size == PREPARED_SIZE["skin_lesion"]["quick"]
+    assert prepared.preprocessing.crop == "square"
+    assert prepared.records.groupby("split")["class"].nunique().to_dict() == dict.fromkeys(
+        ("test", "train", "validation"), 2
+    )
+    capsys.readouterr()
+    assert prepared_set(lesions, "skin_lesion").records.equals(prepared.records)
+    assert "prepared set: found" in capsys.readouterr().out
+
+
+def test_corrections_are_applied_and_newer_ones_have_the_set_made_anew(lesions, capsys):
+    journal = journal_of(lesions)
+    journal.label("images/L01.png", "malignant")
+    first = prepared_set(lesions, "skin_lesion").records.set_index("image")
+    assert "corrections: applied" in capsys.readouterr().out
+    assert first.loc["images/L01.png", ["label", "corrected"]].tolist() == [1, "benign"]
+    assert first["corrected"].notna().sum() == 1
+    prepared_set(lesions, "skin_lesion")
+    assert "prepared set: found" in capsys.readouterr().out
+    journal.exclude("images/L02.png")
+    later = os.stat(lesions.products / "prepared-skin_lesion" / "manifest.json").st_mtime + 1
+    os.utime(journal.path, (later, later))
+    second = prepared_set(lesions, "skin_lesion").records
+    assert "prepared set: older than the corrections, making it from skin_lesion" in capsys.readouterr().out
+    assert set(first.index) - set(second["image"]) == {"images/L02.png"}
+    assert not (lesions.data / "skin_lesion" / "corrections.csv").exists(), "the data folder stays as it is"
+
+
+def test_corrections_beside_the_source_are_no_reason_to_make_the_set_anew_each_time(lesions, capsys):
+    line, source = lesions_or_own(lesions.data)
+    records, _ = line.read(source)
+    prepared_set(lesions, "skin_lesion")
+    Corrections(source / "corrections.csv", records, line.task(records), who="Ann").exclude("images/L02.png")
+    later = os.stat(lesions.products / "prepared-skin_lesion" / "manifest.json").st_mtime - 60
+    os.utime(source / "corrections.csv", (later, later))
+    capsys.readouterr()
+    assert "images/L02.png" not in set(prepared_set(lesions, "skin_lesion").records["image"])
+    assert "prepared set: of uncorrected labels" in capsys.readouterr().out
+    prepared_set(lesions, "skin_lesion")
+    assert "prepared set: found" in capsys.readouterr().out
+    (source / "corrections.csv").unlink()
+    assert "images/L02.png" in set(prepared_set(lesions, "skin_lesion").records["image"])
+    assert "the corrections are gone" in capsys.readouterr().out
+
+
+def test_corrections_that_do_not_fit_are_no_reason_to_go_on_without_them(lesions):
+    corrections_file(lesions).parent.mkdir(parents=True)
+    corrections_file(lesions).write_text("when,who,image,from,to\n,,images/gone.png,benign,malignant\n")
+    with pytest.raises(MedicError, match=r"corrects 'images/gone.png', which the records do not have"):
+        prepared_set(lesions, "skin_lesion")
+
+
+def test_a_persons_own_folder_is_prepared_with_nothing_but_its_path_changed(own, capsys):
+    prepared = prepared_set(own, "skin_lesion")
+    out = capsys.readouterr().out
+    assert "making it from my photographs" in out
+    assert "the class 'scar' has 1 image, none of them in validation and test" in out
+    assert OWN.task(prepared.records).classes == ("mole", "scar", "wart")
+    assert set(prepared.records["split"]) == {"train", "validation", "test"}
+    assert len(prepared.records) == 13
+
+
+def test_a_class_of_ones_own_that_corrections_have_emptied_is_gone_from_the_set(own, capsys):
+    journal_of(own).label("scar/0.PNG", "mole")
+    prepared = prepared_set(own, "skin_lesion")
+    assert OWN.task(prepared.records).classes == ("mole", "wart")
+    ended = capsys.readouterr()
+    assert "no image is left in the class scar" in ended.err
+    assert "'scar'" not in ended.out

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shlex
 import sys
 from dataclasses import replace
 from enum import StrEnum
@@ -14,8 +16,13 @@ import typer
 from medic.errors import MedicError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from medic.data.lines import Line
     from medic.data.prepare import Prepared
+    from medic.data.stores import Store
     from medic.modeling.evaluate import Evaluation
+    from medic.modeling.recipe import Recipe
     from medic.predict import Predicted
     from medic.task import Task
 
@@ -33,7 +40,17 @@ DataOption = Annotated[
 ]
 TaskArgument = Annotated[
     str,
-    typer.Argument(help="What is predicted: retinopathy, chest_xray, chest_xray_binary, chest_xray_or_none, digits."),
+    typer.Argument(
+        help="What is predicted: retinopathy, chest_xray, chest_xray_binary, chest_xray_or_none, digits, skin_lesion; "
+        "own for images of your own, in a folder a class or with a CSV file."
+    ),
+]
+LevelOption = Annotated[
+    int | None, typer.Option("--level", help="own: which level of folders is the classes', where it can be mistaken.")
+]
+LookedForOption = Annotated[
+    str | None,
+    typer.Option("--looked-for", help="own: of two classes the one looked for; else the last by name."),
 ]
 ImagesOption = Annotated[Path | None, typer.Option("--images", help="Folder or zip of the images, when elsewhere.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Fixes splits, order, augmentation and weights.")]
@@ -62,6 +79,7 @@ class RecipeName(StrEnum):
     chexnet = "chexnet"
     binary = "binary"
     digits = "digits"
+    lesions = "lesions"
 
 
 class LineName(StrEnum):
@@ -70,6 +88,7 @@ class LineName(StrEnum):
     retinopathy = "retinopathy"
     chest_xray = "chest_xray"
     digits = "digits"
+    skin_lesion = "skin_lesion"
 
 
 class Compression(StrEnum):
@@ -99,15 +118,19 @@ def download(
     name: Annotated[str, typer.Argument(help="A set, such as retinamnist; an unknown name lists them.")],
     folder: Annotated[Path, typer.Option("--folder", help="Where the sets go.")] = Path("data"),
     size: Annotated[int | None, typer.Option("--size", help="Side in pixels, where a set comes in several.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="Images, half of them malignant; for skin_lesion, 200 when left.")
+    ] = None,
 ) -> None:
     """Fetch a public set from its home: progress, resume, checksum, licence. Where a login is needed, how to do it.
 
     \b
     Example: medic download retinamnist --folder data
+             medic download skin_lesion --limit 200
     """
     from medic.data.download import download as fetch_set
 
-    print(fetch_set(name, folder, size=size))
+    print(fetch_set(name, folder, size=size, limit=limit))
 
 
 @app.command()
@@ -119,11 +142,12 @@ def sample(
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="The same seed gives the same files.")] = None,
 ) -> None:
-    """Write a sample in the published layout: synthetic fundus photographs or radiographs, or scikit-learn's digits.
+    """Write a sample in the published layout: synthetic fundus photographs, radiographs or lesions, or real digits.
 
     \b
     Example: medic sample outputs/more_eyes/retinopathy --patients 200 --seed 7
              medic sample outputs/more_chests/chest_xray --line chest_xray
+             medic sample outputs/more_lesions/skin_lesion --line skin_lesion --seed 7
     """
     from medic.data.lines import LINES
 
@@ -143,6 +167,8 @@ def describe(
     task: TaskArgument,
     data: DataOption = Path("sample_data"),
     images: ImagesOption = None,
+    level: LevelOption = None,
+    looked_for: LookedForOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Say what a data set holds: images, patients, classes by split, what is missing. No image is opened.
@@ -151,12 +177,65 @@ def describe(
     Example: medic describe retinopathy --data ../shared/data
     """
     from medic.data.describe import describe as describe_records
-    from medic.task import find_task
 
-    found = find_task(task)
-    records, store = _read(found, data, images)
+    records, store, found, _ = _read(task, data, images, level, looked_for)
     description = describe_records(records, store, found)
     print(json.dumps(description.to_dict(), indent=2) if as_json else description)
+
+
+@app.command("check")
+def check_sets(
+    what: Annotated[
+        str | None, typer.Argument(help="A data folder (all sets in it are checked), or a line such as retinopathy.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", "-d", help="Where a line is named: the data folder; sample_data when left.")
+    ] = None,
+    to: Annotated[Path, typer.Option("--to", help="Folder of the tables and pages, a folder a set.")] = Path(
+        "outputs/check"
+    ),
+    level: LevelOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+) -> None:
+    """Find what is wrong with images and labels before training: broken, repeated, dark, blurred, odd, rare.
+
+    Writes for each set findings.csv and findings.html, a page with pictures. Findings are no failure: the status is 0.
+
+    \b
+    Example: medic check ../shared/data
+             medic check skin_lesion --data ../shared/data --to outputs/check
+    """
+    from medic.data.check_folder import check_set, sets_in, unknown_in
+    from medic.data.lines import LINES, OWN, line_of
+    from medic.task import TASKS
+
+    name = what if what in (*LINES, OWN.name) else line_of(TASKS[what]).name if what in TASKS else None
+    # A folder that is called as a line and lies here is that folder, unless another is named.
+    is_folder = what is not None and data is None and (name is None or Path(what).exists())
+    folder = Path(what) if is_folder else data or Path("sample_data")
+    if what is not None and name is None and data is not None:
+        raise MedicError(f"with --data, name a line to check ({', '.join(LINES)}, {OWN.name}), not {what!r}")
+    checked, failed = {}, []
+    sets = sets_in(folder, None if is_folder else name)
+    if level is not None and set(sets) != {OWN.name}:
+        raise MedicError(f"--level is for images of your own; {' and '.join(sets)} in {folder} have their own layout")
+    for found, (line, source) in sets.items():
+        try:
+            checked[found] = check_set(line, source, to / found, level)
+        except MedicError as error:
+            failed.append(f"{found}: {error}")
+            continue
+        if not as_json:
+            print(checked[found])
+    if as_json:
+        print(json.dumps({found: one.to_dict() for found, one in checked.items()}, indent=2))
+    if others := unknown_in(folder) if is_folder or name is None else []:
+        print(
+            f"not checked, for no line is called so: {', '.join(others)}; medic check LINE --data {folder / others[0]}",
+            file=sys.stderr,
+        )
+    if failed:
+        raise MedicError("; ".join(failed))
 
 
 @app.command("data")
@@ -208,6 +287,8 @@ def prepare(
     to: Annotated[Path, typer.Option("--to", help="Folder of the prepared set.")] = Path("outputs/prepared"),
     size: SizeOption = 256,
     test: TestOption = None,
+    level: LevelOption = None,
+    looked_for: LookedForOption = None,
     seed: SeedOption = 0,
 ) -> None:
     """Check, split by patient, crop and scale once. Interrupted, it goes on; repeated, it does only what is new.
@@ -216,12 +297,19 @@ def prepare(
     Example: medic prepare retinopathy --data ../shared/data --size 384 --to outputs/prepared/mine
     """
     from medic.data.balance import class_counts
-    from medic.task import find_task
+    from medic.data.classes import lacking
+    from medic.data.lines import OWN
+    from medic.data.prepare import prepare as prepare_images
 
-    found = find_task(task)
-    prepared = _prepare(found, data, images, to, size, test, seed)
+    records, store, found, line = _read(task, data, images, level, looked_for)
+    if line is OWN and found.thresholds:
+        print(f"of the two classes {found.classes[1]} is what is looked for (--looked-for names the other)")
+    records = _split(records, found, test, seed)
+    prepared = prepare_images(records, store, to, replace(line.preprocessing, size=size))
     print(class_counts(prepared.records, found).to_string())
     print(f"{len(prepared.records)} images prepared at {size} px in {to}")
+    for sentence in lacking(prepared.records, found) if line is OWN else ():
+        print(sentence, file=sys.stderr)
     _report_skipped(prepared)
 
 
@@ -251,6 +339,12 @@ def train(
         typer.Option("--weights", help="imagenet, generated (pretrain on synthetic images) or a model's folder."),
     ] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Peak of the schedule.")] = None,
+    dropout: Annotated[
+        float | None, typer.Option("--dropout", help="Share of the features left out before the last layer.")
+    ] = None,
+    augmentation: Annotated[
+        float | None, typer.Option("--augmentation", help="Strength: 0 varies no image but mirrors it, 2 doubles all.")
+    ] = None,
     balanced: Annotated[
         bool | None, typer.Option("--balanced/--not-balanced", help="Draw every class equally often.")
     ] = None,
@@ -283,10 +377,9 @@ def train(
     from medic.modeling.fit import fit
     from medic.modeling.objectives import objective_named
     from medic.modeling.recipes import find_plan
-    from medic.task import find_task
 
     prepared_set = Prepared.load(prepared)
-    plan = find_plan(find_task(task), None if recipe is None else recipe.value)
+    plan = find_plan(_task_of_prepared(task, prepared_set), None if recipe is None else recipe.value)
     usual = replace(line_of(plan.task).preprocessing, size=prepared_set.preprocessing.size)
     if prepared_set.preprocessing != usual:
         raise MedicError(
@@ -296,6 +389,8 @@ def train(
     asked = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "balanced": balanced}
     asked |= {"sensitivity": sensitivity, "compile": compiled, "workers": workers, "seed": seed}
     changed = replace(plan.recipe, **{key: value for key, value in asked.items() if value is not None})
+    if augmentation is not None:
+        changed = replace(changed, augmentation=_varied(changed, augmentation))
     changed.resolved(plan.task)  # what does not suit the task is refused before any pretraining
     unweighted = plan.weighted and objective not in (None, plan.objective.name)
     plan = replace(
@@ -303,6 +398,7 @@ def train(
         recipe=changed,
         backbone=plan.backbone if backbone is None else backbone,
         image_size=plan.image_size if image_size is None else image_size,
+        dropout=plan.dropout if dropout is None else dropout,
         objective=plan.objective if objective is None else objective_named(objective.value, plan.task),
         weighted=plan.weighted and not unweighted,
     )
@@ -330,6 +426,65 @@ def train(
     run = fit(model, prepared_set, save / name, plan.recipe)
     if first:
         print(f"best epoch {run.about['best_epoch']} of {plan.recipe.epochs}; the run is in {run.folder}")
+
+
+@app.command()
+def tune(
+    task: TaskArgument,
+    prepared: Annotated[Path, typer.Option("--data", "--prepared", "-d", help="Prepared set.")] = Path(
+        "outputs/prepared"
+    ),
+    save: Annotated[Path, typer.Option("--save", "-s", help="Folder of all studies.")] = Path("outputs/studies"),
+    name: Annotated[str, typer.Option("--name", "-n", help="Name of this study, a folder in that one.")] = "latest",
+    trials: Annotated[int, typer.Option("--trials", help="Trials in all, finished and pruned ones.")] = 20,
+    seconds: Annotated[float | None, typer.Option("--seconds", help="Start no trial after so many seconds.")] = None,
+    workers: Annotated[int, typer.Option("--workers", help="Processes that train at the same time.")] = 1,
+    recipe: Annotated[RecipeName | None, typer.Option("--recipe", help="From which the trials differ.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", "-e", help="Passes over the training images.")] = None,
+    backbones: Annotated[list[str] | None, typer.Option("--backbone", help="A network; repeat it to compare.")] = None,
+    sizes: Annotated[list[int] | None, typer.Option("--image-size", help="In pixels; repeat it to compare.")] = None,
+    weights: Annotated[str | None, typer.Option("--weights", help="imagenet or a model's folder.")] = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Look for better settings than a recipe's own, on the validation split. Stopped and repeated, it goes on.
+
+    Learning rate, batch size, dropout and strength of the augmentation vary about the recipe's, and network and image
+    size over those that are given more than once. The last lines are the commands that train with what is recommended.
+
+    \b
+    Example: medic tune skin_lesion -d outputs/lesions -n depth --trials 30 --backbone resnet18 --backbone resnet34
+    """
+    from medic.data.prepare import Prepared
+    from medic.modeling.recipes import find_plan
+    from medic.modeling.space import Space
+    from medic.modeling.tune import Budget
+    from medic.modeling.tune import tune as tune_plan
+
+    prepared_set = Prepared.load(prepared)
+    plan = find_plan(_task_of_prepared(task, prepared_set), None if recipe is None else recipe.value)
+    plan = replace(
+        plan,
+        recipe=replace(plan.recipe, seed=seed, epochs=plan.recipe.epochs if epochs is None else epochs),
+        backbone=(backbones or [plan.backbone])[0],
+        image_size=(sizes or [plan.image_size])[0],
+    )
+    choices = {"backbone": backbones, "image_size": sizes}
+    wider = {key: tuple(given) for key, given in choices.items() if given is not None and len(given) > 1}
+    budget = Budget(trials, seconds, workers)
+    study = tune_plan(plan, prepared_set, save / name, replace(Space.around(plan), **wider), budget, weights)
+    if prepared_set.synthetic:
+        print("the images are SYNTHETIC: nothing made from them is clinical")
+    recommended = study.recommended()
+    print(f"by {study.metric} on validation, which flatters the best of many: judge it on the test split")
+    print(recommended.to_string(index=False))
+    fixed = {"--recipe": recipe, "--epochs": epochs, "--weights": weights}
+    fixed |= {"--backbone": plan.backbone if backbones else None, "--image-size": plan.image_size if sizes else None}
+    fixed |= {"--seed": seed}
+    for trial in recommended["trial"]:
+        chosen = study.options(trial)
+        given = [(key, value) for key, value in fixed.items() if value is not None and f"{key} " not in chosen]
+        start = ["medic", "train", task, "-d", prepared, "-n", f"{name}-{trial:03d}", *itertools.chain(*given)]
+        print(shlex.join(map(str, start)), chosen)
 
 
 @app.command()
@@ -531,28 +686,60 @@ def run(
         raise MedicError(f"{len(series.failed)} notebooks failed: {', '.join(o.notebook for o in series.failed)}")
 
 
-def _read(task: Task, data: Path, images: Path | None):
-    from medic.data.lines import line_of
+def _task_of_prepared(name: str, prepared: Prepared) -> Task:
+    """The task of that name; for images of one's own that of their classes, each of which must have kept an image."""
+    import pandas as pd
 
-    line = line_of(task)
-    return line.read(line.find(data), images)
+    from medic.data.lines import OWN
+    from medic.task import find_task
+
+    if name != OWN.name:
+        return find_task(name)
+    sets = [records.reindex(columns=["label", "class"]) for records in (prepared.records, prepared.skipped)]
+    task = OWN.task(pd.concat([records for records in sets if len(records)]))
+    empty = set(range(len(task.classes))) - set(prepared.records["label"])
+    if empty:
+        raise MedicError(
+            f"no image of the class {task.classes[min(empty)]!r} could be read (see skipped.csv in {prepared.folder}); "
+            "mend one and prepare again, or leave the class out of the data"
+        )
+    return task
 
 
-def _prepare(
-    task: Task, data: Path, images: Path | None, to: Path, size: int, test: float | None, seed: int
-) -> Prepared:
-    from medic.data.lines import line_of
-    from medic.data.prepare import prepare as prepare_images
+def _read(
+    task: str, data: Path, images: Path | None, level: int | None = None, looked_for: str | None = None
+) -> tuple[pd.DataFrame, Store, Task, Line]:
+    from medic.data.classes import looking_for
+    from medic.data.lines import OWN, line_of
+    from medic.task import find_task
+
+    line = OWN if task == OWN.name else line_of(find_task(task))
+    if line is not OWN and (level, looked_for) != (None, None):
+        raise MedicError(f"--level and --looked-for are for images of your own; {task} has its own classes")
+    records, store = line.read(line.find(data), images, **({} if level is None else {"level": level}))
+    if looked_for is not None:
+        records = looking_for(records, looked_for)
+    return records, store, line.task(records) if line is OWN else find_task(task), line
+
+
+def _split(records: pd.DataFrame, task: Task, test: float | None, seed: int) -> pd.DataFrame:
     from medic.data.split import complete_splits, split_by_patient
 
-    records, store = _read(task, data, images)
-    if test is None:
-        if not (records["split"] == "test").any():
-            print("the source has no test split: 20 % of the patients are set aside for it")
-        records = complete_splits(records, seed=seed, task=task)
-    else:
-        records = split_by_patient(records, test=test, seed=seed, task=task)
-    return prepare_images(records, store, to, replace(line_of(task).preprocessing, size=size))
+    if test is not None:
+        return split_by_patient(records, test=test, seed=seed, task=task)
+    if not (records["split"] == "test").any():
+        print("the source has no test split: 20 % of the patients are set aside for it")
+    return complete_splits(records, seed=seed, task=task)
+
+
+def _varied(recipe: Recipe, strength: float):
+    """The recipe's augmentation with another strength."""
+    if not hasattr(recipe.augmentation, "scaled") or strength < 0:
+        raise MedicError(
+            f"{type(recipe.augmentation).__name__} cannot have the strength {strength:g}; give one from 0 on, and a "
+            "recipe with the default augmentation"
+        )
+    return recipe.augmentation.scaled(strength)
 
 
 def _report_skipped(prepared: Prepared) -> None:

@@ -29,6 +29,7 @@ FILE_NAME = re.compile(r"\d{2}_[a-z0-9]+(_[a-z0-9]+)*\.ipynb")
 MACHINE_PATH = re.compile(r"(?<![\w./~-])/(?:home|root|tmp|work|Users)\b(?:/[\w.-]*)?|\b[A-Z]:\\(?![nrt'\"])[\w.-]*")
 SHELL_INSTALL = re.compile(r"^\s*[!%]\s*(pip|conda|uv|mamba)\b", re.MULTILINE)
 PATH_EDIT = re.compile(r"\bsys\s*\.\s*path\b")
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def check_notebook(path: Path) -> list[str]:
@@ -107,6 +108,12 @@ def _metadata(notebook: Any) -> Iterator[str]:
         yield f"the kernel is {kernel.get('display_name', 'not named')!r}; the standard one is {KERNEL}"
     if "widgets" in notebook.metadata:
         yield "widget state is saved in the notebook; clear it (Settings: do not save widget state) and run again"
+    for number, cell in enumerate(notebook.cells, start=1):
+        if any(WIDGET_VIEW in output.get("data", {}) for output in cell.get("outputs", [])):
+            yield (
+                f"cell {number} shows a widget, which without a kernel hides the picture beside it; "
+                "run the notebook with `make notebooks`, which leaves the picture"
+            )
 
 
 def _opening(cells: list[Cell]) -> Iterator[str]:
@@ -269,6 +276,18 @@ def _default(cell: Cell, name: str) -> Any:
     return None
 
 
+def leave_pictures(notebook: Any) -> None:
+    """Take the live widgets out of an executed notebook: what they leave beside themselves is shown in their place.
+
+    Readers show a widget's view before its picture, also where there is no kernel that could fill it.
+    """
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            for bundle in ("data", "metadata"):
+                output.get(bundle, {}).pop(WIDGET_VIEW, None)
+
+
 def execute_in_place(path: Path) -> None:
     """Execute a notebook as it is committed and write it back, whole or not at all, without traces of the machine.
 
@@ -290,6 +309,7 @@ def execute_in_place(path: Path) -> None:
         client.execute()
     except nbclient.exceptions.CellExecutionError as error:
         raise MedicError(f"{path.name} was not written: {error.ename}: {error.evalue}; mend the cell first") from error
+    leave_pictures(notebook)
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for cell in notebook.cells:
         tags = cell.metadata.get("tags")

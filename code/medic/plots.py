@@ -1,6 +1,8 @@
 """One look for every figure of the series, the figures themselves, and the one way to save them."""
 
 import io
+import itertools
+import textwrap
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -71,7 +73,8 @@ def title(drawing: Axes | Figure, text: str, session: Source) -> None:
     if session.synthetic:
         text = f"{text} (synthetic sample)"
     if isinstance(drawing, Figure):
-        drawing.suptitle(text, x=0.01, ha="left")
+        # In as many lines as it takes: what stands last in it must not be cut off.
+        drawing.suptitle(textwrap.fill(text, int(9.2 * drawing.get_figwidth())), x=0.01, ha="left")
     else:
         drawing.set_title(text)
 
@@ -102,11 +105,16 @@ def show(figure: Figure, dpi: int = 75) -> None:
     """
     from IPython.display import Image, display
 
+    display(Image(small_png(figure, dpi)))
+
+
+def small_png(figure: Figure, dpi: int = 75) -> bytes:
+    """A figure as PNG in 256 colours and `dpi` dots an inch; the figure is closed."""
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi)
     plt.close(figure)
     PIL.Image.open(drawn).convert("RGB").quantize(256).save(small, format="png", optimize=True)
-    display(Image(small.getvalue()))
+    return small.getvalue()
 
 
 def present(figure: Figure, text: str, name: str, session: Source, *, dpi: int = 75) -> None:
@@ -407,4 +415,34 @@ def compared(table: pd.DataFrame, baselines: dict[str, float], names: dict[str, 
         panel.grid(axis="x", visible=True)
         panel.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     panels[0, 0].set_yticks(places, ordered.index)
+    return figure
+
+
+def against_time(table: pd.DataFrame, metric: str, groups: pd.Series, *, baseline: float, named: str) -> Figure:
+    """A figure of several models over the time that their training took, with its intervals.
+
+    Args:
+        table: one row a model, ``network, ...`` by name; the columns ``training_seconds``, ``<metric>``,
+            ``<metric>_low`` and ``<metric>_high``.
+        metric: the figure.
+        groups: what sets the colour of each model; the same index.
+        baseline: the value that the most frequent class alone gets.
+        named: the figure, for the axis.
+    """
+    figure, axes = plt.subplots(figsize=(8.4, 4.0))
+    grouped = groups.groupby(groups, sort=False).groups.items()
+    for colour, (group, names) in zip(itertools.cycle(COLOURS), grouped, strict=False):
+        columns = ["training_seconds", metric, f"{metric}_low", f"{metric}_high"]
+        seconds, values, lows, highs = table.loc[names, columns].to_numpy(float).T
+        reach = [values - lows, highs - values]
+        axes.errorbar(seconds, values, reach, fmt="o", color=colour, lw=0.7, alpha=0.8, label=group)
+        for name, *place in zip(names, seconds, values, strict=True):
+            axes.annotate(name.partition(",")[0], place, (6, 4), textcoords="offset points", fontsize=8)
+    axes.axhline(baseline, color="0.3", ls="--", lw=1.2)
+    axes.set_xscale("log")
+    axes.margins(x=0.12)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+    axes.set(xlabel="seconds of training (logarithmic)", ylabel=f"{named}, validation, 95 % interval")
+    axes.legend(fontsize=8, ncols=len(set(groups)), loc="lower right", bbox_to_anchor=(1, 1))
     return figure

@@ -18,6 +18,7 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 from medic import series_page
 from medic.errors import MedicError
 from medic.files import replacing, write_json, write_text
+from medic.notebook_standard import leave_pictures
 from medic.notebooks import PROFILES, products
 
 # Cells that papermill adds; a person counts without them.
@@ -217,6 +218,7 @@ def execute(
         problem = error
     executed = nbformat.read(partial, as_version=4) if partial.exists() else nbformat.v4.new_notebook()
     executed.metadata.pop("papermill", None)  # it names folders of this machine
+    leave_pictures(executed)
     with replacing(copy) as temporary:
         nbformat.write(executed, temporary)
     partial.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ PREPARED_SIZE = {
     "retinopathy": {"quick": 192, "full": 512},
     "chest_xray": {"quick": 96, "full": 256},
     "digits": {"quick": 28, "full": 28},
+    "skin_lesion": {"quick": 128, "full": 256},
 }
 """Side of the prepared images in pixels, by line and profile. A digit has 28 of its own, and no more to show."""
 
@@ -43,30 +44,59 @@ def prepared_set(session: Session, line: str = "retinopathy") -> Prepared:
 
     Args:
         session: the notebook's.
-        line: a name in ``medic.data.lines.LINES``.
+        line: a name in ``medic.data.lines.LINES``. For ``skin_lesion`` a data folder without that line stands for
+            itself: a person's own images. The corrections of ``04_check_and_correct_labels`` are applied there.
     """
-    from medic.data.lines import LINES
+    from medic.data.classes import lacking, without_gaps
+    from medic.data.corrections import apply, beside
+    from medic.data.lines import LINES, OWN, lesions_or_own
     from medic.data.prepare import Prepared, prepare
     from medic.data.split import complete_splits
 
-    found = LINES[line]
     folder = session.products / ("prepared" if line == "retinopathy" else f"prepared-{line}")
+    manifest, journal = folder / "manifest.json", corrections_file(session)
+    corrects = line == "skin_lesion" and journal.is_file()
+    found, source = LINES[line], session.data / line
+    if line == "chest_xray":
+        source = chest_xrays(session)
+    elif line == "skin_lesion":
+        found, source = lesions_or_own(session.data)
+    # The reader applies the journal beside the source by itself.
+    journals = [path for path in (beside(source), *([journal] if corrects else [])) if path.is_file()]
     state = "absent"
-    if (folder / "manifest.json").is_file():
+    if manifest.is_file() and any(path.stat().st_mtime > manifest.stat().st_mtime for path in journals):
+        state = "older than the corrections"
+    elif manifest.is_file():
         try:
             prepared = Prepared.load(folder)
         except MedicError as error:
             state = f"of no use ({error})"
         else:
-            _say(session, "prepared set", folder, "found")
-            return prepared
-    source = chest_xrays(session) if line == "chest_xray" else session.data / line
+            if bool(journals) == ("corrected" in prepared.records):
+                _say(session, "prepared set", folder, "found")
+                return prepared
+            state = "of uncorrected labels" if journals else "of corrected labels, and the corrections are gone"
     made = "making it as 03_prepare_data does" if line == "retinopathy" else f"making it from {source.name}"
     _say(session, "prepared set", folder, f"{state}, {made}")
     records, store = found.read(source)
-    records = complete_splits(records, seed=session.seed, task=found.tasks[0])
+    task = found.task(records)
+    if corrects:
+        _say(session, "corrections", journal, "applied")
+        records = apply(records, journal, task)
+        if found is OWN:
+            records = without_gaps(records, task)
+            task = found.task(records)
+    records = complete_splits(records, seed=session.seed, task=task)
     size = PREPARED_SIZE[line][session.profile]
-    return prepare(records, store, folder, replace(found.preprocessing, size=size))
+    prepared = prepare(records, store, folder, replace(found.preprocessing, size=size))
+    for sentence in lacking(prepared.records, task) if found is OWN else ():
+        print(sentence)
+    return prepared
+
+
+def corrections_file(session: Session) -> Path:
+    """The journal of ``04_check_and_correct_labels``: a product, so that the data folder stays as it is."""
+    return session.products / "corrections.csv"
 
 
 def chest_weights(
@@ -94,16 +124,30 @@ def chest_weights(
     Returns:
         ``weights`` of a new ``Classifier``.
     """
-    if session.full:
-        return "imagenet"
+    how = {"epochs": epochs, "learning_rate": learning_rate}
+    return "imagenet" if session.full else _drawn_weights(session, "chest_xray", backbone, image_size, patients, how)
+
+
+def lesion_weights(session: Session, backbone: str = "resnet18", image_size: int = 64) -> str | Path:
+    """What a network for skin lesions starts from: as ``chest_weights``, with generated lesions in the quick profile.
+
+    240 patients, about 320 images, 5 passes: a start that has seen lesions, made in some 15 seconds and found again.
+    """
+    how = {"epochs": 5, "learning_rate": 1e-3}
+    return "imagenet" if session.full else _drawn_weights(session, "skin_lesion", backbone, image_size, 240, how)
+
+
+def _drawn_weights(
+    session: Session, name: str, backbone: str, image_size: int, patients: int, how: dict[str, float]
+) -> Path:
     from medic.data.lines import LINES
     from medic.modeling.pretrain import Pretraining, pretrain_on_generated
-    from medic.modeling.recipes import CHEXNET
+    from medic.modeling.recipes import find_plan
 
-    how = {"epochs": epochs, "batch_size": 16, "learning_rate": learning_rate, "sensitivity": None}
-    pretraining = Pretraining(patients, replace(CHEXNET.recipe, **how))
-    folder, line = session.outputs / "pretraining", LINES["chest_xray"]
-    run = pretrain_on_generated(backbone, folder, image_size, line=line, pretraining=pretraining)
+    line = LINES[name]
+    recipe = replace(find_plan(line.tasks[0]).recipe, batch_size=16, sensitivity=None, **how)
+    folder = session.outputs / "pretraining"
+    run = pretrain_on_generated(backbone, folder, image_size, line=line, pretraining=Pretraining(patients, recipe))
     return run.folder / "last"
 
 

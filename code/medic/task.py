@@ -96,7 +96,13 @@ CHEST_XRAY_BINARY = Task("chest_xray_binary", "multiclass", (NO_FINDING, "Findin
 DIGITS = Task("digits", "multiclass", tuple("0123456789"))
 """A handwritten digit (LeCun et al., Proceedings of the IEEE 86(11), 1998, p. 2278)."""
 
-TASKS = {task.name: task for task in (RETINOPATHY, CHEST_XRAY, CHEST_XRAY_OR_NONE, CHEST_XRAY_BINARY, DIGITS)}
+SKIN_LESION = Task("skin_lesion", "multiclass", ("benign", "malignant"))
+"""Whether a pigmented lesion of the skin, seen through a dermoscope, is malignant (Gutman et al., Skin Lesion Analysis
+toward Melanoma Detection, arXiv 1605.01397, part 3)."""
+
+TASKS = {
+    task.name: task for task in (RETINOPATHY, CHEST_XRAY, CHEST_XRAY_OR_NONE, CHEST_XRAY_BINARY, DIGITS, SKIN_LESION)
+}
 
 
 def find_task(name: str) -> Task:

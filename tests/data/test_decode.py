@@ -7,7 +7,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from medic.data import decode as decoding
 from medic.data.decode import MAX_SIDE, decode, read_header
@@ -249,3 +249,51 @@ def test_a_strip_is_refused_because_a_square_around_it_would_fill_the_memory(enc
 
 def test_an_image_error_is_an_error_for_people():
     assert isinstance(refused(b""), MedicError)
+
+
+def as_ycck(data: bytes) -> bytes:
+    """The same numbers, said to be YCCK: the last byte of Adobe's segment (Adobe TN 5116, 18)."""
+    at = data.index(b"Adobe") + 11
+    return data[:at] + b"\x02" + data[at + 1 :]
+
+
+def without_adobe(data: bytes) -> bytes:
+    at = data.index(b"\xff\xee")
+    return data[:at] + data[at + 2 + int.from_bytes(data[at + 2 : at + 4], "big") :]
+
+
+@pytest.mark.parametrize("change", [bytes, as_ycck, without_adobe], ids=["Adobe, inverted", "YCCK", "no marker"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_jpegs_for_print_come_out_as_pillow_shows_them(change, orientation, smooth, encode):
+    turned = Image.Exif()
+    turned[0x0112] = orientation
+    data = change(encode(smooth(), "JPEG", "CMYK", quality=95, exif=turned))
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.mode == "CMYK"
+        shown = np.asarray(ImageOps.exif_transpose(image).convert("RGB")).astype(int)
+    decoded = decode(data).astype(int)
+    assert decoded.shape == shown.shape
+    assert np.abs(decoded - shown).max() <= 3
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP"])
+def test_moving_pictures_are_refused_with_what_to_do(format, smooth):
+    first, *others = (Image.fromarray(np.roll(smooth(40, 50), by, axis=1)) for by in (0, 10, 20))
+    file = io.BytesIO()
+    first.save(file, format, save_all=True, append_images=others)
+    error = refused(file.getvalue())
+    assert error.reason == "unsupported"
+    assert "an animated " in str(error)
+    assert "save the picture that is meant as PNG or JPEG" in str(error)
+
+
+def test_a_photograph_of_a_telephone_is_called_by_its_format():
+    error = refused(b"\0\0\0\x18ftypheic" + bytes(100))
+    assert "this is a HEIC photograph" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("mode", "format"), [("L", "PNG"), ("RGBA", "PNG"), ("P", "PNG"), ("CMYK", "JPEG"), ("RGB", "JPEG")]
+)
+def test_the_header_says_what_a_pixel_holds(mode, format, smooth, encode):
+    assert read_header(encode(smooth(40, 50), format, mode)).mode == mode

@@ -2,9 +2,18 @@
 
 import pytest
 
-from medic.data.lines import LINES, line_of
+from medic.data.lines import LINES, OWN, find_line, lesions_or_own, line_of
 from medic.errors import MedicError
-from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, CHEST_XRAY_OR_NONE, DIGITS, RETINOPATHY, TASKS, Task
+from medic.task import (
+    CHEST_XRAY,
+    CHEST_XRAY_BINARY,
+    CHEST_XRAY_OR_NONE,
+    DIGITS,
+    RETINOPATHY,
+    SKIN_LESION,
+    TASKS,
+    Task,
+)
 
 
 @pytest.mark.parametrize(
@@ -15,6 +24,7 @@ from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, CHEST_XRAY_OR_NONE, DIGITS
         (CHEST_XRAY_OR_NONE, "chest_xray"),
         (CHEST_XRAY_BINARY, "chest_xray"),
         (DIGITS, "digits"),
+        (SKIN_LESION, "skin_lesion"),
     ],
 )
 def test_each_task_belongs_to_a_line(task, line):
@@ -26,9 +36,27 @@ def test_every_task_has_one_line_and_the_first_of_a_line_is_its_usual_one():
     assert [line.tasks[0].name for line in LINES.values()] == list(LINES)
 
 
-def test_a_task_of_the_readers_own_has_none():
-    with pytest.raises(MedicError, match="'eggs' belongs to none of the lines retinopathy, chest_xray, digits"):
-        line_of(Task("eggs", "multiclass", ("raw", "boiled")))
+def test_a_task_of_the_readers_own_belongs_to_the_line_of_own_images():
+    assert line_of(Task("eggs", "multiclass", ("raw", "boiled"))) is OWN
+
+
+def test_an_unknown_line_is_refused_by_name():
+    assert find_line("own") is OWN
+    with pytest.raises(MedicError, match=r"no line is called 'eggs'; there is: retinopathy, .*, own"):
+        find_line("eggs")
+
+
+def test_lesions_are_read_where_they_are_and_own_images_otherwise(tmp_path):
+    assert lesions_or_own(tmp_path) == (OWN, tmp_path)
+    (tmp_path / "metadata.csv").write_text("file_name,label\n")
+    assert lesions_or_own(tmp_path) == (OWN, tmp_path)
+    (tmp_path / "metadata.csv").write_text("isic_id,diagnosis_1\n")
+    assert lesions_or_own(tmp_path) == (LINES["skin_lesion"], tmp_path)
+    (tmp_path / "metadata.csv").unlink()
+    (tmp_path / "groundtruth.csv").touch()
+    assert lesions_or_own(tmp_path) == (LINES["skin_lesion"], tmp_path)
+    (tmp_path / "skin_lesion").mkdir()
+    assert lesions_or_own(tmp_path) == (LINES["skin_lesion"], tmp_path / "skin_lesion")
 
 
 def test_radiographs_and_digits_are_grey_and_fundi_are_cut_out():
@@ -36,6 +64,7 @@ def test_radiographs_and_digits_are_grey_and_fundi_are_cut_out():
         ("fundus", False),
         ("square", True),
         ("square", True),
+        ("square", False),
     ]
 
 

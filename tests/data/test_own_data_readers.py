@@ -1,17 +1,20 @@
 """A person's own images: sorted into folders by class, or listed in a CSV file."""
 
+import io
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medic.data.arrays import grey_arrays
-from medic.data.classes import in_order, task_of
+from medic.data.classes import in_order, lacking, looking_for, task_of, without_gaps
 from medic.data.prepare import Prepared, prepare
 from medic.data.preprocess import Preprocessing
 from medic.data.quality import check
-from medic.data.readers import folder, table
+from medic.data.readers import folder, own, table
+from medic.data.split import complete_splits
 from medic.data.stores import ZipStore
 from medic.errors import MedicError
 from medic.task import CHEST_XRAY, DIGITS, RETINOPATHY, Task
@@ -103,10 +106,59 @@ def test_a_given_task_decides_the_codes(lay):
     assert task_of(records, "pets") == task
 
 
+@pytest.mark.parametrize("outer", ["", "a/", "a/b/", "a/b/c/d/"])
+@pytest.mark.parametrize("inner", ["", "x/", "x/y/z/"])
+def test_one_level_of_classes_is_found_at_any_depth(outer, inner, lay):
+    names = [f"{outer}{name.replace('/', f'/{inner}')}" for name in ANIMALS]
+    records, _ = folder.read(lay(*names))
+    assert list(records["image"]) == names
+    assert list(records["class"]) == ["cat", "cat", "dog", "dog"]
+
+
+CLINICS = [f"clinic {place}/{name}" for place in "ab" for name in ANIMALS]
+
+
+def test_nested_classes_are_not_guessed(lay):
+    place = lay(*CLINICS)
+    with pytest.raises(
+        MedicError, match=r"has the folders cat, dog within several of clinic a, clinic b: which are the"
+    ):
+        folder.read(place)
+    assert list(folder.read(place, level=1)[0]["class"]) == ["clinic a"] * 4 + ["clinic b"] * 4
+    records, _ = folder.read(place, level=2)
+    assert list(records["class"]) == ["cat", "cat", "dog", "dog"] * 2
+    assert list(records["image"]) == CLINICS
+
+
+def test_nested_classes_are_not_guessed_where_one_clinic_lacks_a_class_either(lay):
+    with pytest.raises(MedicError, match="which are the classes"):
+        folder.read(lay(*CLINICS, "clinic a/bird/1.png", "clinic c/dog/1.png"))
+
+
+def test_folders_of_sittings_within_classes_are_no_classes(lay):
+    names = ["cat/images/1.png", "cat/monday/1.png", "dog/images/1.png", "dog/tuesday/1.png"]
+    assert set(folder.read(lay(*names))[0]["class"]) == {"cat", "dog"}
+
+
+def test_a_level_is_counted_below_splits_and_outer_folders(lay):
+    names = [f"all/{split}/{name}" for split in ("train", "test") for name in CLINICS]
+    records, _ = folder.read(lay(*names), level=2)
+    assert set(records["class"]) == {"cat", "dog"}
+    assert records["split"].value_counts().to_dict() == {"train": 8, "test": 8}
+
+
+@pytest.mark.parametrize(("level", "said"), [(0, "level=0 names no level"), (-1, "level=-1"), (3, "8 of 8 .* level 3")])
+def test_a_level_that_is_not_there_is_refused(level, said, lay):
+    with pytest.raises(MedicError, match=said):
+        folder.read(lay(*CLINICS), level=level)
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
         ((), "holds no images"),
+        (("cat/dog/1.png", "dog/1.png"), "cat/dog/1.png in .* lies in the folders of two classes, cat and dog"),
+        (("cat/1.png", "dog/a/CAT/1.png"), "lies in the folders of two classes, dog and CAT"),
         (("notes.txt",), "holds no images"),
         (("1.png", "2.png"), "2 of 2 images in .* lie in no class folder, for instance 1.png"),
         (("cat/1.png", "dog/1.png", "loose.png"), "1 of 3 images .* loose.png"),
@@ -337,3 +389,228 @@ def test_class_names_survive_a_prepared_set_as_they_were_written(lay, tmp_path):
     records, store = folder.read(lay("007/1.png", "NA/1.png"))
     prepared = prepare(records, store, tmp_path / "prepared", Preprocessing(20, crop="square"))
     assert task_of(Prepared.load(prepared.folder).records, "own").classes == ("007", "NA")
+
+
+# Anything a person may have
+
+
+def test_a_table_counts_and_folders_otherwise(lay):
+    place = lay(*ANIMALS)
+    assert set(own.read(place)[0]["class"]) == {"cat", "dog"}
+    (place / "corrections.csv").write_text("when,who,image,from,to\n")
+    assert set(own.read(place)[0]["class"]) == {"cat", "dog"}, "the journal of corrections is no table of labels"
+    lay(labels=rows("image,label", *(f"{name},{number % 2}" for number, name in enumerate(ANIMALS))))
+    for source in (place, place / "labels.csv"):
+        assert set(own.read(source)[0]["class"]) == {"0", "1"}
+        with pytest.raises(MedicError, match=r"level=1 is for images in folders, and .* has the table labels.csv"):
+            own.read(source, level=1)
+
+
+def test_an_empty_folder_holds_no_images(tmp_path):
+    with pytest.raises(
+        MedicError, match=r"holds no images \(.jpeg, .png, .tif, .bmp, ...\); name a folder with one folder"
+    ):
+        own.read(tmp_path)
+
+
+def test_what_is_no_image_among_the_images_does_not_matter(lay):
+    place = lay(*ANIMALS)
+    for name in ("Thumbs.db", "notes.txt", "cat/desktop.ini", "cat/report.pdf", "dog/.DS_Store", "dog/README"):
+        (place / name).write_bytes(b"no image")
+    (place / "empty").mkdir()
+    records, store = own.read(place)
+    assert list(records["image"]) == list(ANIMALS)
+    assert check(records, store).query("finding == 'unlisted'").empty
+
+
+def test_a_file_that_only_ends_as_images_do_is_found_and_left_out(lay, tmp_path):
+    place = lay(*ANIMALS)
+    (place / "cat" / "3.jpg").write_text("<html>Not found</html>")
+    (place / "dog" / "3.png").write_bytes(b"")
+    records, store = own.read(place)
+    found = check(records, store).set_index("image")["finding"]
+    assert (found["cat/3.jpg"], found["dog/3.png"]) == ("unsupported", "empty")
+    prepared = prepare(records, store, tmp_path / "prepared", Preprocessing(20, crop="square"))
+    assert prepared.skipped[["image", "reason"]].to_numpy().tolist() == [
+        ["cat/3.jpg", "unsupported"],
+        ["dog/3.png", "empty"],
+    ]
+
+
+STRANGE = (
+    "Naevus (gutartig)/Fuß links 1.JPG",
+    "Naevus (gutartig)/Ärmchen, rechts.PnG",
+    "Naevus (gutartig)/100%.tIFF",
+    "Naevus (gutartig)/.hidden.png",
+    "黒色腫/患者 №1 左.BMP",
+    "黒色腫/e\u0301te\u0301 'quoted' #2.Jpeg",
+    "黒色腫/a  b.tar.png",
+)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_spaces_other_scripts_and_upper_case_endings_are_read_and_prepared(packed, lay, tmp_path):
+    place = lay(*STRANGE)
+    records, store = own.read(zip_of(place) if packed else place)
+    listed = [name.removeprefix("own/") for name in records["image"]]
+    assert sorted(listed) == sorted(name for name in STRANGE if "hidden" not in name)
+    assert task_of(records, "own").classes == ("Naevus (gutartig)", "黒色腫")
+    prepared = prepare(records, store, tmp_path / "prepared", Preprocessing(20, crop="square"))
+    assert prepared.skipped.empty
+    assert Prepared.load(prepared.folder).records["image"].tolist() == records["image"].tolist()
+
+
+def test_a_table_names_such_files_too(lay):
+    lines = [f'"{name}",{number % 2}' for number, name in enumerate(STRANGE) if "hidden" not in name]
+    records, store = own.read(lay(*STRANGE, labels=rows("image,label", *lines)))
+    assert all(name in store for name in records["image"])
+
+
+def test_accented_letters_are_found_however_they_are_stored(lay):
+    place = lay("a\u0308rmchen.png", "Bein.png", labels=rows("image,label", "\u00e4rmchen,1", "Bein,2"))
+    assert list(own.read(place)[0]["image"]) == ["a\u0308rmchen.png", "Bein.png"]
+
+
+@pytest.mark.parametrize("twin", ["N\u00e4vus", "na\u0308vus ", "NA\u0308VUS"])
+def test_classes_that_differ_to_a_computer_only_are_one_class_in_two_ways(twin, lay):
+    with pytest.raises(MedicError, match="writes one class in two ways"):
+        own.read(lay("na\u0308vus/1.png", f"{twin}/2.png", "mole/1.png"))
+
+
+def test_names_that_are_no_text_are_refused_before_any_table_is_written(lay):
+    place = lay(*ANIMALS)
+    (place / "notes\udcff.txt").touch()
+    assert len(own.read(place)[0]) == 4
+    (place / "cat" / "F\udcdf.png").write_bytes((place / "cat" / "1.png").read_bytes())
+    with pytest.raises(MedicError, match=r"1 images in .* no UTF-8 text, for instance 'cat/F\\udcdf.png'; rename them"):
+        own.read(place)
+
+
+def test_the_same_file_under_two_classes_is_reported(lay):
+    records, store = own.read(lay(*ANIMALS))
+    found = check(records.iloc[[0, 2]].reset_index(drop=True), store).query("finding == 'identical'")
+    assert list(found["image"]) == ["cat/1.png", "dog/1.png"]
+    assert found["detail"].str.contains("labels differ").all()
+
+
+@pytest.fixture
+def mixed(lay, smooth) -> Path:
+    """One picture, 40 wide and 30 high, in formats and modes as they come from cameras, scanners and the web."""
+    place = lay()
+    picture = Image.fromarray(smooth(30, 40))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be shown turned by a quarter, clockwise
+    writes = {
+        "good/plain.jpg": dict(format="JPEG", quality=95),
+        "good/palette.png": dict(mode="P", format="PNG"),
+        "good/grey.png": dict(mode="L", format="PNG"),
+        "good/transparent.png": dict(mode="RGBA", format="PNG"),
+        "good/scan.tif": dict(format="TIFF"),
+        "bad/plain.bmp": dict(format="BMP"),
+        "bad/cmyk.jpg": dict(mode="CMYK", format="JPEG", quality=95),
+        "bad/turned.jpg": dict(format="JPEG", quality=95, exif=turned),
+        "bad/moving.gif": dict(
+            mode="P", format="GIF", save_all=True, append_images=[picture.rotate(180).convert("P")], duration=100
+        ),
+    }
+    for name, how in writes.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        bytes_ = io.BytesIO()
+        shown = picture.rotate(90, expand=True) if "turned" in name else picture
+        shown.convert(how.pop("mode", "RGB")).save(bytes_, **how)
+        (place / name).write_bytes(bytes_.getvalue())
+    return place
+
+
+def test_mixed_formats_become_one_picture_and_a_moving_one_is_left_out_with_the_reason(mixed, tmp_path):
+    records, store = own.read(mixed)
+    assert len(records) == 9, "the moving picture is listed, so that it is seen"
+    prepared = prepare(records, store, tmp_path / "prepared", Preprocessing(40, crop="square"))
+    assert prepared.skipped["image"].tolist() == ["bad/moving.gif"]
+    assert prepared.skipped["reason"].tolist() == ["unsupported"]
+    assert "GIF" in prepared.skipped["detail"].iloc[0]
+    expected = prepared.pixels(prepared.records.set_index("image").loc["good/plain.jpg", "file"]).astype(float)
+    for row in prepared.records.itertuples():
+        pixels = prepared.pixels(row.file).astype(float)
+        if "grey" in row.image:
+            pixels, shown = pixels.mean(axis=2), expected @ [0.299, 0.587, 0.114]
+        else:
+            shown = expected
+        assert np.abs(pixels - shown).mean() < (12 if "palette" in row.image else 6), row.image
+
+
+@pytest.mark.parametrize("ending", [".HEIC", ".avif", ".webp", ".jp2"])
+def test_pictures_in_formats_that_are_not_read_are_not_passed_over(ending, lay):
+    place = lay(*ANIMALS)
+    (place / "cat" / f"telephone{ending}").write_bytes(b"\x00\x00\x00\x18ftypheic" + bytes(50))
+    records, store = own.read(place)
+    found = check(records, store).set_index("image")
+    assert found.loc[f"cat/telephone{ending}", "finding"] == "unsupported"
+    assert "HEIC photograph, as telephones write them" in found.loc[f"cat/telephone{ending}", "detail"]
+
+
+def test_a_moving_picture_is_a_finding(mixed):
+    records, store = own.read(mixed)
+    found = check(records, store).set_index("image")["finding"]
+    assert found["bad/moving.gif"] == "unsupported"
+
+
+# Few images
+
+
+def test_a_class_with_one_image_trains_and_is_said_not_to_be_tested(lay):
+    records, _ = own.read(
+        lay("rare/1.png", *(f"{kind}/{number}.png" for kind in ("cat", "dog") for number in range(9)))
+    )
+    task = task_of(records, "own")
+    assert task.classes == ("cat", "dog", "rare")
+    for seed in range(5):
+        split = complete_splits(records, seed=seed, task=task)
+        assert split.groupby("split")["class"].nunique().to_dict() == {"test": 2, "train": 3, "validation": 2}
+        assert lacking(split, task) == [
+            "the class 'rare' has 1 image, none of them in validation and test: how well it is told cannot be measured "
+            "there; three patients or more are needed"
+        ]
+
+
+def test_a_class_that_is_not_trained_or_not_there_is_said(lay):
+    records, _ = own.read(lay(*ANIMALS, "emu/1.png"))
+    task = task_of(records, "own")
+    given = records.assign(split=["train", "test", "test", "test", "train"])
+    assert lacking(given, task) == [
+        "the class 'dog' has no image in train: it cannot be learned; take another seed",
+        "the class 'emu' has 1 image, none of them in test: how well it is told cannot be measured there; three "
+        "patients or more are needed",
+    ]
+    assert lacking(records[records["class"] != "emu"], task) == [
+        "the class 'emu' has no image: nothing can be learned of it"
+    ]
+    assert lacking(records, task) == [], "before they are split all train"
+
+
+def test_a_set_that_is_complete_lacks_nothing(lay):
+    names = [f"{kind}/{number}.png" for kind in ("cat", "dog") for number in range(3)]
+    records, _ = own.read(lay(*names))
+    assert lacking(complete_splits(records), task_of(records, "own")) == []
+
+
+def test_what_is_looked_for_comes_second(lay):
+    records, _ = own.read(lay(*ANIMALS))
+    assert task_of(looking_for(records, "dog"), "own").classes == ("cat", "dog")
+    turned = looking_for(records, "cat")
+    assert task_of(turned, "own").classes == ("dog", "cat")
+    assert list(turned["label"]) == [1, 1, 0, 0]
+    with pytest.raises(MedicError, match="'bird' cannot be what is looked for"):
+        looking_for(records, "bird")
+    three, _ = own.read(lay("emu/1.png"))
+    with pytest.raises(MedicError, match="that is one of two classes"):
+        looking_for(three, "emu")
+
+
+def test_classes_are_numbered_anew_in_their_order_where_one_is_empty(lay):
+    records, _ = own.read(lay("a/1.png", "b/1.png", "c/1.png"))
+    turned = records.assign(label=[2, 1, 0])
+    assert without_gaps(turned, task_of(turned, "own")).equals(turned)
+    assert list(without_gaps(turned[turned["class"] != "b"], task_of(turned, "own"))["label"]) == [1, 0]
+    with pytest.raises(MedicError, match="all 1 images are of the class 'a'"):
+        without_gaps(records.iloc[:1], task_of(records, "own"))

@@ -36,6 +36,18 @@ def test_the_graph_agrees_with_torch_at_every_batch_size(backbone, objective, pi
         np.testing.assert_allclose(actual.grade, expected.grade, atol=1e-4)
 
 
+def test_dropout_is_for_training_and_leaves_no_trace_in_the_graph(pixels, tmp_path):
+    operators = []
+    for dropout in (None, 0.5):
+        torch.manual_seed(1)
+        model = Classifier(RETINOPATHY, "resnet18", None, Preprocessing(size=96), image_size=64, dropout=dropout)
+        exported = export(model.train(), tmp_path / f"{dropout}.onnx", pixels[:4])
+        assert max(exported.parity.values()) <= 1e-4
+        operators.append([node.op_type for node in onnx.load(exported.path).graph.node])
+    assert operators[0] == operators[1]
+    assert "Dropout" not in operators[1]
+
+
 @pytest.mark.parametrize(
     ("objective", "options"),
     [

@@ -9,6 +9,7 @@ import torch
 
 from medic.data.preprocess import Preprocessing
 from medic.errors import MedicError
+from medic.modeling.backbones import AfterDropout, own_dropout
 from medic.modeling.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier
 from medic.modeling.objectives import Corn, CrossEntropy, Regression
 from medic.task import RETINOPATHY, Task
@@ -237,3 +238,52 @@ def test_a_start_from_another_networks_weights_is_refused(saved):
 def test_a_start_from_nowhere_is_refused(tmp_path):
     with pytest.raises(MedicError, match="no checkpoint"):
         Classifier(RETINOPATHY, "squeezenet1_1", weights=tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "densenet121"])
+def test_dropout_before_the_last_layer_leaves_out_features_in_training_alone(backbone, images):
+    def build(dropout: float | None) -> Classifier:
+        torch.manual_seed(5)
+        return Classifier(RETINOPATHY, backbone, image_size=64, dropout=dropout)
+
+    plain, dropping = build(None), build(0.5)
+    assert dropping.digest == plain.digest, "the same weights by the same names"
+    shown = torch.from_numpy(images)
+    assert torch.equal(dropping.eval()(shown)[0], plain.eval()(shown)[0])
+    head = [layer for layer in dropping.modules() if hasattr(layer, "out_features")][-1]
+    features = torch.ones(400, head.in_features)
+    assert head.train()(features).std(dim=0).mean() > 0.1
+    assert head.eval()(features).std(dim=0).mean() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("backbone", "layers"), [("alexnet", 2), ("vgg11", 2), ("efficientnet_b0", 1), ("googlenet", 1)]
+)
+def test_a_network_with_dropout_of_its_own_gets_no_second_one(backbone, layers):
+    with torch.device("meta"):
+        own, none, set_ = (Classifier(LESION, backbone, dropout=dropout) for dropout in (None, 0.0, 0.3))
+    rates = [[m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)] for model in (own, none, set_)]
+    assert rates[1:] == [[0.0] * layers, [0.3] * layers]
+    assert min(rates[0]) > 0, "as torchvision has it"
+    assert not any(isinstance(m, AfterDropout) for m in set_.modules())
+    assert own_dropout(backbone) == max(rates[0])
+
+
+def test_dropout_is_saved_and_models_from_before_it_load_as_they_were(images, tmp_path):
+    torch.manual_seed(0)
+    model = Classifier(LESION, "resnet18", image_size=64, dropout=0.3)
+    assert Classifier.load(model.save(tmp_path / "model")).dropout == 0.3
+    settings = json.loads((tmp_path / "model" / "model.json").read_text())
+    del settings["dropout"]
+    (tmp_path / "model" / "model.json").write_text(json.dumps(settings))
+    before = Classifier.load(tmp_path / "model")
+    assert before.dropout is None
+    assert np.array_equal(before.predict_pixels(images).probabilities, model.predict_pixels(images).probabilities)
+    started = Classifier(LESION, "resnet18", image_size=64, dropout=0.5, weights=tmp_path / "model")
+    assert torch.equal(started.backbone.conv1.weight, model.backbone.conv1.weight)
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0])
+def test_a_dropout_that_is_no_share_is_refused(dropout):
+    with pytest.raises(MedicError, match=f"a dropout of {dropout} is no share"):
+        Classifier(LESION, "resnet18", dropout=dropout)

@@ -43,6 +43,7 @@ def test_a_row_holds_figures_intervals_and_costs(run):
     assert row["imagenet_accuracy"] == published_accuracy("mobilenet_v3_small")
     assert row["minutes_per_epoch"] == run.history["seconds"].median() / 60
     assert row["images_per_second"] > 0
+    assert row["training_seconds"] == run.about["seconds"]
 
 
 def test_the_last_epoch_can_be_compared_too(run):
@@ -165,6 +166,19 @@ def test_the_other_eye_helps_where_one_eye_is_noisy():
     both = with_other_eye(noisy)
     assert both.table().loc["mean_grade_error", "value"] < noisy.table().loc["mean_grade_error", "value"]
     assert len(both.prediction) == 400
+
+
+def test_of_models_that_cannot_be_told_apart_the_smallest_is_taken_and_of_equally_small_ones_the_best():
+    right, nearly = graded(LABELS), graded(np.where(np.arange(20) == 4, 2, LABELS))
+    useless = graded(np.zeros(20))
+    judged = {"large": right, "small": nearly, "small too": right, "tiny": useless}
+    costs = pd.DataFrame({"megabytes": [100.0, 10.0, 10.0, 1.0]}, index=list(judged))
+    comparison = Comparison(judged, costs)
+    assert comparison.lead("large", "tiny").certain
+    assert not comparison.lead("large", "small").certain
+    assert comparison.cheapest_as_good() == "small too"
+    with pytest.raises(MedicError, match="what each model costs is not known"):
+        compare_evaluations(judged).cheapest_as_good()
 
 
 def test_a_comparison_needs_no_costs():

@@ -404,3 +404,26 @@ def test_a_folder_without_a_run_and_a_damaged_one_are_told_apart(run, tmp_path):
 def test_a_run_has_two_models(run):
     with pytest.raises(MedicError, match="the models best, last, not 'middle'"):
         run.model("middle")
+
+
+def test_each_epoch_is_told_when_it_is_written_and_what_that_raises_leaves_a_run_that_goes_on(
+    run, tiny_prepared, network, quick, tmp_path
+):
+    told = []
+
+    class Enough(Exception):
+        pass
+
+    def stop_after_two(row: dict[str, float]) -> None:
+        told.append(row)
+        assert len(pd.read_csv(tmp_path / "run" / "history.csv")) == row["epoch"]
+        if row["epoch"] == 2:
+            raise Enough
+
+    with pytest.raises(Enough):
+        fit(network(), tiny_prepared, tmp_path / "run", quick, ("test",), stop_after_two)
+    assert not Run.peek(tmp_path / "run").finished
+    resumed = fit(network(), tiny_prepared, tmp_path / "run", quick, ("test",), told.append)
+    assert [row["epoch"] for row in told] == [1, 2, 3], "an epoch is told once"
+    assert told[2]["validation_accuracy"] == run.history["validation_accuracy"].iloc[2]
+    assert without_seconds(resumed).equals(without_seconds(run))

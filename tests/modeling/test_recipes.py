@@ -5,11 +5,24 @@ from dataclasses import replace
 import pytest
 
 from medic.cli import RecipeName
+from medic.data.balance import class_weights
 from medic.errors import MedicError
 from medic.modeling.augment_published import PublishedAugmentation
 from medic.modeling.objectives import CrossEntropy
 from medic.modeling.recipes import RECIPES, find_plan
-from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, CHEST_XRAY_OR_NONE, DIGITS, FINDINGS, RETINOPATHY, Task
+from medic.task import (
+    CHEST_XRAY,
+    CHEST_XRAY_BINARY,
+    CHEST_XRAY_OR_NONE,
+    DIGITS,
+    FINDINGS,
+    RETINOPATHY,
+    SKIN_LESION,
+    Task,
+)
+
+EGGS = Task("own", "multiclass", ("boiled", "raw"))
+THREE = Task("own", "multiclass", ("boiled", "fried", "raw"))
 
 
 def test_the_published_recipe_is_the_published_one():
@@ -39,10 +52,28 @@ def test_our_recipe_builds_a_model_with_its_own_preprocessing_inside(tiny_prepar
         (CHEST_XRAY, None, "chexnet"),
         (CHEST_XRAY, "binary", "binary"),  # the line's usual task stands for the line
         (CHEST_XRAY_BINARY, None, "binary"),
+        (SKIN_LESION, None, "lesions"),
+        (SKIN_LESION, "lesions", "lesions"),
     ],
 )
 def test_each_task_has_a_usual_plan_and_a_line_has_those_of_its_tasks(task, name, plan):
     assert find_plan(task, name) == RECIPES[plan]
+
+
+@pytest.mark.parametrize("name", [None, "lesions"])
+@pytest.mark.parametrize(("task", "sensitivity", "choose_by"), [(EGGS, 0.9, "auroc"), (THREE, None, "macro_f1")])
+def test_images_of_ones_own_are_learned_as_lesions_are(task, sensitivity, choose_by, name):
+    plan, lesions = find_plan(task, name), RECIPES["lesions"]
+    assert plan == replace(lesions, task=task, recipe=replace(lesions.recipe, sensitivity=sensitivity))
+    assert plan.recipe.resolved(task).choose_by == choose_by
+
+
+def test_the_plan_of_ones_own_classes_builds_a_model_that_weighs_them(tiny_prepared):
+    records = tiny_prepared.records.assign(label=tiny_prepared.records["label"].clip(upper=2))
+    model = find_plan(THREE).classifier(replace(tiny_prepared, records=records))
+    assert model.task == THREE
+    assert model.objective.class_weights == class_weights(records.loc[records["split"] == "train", "label"], THREE)
+    assert model.flips
 
 
 def test_findings_with_a_class_for_none_are_learned_as_findings_are():
@@ -55,7 +86,15 @@ def test_findings_with_a_class_for_none_are_learned_as_findings_are():
         (RETINOPATHY, "best", "no recipe is called 'best'; for retinopathy there is: medic, published"),
         (RETINOPATHY, "binary", "'binary' is for chest_xray_binary, not for retinopathy; .* medic, published"),
         (CHEST_XRAY_BINARY, "chexnet", "'chexnet' answers 'chest_xray' .multilabel., not 'chest_xray_binary'"),
-        (Task("eggs", "multiclass", ("raw", "boiled")), None, "'eggs' belongs to none of the lines"),
+        (SKIN_LESION, "medic", "'medic' is for retinopathy, not for skin_lesion; for that there is: lesions"),
+        (RETINOPATHY, "lesions", "'lesions' is for skin_lesion, not for retinopathy"),
+        (EGGS, "medic", "the recipe 'medic' is none for images of your own; there is: lesions"),
+        (EGGS, "best", "the recipe 'best' is none for images of your own; there is: lesions"),
+        (
+            Task("meals", "multilabel", ("egg", "ham")),
+            None,
+            "no recipe for 'meals', which has several classes an image",
+        ),
     ],
 )
 def test_a_plan_that_does_not_suit_the_task_is_refused(task, name, said):

@@ -43,7 +43,13 @@ class Run:
 STAGE_1, STAGE_2, STAGE_3 = "01_data_acquisition_and_understanding", "02_modeling", "03_deployment"
 NOTEBOOKS: dict[str, Run] = {
     f"{STAGE_1}/01_acquire_data": Run(
-        checks={"images": (404, 404), "patients": (202, 202), "absent_images": (0, 0), "same_bytes_from_zip": (1, 1)}
+        checks={
+            "images": (404, 404),
+            "patients": (202, 202),
+            "absent_images": (0, 0),
+            "same_bytes_from_zip": (1, 1),
+            "lesions": (200, 200),
+        }
     ),
     f"{STAGE_1}/02_observe_data": Run(
         checks={
@@ -60,6 +66,15 @@ NOTEBOOKS: dict[str, Run] = {
     ),
     f"{STAGE_1}/03_prepare_data": Run(
         checks={"patients_crossing": (0, 0), "prepared_images": (404, 404), "skipped_images": (0, 0)}
+    ),
+    f"{STAGE_1}/04_check_and_correct_labels": Run(
+        checks={
+            "images": (200, 200),
+            "contradicting_files": (2, 2),
+            "agreement_out_of_fold": (0.6, 0.9),
+            "suspected_labels": (5, 60),
+            "repeated_images_left": (0, 0),
+        }
     ),
     f"{STAGE_2}/01_train_lenet_three_ways": Run(
         {"TRAINING_IMAGES": 2000, "EPOCHS": 2},
@@ -124,6 +139,21 @@ NOTEBOOKS: dict[str, Run] = {
             "contradictions_hierarchical": (0, 0),
             "calibration_error_plain": (0, 0.5),
             "calibration_error_smoothed": (0, 0.5),
+        },
+    ),
+    f"{STAGE_2}/08_classify_skin_lesions": Run(
+        {"NETWORKS": ["alexnet", "resnet18"], "TRAINED": ["resnet18"], "EPOCHS": 1},
+        {"images": (195, 200), "networks": (5, 5), "auroc": (0, 1), "bundle_difference": (0, 1e-4)},
+    ),
+    f"{STAGE_2}/09_tune_hyperparameters": Run(
+        {"TRIALS": 6, "EPOCHS": 1, "IMAGE_SIZES": [32, 48]},
+        {
+            "spread_of_three_seeds": (0, 1),
+            "suggested_learning_rate": (1e-5, 1e-1),
+            "trials_finished": (6, 6),
+            "best_on_validation": (0.4, 1),
+            "winner_with_other_seeds": (0, 1),
+            "test_tuned": (0, 1),
         },
     ),
     f"{STAGE_3}/01_export_and_compress": Run(checks={"parity_batch_1": (0, 1e-4), "parity_batch_4": (0, 1e-4)}),

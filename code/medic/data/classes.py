@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
+import unicodedata
 from collections.abc import Sequence
 
 import pandas as pd
 
+from medic.data.balance import class_counts
 from medic.data.records import validate
 from medic.errors import MedicError
 from medic.task import Task
@@ -38,6 +41,71 @@ def task_of(records: pd.DataFrame, name: str) -> Task:
             "not belong one to one; take the task of all records, not of a part of them"
         )
     return Task(name, "multiclass", tuple(pairs["class"]))
+
+
+def looking_for(records: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Give two classes their codes so that the one that is looked for comes second, as the figures expect it.
+
+    Of two classes sensitivity, areas and the operating point are those of the second. Where their owner does not say,
+    the second is the last in alphabetical order.
+
+    Args:
+        records: with the columns ``label`` and ``class``.
+        name: the class that is looked for, such as ``malignant``.
+
+    Raises:
+        MedicError: there are not two classes, or none of that name.
+    """
+    found = list(task_of(records, "own").classes)
+    if len(found) != 2 or name not in found:
+        raise MedicError(f"{name!r} cannot be what is looked for: that is one of two classes, and there are {found}")
+    return records.assign(label=(records["class"] == name).astype("int64"))
+
+
+def without_gaps(records: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """Number the classes anew, in the same order, where corrections have left one without images; that is said.
+
+    Args:
+        records: as corrected, with the columns ``label`` and ``class``.
+        task: whose classes the labels were before the corrections.
+
+    Raises:
+        MedicError: one class only is left.
+    """
+    left = sorted(set(records["label"]))
+    if len(left) < 2:
+        raise MedicError(
+            f"after the corrections all {len(records)} images are of the class {records['class'].iloc[0]!r}; two or "
+            "more classes are needed to tell images apart"
+        )
+    gone = [name for code, name in enumerate(task.classes) if code not in left]
+    if gone:
+        print(f"after the corrections no image is left in the class {', '.join(gone)}", file=sys.stderr)
+    return records.assign(label=records["label"].map({label: code for code, label in enumerate(left)}))
+
+
+def lacking(records: pd.DataFrame, task: Task) -> list[str]:
+    """Classes that a split has no image of, in one sentence each: a model cannot learn or be tested on what is absent.
+
+    Args:
+        records: with all their splits.
+        task: whose classes are looked for; of several classes an image, each by itself.
+    """
+    counts, sentences = class_counts(records, task).reindex(task.classes), []
+    splits = [split for split in counts if split != "total"]
+    for name, row in counts.iterrows():
+        without = [split for split in splits if not row[split]]
+        if not row["total"]:
+            sentences.append(f"the class {name!r} has no image: nothing can be learned of it")
+        elif "train" in without:
+            sentences.append(f"the class {name!r} has no image in train: it cannot be learned; take another seed")
+        elif without:
+            few = "1 image" if row["total"] == 1 else f"{row['total']} images"
+            sentences.append(
+                f"the class {name!r} has {few}, none of them in {' and '.join(without)}: how well it is told cannot be "
+                "measured there; three patients or more are needed"
+            )
+    return sentences
 
 
 def with_codes(records: pd.DataFrame, task: Task | None, source: object) -> pd.DataFrame:
@@ -108,7 +176,8 @@ def _refuse_alike(found: list[str], source: object) -> None:
 
 def _spelling(name: str) -> object:
     number = _number(name)
-    return name.casefold() if number is None else number
+    # An accented letter may be one character or two, and blanks may be several: to the eye they are the same.
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split()) if number is None else number
 
 
 def _number(name: str) -> float | None:

@@ -34,11 +34,19 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 @dataclass(frozen=True)
 class Header:
-    """What an image says of itself before it is decoded: format, width and height in pixels as stored."""
+    """What an image says of itself before it is decoded.
+
+    Attributes:
+        format: ``JPEG``, ``PNG``, ``TIFF``, ``BMP`` or ``DICOM``.
+        width: pixels as stored.
+        height: pixels as stored.
+        mode: what a pixel holds, in Pillow's words: ``L`` grey, ``RGB``, ``RGBA``, ``P`` palette, ``CMYK``, ...
+    """
 
     format: str
     width: int
     height: int
+    mode: str
 
 
 def read_header(data: bytes) -> Header:
@@ -59,7 +67,7 @@ def _open(data: bytes) -> tuple[Header, DicomImage | None]:
     if not data:
         raise ImageError("the image file is empty (0 bytes); copy or download it again", "empty")
     dicom = read_dicom(data) if is_dicom(data) else None
-    header = _read_with_pillow(data) if dicom is None else Header("DICOM", dicom.columns, dicom.rows)
+    header = _read_with_pillow(data) if dicom is None else _of_dicom(dicom)
     if header.width * header.height > MAX_PIXELS:
         raise _too_large(f"{header.width} x {header.height}")
     if max(header.width, header.height) > MAX_SIDE:
@@ -79,16 +87,49 @@ def _read_with_pillow(data: bytes) -> Header:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             # MPO is a JPEG with further ones behind it (a preview, say), as some cameras write; the first is meant.
-            return Header("JPEG" if image.format == "MPO" else image.format, *image.size)
+            return Header("JPEG" if image.format == "MPO" else image.format, *image.size, image.mode)
     except Image.DecompressionBombError as error:
         raise _too_large(str(error)) from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         if _cut_off(data):
             raise _truncated(len(data)) from error
+        if kind := _other_format(data):
+            raise ImageError(
+                f"this is {kind}, a format that is not read; save the picture that is meant as PNG or JPEG",
+                "unsupported",
+            ) from error
         raise ImageError(
             f"these {len(data)} bytes are no readable image; give a JPEG, PNG, TIFF, BMP or DICOM file",
             "unsupported",
         ) from error
+
+
+def _of_dicom(dicom: DicomImage) -> Header:
+    mode = "P" if dicom.kind == "PALETTE COLOR" else "L" if dicom.samples == 1 else "RGB"
+    return Header("DICOM", dicom.columns, dicom.rows, mode)
+
+
+def _other_format(data: bytes) -> str:
+    """What a picture in another widespread format is called; empty for anything else."""
+    if data[:6] in (b"GIF87a", b"GIF89a"):
+        return "an animated GIF, which holds several pictures" if _is_animated(data) else "a GIF"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        # The flag of the extended header (RFC 9649, 2.7.1.1).
+        animated = data[12:16] == b"VP8X" and len(data) > 20 and data[20] & 2
+        return "an animated WebP, which holds several pictures" if animated else "a WebP"
+    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis"):
+        return "an AVIF" if data[8:11] == b"avi" else "a HEIC photograph, as telephones write them"
+    if data[:12] == b"\x00\x00\x00\x0cjP  \r\n\x87\n":
+        return "a JPEG 2000"
+    return ""
+
+
+def _is_animated(data: bytes) -> bool:
+    try:
+        with Image.open(io.BytesIO(data), formats=("GIF",)) as image:
+            return image.is_animated
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+        return False
 
 
 def _cut_off(data: bytes) -> bool:
@@ -141,9 +182,14 @@ def decode(data: bytes, at_least: int | None = None) -> np.ndarray:
     Raises:
         ImageError: as ``read_header``, or the image is damaged inside.
     """
+    return decode_with_header(data, at_least)[1]
+
+
+def decode_with_header(data: bytes, at_least: int | None = None) -> tuple[Header, np.ndarray]:
+    """The same, with what the file says of itself: for who wants both, and the header read once."""
     header, dicom = _open(data)
     if dicom is not None:
-        return decode_dicom(dicom)
+        return header, decode_dicom(dicom)
     factor = 1
     if at_least is not None and header.format == "JPEG":
         shorter = min(header.width, header.height)
@@ -163,7 +209,16 @@ def decode(data: bytes, at_least: int | None = None) -> np.ndarray:
         raise _unreadable(header) from error
     if pixels is None:
         raise _unreadable(header)
-    return pixels if bits is None else _to_eight_bits(pixels, bits)
+    return header, pixels if bits is None else _to_eight_bits(pixels, bits)
+
+
+def shrunk(pixels: np.ndarray, side: int) -> np.ndarray:
+    """An image (H, W, 3) of which neither side is longer than ``side`` pixels; a smaller one is given back as it is."""
+    scale = side / max(pixels.shape[:2])
+    if scale >= 1:
+        return pixels
+    size = [max(1, round(length * scale)) for length in pixels.shape[1::-1]]
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
 def _significant_bits(data: bytes) -> int | None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from medic.data.balance import class_counts
-from medic.data.quality import unlisted
 from medic.data.split import crossing_patients
 from medic.data.stores import Store
+from medic.data.strays import unlisted
 from medic.task import Task
 
 

@@ -14,8 +14,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from medic.data.fetch import PATIENCE, Patience, fetch, say
+from medic.data.fetch import fetch
+from medic.data.isic import LIMIT, download_isic
 from medic.data.parallel import each
+from medic.data.patience import PATIENCE, Patience, say
 from medic.data.sources import SOURCES, RemoteFile, Source, sources_table
 from medic.errors import MedicError
 from medic.files import write_bytes, write_text
@@ -35,6 +37,7 @@ def download(
     folder: str | os.PathLike = "data",
     *,
     size: int | None = None,
+    limit: int | None = None,
     url: str | None = None,
     patience: Patience = PATIENCE,
 ) -> Path:
@@ -47,8 +50,9 @@ def download(
         name: a key of ``SOURCES``.
         folder: the data folder; the set becomes ``folder/retinopathy``, ``folder/digits`` and so on.
         size: edge length in pixels, where a set is published in several; the largest by default.
-        url: another address of the same file, for sets of one file. The environment variable
-            ``MEDIC_DOWNLOAD_MIRROR`` names another server for all files.
+        limit: number of images, where the set is taken from an archive; 200 by default.
+        url: another address of the same file, for sets of one file, or of the archive's API. The environment variable
+            ``MEDIC_DOWNLOAD_MIRROR`` names another server for all files of finished sets.
         patience: waits and limits.
 
     Returns:
@@ -61,8 +65,15 @@ def download(
     folder = Path(folder)
     source = _find(name)
     target = folder / source.line
+    if limit is not None and source.query is None:
+        raise MedicError(
+            f"{name} is a finished set, of which nothing is left out: leave limit away (--limit); it is for "
+            f"{', '.join(key for key, other in SOURCES.items() if other.query is not None)}"
+        )
     if source.needs_login:
         raise MedicError(_recipe(name, source, folder / "downloads", target))
+    if source.query is not None:
+        return _fetch_selection(name, source, target, size, LIMIT if limit is None else limit, url, patience)
     if source.as_published:
         if size is not None or url is not None:
             raise MedicError(
@@ -88,6 +99,16 @@ def download(
 
 def _say_what(source: Source) -> None:
     say(f"{source.title}\nLicence: {source.licence}\nCite: {source.citation}")
+
+
+def _fetch_selection(
+    name: str, source: Source, target: Path, size: int | None, limit: int, url: str | None, patience: Patience
+) -> Path:
+    if size is not None:
+        raise MedicError(f"{name} comes as the archive has it, in many sizes: leave size away (--size)")
+    _say_what(source)
+    elsewhere = {} if url is None else {"url": url}
+    return download_isic(target, limit=limit, query=source.query, patience=patience, **elsewhere)
 
 
 def _fetch_as_published(name: str, source: Source, target: Path, patience: Patience) -> Path:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from medic.data import digits_sample, synthetic, synthetic_radiographs
+from medic.data import digits_sample, synthetic, synthetic_lesions, synthetic_radiographs
+from medic.data.classes import task_of
 from medic.data.preprocess import Preprocessing
-from medic.data.readers import chest_xray, digits, retinopathy
+from medic.data.readers import chest_xray, digits, own, retinopathy, skin_lesion
 from medic.data.stores import Store
 from medic.errors import MedicError
-from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, CHEST_XRAY_OR_NONE, DIGITS, RETINOPATHY, Task
+from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, CHEST_XRAY_OR_NONE, DIGITS, RETINOPATHY, SKIN_LESION, Task
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,11 @@ class Line:
 
     Attributes:
         name: of the folder or zip file below a data folder.
-        tasks: the questions; the first is the usual one.
+        tasks: the questions; the first is the usual one. Empty where the images themselves decide (``own``).
         read: the reader: ``read(source, images=None)`` gives records and store.
         preprocessing: how bytes become pixels, but for the size.
         write_sample: writes the sample that the repository holds: ``write_sample(folder, patients=..., seed=...)``;
-            for the digits, which are real and whose number is given, ``write_sample(folder)``.
+            for the digits, which are real and whose number is given, ``write_sample(folder)``; None without a sample.
         draw: writes generated images to pretrain on, ``draw(folder, patients, seed, side)`` with ``side`` the pixels
             across their subject; None where none can be drawn.
     """
@@ -35,8 +36,12 @@ class Line:
     tasks: tuple[Task, ...]
     read: Callable[..., tuple[pd.DataFrame, Store]]
     preprocessing: Preprocessing
-    write_sample: Callable[..., pd.DataFrame | None]
+    write_sample: Callable[..., pd.DataFrame | None] | None = None
     draw: Callable[[Path, int, int, int], object] | None = None
+
+    def task(self, records: pd.DataFrame) -> Task:
+        """The line's usual task, or the one that the classes found make; raises as ``task_of``."""
+        return self.tasks[0] if self.tasks else task_of(records, self.name)
 
     def find(self, data: Path) -> Path:
         """Where the line's set lies: its folder or zip file below ``data``, or ``data`` itself."""
@@ -51,6 +56,11 @@ def _draw_fundi(folder: Path, patients: int, seed: int, side: int) -> None:
 
 def _draw_radiographs(folder: Path, patients: int, seed: int, side: int) -> None:
     synthetic_radiographs.write_sample(folder, patients=patients, seed=seed, size=side)
+
+
+def _draw_lesions(folder: Path, patients: int, seed: int, side: int) -> None:
+    # A dermoscope's picture is padded to a square, so that its width is what counts.
+    synthetic_lesions.write_sample(folder, patients=patients, seed=seed, width=side, height=side * 3 // 4)
 
 
 LINES = {
@@ -79,19 +89,43 @@ LINES = {
             Preprocessing(crop="square", grey=True),
             digits_sample.write_sample,
         ),
+        Line(
+            "skin_lesion",
+            (SKIN_LESION,),
+            skin_lesion.read,
+            Preprocessing(crop="square"),
+            synthetic_lesions.write_sample,
+            _draw_lesions,
+        ),
     )
 }
 
+OWN = Line("own", (), own.read, Preprocessing(crop="square"))
+"""A person's own images. Their classes are read with them: ``medic.data.classes.task_of`` makes the task."""
+
 
 def line_of(task: Task) -> Line:
-    """The line that a task belongs to.
+    """The line that a task belongs to; ``OWN`` for a task that is none of the series'."""
+    return next((line for line in LINES.values() if task in line.tasks), OWN)
+
+
+def find_line(name: str) -> Line:
+    """The line of that name, ``own`` among them.
 
     Raises:
-        MedicError: none, as for a task of the reader's own.
+        MedicError: there is none; the message lists those there are.
     """
-    for line in LINES.values():
-        if task in line.tasks:
-            return line
-    raise MedicError(
-        f"the task {task.name!r} belongs to none of the lines {', '.join(LINES)}; read its images yourself"
-    )
+    if name not in {**LINES, OWN.name: OWN}:
+        raise MedicError(f"no line is called {name!r}; there is: {', '.join(LINES)}, {OWN.name}")
+    return LINES.get(name, OWN)
+
+
+def lesions_or_own(data: Path) -> tuple[Line, Path]:
+    """Skin lesions where the data folder holds them, otherwise a person's own images in the data folder itself.
+
+    Returns:
+        The line, and where its images and table lie; ``line.read`` reads them, and ``line.task`` gives the task.
+    """
+    line = LINES["skin_lesion"]
+    source = line.find(data)
+    return line if source != data or skin_lesion.is_published(data) else OWN, source

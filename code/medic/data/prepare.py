@@ -162,7 +162,7 @@ def prepare(
             data = store.read(name)
             file = _file(hashlib.blake2b(settings.encode() + data, digest_size=_KEY_BYTES).digest())
             if not os.path.isfile(folder / file):
-                write_bytes(folder / file, _encode(preprocessing.pixels(data)))
+                write_bytes(folder / file, jpeg(preprocessing.pixels(data)))
         except ImageError as error:
             return Entry(name, fingerprint, None, error.reason, str(error)), True
         return Entry(name, fingerprint, file), True
@@ -244,7 +244,8 @@ def _write_tables(records: pd.DataFrame, folder: Path, outcomes: _Outcomes) -> N
             ).to_csv(skipped, index=False, header=start == 0)
 
 
-def _encode(pixels: np.ndarray) -> bytes:
+def jpeg(pixels: np.ndarray) -> bytes:
+    """A prepared image, uint8 (S, S, 3) RGB, as the file that is kept of it."""
     written, data = cv2.imencode(
         ".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     )

@@ -75,13 +75,22 @@ def targets(records: pd.DataFrame, task: Task) -> np.ndarray:
     return records[list(task.classes)].to_numpy(np.int64)
 
 
-_TYPES = dict.fromkeys(("eye", "sex", "view", "note"), "string") | dict.fromkeys(("age", "width", "height"), "Int64")
+def originals(records: pd.DataFrame) -> pd.DataFrame:
+    """Each image once: without the varied copies that ``medic.modeling.augmented_set`` adds for training."""
+    return records[records["copy"] == 0] if {"copy", "copy_of"} <= set(records) else records
+
+
+_TEXT, _NUMBERS = ("eye", "sex", "view", "note", "diagnosis"), ("age", "width", "height")
+_TYPES = dict.fromkeys(_TEXT, "string") | dict.fromkeys(_NUMBERS, "Int64")
 """Of columns that readers may give and that a CSV file would lose; where there is none of that name, none is made."""
 
 
 def read_records(path: str | os.PathLike) -> pd.DataFrame:
     """Read records back from the CSV file they were saved as; names stay text, also ``007`` and ``NA``."""
-    return pd.read_csv(path, converters={"image": str, "patient": str, "class": str}, dtype=_TYPES)
+    text = dict.fromkeys(("image", "patient", "class", "copy_of"), str)
+    # A class may be called NA: only an empty cell is missing.
+    records = pd.read_csv(path, converters=text | {"corrected": lambda cell: cell or pd.NA}, dtype=_TYPES)
+    return records.astype({"corrected": "string"}) if "corrected" in records else records
 
 
 def _refuse(records: pd.DataFrame, at_fault: pd.Series, what: str, show: str | None = None) -> None:

@@ -39,6 +39,8 @@ class Source:
         images: number of images by split, as far as published.
         files: by edge length in pixels, the file to fetch and to convert; empty where a login is needed.
         as_published: the files of a set that is read as it is published: each is fetched into the set's folder.
+        query: the search that makes a set out of an archive, where it is no finished one; how many images it has is
+            for the caller to say.
         needs_login: the site that wants an account, or None.
         obstacle: why it cannot be fetched from here, where the login is not the whole reason.
         steps: the manual way, one line a step; ``{downloads}`` and ``{target}`` stand for the folders.
@@ -52,6 +54,7 @@ class Source:
     images: Mapping[str, int] = field(default_factory=dict)
     files: Mapping[int, RemoteFile] = field(default_factory=dict)
     as_published: tuple[RemoteFile, ...] = ()
+    query: str | None = None
     needs_login: str | None = None
     obstacle: str | None = None
     steps: tuple[str, ...] = ()
@@ -239,6 +242,14 @@ SOURCES: dict[str, Source] = {
             _mnist("t10k-labels-idx1", "ec29112dd5afa0611ce80d1b7f02629c"),
         ),
         line="digits",
+    ),
+    "skin_lesion": Source(
+        title="ISIC Archive: dermoscopic photographs of pigmented skin lesions, benign or malignant, at full size",
+        home="https://www.isic-archive.com",
+        licence="one of CC-0, CC-BY and CC-BY-NC for each image; which one stands in metadata.csv",
+        citation="International Skin Imaging Collaboration, ISIC Archive, and whom attribution.txt names",
+        query="image_type:dermoscopic",
+        line="skin_lesion",
     ),
 }
 

@@ -16,7 +16,11 @@ from medic.errors import ImageError, MedicError
 if TYPE_CHECKING:
     from medic.data.idx_store import IdxStore
 
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
+NOT_READ = (".gif", ".webp", ".heic", ".heif", ".avif", ".jp2")
+"""Endings of pictures in formats that are not read, such as the HEIC of telephones."""
+# They are listed all the same: an image that is refused by name is seen, one passed over is not. Browsers save JPEG
+# files as .jfif.
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", *NOT_READ)
 MAX_BYTES = 256 * 1024**2
 """No single image file is larger; one that claims more is refused before it is read."""
 
@@ -41,10 +45,24 @@ class FolderStore:
             folders[:] = [name for name in folders if not name.startswith(".")]
             inside = Path(folder).relative_to(self.location)
             found += [(inside / file).as_posix() for file in files if not file.startswith(".")]
+        try:
+            "".join(found).encode()
+        except UnicodeEncodeError:
+            # Such a name could be read, but not be written to any table.
+            unfit = [name for name in found if is_image_name(name) and not _is_text(name)]
+            if unfit:
+                raise MedicError(
+                    f"{len(unfit)} images in {self.location} have names that are no UTF-8 text, for instance "
+                    f"{unfit[0]!r}; rename them"
+                ) from None
         return dict.fromkeys(sorted(found))
 
     def names(self) -> list[str]:
-        """All names, sorted; hidden files and folders are left out."""
+        """All names, sorted; hidden files and folders are left out.
+
+        Raises:
+            MedicError: the name of an image is no UTF-8 text.
+        """
         return list(self._listed)
 
     def __contains__(self, name: str) -> bool:
@@ -286,6 +304,14 @@ SYNTHETIC_MARK = "SYNTHETIC.md"
 def is_synthetic(store: Store) -> bool:
     """Whether the images are generated: the store holds ``SYNTHETIC.md``."""
     return any(name.rpartition("/")[2] == SYNTHETIC_MARK for name in store.names())
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _escapes(name: str) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medic.data.records import targets
+from medic.data.records import originals, targets
 from medic.deployment.bundle import About, Bundle, package
 from medic.deployment.compare import Examples
 from medic.deployment.compress import Compressed, compress
@@ -82,7 +82,7 @@ def golden(prepared: Prepared) -> list[tuple[str, bytes]]:
 
 def about(run: Run, evaluation: Evaluation) -> About:
     """What the manifest and the card say of data and figures."""
-    counts = run.records["split"].value_counts()
+    counts = originals(run.records)["split"].value_counts()
     kind = "synthetic images, drawn by a program" if evaluation.synthetic else "images"
     data = (
         f"{counts.get('train', 0)} {kind}, for training, {counts.get('validation', 0)} for validation and "

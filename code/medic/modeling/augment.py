@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -128,6 +128,15 @@ class Augmentation:
         centre = (side - 1) / 2 + self.shift * side * np.array(shift)
         offset = centre - matrix @ np.full(2, (size - 1) / 2)
         return np.column_stack([matrix, offset])
+
+    def scaled(self, strength: float) -> Augmentation:
+        """The same with all limits times ``strength``: 0 leaves but the mirror image, 1 all as it is, 2 doubles.
+
+        Angles stay within 180 degrees, and shares within 0.9, from where on an image could vanish.
+        """
+        limits = {"rotate": 180.0} | dict.fromkeys(("scale", "shift", "brightness", "contrast", "colour"), 0.9)
+        changed = {name: min(getattr(self, name) * strength, most) for name, most in limits.items()}
+        return replace(self, **changed)
 
     def to_dict(self) -> dict:
         """Plain values, for JSON."""

@@ -10,8 +10,9 @@ from pathlib import Path
 from urllib.error import URLError
 
 import torch
+import torch.nn.functional as F
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from medic.errors import MedicError
 
@@ -19,7 +20,9 @@ _DENSENET_KEY = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)
 """How the published files name what today's DenseNet calls ``norm1``; torchvision renames it on loading, too."""
 
 
-def backbone(name: str, outputs: int, weights: str | None = None, image_size: int = 224) -> nn.Module:
+def backbone(
+    name: str, outputs: int, weights: str | None = None, image_size: int = 224, dropout: float | None = None
+) -> nn.Module:
     """Build a torchvision classification network with ``outputs`` raw outputs.
 
     Args:
@@ -28,15 +31,21 @@ def backbone(name: str, outputs: int, weights: str | None = None, image_size: in
         weights: None starts from scratch, drawn from torch's global random generator; ``"imagenet"`` starts from
             torchvision's own weights, all layers but the last.
         image_size: side of the images in pixels. Only vision transformers and MaxViT are built for one size.
+        dropout: share of the features, 0 up to but not 1, that a training step leaves out before the last layer (and
+            wherever else the network has dropout of its own, as AlexNet and VGG do twice); None is as torchvision has
+            it: none in most networks, 0.5 in AlexNet and VGG, 0.2 in the smaller EfficientNets. The weights have the
+            same names with and without.
 
     Returns:
         A network: float32 (N, 3, image_size, image_size) to raw outputs float32 (N, outputs).
 
     Raises:
-        MedicError: no such network, a size that it cannot have, or its weights cannot be had (never random weights
-            instead).
+        MedicError: no such network, a size or a dropout that it cannot have, or its weights cannot be had (never random
+            weights instead).
     """
     _check_name(name)
+    if dropout is not None and not 0 <= dropout < 1:
+        raise MedicError(f"a dropout of {dropout} is no share from 0 up to but not 1; 0.2 to 0.5 are usual")
     if weights not in (None, "imagenet"):
         raise MedicError(f"weights {weights!r} are unknown; use None (from scratch) or 'imagenet'")
     # These two were trained with other constants than the rest, and convert their input themselves when told so.
@@ -61,8 +70,15 @@ def backbone(name: str, outputs: int, weights: str | None = None, image_size: in
             network.load_state_dict(state)
         except RuntimeError as error:
             raise MedicError(f"the ImageNet weights of {name} do not fit the network: {error}") from error
-    _replace_head(network, outputs)
+    _replace_head(network, outputs, dropout)
     return network
+
+
+def own_dropout(name: str) -> float:
+    """Share of the features that a network leaves out in training before its last layer, as torchvision has it."""
+    with torch.device("meta"):
+        network = backbone(name, 1)
+    return max((layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)), default=0.0)
 
 
 def published_accuracy(name: str) -> float:
@@ -128,13 +144,35 @@ def _check_vit(name: str, weights: str | None, image_size: int) -> None:
             )
 
 
-def _replace_head(network: nn.Module, outputs: int) -> None:
-    """Put a fresh last layer in place of the one for ImageNet's 1,000 classes."""
+class AfterDropout(nn.Linear):
+    """A last layer that leaves out some of its inputs in training; its weights are named as a plain layer's are.
+
+    Srivastava et al., Journal of Machine Learning Research 15, 2014, section 4.
+    """
+
+    def __init__(self, inputs: int, outputs: int, dropout: float):
+        super().__init__(inputs, outputs)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float32 (..., inputs) to (..., outputs); in evaluation mode with all inputs."""
+        return super().forward(F.dropout(x, self.dropout, self.training))
+
+
+def _replace_head(network: nn.Module, outputs: int, dropout: float | None) -> None:
+    """Put a fresh last layer in place of the one for ImageNet's 1,000 classes, and set the dropout before it."""
+    # Transformers have dropout layers throughout that torchvision leaves at 0: those are not what is asked for.
+    own = [layer for layer in network.modules() if isinstance(layer, nn.Dropout) and layer.p > 0]
+    if dropout is not None:
+        for layer in own:
+            layer.p = dropout
     layers = [(path, layer) for path, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     classifying = [(p, m) for p, m in layers if getattr(m, "out_features", getattr(m, "out_channels", 0)) == 1000]
     path, old = classifying[-1]
-    if isinstance(old, nn.Linear):
-        new: nn.Module = nn.Linear(old.in_features, outputs)
+    if isinstance(old, nn.Linear) and dropout and not own:
+        new: nn.Module = AfterDropout(old.in_features, outputs, dropout)
+    elif isinstance(old, nn.Linear):
+        new = nn.Linear(old.in_features, outputs)
     else:
         new = nn.Conv2d(old.in_channels, outputs, old.kernel_size)
     parent, _, attribute = path.rpartition(".")

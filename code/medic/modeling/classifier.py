@@ -43,6 +43,8 @@ class Classifier(nn.Module):
             average colour and multiplies by ``contrast / 50``, as in the winning entry to Kaggle's diabetic
             retinopathy competition (Graham, Kaggle Diabetic Retinopathy Detection competition report, 2015): uneven
             light and the eye's own colour go, small lesions stay. 4.0 is a good start.
+        dropout: share of the features that a training step leaves out before the last layer, 0 up to but not 1; None is
+            the network's own (see ``medic.modeling.backbones.backbone``).
 
     Attributes:
         thresholds: the operating point, as ``medic.task.Prediction`` has it; None until one has been chosen (see
@@ -50,7 +52,7 @@ class Classifier(nn.Module):
 
     Raises:
         MedicError: unknown network, weights that cannot be had, an objective that does not fit the task, a contrast
-            that is not above 0.
+            that is not above 0, a dropout that is no share.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Classifier(nn.Module):
         weights: str | Path | None = None,
         flips: bool = False,
         contrast: float | None = None,
+        dropout: float | None = None,
     ):
         super().__init__()
         if contrast is not None and not contrast > 0:
@@ -74,9 +77,10 @@ class Classifier(nn.Module):
         self.image_size = image_size
         self.flips = flips
         self.contrast = contrast
+        self.dropout = dropout
         self.thresholds: tuple[float, ...] | None = None
         imagenet = weights if weights == "imagenet" else None
-        self.backbone = build_backbone(backbone, self.objective.outputs(task), imagenet, image_size)
+        self.backbone = build_backbone(backbone, self.objective.outputs(task), imagenet, image_size, dropout)
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         if weights is not None and imagenet is None:
@@ -156,6 +160,7 @@ class Classifier(nn.Module):
             "image_size": self.image_size,
             "flips": self.flips,
             "contrast": self.contrast,
+            "dropout": self.dropout,
             "thresholds": None if self.thresholds is None else list(self.thresholds),
         }
 
@@ -182,6 +187,7 @@ class Classifier(nn.Module):
                 # Models saved before there were these options have none of them.
                 "flips": settings.get("flips", False),
                 "contrast": settings.get("contrast"),
+                "dropout": settings.get("dropout"),
             }
             thresholds = settings.get("thresholds")
         except (KeyError, TypeError, AttributeError) as error:

@@ -36,6 +36,7 @@ HEADINGS = {
     "imagenet_accuracy": "ImageNet accuracy, published (%)",
     "images_per_second": "images/s",
     "minutes_per_epoch": "minutes an epoch",
+    "training_seconds": "training (s)",
 }
 
 
@@ -165,6 +166,20 @@ class Comparison:
             {name: row for name, row in rows.items() if row}, orient="index", columns=list(by)
         ).rename_axis(f"difference to {over}")
 
+    def cheapest_as_good(self, metric: str | None = None) -> str:
+        """The smallest model that cannot be told from the best, and among equally small ones the best.
+
+        Raises:
+            MedicError: the costs are not known.
+        """
+        if "megabytes" not in self.costs:
+            raise MedicError(
+                "what each model costs is not known here; compare runs (medic.modeling.comparison.compare)"
+            )
+        first, *others = self.ranked(metric)
+        level = [first, *(name for name in others if not self.lead(first, name, metric).certain)]
+        return str(self.table.loc[level, "megabytes"].round(1).idxmin())
+
     def finding(self, metric: str | None = None) -> str:
         """Who is ahead in a figure, and whether that can be told from chance: one short sentence, for a title.
 
@@ -191,6 +206,7 @@ class Comparison:
         """The table with a person's headings and numbers, intervals beside their figures."""
         shown = pd.DataFrame(index=self.table.index)
         digits = {"megabytes": 1, "imagenet_accuracy": 1, "images_per_second": 0, "minutes_per_epoch": 3}
+        digits["training_seconds"] = 1
         for column, heading in HEADINGS.items():
             if column not in self.table:
                 continue
@@ -224,7 +240,7 @@ def compare(runs: Mapping[str, Run], split: str = "validation", which: str = "be
     The costs: ``megabytes`` (the network's weights at four bytes a number), ``imagenet_accuracy`` (top 1 in per cent,
     as published with torchvision's weights: what the architecture can do, not what these weights did),
     ``images_per_second`` (training alone) and ``minutes_per_epoch`` (with validation and writing), both medians over
-    the epochs of the run's history.
+    the epochs of the run's history, and ``training_seconds`` in all.
 
     Args:
         runs: by the names that the table is to show.
@@ -242,6 +258,7 @@ def compare(runs: Mapping[str, Run], split: str = "validation", which: str = "be
             "imagenet_accuracy": published_accuracy(model.backbone_name),
             "images_per_second": run.history["images_per_second"].median(),
             "minutes_per_epoch": run.history["seconds"].median() / 60,
+            "training_seconds": run.about["seconds"],
         }
     evaluations = {name: evaluate(run, split, which) for name, run in runs.items()}
     return Comparison(evaluations, pd.DataFrame.from_dict(costs, orient="index"))

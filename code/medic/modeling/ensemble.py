@@ -11,6 +11,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from medic.data.prepare import Prepared
+from medic.data.records import originals
 from medic.errors import MedicError
 from medic.modeling.calibration import brier_score
 from medic.modeling.comparison import Lead, compare_evaluations
@@ -154,9 +155,15 @@ def folds(prepared: Prepared, count: int, seed: int = 0) -> list[Prepared]:
         seed: the same seed gives the same folds.
 
     Raises:
-        MedicError: fewer than two folds, more than patients, or more than images of the most frequent label.
+        MedicError: fewer than two folds, more than patients, or more than images of the most frequent label; or the
+            set holds varied copies of images, which are not to be validated on.
     """
     records = prepared.records
+    if len(originals(records)) < len(records):
+        raise MedicError(
+            f"the set {prepared.folder} holds varied copies of its training images, and folds would validate on them; "
+            "deal the set that it was made from, and vary images while training"
+        )
     dealt = np.flatnonzero(records["split"] != "test")
     rows = records.iloc[dealt]
     patients = rows["patient"].nunique()

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from medic import plots, plots_of_thresholds
-from medic.data.records import targets
+from medic.data.records import originals, targets
 from medic.errors import MedicError
 from medic.files import replacing, write_json
 from medic.modeling.areas import auroc, average_precision
@@ -273,7 +273,8 @@ def evaluate(run: Run, split: str = "test", which: str = "best") -> Evaluation:
     Raises:
         MedicError: the prepared set or the originals are gone, or a patient of the split was trained on.
     """
-    rows = run.records[run.records["split"] == split].reset_index(drop=True)
+    # Varied copies that were trained on have no original file: the training split is judged by its photographs.
+    rows = originals(run.records[run.records["split"] == split]).reset_index(drop=True)
     if rows.empty:
         raise MedicError(f"the run {run.folder} has no images in the split {split!r}")
     trained_on = run.records[run.records["split"] == "train"]

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib.metadata
-import json
 import logging
 import os
-import platform
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lightning
@@ -33,7 +29,7 @@ from medic.modeling.metrics import figure, metrics_for
 from medic.modeling.objectives import objective_from_dict
 from medic.modeling.operating_point import thresholds_for
 from medic.modeling.recipe import Recipe
-from medic.modeling.run import Run
+from medic.modeling.run import Run, difference, digest_of, plain, written_by
 from medic.modeling.training import Training, parts
 from medic.task import Prediction, Task
 
@@ -44,6 +40,7 @@ def fit(
     folder: str | os.PathLike,
     recipe: Recipe | None = None,
     watch: tuple[str, ...] = (),
+    each_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> Run:
     """Train a model; the best epoch on the validation split is kept.
 
@@ -57,6 +54,9 @@ def fit(
         folder: where the run goes.
         recipe: how to train; the defaults when None.
         watch: further splits whose figures are drawn by epoch. They are looked at, and decide nothing.
+        each_epoch: called with the epoch's line of the history, such as ``{"epoch": 1, "validation_auroc": 0.7, ...}``,
+            when all of the epoch is written; in every process. What it raises ends the training and comes out of here,
+            and the run is left as an interruption leaves it.
 
     Returns:
         The finished run.
@@ -89,19 +89,19 @@ def fit(
     recipe = recipe.resolved(model.task)
     parts(model, recipe.frozen)
     _check_chooser(targets(prepared.split("validation"), model.task), recipe, model.task)
-    settings = _plain(
+    settings = plain(
         {
             "model": model.to_dict(),
             "recipe": recipe.to_dict(),
             "start": model.digest,
             "watch": list(watch),
-            "data": _digest(prepared.records, model.task),
+            "data": digest_of(prepared.records, model.task),
         }
     )
     earlier = Run.peek(folder)
     if earlier is not None and (there := _completed(earlier.about["settings"])) != settings:
         raise MedicError(
-            f"{folder} holds a run with other settings ({_difference(there, settings)}); "
+            f"{folder} holds a run with other settings ({difference(there, settings)}); "
             "choose another folder, or delete that one"
         )
     resume = folder / "resume.ckpt"
@@ -113,16 +113,18 @@ def fit(
         "settings": settings,
         "finished": False,
         "prepared": Path(os.path.relpath(prepared.folder, folder)).as_posix(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine() + " CPU",
         "processes": processes.count,
-        "versions": {name: importlib.metadata.version(name) for name in ("medic", "torch", "torchvision", "lightning")},
+        **written_by("medic", "torch", "torchvision", "lightning"),
     }
     if processes.first:
         write_json(folder / "run.json", about)
         with replacing(folder / "records.csv") as temporary:
             prepared.records.to_csv(temporary, index=False)
 
-    history = _train(model, prepared, folder, recipe, watch, processes)
+    keeper = Keeper(
+        folder, recipe.decider, recipe.epochs // recipe.cycles if recipe.schedule == "cycles" else None, each_epoch
+    )
+    history = _train(model, prepared, recipe, watch, processes, keeper)
     if processes.first:
         _finish(model, prepared, folder, recipe, about, history)
     processes.wait()
@@ -134,7 +136,7 @@ def _finish(
 ) -> None:
     model.eval().save(folder / "last")
     for which in ("best", "last", *Run(folder, about).snapshots):
-        _decide(folder / which, prepared, model.task, recipe)
+        decide(folder / which, prepared, model.task, recipe)
     best = int(history.loc[history[recipe.decider].fillna(-np.inf).idxmax(), "epoch"])
     write_json(folder / "run.json", about | {"finished": True, "best_epoch": best, "seconds": history["seconds"].sum()})
     (folder / "resume.ckpt").unlink(missing_ok=True)
@@ -157,7 +159,7 @@ def _check_chooser(truth: np.ndarray, recipe: Recipe, task: Task) -> None:
         )
 
 
-def _decide(checkpoint: Path, prepared: Prepared, task: Task, recipe: Recipe) -> None:
+def decide(checkpoint: Path, prepared: Prepared, task: Task, recipe: Recipe) -> None:
     """Choose on the validation split how a kept model decides, where the recipe asks: into its ``model.json``."""
     if recipe.cut_points is None and recipe.sensitivity is None:
         return
@@ -181,32 +183,22 @@ def _decide(checkpoint: Path, prepared: Prepared, task: Task, recipe: Recipe) ->
 def _train(
     model: Classifier,
     prepared: Prepared,
-    folder: Path,
     recipe: Recipe,
     watch: tuple[str, ...],
     processes: Processes,
+    keeper: Keeper,
 ) -> pd.DataFrame:
-    data = PreparedDataset(
-        prepared,
-        "train",
-        recipe.augmentation,
-        model.image_size,
-        recipe.seed,
-        bool(recipe.device_augmentation),
-        model.task,
-    )
+    data, order = training_images(model, prepared, recipe)
     labels, size = data.labels, recipe.batch_size
-    order = EpochSampler(labels, model.task, recipe.seed, recipe.balanced, size)
     watched = ("validation", *(split for split in watch if split != "validation"))
     looked_at = [PreparedDataset(prepared, split, task=model.task) for split in watched]
     images = {"train": len(order)} | {split: len(part) for split, part in zip(watched, looked_at, strict=True)}
     share = size // processes.count  # what fits into one process's memory
     recalibrating = loader(data, share, EpochSampler(labels, model.task, recipe.seed + 1, batch_size=share))
     training = Training(model, recipe, images, recalibrating, processes)
-    keeper = Keeper(folder, recipe.decider, recipe.epochs // recipe.cycles if recipe.schedule == "cycles" else None)
-    trainer = _trainer(folder, recipe, processes, keeper)
-    resume = folder / "resume.ckpt"
-    with _interruptible(trainer), warnings.catch_warnings():
+    trainer = _trainer(keeper.folder, recipe, processes, keeper)
+    resume = keeper.folder / "resume.ckpt"
+    with interruptible(trainer), warnings.catch_warnings():
         # The advice on worker processes is for big images; ours are small, and the recipe says how many to use.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*number of training batches.*")
@@ -221,6 +213,20 @@ def _train(
     if training.kept is not model:
         model.load_state_dict(training.kept.state_dict())
     return pd.DataFrame(keeper.rows)
+
+
+def training_images(model: Classifier, prepared: Prepared, recipe: Recipe) -> tuple[PreparedDataset, EpochSampler]:
+    """The training split as a recipe (resolved for this machine) shows it to a model, and the order of each epoch."""
+    data = PreparedDataset(
+        prepared,
+        "train",
+        recipe.augmentation,
+        model.image_size,
+        recipe.seed,
+        bool(recipe.device_augmentation),
+        model.task,
+    )
+    return data, EpochSampler(data.labels, model.task, recipe.seed, recipe.balanced, recipe.batch_size)
 
 
 def _trainer(folder: Path, recipe: Recipe, processes: Processes, keeper: Keeper) -> lightning.Trainer:
@@ -248,7 +254,7 @@ def _trainer(folder: Path, recipe: Recipe, processes: Processes, keeper: Keeper)
 
 
 @contextlib.contextmanager
-def _interruptible(trainer: lightning.Trainer) -> Iterator[None]:
+def interruptible(trainer: lightning.Trainer) -> Iterator[None]:
     """Let an interrupt from the keyboard stop the training alone.
 
     Lightning ends the whole program on it and is deaf to any further one, which a notebook would not survive.
@@ -265,46 +271,13 @@ def _interruptible(trainer: lightning.Trainer) -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
 
 
-def _digest(records: pd.DataFrame, task: Task) -> str:
-    classes = list(task.classes) if task.kind == "multilabel" else []
-    columns = records[["image", "file", "split", "label", *classes]]
-    return hashlib.sha256(columns.to_csv(index=False).encode()).hexdigest()[:16]
-
-
-def _plain(settings: dict) -> dict:
-    """As they come back from JSON."""
-    return json.loads(json.dumps(settings))
-
-
 def _completed(earlier: dict) -> dict:
     """The settings of a run, with those that did not exist yet when it was trained at what was done then."""
     if not {"model", "recipe"} <= earlier.keys():
         return earlier
     chosen_by = list(metrics_for(Task.from_dict(earlier["model"]["task"])))[-1]
     recipe = Recipe().to_dict() | {"device_augmentation": False, "choose_by": chosen_by} | earlier["recipe"]
-    model = {"flips": False, "contrast": None, "thresholds": None} | earlier["model"]
+    model = {"flips": False, "contrast": None, "dropout": None, "thresholds": None} | earlier["model"]
     model["preprocessing"] = {"grey": False} | model["preprocessing"]
     model["objective"] = objective_from_dict(model["objective"]).to_dict()
-    return _plain(earlier | {"model": model, "recipe": recipe})
-
-
-def _difference(earlier: dict, now: dict) -> str:
-    """The first settings that differ, for a person."""
-    if earlier.keys() != now.keys():
-        return "another version of medic wrote it"
-    flat = [
-        {f"{part}.{key}": value for part in ("model", "recipe") for key, value in s[part].items()}
-        for s in (earlier, now)
-    ]
-    changed = [
-        f"{key} {flat[0].get(key)} there, {flat[1][key]} here" for key in flat[1] if flat[0].get(key) != flat[1][key]
-    ]
-    if earlier["data"] != now["data"]:
-        changed.append("other images or another split")
-    if earlier["start"] != now["start"]:
-        changed.append(
-            "other initial weights: name the same ones, and call torch.manual_seed before building the model"
-        )
-    if earlier["watch"] != now["watch"]:
-        changed.append(f"watch {earlier['watch']} there, {now['watch']} here")
-    return "; ".join(changed[:3])
+    return plain(earlier | {"model": model, "recipe": recipe})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import lightning
@@ -25,15 +26,23 @@ class Keeper(Callback):
         folder: the run's.
         decider: column of the history by which the best epoch is chosen; higher is better.
         every: epochs after each of which the weights are kept as a snapshot; None keeps none.
+        tell: called with each row when the epoch is written, in every process; what it raises ends the training.
 
     Attributes:
         rows: the history so far, one row an epoch.
     """
 
-    def __init__(self, folder: Path, decider: str, every: int | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        decider: str,
+        every: int | None = None,
+        tell: Callable[[dict[str, float]], None] | None = None,
+    ):
         self.folder = folder
         self.decider = decider
         self.every = every
+        self.tell = tell
         self.rows: list[dict] = []
         self._started = self._since = self._trained = self._waited = 0.0
         self._told = False
@@ -77,9 +86,14 @@ class Keeper(Callback):
         row["waiting"] = self._waited / self._trained
         row["seconds"] = time.perf_counter() - self._started
         self.rows.append(row)
-        if not trainer.is_global_zero:
+        if trainer.is_global_zero:
+            self._write(trainer, training, row, best)
+        else:
             trainer.save_checkpoint(self.folder / "resume.ckpt")  # writes nothing, and waits for the one that does
-            return
+        if self.tell is not None:
+            self.tell(dict(row))
+
+    def _write(self, trainer: lightning.Trainer, training: Training, row: dict, best: bool) -> None:
         if best:
             training.kept.save(self.folder / "best")
         if self.every and row["epoch"] % self.every == 0:

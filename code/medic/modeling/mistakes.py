@@ -16,6 +16,7 @@ import pandas as pd
 from medic.data.crop import CROPS
 from medic.data.decode import decode
 from medic.data.prepare import Prepared
+from medic.data.records import originals
 from medic.data.split import split_by_image, split_by_patient
 from medic.data.stores import Store
 from medic.errors import MedicError
@@ -192,7 +193,8 @@ def eyes_on_both_sides(prepared: Prepared, task: Task, *, seeds: int = 20, patie
     Raises:
         MedicError: no patient outside the test split has both eyes.
     """
-    rows = prepared.records[(prepared.records["split"] != "test") & prepared.records["eye"].notna()]
+    rows = originals(prepared.records)
+    rows = rows[(rows["split"] != "test") & rows["eye"].notna()]
     rows = rows[rows.groupby("patient")["eye"].transform("nunique") == 2]
     if rows.empty:
         raise MedicError(f"no patient of the prepared set {prepared.folder} has both eyes; this mistake needs pairs")
@@ -247,7 +249,7 @@ def rows_of(run: Run, split: str) -> pd.DataFrame:
     Raises:
         MedicError: it has none.
     """
-    rows = run.records[run.records["split"] == split].reset_index(drop=True)
+    rows = originals(run.records[run.records["split"] == split]).reset_index(drop=True)
     if rows.empty:
         raise MedicError(f"the run {run.folder} has no images in the split {split!r}; name one that it has")
     return rows

@@ -25,7 +25,8 @@ class Recipe:
         batch_size: images a step, over all processes together.
         learning_rate: peak of the one-cycle schedule, start of the one in steps.
         weight_decay: of AdamW (Loshchilov & Hutter, arXiv 1711.05101).
-        augmentation: how training images are varied; None not at all. A ``PublishedAugmentation`` can stand here too.
+        augmentation: how training images are varied; None not at all. A ``PublishedAugmentation``, or ``Transforms`` or
+            a ``Pipeline`` of torchvision's, can stand here too.
         balanced: draw training images so that every class is equally likely.
         seed: of the order and the augmentation. (The initial weights are the model's own.)
         precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``; ``auto`` is bf16 where the processor computes in it.

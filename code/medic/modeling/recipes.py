@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from medic.data.lines import line_of
+import torch
+
+from medic.data.lines import OWN, line_of
 from medic.data.prepare import Prepared
 from medic.errors import MedicError
 from medic.modeling.augment import Augmentation
 from medic.modeling.augment_published import PublishedAugmentation
 from medic.modeling.classifier import Classifier
+from medic.modeling.fit import fit
 from medic.modeling.objectives import CrossEntropy, MultiLabel, Objective, Regression, weighted
 from medic.modeling.pretrain import Pretraining, pretrain_on_generated
 from medic.modeling.recipe import Recipe
-from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, DIGITS, RETINOPATHY, Task
+from medic.modeling.run import Run
+from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, DIGITS, RETINOPATHY, SKIN_LESION, Task
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Plan:
         pretraining: how to pretrain on generated images, for those who ask for it.
         weighted: weigh the loss against imbalance, as counted on the training images; not where the recipe draws them
             balanced, which does the same.
+        dropout: as ``Classifier`` takes it; None is the network's own.
     """
 
     task: Task
@@ -43,6 +49,7 @@ class Plan:
     recipe: Recipe
     pretraining: Pretraining = field(default_factory=Pretraining)
     weighted: bool = False
+    dropout: float | None = None
 
     def pretrained(self, folder: str | Path, workers: int = 0) -> Path:
         """Weights to start from, of this network trained on synthetic images: made in ``folder`` unless there.
@@ -81,7 +88,26 @@ class Plan:
             weights,
             self.flips,
             self.contrast,
+            self.dropout,
         )
+
+    def train(
+        self,
+        prepared: Prepared,
+        folder: str | Path,
+        weights: str | Path | None = None,
+        each_epoch: Callable[[dict[str, float]], None] | None = None,
+    ) -> Run:
+        """Build the model with the recipe's seed and train it, as ``medic train`` does.
+
+        Args:
+            prepared: the set to train on.
+            folder: where the run goes.
+            weights: as ``Classifier`` takes them.
+            each_epoch: as ``fit`` takes it.
+        """
+        torch.manual_seed(self.recipe.seed)
+        return fit(self.classifier(prepared, weights), prepared, folder, self.recipe, each_epoch=each_epoch)
 
 
 PUBLISHED = Plan(
@@ -192,7 +218,47 @@ DIGITS_PLAN = Plan(
 )
 """Digits with a network of today, for whoever wants them exported, bundled and served like all else."""
 
-RECIPES = {"medic": MEDIC, "published": PUBLISHED, "chexnet": CHEXNET, "binary": BINARY, "digits": DIGITS_PLAN}
+LESIONS = Plan(
+    task=SKIN_LESION,
+    backbone="resnet18",
+    image_size=224,
+    objective=CrossEntropy(),
+    contrast=None,
+    flips=True,
+    recipe=Recipe(
+        epochs=20,
+        batch_size=16,
+        learning_rate=3e-4,
+        weight_decay=1e-2,
+        augmentation=Augmentation(rotate=180, scale=0.1, shift=0.04, brightness=0.15, contrast=0.15, colour=0.05),
+        sensitivity=0.9,
+    ),
+    weighted=True,
+)
+"""Skin lesions, and with their own classes a person's own photographs: a ResNet-18 for transfer learning (``--weights
+imagenet``). A lesion has no upright, so any rotation keeps its label; colour is a sign, so it is varied little. For two
+classes the operating point is chosen on the validation split for a sensitivity of 0.9."""
+
+RECIPES = {
+    "medic": MEDIC,
+    "published": PUBLISHED,
+    "chexnet": CHEXNET,
+    "binary": BINARY,
+    "digits": DIGITS_PLAN,
+    "lesions": LESIONS,
+}
+
+
+def _own_plan(task: Task, name: str | None) -> Plan:
+    """The plan for classes of a person's own: that of the lesions, without what two classes alone can have."""
+    if name not in (None, "lesions"):
+        raise MedicError(f"the recipe {name!r} is none for images of your own; there is: lesions")
+    if task.kind == "multilabel":
+        raise MedicError(
+            f"there is no recipe for {task.name!r}, which has several classes an image; write a Plan for it"
+        )
+    sensitivity = LESIONS.recipe.sensitivity if task.thresholds else None
+    return replace(LESIONS, task=task, recipe=replace(LESIONS.recipe, sensitivity=sensitivity))
 
 
 def find_plan(task: Task, name: str | None = None) -> Plan:
@@ -204,6 +270,8 @@ def find_plan(task: Task, name: str | None = None) -> Plan:
         MedicError: there is none of that name, or it is for another task; the message lists those there are.
     """
     line = line_of(task)
+    if line is OWN:
+        return _own_plan(task, name)
     plans = {key: plan for key, plan in RECIPES.items() if plan.task in line.tasks}
     if name is None:
         exact = [key for key, plan in plans.items() if plan.task == task]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from medic.data.balance import class_counts
-from medic.data.records import targets
+from medic.data.records import originals, targets
 from medic.files import write_text
 from medic.modeling.evaluate import Evaluation
 from medic.modeling.run import Run
@@ -52,7 +52,7 @@ def write_report(run: Run, evaluation: Evaluation, path: str | os.PathLike) -> P
         "",
         "## Data",
         "",
-        _markdown(class_counts(run.records, evaluation.task)),
+        _markdown(class_counts(originals(run.records), evaluation.task)),
         "",
         f"{run.records['patient'].nunique()} patients; no patient is in two splits. "
         f"{len(evaluation.failed)} images of the evaluated split could not be read and are in no figure.",
@@ -63,11 +63,7 @@ def write_report(run: Run, evaluation: Evaluation, path: str | os.PathLike) -> P
         f"{model['preprocessing']['size']} px (crop: {model['preprocessing']['crop']}"
         f"{', grey' if model['preprocessing'].get('grey') else ''})",
         f"- objective: {_objective(model['objective'])}",
-        f"- training: {recipe['epochs']} epochs, batches of {recipe['batch_size']}, AdamW, peak learning rate "
-        f"{recipe['learning_rate']:g}, precision {recipe['precision']}, seed {recipe['seed']}; "
-        f"{run.about['seconds']:.0f} s on {run.about['device']}",
-        *([f"- frozen: {', '.join(recipe['frozen'])}"] if recipe.get("frozen") else []),
-        f"- chosen: epoch {run.about['best_epoch']}, {_why(recipe)}",
+        *_training(run, recipe),
         *_operating_point(evaluation, recipe),
         f"- versions: {', '.join(f'{name} {version}' for name, version in run.about['versions'].items())}",
         "",
@@ -88,6 +84,22 @@ def write_report(run: Run, evaluation: Evaluation, path: str | os.PathLike) -> P
     ]
     write_text(path, "\n".join(lines))
     return Path(path)
+
+
+def _training(run: Run, recipe: dict) -> list[str]:
+    took = f"{run.about['seconds']:.0f} s on {run.about['device']}"
+    if recipe.get("method") == "svm":
+        return [
+            "- training: none of the network; its last layer is a linear support vector machine on the features, cost "
+            f"{run.history['cost'].iloc[0]:g} by cross-validation over the training patients, seed {recipe['seed']}; "
+            f"{took}"
+        ]
+    return [
+        f"- training: {recipe['epochs']} epochs, batches of {recipe['batch_size']}, AdamW, peak learning rate "
+        f"{recipe['learning_rate']:g}, precision {recipe['precision']}, seed {recipe['seed']}; {took}",
+        *([f"- frozen: {', '.join(recipe['frozen'])}"] if recipe.get("frozen") else []),
+        f"- chosen: epoch {run.about['best_epoch']}, {_why(recipe)}",
+    ]
 
 
 def _objective(objective: dict) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
 import json
 import os
+import platform
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from medic.data.prepare import Prepared
 from medic.data.records import read_records
@@ -73,7 +77,8 @@ class Run:
     @cached_property
     def history(self) -> pd.DataFrame:
         """Figures by epoch: one row an epoch, columns such as ``train_loss`` and ``validation_accuracy``."""
-        return pd.read_csv(self.folder / "history.csv")
+        # As exact as it was written: a resumed study compares these figures with those that it has kept.
+        return pd.read_csv(self.folder / "history.csv", float_precision="round_trip")
 
     @cached_property
     def records(self) -> pd.DataFrame:
@@ -115,3 +120,47 @@ class Run:
         if not (self.folder / "history.csv").is_file():
             return f"{head} in the first epoch"
         return head + self.history.round(3).to_html(index=False, max_rows=12)
+
+
+def digest_of(records: pd.DataFrame, task: Task) -> str:
+    """16 hexadecimal digits that change when the prepared files, the split or the labels of a set do."""
+    classes = list(task.classes) if task.kind == "multilabel" else []
+    columns = records[["image", "file", "split", "label", *classes]]
+    return hashlib.sha256(columns.to_csv(index=False).encode()).hexdigest()[:16]
+
+
+def written_by(*packages: str) -> dict:
+    """Device and versions, as a run's ``run.json`` states them."""
+    return {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine() + " CPU",
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def plain(settings: dict) -> dict:
+    """Settings as they come back from JSON."""
+    return json.loads(json.dumps(settings))
+
+
+def difference(earlier: dict, now: dict) -> str:
+    """The first settings that differ, for a person."""
+    if earlier.keys() != now.keys():
+        return "another version of medic wrote it"
+    flat = [
+        {f"{part}.{key}": value for part in ("model", "recipe") for key, value in s[part].items()}
+        for s in (earlier, now)
+    ]
+    changed = [
+        f"{key} {flat[0].get(key)} there, {flat[1].get(key)} here"
+        for key in flat[1] | flat[0]
+        if flat[0].get(key) != flat[1].get(key)
+    ]
+    if earlier["data"] != now["data"]:
+        changed.append("other images or another split")
+    if earlier["start"] != now["start"]:
+        changed.append(
+            "other initial weights: name the same ones, and call torch.manual_seed before building the model"
+        )
+    if earlier["watch"] != now["watch"]:
+        changed.append(f"watch {earlier['watch']} there, {now['watch']} here")
+    return "; ".join(changed[:3])

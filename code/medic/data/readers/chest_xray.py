@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from medic.data.corrections import corrected
 from medic.data.locate import locate, open_images, stem
 from medic.data.records import validate
 from medic.data.stores import FolderStore, Store, open_store
 from medic.errors import MedicError
-from medic.task import CHEST_XRAY_OR_NONE, FINDINGS, NO_FINDING
+from medic.task import CHEST_XRAY, CHEST_XRAY_OR_NONE, FINDINGS, NO_FINDING
 
 TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 """The table's names, in the order in which they are looked for."""
@@ -111,7 +112,7 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
             "note": _joined([notes for _, notes in people.values()]),
         }
     )
-    return validate(records, CHEST_XRAY_OR_NONE), store
+    return corrected(validate(records, CHEST_XRAY_OR_NONE), tables, CHEST_XRAY), store
 
 
 # The table

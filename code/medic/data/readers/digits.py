@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from medic.data import idx
+from medic.data.corrections import corrected
 from medic.data.idx_store import PARTS, IdxStore, find_file, image_name
 from medic.data.records import validate
+from medic.data.stores import FolderStore
 from medic.errors import MedicError
 from medic.task import DIGITS
 
@@ -65,7 +67,7 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
         parts.append(pd.DataFrame({"image": names, "patient": names, "split": split, "label": labels}))
     store = IdxStore(pictures)
     store.names()  # images that are no images show themselves here, not in the middle of a training
-    return validate(pd.concat(parts), DIGITS), store
+    return corrected(validate(pd.concat(parts), DIGITS), FolderStore(folder), DIGITS), store
 
 
 def _labels(path: Path) -> np.ndarray:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from medic.data.corrections import corrected
 from medic.data.records import validate
 from medic.data.stores import Store, is_image_name, open_store
 from medic.errors import MedicError
@@ -66,7 +67,7 @@ def read(
         split=[split for _, split, _ in rows],
         label=[label for _, _, label in rows],
     )
-    return validate(records, RETINOPATHY), store
+    return corrected(validate(records, RETINOPATHY), tables, RETINOPATHY), store
 
 
 def eyes(names: list[str]) -> pd.DataFrame:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from medic.data.classes import with_codes
+from medic.data.classes import task_of, with_codes, without_gaps
+from medic.data.corrections import FILE, corrected
 from medic.data.readers.folder import SPLIT_FOLDERS
 from medic.data.stores import FolderStore, Store, is_image_name, open_store
 from medic.errors import MedicError
@@ -87,7 +89,10 @@ def read(
             "class": cells["label"],
         }
     )
-    return with_codes(records, task, where), store
+    labelled = with_codes(records, task, where)
+    listed = task or task_of(labelled, "own")
+    given = corrected(labelled, tables, listed)
+    return (given if task else without_gaps(given, listed)), store
 
 
 def _find(source: str | os.PathLike) -> tuple[Store, str]:
@@ -96,11 +101,20 @@ def _find(source: str | os.PathLike) -> tuple[Store, str]:
     if path.is_file() and path.suffix.lower() != ".zip":
         return FolderStore(path.parent), path.name
     tables = open_store(path)
-    found = [name for name in tables.names() if name.lower().endswith((".csv", ".tsv")) and "__MACOSX" not in name]
+    found = csv_files(tables)
     if len(found) != 1:
         there = f"{len(found)} CSV files ({', '.join(found[:3])})" if found else "no CSV file"
         raise MedicError(f"{path} holds {there}; name the file that lists images and labels")
     return tables, found[0]
+
+
+def csv_files(tables: Store) -> list[str]:
+    """Names of the tables in a store; the journal of corrections is none."""
+    return [
+        name
+        for name in tables.names()
+        if name.lower().endswith((".csv", ".tsv")) and "__MACOSX" not in name and name.rpartition("/")[2] != FILE
+    ]
 
 
 def _image_store(tables: Store) -> Store:
@@ -172,6 +186,11 @@ def _split(cell: str, number: int, where: str) -> str:
     return SPLIT_FOLDERS[cell.lower()]
 
 
+def _composed(name: str) -> str:
+    """Accented letters as one character each: in names of files that were on a Mac they are two, in tables one."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _located(cells: list[str], numbers: list[int], store: Store, where: str) -> list[str]:
     """For each listed image its name in the store, or the listed name where it is absent."""
     by_ending: dict[str, list[str]] = defaultdict(list)
@@ -179,7 +198,7 @@ def _located(cells: list[str], numbers: list[int], store: Store, where: str) -> 
         if is_image_name(name):
             parts = PurePosixPath(name).parts
             for start in range(len(parts)):
-                ending = "/".join(parts[start:])
+                ending = _composed("/".join(parts[start:]))
                 by_ending[ending].append(name)
                 by_ending[str(PurePosixPath(ending).with_suffix(""))].append(name)
     if not by_ending:
@@ -187,7 +206,7 @@ def _located(cells: list[str], numbers: list[int], store: Store, where: str) -> 
     names, lines = [], {}
     for cell, number in zip(cells, numbers, strict=True):
         listed = cell.replace("\\", "/").removeprefix("./")
-        fitting = [listed] if listed in store else by_ending.get(listed, [])
+        fitting = [listed] if listed in store else by_ending.get(_composed(listed), [])
         if len(fitting) > 1:
             raise MedicError(
                 f"{where}, line {number}: {cell} could be {fitting[0]} or {fitting[1]}; write its folder or its "
