@@ -471,6 +471,7 @@ def widgets(editor, evaluation, folder) -> dict:
 @pytest.mark.parametrize("name", ["editor", "viewer", "explorer"])
 class TestWhatReadersWithoutAKernelSee:
     def test_beside_the_live_widget_stands_a_small_picture_and_a_line(self, widgets, name):
+        before = plt.get_fignums()  # of tests in this process that leave theirs open
         bundle, _ = widgets[name]._repr_mimebundle_()
         assert set(bundle) == {WIDGET_VIEW, "image/png", "text/plain"}
         data = base64.b64decode(bundle["image/png"])
@@ -479,7 +480,7 @@ class TestWhatReadersWithoutAKernelSee:
         assert min(picture.size) > 150
         assert len(data) < 60_000
         assert bundle["text/plain"] == widgets[name].summary()
-        assert plt.get_fignums() == []
+        assert plt.get_fignums() == before
 
     def test_the_picture_says_that_the_images_are_synthetic(self, widgets, name):
         figure = widgets[name].static()

@@ -441,6 +441,7 @@ def against_time(table: pd.DataFrame, metric: str, groups: pd.Series, *, baselin
     axes.axhline(baseline, color="0.3", ls="--", lw=1.2)
     axes.set_xscale("log")
     axes.margins(x=0.12)
+    axes.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
     axes.set(xlabel="seconds of training (logarithmic)", ylabel=f"{named}, validation, 95 % interval")

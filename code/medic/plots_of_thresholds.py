@@ -21,11 +21,14 @@ class Ranked(NamedTuple):
         truth: int (N,), 1 where the finding is present.
         scores: float (N,) probabilities.
         threshold: the operating point, marked on the curve.
+        bands: of the ROC and of the precision-recall curve the lower and the upper end of the interval, float (2, 2, G)
+            at G shares from 0 to 1 on the horizontal axis; None draws none.
     """
 
     truth: np.ndarray
     scores: np.ndarray
     threshold: float
+    bands: np.ndarray | None = None
 
 
 def curves(ranked: Mapping[str, Ranked], text: str) -> Figure:
@@ -44,6 +47,8 @@ def curves(ranked: Mapping[str, Ranked], text: str) -> Figure:
         roc.plot(false_positives, true_positives, **style, label=f"{name} ({truth.sum()}): {area:.2f}")
         precision, recall, _ = precision_recall_curve(truth, one.scores)
         precise.plot(recall, precision, **style, drawstyle="steps-post")
+        for axes, band in zip((roc, precise), () if one.bands is None else one.bands, strict=False):
+            axes.fill_between(np.linspace(0, 1, band.shape[1]), *band, color=style["color"], alpha=0.14, lw=0)
         precise.axhline(truth.mean(), color=style["color"], lw=0.8, ls=":")
         found = (called & truth).sum() / truth.sum()
         roc.plot((called & ~truth).sum() / (~truth).sum(), found, "o", color=style["color"], ms=6)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from medic.modeling.areas import auroc, average_precision
+from medic.modeling.areas import GRID, auroc, average_precision, precision_on_grid, roc_on_grid
 
 AREAS = [(auroc, reference.roc_auc_score), (average_precision, reference.average_precision_score)]
 
@@ -61,3 +61,32 @@ def test_what_cannot_be_told_is_no_number():
     without = np.array([[1, 1], [0, 2], [2, 0]])
     assert np.isnan(auroc(np.array([0, 1]), scores, without)).tolist() == [False, True, True]
     assert np.isnan(average_precision(np.array([0, 1]), scores, without)).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("values", [None, 50, 5, 1])
+def test_curves_on_a_grid_are_those_of_the_reference_implementation(seed, values):
+    truth, scores = ranked(seed, values)
+    alarms, found, _ = reference.roc_curve(truth, scores, drop_intermediate=False)
+    (roc,) = roc_on_grid(truth, scores)
+    assert roc == pytest.approx([found[alarms <= share + 1e-12].max() for share in GRID])
+    precision, recall, _ = reference.precision_recall_curve(truth, scores)
+    precision, recall = precision[-2::-1], recall[-2::-1]  # from the highest threshold, without the point it invents
+    (precise,) = precision_on_grid(truth, scores)
+    assert precise == pytest.approx([precision[np.argmax(recall >= share - 1e-12)] for share in GRID])
+
+
+def test_an_image_that_counts_twice_is_two_images_on_the_grid_too():
+    truth, scores = ranked(1, 20, count=30)
+    counts = np.random.default_rng(2).integers(0, 3, 30)
+    for curve in (roc_on_grid, precision_on_grid):
+        twice = curve(np.repeat(truth, counts), np.repeat(scores, counts))
+        assert curve(truth, scores, counts[None]) == pytest.approx(twice)
+
+
+def test_a_sample_without_the_label_has_no_curve():
+    scores = np.linspace(0, 1, 4)
+    assert np.isnan(roc_on_grid(np.zeros(4), scores)).all()
+    assert np.isnan(roc_on_grid(np.ones(4), scores)).all()
+    assert np.isnan(precision_on_grid(np.zeros(4), scores)).all()
+    assert (precision_on_grid(np.ones(4), scores) == 1).all()

@@ -9,6 +9,7 @@ import pytest
 from sklearn import metrics as reference
 
 from medic.errors import MedicError
+from medic.modeling.areas import GRID, precision_on_grid, roc_on_grid
 from medic.modeling.evaluate import Evaluation, evaluate
 from medic.modeling.run import Run
 from medic.task import CHEST_XRAY, RETINOPATHY, Prediction, Task
@@ -85,6 +86,27 @@ def test_sensitivity_and_precision_by_class_are_scikit_learns(evaluation):
     assert table["images"].sum() == len(truth)
     recall = reference.recall_score(truth, decided, average=None, labels=range(5), zero_division=np.nan)
     assert table["sensitivity"].to_numpy() == pytest.approx(recall, nan_ok=True)
+    precise = reference.precision_score(truth, decided, average=None, labels=range(5), zero_division=np.nan)
+    assert table["precision"].to_numpy() == pytest.approx(precise, nan_ok=True)
+    for name in ("precision", "sensitivity"):
+        known = table[table[name].notna()]
+        assert (known[f"{name}_low"] <= known[name]).all()
+        assert (known[name] <= known[f"{name}_high"]).all()
+
+
+def test_a_single_pair_of_curves_lies_within_its_bands(chest_runs):
+    evaluation = evaluate(chest_runs["chest_xray_binary"], "test")
+    roc, precise = evaluation.plot_curves().axes
+    for axes, curve in ((roc, roc_on_grid), (precise, precision_on_grid)):
+        (band,) = axes.collections
+        corners = band.get_paths()[0].vertices
+        ends = [corners[np.isclose(corners[:, 0], share), 1] for share in GRID]
+        (points,) = curve(evaluation.truth, evaluation.prediction.probabilities[:, 1])
+        within = [low.min() - 1e-9 <= point <= low.max() + 1e-9 for low, point in zip(ends, points, strict=True)]
+        assert np.mean(within) > 0.9
+        assert np.mean([end.max() - end.min() for end in ends]) > 0.05
+    several = evaluate(chest_runs["chest_xray"], "test").plot_curves()
+    assert not several.axes[0].collections
 
 
 def test_what_is_said_of_each_label_and_of_all_is_scikit_learns():

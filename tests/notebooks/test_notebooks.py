@@ -70,7 +70,7 @@ NOTEBOOKS: dict[str, Run] = {
     f"{STAGE_1}/04_check_and_correct_labels": Run(
         checks={
             "images": (200, 200),
-            "contradicting_files": (2, 2),
+            "contradicting_files": (4, 4),
             "agreement_out_of_fold": (0.6, 0.9),
             "suspected_labels": (5, 60),
             "repeated_images_left": (0, 0),
@@ -132,7 +132,7 @@ NOTEBOOKS: dict[str, Run] = {
         },
     ),
     f"{STAGE_2}/07_combine_and_regularise": Run(
-        {"EPOCHS": 2, "IMAGE_SIZE": 32},
+        {"EPOCHS": 2, "IMAGE_SIZE": 32, "FOLDS": 2},
         {
             "gain_folds": (-1, 1),
             "contradictions_flat": (0, 1),

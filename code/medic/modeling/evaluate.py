@@ -15,7 +15,7 @@ from medic import plots, plots_of_thresholds
 from medic.data.records import originals, targets
 from medic.errors import MedicError
 from medic.files import replacing, write_json
-from medic.modeling.areas import auroc, average_precision
+from medic.modeling.areas import auroc, average_precision, precision_on_grid, roc_on_grid
 from medic.modeling.metrics import (
     confusion_matrix,
     f1,
@@ -26,6 +26,7 @@ from medic.modeling.metrics import (
     precision,
     resampled,
     sensitivity,
+    shares_of_hits,
     specificity,
 )
 from medic.modeling.run import Run
@@ -109,17 +110,28 @@ class Evaluation:
     def by_class(self) -> pd.DataFrame:
         """Precision, sensitivity (recall), F1 and the number of images, one row a class.
 
-        For multilabel tasks also ``specificity``, ``threshold``, and the areas that need none: ``auroc`` with its 95 %
-        interval over patients (``low``, ``high``) and ``average_precision``, missing where no image or every image has
-        the label, and the number of ``patients`` with it.
+        Precision and sensitivity come with their 95 % intervals over patients (``precision_low``, ...) where an image
+        has one class. For multilabel tasks also ``specificity``, ``threshold``, and the areas that need none: ``auroc``
+        with its 95 % interval over patients (``low``, ``high``) and ``average_precision``, missing where no image or
+        every image has the label, and the number of ``patients`` with it.
         """
         index = pd.Index(self.task.classes, name="class")
         if self.task.kind == "multilabel":
             return pd.DataFrame([self._of_label(code) for code in range(len(index))], index=index)
         hits, true, called = np.diag(self.confusion), self.confusion.sum(axis=1), self.confusion.sum(axis=0)
+        columns = {}
         with np.errstate(invalid="ignore"):
-            columns = {"precision": hits / called, "sensitivity": hits / true, "f1": 2 * hits / (true + called)}
+            for name, whole, along in (("precision", called, -2), ("sensitivity", true, -1)):
+                columns[name] = hits / whole
+                ends = [interval(draws) for draws in self._shares(along).T]
+                columns[f"{name}_low"], columns[f"{name}_high"] = zip(*ends, strict=True)
+            columns["f1"] = 2 * hits / (true + called)
         return pd.DataFrame(columns, index=index).assign(images=true)
+
+    def _shares(self, along: int) -> np.ndarray:
+        """Of each class the share of hits, along an axis of the confusion matrix, over bootstrap samples: (D, C)."""
+        metric = shares_of_hits(along)
+        return resampled(metric, self.truth, self.prediction, self.records["patient"], seed=self.seed)
 
     def _of_label(self, code: int) -> dict[str, float]:
         truth, scores, confusion = self.truth[:, code], self.prediction.probabilities[:, code], self.confusion[code]
@@ -170,6 +182,8 @@ class Evaluation:
     def plot_curves(self, classes: Sequence[str] | None = None):
         """ROC and precision-recall curves with the operating point, of each label or of the second of two classes.
 
+        A single curve has its 95 % interval around it, over patients and point by point.
+
         Args:
             classes: which labels; all that some images have and some have not, when None.
 
@@ -200,7 +214,16 @@ class Evaluation:
             for code, name in enumerate(names)
             if name in chosen
         }
+        if len(curves) == 1:
+            curves = {name: one._replace(bands=self._bands(one)) for name, one in curves.items()}
         return plots_of_thresholds.curves(curves, self._said())
+
+    def _bands(self, one: plots_of_thresholds.Ranked) -> np.ndarray:
+        ends = []
+        for curve in (roc_on_grid, precision_on_grid):
+            draws = resampled(curve, one.truth, one.scores, self.records["patient"], seed=self.seed)
+            ends.append(np.nanpercentile(draws, [2.5, 97.5], axis=0))
+        return np.stack(ends)
 
     def _said(self) -> str:
         return f"{self.title} (synthetic images)" if self.synthetic else self.title

@@ -222,6 +222,17 @@ def _of_confusion(function: Callable[[np.ndarray], np.ndarray]) -> Metric:
     return metric
 
 
+def shares_of_hits(along: int) -> Metric:
+    """Of each class the share that is right: of those called so (``along`` -2, precision) or of those that are (-1).
+
+    Returns:
+        A metric that gives (D, C); NaN where there is nothing to take a share of.
+    """
+    return _of_confusion(
+        lambda confusions: _share(np.diagonal(confusions, axis1=-2, axis2=-1), confusions.sum(axis=along))
+    )
+
+
 def _of_labels(function: Callable[[np.ndarray], np.ndarray]) -> Metric:
     return lambda truth, prediction, counts: function(label_confusions(truth, prediction.decided, counts))
 
