@@ -4,7 +4,10 @@ Under xdist each class keeps to one worker and goes through the notebooks in ord
 set, a trained network, a bundle) serves the next, as for a reader.
 """
 
+import csv
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -234,3 +237,42 @@ class TestOnRealPhotographs:
             assert scalar in scalars, f"{name} does not record {scalar}; it records {sorted(scalars)}"
             assert scalars[scalar] is not None, f"{scalar} is not finite"
             assert low <= scalars[scalar] <= high, f"{scalar} is {scalars[scalar]}, not in [{low}, {high}]"
+
+    @pytest.fixture(scope="class")
+    def own_folder(self, real_data, tmp_path_factory) -> Path:
+        """36 real photographs, sorted into three folders whose names nobody has foreseen."""
+        folder = tmp_path_factory.mktemp("own") / "my photographs"
+        table = csv.reader((real_data / "skin_lesion" / "groundtruth.csv").open())
+        by_verdict = {"benign": [], "malignant": []}
+        for image, verdict in table:
+            by_verdict[verdict].append(image)
+        benign, malignant = by_verdict.values()
+        for name, images in {"Flecken": benign[:12], "round spots": benign[40:52], "worrying": malignant[:12]}.items():
+            (folder / name).mkdir(parents=True)
+            for image in images:
+                shutil.copy(real_data / "skin_lesion" / "images" / f"{image}.jpg", folder / name / f"{image}.JPG")
+        return folder
+
+    # They find the weights that the notebooks above have made.
+    @pytest.mark.parametrize(
+        ("name", "parameters"),
+        [
+            (f"{STAGE_1}/04_check_and_correct_labels", {}),
+            (f"{STAGE_2}/08_classify_skin_lesions", {"NETWORKS": ["resnet18"], "TRAINED": [], "EPOCHS": 1}),
+        ],
+    )
+    def test_a_folder_of_ones_own_goes_through_to_a_bundle(
+        self, name, parameters, outputs, own_folder, monkeypatch, record_property
+    ):
+        for variable, value in products(outputs).items():
+            monkeypatch.setenv(variable, value)
+        copy = outputs / "own notebooks" / f"{name}.ipynb"
+        started = time.perf_counter()
+        failure = execute(FOUND[name], copy, {"DATA": os.path.relpath(own_folder, ROOT), **parameters}, timeout=600)
+        record_property("notebook", f"{name}, own folder")
+        record_property("seconds", time.perf_counter() - started)
+        assert failure is None, f"cell {failure.cell}\n{failure.source}\n{failure.error}"
+        if name.endswith("08_classify_skin_lesions"):
+            (manifest,) = outputs.glob("*/quick/bundles/own/manifest.json")
+            task = json.loads(manifest.read_text())["task"]
+            assert task["classes"] == ["Flecken", "round spots", "worrying"]
