@@ -709,7 +709,6 @@ def _task_of_prepared(name: str, prepared: Prepared) -> Task:
 def _read(
     task: str, data: Path, images: Path | None, level: int | None = None, looked_for: str | None = None
 ) -> tuple[pd.DataFrame, Store, Task, Line]:
-    from medic.data.classes import looking_for
     from medic.data.lines import OWN, line_of
     from medic.task import find_task
 
@@ -718,7 +717,7 @@ def _read(
         raise MedicError(f"--level and --looked-for are for images of your own; {task} has its own classes")
     records, store = line.read(line.find(data), images, **({} if level is None else {"level": level}))
     if looked_for is not None:
-        records = looking_for(records, looked_for)
+        records = line.looking_for(records, looked_for)
     return records, store, line.task(records) if line is OWN else find_task(task), line
 
 

@@ -68,13 +68,17 @@ def use_style() -> None:
     )
 
 
+def headline(figure: Figure, text: str) -> None:
+    """Give a figure its title, in as many lines as it takes: what stands last in it must not be cut off."""
+    figure.suptitle(textwrap.fill(text, int(9.2 * figure.get_figwidth())), x=0.01, ha="left")
+
+
 def title(drawing: Axes | Figure, text: str, session: Source) -> None:
     """Give axes or a figure its title, with "(synthetic sample)" behind it where the data is synthetic."""
     if session.synthetic:
         text = f"{text} (synthetic sample)"
     if isinstance(drawing, Figure):
-        # In as many lines as it takes: what stands last in it must not be cut off.
-        drawing.suptitle(textwrap.fill(text, int(9.2 * drawing.get_figwidth())), x=0.01, ha="left")
+        headline(drawing, text)
     else:
         drawing.set_title(text)
 

@@ -1,5 +1,6 @@
 """Which reader, preprocessing and sample belong to which question."""
 
+import pandas as pd
 import pytest
 
 from medic.data.lines import LINES, OWN, find_line, lesions_or_own, line_of
@@ -57,6 +58,13 @@ def test_lesions_are_read_where_they_are_and_own_images_otherwise(tmp_path):
     assert lesions_or_own(tmp_path) == (LINES["skin_lesion"], tmp_path)
     (tmp_path / "skin_lesion").mkdir()
     assert lesions_or_own(tmp_path) == (LINES["skin_lesion"], tmp_path / "skin_lesion")
+
+
+def test_what_is_looked_for_is_named_for_ones_own_images_only():
+    records = pd.DataFrame({"label": [0, 1], "class": ["benign", "malignant"]})
+    assert OWN.looking_for(records, "benign")["label"].tolist() == [1, 0]
+    with pytest.raises(MedicError, match="what is looked for in skin_lesion is given"):
+        LINES["skin_lesion"].looking_for(records, "benign")
 
 
 def test_radiographs_and_digits_are_grey_and_fundi_are_cut_out():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from medic.data import digits_sample, synthetic, synthetic_lesions, synthetic_radiographs
-from medic.data.classes import task_of
+from medic.data.classes import looking_for, task_of
 from medic.data.preprocess import Preprocessing
 from medic.data.readers import chest_xray, digits, own, retinopathy, skin_lesion
 from medic.data.stores import Store
@@ -42,6 +42,20 @@ class Line:
     def task(self, records: pd.DataFrame) -> Task:
         """The line's usual task, or the one that the classes found make; raises as ``task_of``."""
         return self.tasks[0] if self.tasks else task_of(records, self.name)
+
+    def looking_for(self, records: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Records of images of one's own in two classes, with the class that is looked for second.
+
+        Raises:
+            MedicError: the line has classes of its own, whose order is given; or as
+                ``medic.data.classes.looking_for``.
+        """
+        if self.tasks:
+            raise MedicError(
+                f"what is looked for in {self.name} is given ({', '.join(self.tasks[0].classes)}); {name!r} can be "
+                "named for images of your own only, leave it away"
+            )
+        return looking_for(records, name)
 
     def find(self, data: Path) -> Path:
         """Where the line's set lies: its folder or zip file below ``data``, or ``data`` itself."""

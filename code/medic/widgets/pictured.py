@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +132,6 @@ def marked(text: str, synthetic: bool) -> str:
 
 
 def titled(figure: Figure, text: str, synthetic: bool) -> Figure:
-    """The figure with this title, in as many lines as it takes: what stands last in it must not be cut off."""
-    columns = int(9.2 * figure.get_figwidth())
-    figure.suptitle(textwrap.fill(marked(text, synthetic), columns), x=0.01, ha="left")
+    """The figure with this title, which says where the images are synthetic."""
+    plots.headline(figure, marked(text, synthetic))
     return figure
