@@ -248,7 +248,7 @@ def confusion_matrix(confusion: np.ndarray, task: Task, text: str) -> Figure:
     axes.set_ylabel("truth (images)")
     axes.grid(False)
     figure.colorbar(picture, ax=axes, label="share of the truth's row", format="{x:.0%}")
-    figure.suptitle(text, x=0.01, ha="left")
+    headline(figure, text)
     return figure
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from medic.plots import COLOURS
+from medic.plots import COLOURS, headline
 
 
 class Ranked(NamedTuple):
@@ -61,7 +61,7 @@ def curves(ranked: Mapping[str, Ranked], text: str) -> Figure:
     precise.set_xlabel("sensitivity")
     precise.set_ylabel("precision (share of those called that have it)")
     precise.set_ylim(0, 1.03)
-    figure.suptitle(text, x=0.01, ha="left")
+    headline(figure, text)
     return figure
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from medic import plots_of_tuning
+from medic import plots, plots_of_tuning
 from medic.errors import MedicError
 from medic.modeling.recipes import Plan
 from medic.modeling.space import OPTIONS, Settings, Space, with_settings
@@ -226,7 +226,7 @@ class Study:
         return self._said(plots_of_tuning.trade_off(table, self.recommended(), self.metric))
 
     def _said(self, figure: Figure) -> Figure:
-        figure.suptitle(self._summary(), x=0.01, ha="left")
+        plots.headline(figure, self._summary())
         return figure
 
     def _summary(self) -> str:
