@@ -33,7 +33,7 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 MOVED := again
 endif
 
-.PHONY: help env run test browser check bench lab notebooks lock docs clean again
+.PHONY: help env run test browser check soak bench lab notebooks lock docs clean again
 
 help: ## say what there is
 	@echo "MEDIC: medical image classification, from pixels to endpoint"
@@ -68,7 +68,7 @@ run: $(READY) ## run every notebook on DATA (sample_data) with PROFILE (quick); 
 
 test: $(READY) ## run all tests, those of the notebooks and of the browser too
 	@$(MAKE) --no-print-directory -s browser || true
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope -m "not soak"
 
 browser: ## install Chromium for the browser tests, where it is missing (as root, with apt)
 	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
@@ -81,7 +81,10 @@ check: $(READY) ## lint and the fast tests (no notebooks, servers, browser, slow
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope \
-		-m "not notebooks and not servers and not browser and not slow"
+		-m "not notebooks and not servers and not browser and not slow and not soak"
+
+soak: $(READY) ## the long forms: over 10,000 hostile requests, a minute of load (some 5 minutes)
+	$(BIN)/python -m pytest -q -s -m soak
 
 bench: $(READY) ## measure speed and recipes, draw the charts (over an hour; QUICK=1: a minute each, into outputs)
 	@set -e; for bench in $(BENCHMARKS); do \

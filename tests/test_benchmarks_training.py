@@ -3,13 +3,23 @@
 Nothing here asserts a speed: that is for benchmarks/training.py on a quiet machine.
 """
 
+import gc
 import importlib
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+
+
+@pytest.fixture(autouse=True)
+def _frozen() -> Iterator[None]:
+    """Benchmarks collect garbage before they time anything; what the tests so far have left is not theirs to search."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -38,8 +38,11 @@ COMMANDS = [
     "report",
     "export",
     "package",
+    "store",
     "deploy",
     "deployments",
+    "status",
+    "score",
     "delete",
     "serve",
     "predict",
@@ -701,6 +704,27 @@ def test_bad_images_are_rows_with_the_reason_and_are_named(model, line, pictures
     assert "0.0" not in set((pictures / "results" / "result.csv").read_text().split(",")), "grades are whole numbers"
 
 
+def test_of_many_bad_images_the_first_are_named_and_the_others_counted(line, pictures):
+    for number in range(25):
+        (pictures / "results" / "images" / f"bad_{number:02}.jpeg").write_bytes(b"no photograph")
+    ended = medic("predict", "-m", line.run, cwd=pictures)
+    assert "6 images predicted" in succeeded(ended)
+    assert re.findall(r"^skipped bad_(\d+)\.jpeg: ", ended.err, re.MULTILINE) == [f"{n:02}" for n in range(20)]
+    assert "skipped 5 more; the column error in results/result.csv says why" in ended.err
+    table = result(pictures / "results" / "result.csv")
+    assert list(table.index) == sorted(os.listdir(pictures / "results" / "images"))
+
+
+def test_what_an_interrupted_prediction_left_is_said_to_be_unusable_or_passed_over_with_fresh(line, pictures):
+    left = pictures / "results" / "result.csv.partial"
+    for options, said in (((), True), (("--fresh",), False)):
+        left.write_text("image,grade\n1_left.jpeg,0\n")
+        shown = succeeded(medic("predict", "-m", line.run, *options, cwd=pictures))
+        assert ("starting anew: results/result.csv.partial is of another version" in shown) == said
+        assert len(result(pictures / "results" / "result.csv")) == 6
+        assert sorted(os.listdir(pictures / "results")) == ["images", "result.csv"]
+
+
 def test_when_no_image_can_be_read_the_job_failed_and_nothing_is_written(line, good, tmp_path):
     folder = tmp_path / "results" / "images"
     folder.mkdir(parents=True)
@@ -1030,8 +1054,18 @@ def test_a_deployment_outlives_its_command_answers_and_is_deleted(line, pictures
             for column in PROBABILITIES:
                 assert probabilities[column.removeprefix("p_")] == pytest.approx(row[column], abs=1e-4)
             assert answer.json()["grade"] == row["grade"]
-        taken = failed(medic("deploy", bundle, "--space", "demo", "--name", "eyes", cwd=pictures))
-        assert "has a deployment 'eyes'" in taken
+        assert succeeded(medic("status", "eyes", "--space", "demo", cwd=pictures)).strip() == "ready"
+        images = [pictures / "results" / "images" / name for name in expected.index]
+        (pictures / "note.jpeg").write_text("no photograph")
+        asked = medic("score", url, *images, pictures / "note.jpeg", "--json", cwd=pictures)
+        assert f"1 of {len(images) + 1} images were not answered" in failed(asked)
+        scored = [json.loads(line) for line in asked.out.splitlines()]
+        assert [row.get("grade") for row in scored[:-1]] == expected["grade"].tolist()
+        assert "no readable image" in scored[-1]["error"]
+        by_name = succeeded(medic("score", "eyes", images[0], "--space", "demo", cwd=pictures))
+        assert images[0].name in by_name
+        again = succeeded(medic("deploy", bundle, "--space", "demo", "--name", "eyes", cwd=pictures))
+        assert url in again, "the new version took over where the old one was"
     finally:
         ended = medic("delete", "eyes", "--space", "demo", cwd=pictures)
     assert "deployment eyes deleted" in succeeded(ended)

@@ -23,15 +23,19 @@ DIRECT = {
 # Where a package is imported by another name than it is installed by.
 MODULES = {
     "azure-ai-ml": "azure.ai.ml",
+    "azure-core": "azure.core",
     "azure-identity": "azure.identity",
     "azureml-inference-server-http": "azureml_inference_server_http",
     "flax": "flax.nnx",
+    "grpcio": "grpc",
     "ibm-watsonx-ai": "ibm_watsonx_ai",
+    "markdown-it-py": "markdown_it",
     "myst-nb": "myst_nb",
     "opencv-python-headless": "cv2",
     "pillow": "PIL",
     "prometheus-client": "prometheus_client",
     "pytest-xdist": "xdist",
+    "python-multipart": "python_multipart",
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
 }

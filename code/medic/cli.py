@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from medic.data.stores import Store
     from medic.modeling.evaluate import Evaluation
     from medic.modeling.recipe import Recipe
-    from medic.predict import Predicted
+    from medic.predict import Model
     from medic.task import Task
 
 app = typer.Typer(
@@ -59,6 +59,11 @@ TestOption = Annotated[
     float | None, typer.Option("--test", help="Share of patients for testing; by default the source's own test split.")
 ]
 SpaceOption = Annotated[str, typer.Option("--space", help="Name of the space that holds the deployment.")]
+BundleArgument = Annotated[Path, typer.Argument(help="A bundle's folder or .tar.gz.")]
+NameArgument = Annotated[str, typer.Argument(help="Name of the deployment.")]
+TokenFileOption = Annotated[
+    Path | None, typer.Option("--token-file", help="File with the service's token; else MEDIC_TOKEN, if set.")
+]
 
 
 class ObjectiveName(StrEnum):
@@ -96,6 +101,18 @@ class Compression(StrEnum):
 
     none = "none"
     int8 = "int8"
+
+
+class Target(StrEnum):
+    """Where a bundle becomes a service, by name."""
+
+    local = "local"
+    watsonx = "watsonx"
+    azureml = "azureml"
+    kserve = "kserve"
+
+
+TargetOption = Annotated[Target, typer.Option("--target", help="Where: this machine, a cloud or a cluster.")]
 
 
 def main() -> None:
@@ -561,66 +578,145 @@ def package(
 
 
 @app.command()
-def deploy(
-    bundle: Annotated[Path, typer.Argument(help="A bundle's folder or .tar.gz.")],
+def store(
+    bundle: BundleArgument,
+    target: TargetOption = Target.local,
     space: SpaceOption = "default",
-    name: Annotated[str | None, typer.Option("--name", help="Name of the deployment.")] = None,
-    port: Annotated[int, typer.Option("--port", help="0 takes any free one.")] = 0,
 ) -> None:
-    """Store a bundle in a space and start a service for it that outlives this command.
+    """Put a verified copy of a bundle into a space. Stored again, nothing changes.
 
     \b
-    Example: medic deploy outputs/bundles/retinopathy --space demo --name eyes --port 8080
+    Example: medic store outputs/bundles/retinopathy --space demo
+             medic store outputs/bundles/retinopathy --target watsonx --space my-space
     """
-    from medic.deployment.targets import local
-
-    print(local.deploy(bundle, space, name, port))
+    print(_target(target).store(bundle, space))
 
 
 @app.command()
-def deployments(space: SpaceOption = "default") -> None:
+def deploy(
+    bundle: BundleArgument,
+    target: TargetOption = Target.local,
+    space: SpaceOption = "default",
+    name: Annotated[str | None, typer.Option("--name", help="Name of the deployment.")] = None,
+    port: Annotated[int, typer.Option("--port", help="local: 0 takes any free one.")] = 0,
+) -> None:
+    """Store a bundle in a space and make it callable: by default a service on this machine that outlives this command.
+
+    Under the name of a local deployment that runs, the new bundle takes over without a request being dropped.
+
+    \b
+    Example: medic deploy outputs/bundles/retinopathy --space demo --name eyes --port 8080
+             medic deploy outputs/bundles/retinopathy --target azureml --name eyes
+    """
+    if target is not Target.local and port:
+        raise MedicError(f"--port is for the target local; {target.value} gives the address")
+    more = {"port": port} if target is Target.local else {}
+    print(_target(target).deploy(bundle, space, name, **more))
+
+
+@app.command()
+def deployments(target: TargetOption = Target.local, space: SpaceOption = "default") -> None:
     """List the deployments of a space.
 
     \b
     Example: medic deployments --space demo
     """
-    from medic.deployment.targets import local
+    there = _target(target).deployments(space)
+    print("\n".join(map(str, there)) or f"no deployment in the space {space!r} on {target.value}")
 
-    there = local.deployments(space)
-    print("\n".join(map(str, there)) or f"no deployment in the space {space!r}")
+
+@app.command()
+def status(name: NameArgument, target: TargetOption = Target.local, space: SpaceOption = "default") -> None:
+    """Say how a deployment does, in one word: ready, starting, crashed or stopped.
+
+    \b
+    Example: medic status eyes --space demo
+    """
+    print(_target(target).find(name, space).status())
+
+
+@app.command()
+def score(
+    where: Annotated[str, typer.Argument(help="A service's address, or the name of a deployment.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    target: TargetOption = Target.local,
+    space: SpaceOption = "default",
+    token_file: TokenFileOption = None,
+    certificate: Annotated[
+        Path | None, typer.Option("--certificate", help="PEM file to trust, where the service's own is self-signed.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")] = False,
+) -> None:
+    """Ask a service about images. What it refuses is named with its reason; the exit status is then 1.
+
+    \b
+    Example: medic score http://127.0.0.1:8080 left.jpeg right.jpeg
+             medic score eyes left.jpeg --target watsonx --space my-space
+    """
+    from medic.deployment.call import Client, bearer
+    from medic.deployment.serve import read_token
+
+    if "://" not in where:
+        table = _target(target).find(where, space).score(images).to_frame([str(image) for image in images])
+        print(table.to_json(orient="records", lines=True).strip() if as_json else table.to_string(index=False))
+        return
+    failed = 0
+    with Client(where, headers=bearer(read_token(token_file)), certificate=certificate) as client:
+        client.about()
+        for image in images:
+            try:
+                answer = {"image": str(image), **client.answer(image)}
+            except MedicError as error:
+                answer, failed = {"image": str(image), "error": str(error)}, failed + 1
+            print(json.dumps(answer, ensure_ascii=False) if as_json else _sentence(answer))
+    if failed:
+        raise MedicError(f"{failed} of {len(images)} images were not answered")
 
 
 @app.command()
 def delete(
-    name: Annotated[str, typer.Argument(help="Name of the deployment.")],
+    name: NameArgument,
+    target: TargetOption = Target.local,
     space: SpaceOption = "default",
+    bundle: Annotated[bool, typer.Option("--bundle", help="Remove the stored bundle, too.")] = False,
 ) -> None:
-    """Stop a deployment and remove it; its bundle stays in the space.
+    """End a deployment and remove it, whole or half-made; its bundle stays in the space unless told otherwise.
 
     \b
     Example: medic delete eyes --space demo
     """
-    from medic.deployment.targets import local
-
-    local.delete(local.find(name, space))
+    there = _target(target)
+    there.delete(there.find(name, space), bundle)
     print(f"deployment {name} deleted")
 
 
 @app.command()
 def serve(
-    bundle: Annotated[Path, typer.Argument(help="A bundle's folder or .tar.gz.")],
-    host: Annotated[str, typer.Option("--host", help="A loopback address.")] = "127.0.0.1",
+    bundle: BundleArgument,
+    host: Annotated[str, typer.Option("--host", help="Other than a loopback address needs a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="0 takes any free one.")] = 8080,
+    grpc_port: Annotated[int | None, typer.Option("--grpc-port", help="Opens gRPC, too.")] = None,
+    token_file: TokenFileOption = None,
+    certificate: Annotated[Path | None, typer.Option("--certificate", help="TLS certificate, PEM.")] = None,
+    key: Annotated[Path | None, typer.Option("--key", help="Its private key, PEM.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes that compute; a core each when left.")
+    ] = None,
 ) -> None:
-    """Serve a bundle until Ctrl-C.
+    """Serve a bundle until Ctrl-C: a page for people at /, /predict for programs, /v2 and gRPC, /metrics.
 
     \b
     Example: medic serve outputs/bundles/retinopathy --port 8080
     Then:    curl --data-binary @eye.jpeg -H 'Content-Type: image/jpeg' http://127.0.0.1:8080/predict
     """
+    from medic.deployment.limits import Limits, cores
+    from medic.deployment.serve import Door, read_token
     from medic.deployment.serve import serve as serve_bundle
+    from medic.deployment.telemetry import log_as_json
 
-    serve_bundle(bundle, host, port)
+    log_as_json()
+    door = Door(host, port, grpc_port, read_token(token_file), certificate, key)
+    serve_bundle(bundle, door, limits=Limits(workers=workers or cores()))
 
 
 @app.command()
@@ -634,8 +730,12 @@ def predict(
         float | None,
         typer.Option("--both-eyes", help="Weight, 0 to 0.5, of the same patient's other eye (names such as 17_left)."),
     ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, whatever an interrupted run has left.")] = False,
 ) -> None:
-    """Classify a folder of images into a CSV: name, prediction, probabilities. Bad images are named with the reason.
+    """Classify a folder of images into a CSV: name, prediction, probabilities. Bad images are rows with the reason.
+
+    Rows come in the order of the names, and are written as they are made. Interrupted, it goes on; the images that it
+    keeps must not have changed since.
 
     Where several findings can be there at once, each has a column of 0 and 1 as the model's operating point decides.
     There p_none is the product of (1 - p) over the findings; after a training whose loss was weighted by prevalence it
@@ -644,22 +744,24 @@ def predict(
     \b
     Example: medic predict results/images -m outputs/bundles/retinopathy --to results/result.csv
     """
+    from medic.batch import predict_to, start_over
     from medic.data.stores import is_image_name, open_store
-    from medic.files import replacing
-    from medic.predict import predict as predict_images
 
     store = open_store(images)
     names = [name for name in store.names() if is_image_name(name)]
     if not names:
         raise MedicError(f"{images} holds no image files; put JPEG, PNG or DICOM files there")
-    predicted = predict_images(_load_model(model), store, names)
-    if both_eyes is not None:
-        predicted = _with_both_eyes(predicted, both_eyes)
-    with replacing(to) as temporary:
-        predicted.to_frame().to_csv(temporary, index=False, float_format="%.6f")
-    print(f"{len(predicted.names)} images predicted in {to}")
-    for row in predicted.failed.itertuples():
-        print(f"skipped {row.image}: {row.detail}", file=sys.stderr)
+    loaded, at_once = _load_model(model)
+    if fresh:
+        start_over(to)
+    written = predict_to(loaded, store, names, to, both_eyes=both_eyes, at_once=at_once)
+    if written.both_eyes:
+        print(written.both_eyes)
+    print(f"{written.predicted} images predicted in {to}")
+    for name, error in written.first_failed:
+        print(f"skipped {name}: {error.partition(': ')[2]}", file=sys.stderr)
+    if (more := written.failed - len(written.first_failed)) > 0:
+        print(f"skipped {more} more; the column error in {to} says why", file=sys.stderr)
 
 
 @app.command()
@@ -684,6 +786,24 @@ def run(
     print(f"see {series.page}")
     if series.failed:
         raise MedicError(f"{len(series.failed)} notebooks failed: {', '.join(o.notebook for o in series.failed)}")
+
+
+def _target(target: Target):
+    from medic.deployment.targets import find_target
+
+    return find_target(target.value)
+
+
+def _sentence(answer: dict) -> str:
+    """One answer of a service as a line for a person."""
+    if "error" in answer:
+        return f"{answer['image']}: {answer['error']}"
+    chances = answer["probabilities"]
+    if "classes" in answer:
+        decided = ", ".join(f"{name} {chances[name]:.2f}" for name in answer["classes"]) or "none of the findings"
+    else:
+        decided = f"{answer['class']} {chances[answer['class']]:.2f}"
+    return f"{answer['image']}: {decided}"
 
 
 def _task_of_prepared(name: str, prepared: Prepared) -> Task:
@@ -755,29 +875,21 @@ def _evaluate(run: Path, split: str) -> Evaluation:
     return evaluation
 
 
-def _with_both_eyes(predicted: Predicted, weight: float) -> Predicted:
-    from medic.data.readers.retinopathy import eyes
-    from medic.modeling.both_eyes import combine_eyes, pairs
-
-    records = eyes(predicted.names)
-    both = f"{pairs(records)} of {records['patient'].nunique()} patients have both eyes"
-    print(f"{both}; each counts {weight:g} for the other")
-    return replace(predicted, prediction=combine_eyes(predicted.prediction, records, weight))
-
-
-def _load_model(path: Path):
-    """A run's best model, a checkpoint or a bundle: whatever lies there."""
+def _load_model(path: Path) -> tuple[Model, int]:
+    """A run's best model, a checkpoint or a bundle, whatever lies there; and how many of its calls suit all cores."""
     if (path / "run.json").is_file():
         from medic.modeling.run import Run
 
-        return Run.load(path).model()
+        return Run.load(path).model(), 1
     if (path / "model.json").is_file():
         from medic.modeling.classifier import Classifier
 
-        return Classifier.load(path)
+        return Classifier.load(path), 1
+    from medic.data.parallel import usable_cores
     from medic.deployment.bundle import Bundle
 
-    return Bundle.load(path).predictor()
+    # A core a batch is faster than all cores for each: between the layers of a network they would wait.
+    return Bundle.load(path).predictor(threads=1), usable_cores()
 
 
 if __name__ == "__main__":

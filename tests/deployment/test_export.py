@@ -75,7 +75,7 @@ def test_the_file_is_for_old_runtimes_and_says_nothing_of_this_machine(exported)
     assert graph.ir_version == 9
     assert [(opset.domain, opset.version) for opset in graph.opset_import] == [("", 18)]
     assert [value.name for value in graph.graph.input] == ["images"]
-    assert [value.name for value in graph.graph.output] == ["probabilities", "grade"]
+    assert [value.name for value in graph.graph.output] == ["probabilities", "grade", "class_activation"]
     assert not any(tensor.external_data for tensor in graph.graph.initializer)
     assert b"site-packages" not in exported.path.read_bytes()
 

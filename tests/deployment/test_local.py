@@ -38,8 +38,8 @@ def test_the_five_verbs(bundle, space, photographs, capsys):
         np.testing.assert_allclose(deployment.score(photographs[:4]).probabilities, expected.probabilities, atol=1e-4)
         assert "ready" in deployment._repr_html_()
         assert "Not a medical device" in deployment.log.read_text()
-        with pytest.raises(MedicError, match="has a deployment"):
-            local.deploy(stored, space, name=deployment.name)
+        with pytest.raises(MedicError, match="leave the port away"):
+            local.deploy(stored, space, name=deployment.name, port=9)
         pid = deployment.pid
     assert deployment.status() == "stopped"
     assert not psutil.pid_exists(pid)

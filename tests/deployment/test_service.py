@@ -3,11 +3,13 @@
 import asyncio
 import concurrent.futures
 import json
+import os
 import re
+import signal
 import struct
 import subprocess
 import sys
-import threading
+import tempfile
 import urllib.error
 import urllib.request
 import zlib
@@ -18,20 +20,37 @@ import numpy as np
 import pytest
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
+import medic.deployment.workers as workers_module
 from medic.deployment.call import Client, ServiceError, health, measure, score
+from medic.deployment.limits import Limits
 from medic.deployment.listen import bind
 from medic.deployment.predict import open_session, run
+from medic.deployment.service import Service, application
 from medic.deployment.targets import local
+from medic.deployment.workers import Workers
 from medic.errors import MedicError
 from medic.task import RETINOPATHY
 
 JPEG = {"content-type": "image/jpeg"}
 
 
+TOKEN = "a-token-of-thirty-two-characters"
+
+
 @pytest.fixture(scope="module")
-def url(bundle, tmp_path_factory):
-    with local.deploy(bundle, tmp_path_factory.mktemp("space")) as deployment:
-        yield deployment.url
+def space_of(tmp_path_factory):
+    return tmp_path_factory.mktemp("space")
+
+
+@pytest.fixture(scope="module")
+def deployment(bundle, space_of):
+    with local.deploy(bundle, space_of) as deployed:
+        yield deployed
+
+
+@pytest.fixture(scope="module")
+def url(deployment):
+    return deployment.url
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +61,20 @@ def http(url):
 
 @pytest.fixture
 def limited(bundle):
-    """Asks the application in this process, with limits small enough to reach."""
+    """Asks the application in this process, over real workers, with limits small enough to reach."""
 
-    def ask(use, predictor=None, **limits):
-        from medic.deployment.service import Limits, application
-
+    def ask(use, folder=None, token=None, **limits):
         async def in_process():
-            app = application(predictor or bundle.predictor(threads=1), Limits(**limits))
-            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://medic", headers=JPEG) as client:
-                await use(client)
+            held = Limits(**{"workers": 1, **limits})
+            workers = await Workers.start(folder or bundle.folder, held)
+            service = Service(workers, held, token=token)
+            transport = httpx.ASGITransport(application(service), raise_app_exceptions=False)
+            try:
+                async with httpx.AsyncClient(transport=transport, base_url="http://medic", headers=JPEG) as client:
+                    client.service = service
+                    await use(client)
+            finally:
+                await workers.close()
 
         asyncio.run(in_process())
 
@@ -142,9 +165,10 @@ def test_it_says_what_it_is(http, bundle):
     about = http.get("/").json()
     assert about["model"] == bundle.manifest.version
     assert "Not a medical device" in about["notice"]
+    assert about["grpc"].startswith("127.0.0.1:")
     page = http.get("/", headers={"accept": "text/html"})
-    assert "Not a medical device" in page.text
-    assert not re.search(r"(src|href)=", page.text), "the page fetches nothing"
+    assert page.headers["content-type"].startswith("text/html")
+    assert "Not a medical device" in http.get("/card").text
     assert http.get("/v2/health/live").json() == {"live": True}
     assert http.get("/v2/health/ready").json() == {"ready": True}
     assert [entry["name"] for entry in http.get("/v2/models/retinopathy").json()["inputs"]] == ["images", "image"]
@@ -330,47 +354,249 @@ def test_the_client_says_when_an_answer_takes_too_long():
             client.about()
 
 
-class Slow:
-    """A predictor that waits until it is told to go on."""
-
-    def __init__(self, predictor):
-        self.manifest, self.task, self.answers = predictor.manifest, predictor.task, predictor.answers
-        self.started, self.go_on = threading.Semaphore(0), threading.Event()
-        self._predictor = predictor
-
-    def predict(self, images):
-        self.started.release()
-        assert self.go_on.wait(20)
-        return self._predictor.predict(images)
+async def until(condition, seconds=20):
+    """Wait until something is so."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "it did not come to be so"
+        await asyncio.sleep(0.01)
 
 
-def test_a_full_queue_is_answered_at_once(limited, bundle, photographs):
-    slow = Slow(bundle.predictor(threads=1))
-
+@pytest.mark.servers
+def test_a_full_queue_is_answered_at_once(limited, photographs):
     async def two_at_once(client):
+        [pid] = client.service.workers.pids
+        os.kill(pid, signal.SIGSTOP)
         first = asyncio.create_task(client.post("/predict", content=photographs[0]))
-        assert await asyncio.to_thread(slow.started.acquire, timeout=20)
+        await until(lambda: client.service.gate.under_way == 1)
         second = await client.post("/predict", content=photographs[0])
         assert (second.status_code, second.headers["retry-after"]) == (503, "1")
-        assert "busy" in second.json()["error"]
-        slow.go_on.set()
+        assert second.json() == {"error": "the service is busy; try again in a second", "reason": "busy"}
+        os.kill(pid, signal.SIGCONT)
         assert (await first).status_code == 200
         assert (await client.post("/predict", content=photographs[0])).status_code == 200
+        assert client.service.gate.under_way == 0
 
-    limited(two_at_once, slow, workers=1, waiting=0)
+    limited(two_at_once, waiting=0)
 
 
-def test_a_failure_nobody_foresaw_tells_the_client_nothing_of_the_inside(limited, bundle, photographs):
-    class Broken(Slow):
-        def predict(self, images):
-            raise RuntimeError("secret path")
+@pytest.mark.servers
+def test_one_client_cannot_take_every_place(limited, photographs):
+    async def three_at_once(client):
+        [pid] = client.service.workers.pids
+        os.kill(pid, signal.SIGSTOP)
+        first = [asyncio.create_task(client.post("/predict", content=photographs[0])) for _ in range(2)]
+        await until(lambda: client.service.gate.under_way == 2)
+        third = await client.post("/predict", content=photographs[0])
+        assert (third.status_code, third.json()["reason"]) == (429, "too_many")
+        assert third.headers["retry-after"] == "1"
+        with client.service.gate.enter("10.0.0.9"):
+            assert client.service.gate.under_way == 3, "another client is let in"
+        os.kill(pid, signal.SIGCONT)
+        assert [answer.status_code for answer in await asyncio.gather(*first)] == [200, 200]
+
+    limited(three_at_once, per_client=2)
+
+
+@pytest.mark.servers
+def test_bodies_together_take_no_more_memory_than_allowed(limited, photographs):
+    async def ask(client):
+        assert (await client.post("/predict", content=photographs[0])).status_code == 200
+        with client.service.gate.enter("10.0.0.9"):
+            client.service.gate.hold(2 * len(photographs[0]))
+            refused = await client.post("/predict", content=photographs[0])
+        assert (refused.status_code, refused.json()["reason"]) == (503, "busy")
+
+    limited(ask, memory=2 * len(photographs[0]) + 1)
+
+
+@pytest.mark.servers
+def test_a_worker_that_takes_too_long_is_ended_and_replaced(limited, photographs):
+    async def ask(client):
+        [stuck] = client.service.workers.pids
+        os.kill(stuck, signal.SIGSTOP)
+        refused = await client.post("/predict", content=photographs[0])
+        assert (refused.status_code, refused.json()["reason"]) == (503, "slow")
+        assert (await client.post("/predict", content=photographs[0])).status_code == 200
+        assert client.service.workers.pids != [stuck]
+
+    limited(ask, computing=2)
+
+
+@pytest.mark.servers
+def test_without_a_worker_it_is_not_ready(limited):
+    async def ask(client):
+        [pid] = client.service.workers.pids
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: not client.service.workers.pids)
+        refused = await client.get("/v2/health/ready")
+        assert (refused.status_code, refused.json()["reason"]) == (503, "not_ready")
+        assert (await client.get("/v2/health/live")).status_code == 200
+        await until(lambda: client.service.workers.pids)
+        assert (await client.get("/v2/health/ready")).status_code == 200
+
+    limited(ask)
+
+
+@pytest.mark.servers
+def test_a_killed_worker_loses_no_request(limited, bundle, photographs):
+    expected = bundle.predictor().predict(photographs[:8])
 
     async def ask(client):
-        response = await client.post("/predict", content=photographs[0])
-        assert response.status_code == 500
+        for pid in client.service.workers.pids:
+            os.kill(pid, signal.SIGSTOP)
+        asked = [asyncio.create_task(client.post("/predict", content=data)) for data in photographs[:8]]
+        await until(lambda: client.service.gate.under_way == 8)
+        for pid in client.service.workers.pids:
+            os.kill(pid, signal.SIGKILL)
+        for answer, row in zip(await asyncio.gather(*asked), expected.probabilities, strict=True):
+            assert answer.status_code == 200, answer.text
+            assert list(answer.json()["probabilities"].values()) == pytest.approx(row.tolist(), abs=1e-4)
+
+    limited(ask, workers=2)
+
+
+@pytest.mark.servers
+def test_an_image_that_ends_every_worker_is_refused_and_the_next_one_is_answered(limited, photographs, monkeypatch):
+    # What a decoder's crash does, from outside: each worker is killed as soon as it has the image.
+    async def killed(self, question, parts):
+        self.process.kill()
+        return await asked(self, question, parts)
+
+    asked = workers_module._Worker.ask
+
+    async def ask(client):
+        with monkeypatch.context() as crashing:
+            crashing.setattr(workers_module._Worker, "ask", killed)
+            refused = await client.post("/predict", content=photographs[0])
+        assert (refused.status_code, refused.json()["reason"]) == (422, "unreadable")
+        assert (await client.post("/predict", content=photographs[0])).status_code == 200
+
+    limited(ask)
+
+
+@pytest.mark.servers
+def test_a_failure_nobody_foresaw_tells_the_client_nothing_of_the_inside(limited, photographs, monkeypatch):
+    async def broken(self, images):
+        raise RuntimeError("secret path")
+
+    async def ask(client):
+        with monkeypatch.context() as breaking:
+            breaking.setattr(Workers, "files", broken)
+            response = await client.post("/predict", content=photographs[0])
+        assert (response.status_code, response.json()["reason"]) == (500, "failed")
         assert "secret" not in response.text
 
-    limited(ask, Broken(bundle.predictor(threads=1)))
+    limited(ask)
+
+
+@pytest.mark.servers
+def test_a_damaged_bundle_starts_no_worker(limited, copied):
+    (copied / "model.onnx").write_bytes(b"damaged")
+    with pytest.raises(MedicError, match=r"changed or damaged at model\.onnx"):
+        limited(None, folder=copied)
+
+
+@pytest.mark.servers
+def test_without_the_token_only_the_page_and_the_health_are_answered(limited, photographs):
+    async def ask(client):
+        for path in ("/", "/page.js", "/page.css", "/v2/health/live", "/v2/health/ready"):
+            assert (await client.get(path)).status_code == 200, path
+        asked = [("POST", "/predict"), ("POST", "/explain"), ("GET", "/card"), ("GET", "/metrics")]
+        asked += [("GET", "/v2/models/retinopathy"), ("POST", "/v2/models/retinopathy/infer"), ("GET", "/openapi.json")]
+        for wrong in ({}, {"authorization": "Bearer wrong"}, {"authorization": TOKEN}):
+            for method, path in asked:
+                refused = await client.request(method, path, headers=wrong, content=photographs[0])
+                assert (refused.status_code, refused.json()["reason"]) == (401, "token"), path
+                assert refused.headers["www-authenticate"] == "Bearer"
+                assert TOKEN not in refused.text
+        right = {"authorization": f"Bearer {TOKEN}"}
+        assert (await client.post("/predict", headers=right, content=photographs[0])).status_code == 200
+        assert (await client.get("/")).json()["token"] is True
+
+    limited(ask, token=TOKEN)
+
+
+@pytest.mark.servers
+def test_a_form_with_one_file_is_understood(http, photographs):
+    plain = http.post("/predict", content=photographs[0], headers=JPEG).json()
+    large = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (900, 900, 3), dtype=np.uint8))[1].tobytes()
+    assert http.post("/predict", files={"image": ("eye.jpeg", photographs[0], "image/jpeg")}).json() == plain
+    assert http.post("/predict", files={"image": ("a.png", large)}, data={"who": "me"}).status_code == 200
+    for wrong, status in (
+        ({"data": {"image": "no file"}, "files": {}}, 415),
+        ({"files": [("a", ("a", photographs[0])), ("b", ("b", photographs[0]))]}, 400),
+        ({"files": {"image": ("eye.jpeg", b"text")}}, 415),
+        ({"content": b"nonsense", "headers": {"content-type": "multipart/form-data; boundary=x"}}, 400),
+        ({"content": b"nonsense", "headers": {"content-type": "multipart/form-data"}}, 400),
+        ({"content": b"--x--\r\n", "headers": {"content-type": "multipart/form-data; boundary=x"}}, 422),
+    ):
+        refused = http.post("/predict", **wrong)
+        assert refused.status_code == status, refused.text
+        assert refused.json()["reason"]
+
+
+@pytest.mark.servers
+def test_uploads_are_never_written_to_disk(limited, tmp_path, monkeypatch):
+    """The folder for temporary files cannot be written, and a form of 3 MB is read all the same."""
+    photograph = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), dtype=np.uint8))[1]
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+
+    async def ask(client):
+        del client.headers["content-type"]
+        for file in (("a.png", photograph.tobytes()), ("a.png", photograph.tobytes()[:-2000])):
+            answer = await client.post("/predict", files={"image": file})
+            assert answer.status_code in (200, 422), answer.text
+
+    limited(ask)
+
+
+@pytest.mark.servers
+def test_tensors_as_text_have_a_smaller_limit(http):
+    body = b'{"inputs": [' + b"[]," * (3 << 20) + b"[]]}"
+    refused = http.post("/v2/models/retinopathy/infer", content=body, headers={"content-type": "application/json"})
+    assert refused.status_code == 413
+    assert "binary form" in refused.json()["error"]
+
+
+@pytest.mark.servers
+def test_every_answer_forbids_what_a_page_does_not_need(http, photographs):
+    for answer in (http.get("/"), http.post("/predict", content=photographs[0]), http.get("/nothing")):
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"] == "no-store"
+        assert "server" not in answer.headers
+
+
+@pytest.mark.servers
+def test_it_counts_answers_and_refusals_and_logs_them_without_content(http, url, bundle, photographs, space_of):
+    before = http.get("/metrics").text
+    answer = http.post("/predict", content=photographs[1], headers=JPEG)
+    http.post("/predict", content=b"secret text", headers={**JPEG, "x-name": "Jane Doe"})
+
+    def counted(text, name):
+        return float((re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE) or [0, 0])[1])
+
+    after = http.get("/metrics").text
+    decided = answer.json()["class"]
+    for name in (
+        f'medic_answers_total{{decided="{decided}"}}',
+        'medic_inputs_rejected_total{reason="unsupported"}',
+        'medic_requests_total{route="/predict",status="200"}',
+        'medic_requests_total{route="/predict",status="415"}',
+        'medic_request_seconds_count{route="/predict"}',
+    ):
+        assert counted(after, name) > counted(before, name), name
+    assert f'version="{bundle.manifest.version}"' in after
+    [deployment] = local.deployments(space_of)
+    lines = [json.loads(line) for line in deployment.log.read_text().splitlines() if line.startswith("{")]
+    [line] = [line for line in lines if line.get("id") == answer.headers["x-request-id"]]
+    assert (line["event"], line["route"], line["status"]) == ("request", "/predict", 200)
+    assert line["bytes"] == len(photographs[1])
+    assert lines[-1]["status"] == 415
+    assert lines[-1]["reason"] == "unsupported"
+    assert "secret" not in deployment.log.read_text()
+    assert "Jane" not in deployment.log.read_text()
 
 
 def test_a_smaller_limit_holds_for_every_route(limited, photographs):
@@ -391,12 +617,12 @@ def test_a_client_that_falls_silent_is_not_waited_for(limited, photographs):
         assert response.status_code == 408
         assert "nothing came" in response.json()["error"]
 
-    limited(ask, seconds=0.2)
+    limited(ask, silence=0.2)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org", ""])
 def test_other_machines_are_not_let_in(host):
-    with pytest.raises(MedicError, match="asks nobody who they are"):
+    with pytest.raises(MedicError, match=r"asks nobody who they are|is no address"):
         bind(host, 0)
 
 

@@ -1,7 +1,10 @@
 """A network that trains in seconds, and a run of it on the small set."""
 
 import contextlib
+import multiprocessing
 from collections.abc import Callable, Iterator
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 
 import pytest
 import torch
@@ -29,6 +32,29 @@ def one_thread() -> Iterator[None]:
 def _in_one_thread() -> Iterator[None]:
     with one_thread():
         yield
+
+
+@pytest.fixture(scope="session")
+def copies() -> BaseContext:
+    """Starts processes as copies of one that has imported what trains, and has done nothing else.
+
+    Importing Lightning takes longer than what most tests run in a process of its own. A copy of this process instead,
+    which has computed, could wait for its threads for ever.
+    """
+    multiprocessing.set_forkserver_preload(["medic.modeling.fit", "medic.modeling.tune"])
+    return multiprocessing.get_context("forkserver")
+
+
+@pytest.fixture(scope="session")
+def start(copies: BaseContext) -> Callable[..., BaseProcess]:
+    """Starts a program, given as text and the names that it finds, as a process of its own."""
+
+    def started(program: str, **names: object) -> BaseProcess:
+        process = copies.Process(target=exec, args=(program, names))
+        process.start()
+        return process
+
+    return started
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,19 @@
 """Several processes train what one would: the same images in each step, the same figures, the same weights."""
 
-import os
-import subprocess
-import sys
+import inspect
+import multiprocessing
+import threading
 from dataclasses import replace
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from medic.data.prepare import Prepared
 from medic.errors import MedicError
@@ -26,23 +30,22 @@ CLOCK = ["images_per_second", "waiting", "seconds"]
 PLAIN = Recipe(epochs=2, batch_size=4, learning_rate=3e-4, precision="32-true", balanced=True)
 WEIGHTED = CrossEntropy(class_weights=(1.0, 2.0, 1.5, 3.0, 4.0))
 
-# Run by torchrun: in the first life the second process breaks off in the second epoch; in the second life the run goes
-# on. A batch of 38 leaves one image for the last, and the first process no share of it.
+# In the first life the second process breaks off in the second epoch; in the second life the run goes on. A batch of 38
+# leaves one image for the last, and the first process no share of it.
 TWO = """
-import sys
-from pathlib import Path
+from dataclasses import replace
 import torch
 from medic.data.prepare import Prepared
 from medic.errors import MedicError
 from medic.modeling import load
+from medic.modeling.classifier import Classifier
 from medic.modeling.distributed import processes
 from medic.modeling.fit import fit
-from test_distributed import PLAIN, WEIGHTED, small
 from medic.modeling.objectives import Corn
-from dataclasses import replace
+from medic.task import RETINOPATHY
 
 torch.set_num_threads(1)
-prepared, folder, life = Prepared.load(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+prepared = Prepared.load(source)
 get = load.PreparedDataset.__getitem__
 
 def breaking(self, draw):
@@ -71,17 +74,35 @@ def small(prepared: Prepared, objective: Objective, seed: int = 1) -> Classifier
     return model
 
 
-def torchrun(prepared: Prepared, folder: Path, life: str) -> subprocess.CompletedProcess:
-    script = folder / "two.py"
-    script.write_text(TWO)
-    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    return subprocess.run(
-        [sys.executable, *launch, script, prepared.folder, folder, life],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)},
+def torchrun(copies: BaseContext, prepared: Prepared, folder: Path, life: str) -> tuple[str, str]:
+    """What two processes print that are run as torchrun runs them, by the agent behind it, and the error that ends it.
+
+    The command itself is called by tests/test_benchmarks_training.py.
+    """
+    settings = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        logs_specs=DefaultLogsSpecs(str(folder / life), redirects=Std.ALL),
+        run_id=life,
+        rdzv_endpoint="localhost:0",
+        rdzv_backend="c10d",
+        max_restarts=0,
+        start_method=copies.get_start_method(),
+        signals_to_handle="",  # those of this process stay pytest's
     )
+    program = "from __future__ import annotations\n" + inspect.getsource(small) + TWO
+    names = {"source": prepared.folder, "folder": folder, "life": life, "PLAIN": PLAIN, "WEIGHTED": WEIGHTED}
+    hanging = threading.Timer(300, lambda: [process.kill() for process in multiprocessing.active_children()])
+    hanging.start()
+    try:
+        elastic_launch(settings, exec)(program, names)
+        error = ""
+    except ChildFailedError as failed:
+        error = str(failed)
+    finally:
+        hanging.cancel()
+    return "".join(path.read_text() for path in (folder / life).rglob("stdout.log")), error
 
 
 def assert_same(two: Run, one: Run) -> None:
@@ -95,19 +116,19 @@ def assert_same(two: Run, one: Run) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_end_like_one_even_when_one_of_them_broke_off(tiny_prepared, tmp_path):
-    broken = torchrun(tiny_prepared, tmp_path, "first")
-    assert broken.returncode != 0, "the end of one is the end of all"
-    assert "the second process breaks off" in broken.stderr
-    assert "4 images a step: 2 processes x 2" in broken.stdout
-    assert broken.stdout.count("epoch   1/2") == 1, "only one prints"
+def test_two_processes_end_like_one_even_when_one_of_them_broke_off(tiny_prepared, copies, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_SIGNALS_TO_HANDLE", "")  # so that what the agent sets is put back
+    broken, error = torchrun(copies, tiny_prepared, tmp_path, "first")
+    assert "the second process breaks off" in error, "the end of one is the end of all"
+    assert "4 images a step: 2 processes x 2" in broken
+    assert broken.count("epoch   1/2") == 1, "only one prints"
     assert not Run.peek(tmp_path / "weighted").finished
-    resumed = torchrun(tiny_prepared, tmp_path, "second")
-    assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stdout.count("going on after epoch 1") == 1
-    assert "5 images a step cannot be shared evenly by 2 processes" in resumed.stdout
+    resumed, error = torchrun(copies, tiny_prepared, tmp_path, "second")
+    assert error == ""
+    assert resumed.count("going on after epoch 1") == 1
+    assert "5 images a step cannot be shared evenly by 2 processes" in resumed
     for rank in (0, 1):
-        assert f"refused on {rank}: the 2 processes differ in the settings of the training" in resumed.stdout
+        assert f"refused on {rank}: the 2 processes differ in the settings of the training" in resumed
     assert not (tmp_path / "refused").exists()
 
     one = fit(small(tiny_prepared, WEIGHTED), tiny_prepared, tmp_path / "one", PLAIN)

@@ -5,8 +5,6 @@ import json
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +28,7 @@ from medic.task import RETINOPATHY, Task
 
 # The settings of the fixtures `network` and `quick`, slow enough to be killed in the middle of an epoch.
 TRAIN = """
-import sys, time
+import time
 import torch
 from medic.data.prepare import Prepared
 from medic.modeling.classifier import Classifier
@@ -42,10 +40,10 @@ get = PreparedDataset.__getitem__
 PreparedDataset.__getitem__ = lambda self, draw: (time.sleep(0.02), get(self, draw))[1]
 torch.set_num_threads(1)
 torch.manual_seed(1)
-prepared = Prepared.load(sys.argv[1])
+prepared = Prepared.load(source)
 model = Classifier(RETINOPATHY, "mobilenet_v3_small", preprocessing=prepared.preprocessing, image_size=64)
 recipe = Recipe(epochs=3, batch_size=16, learning_rate=3e-3, precision="32-true")
-fit(model, prepared, sys.argv[2], recipe, watch=("test",))
+fit(model, prepared, folder, recipe, watch=("test",))
 """
 
 
@@ -183,18 +181,19 @@ def test_an_unknown_setting_is_refused_with_those_there_are(settings, said):
 
 
 def test_training_killed_in_the_middle_of_an_epoch_ends_as_if_undisturbed(
-    run, tiny_prepared, network, quick, tmp_path, capsys
+    run, tiny_prepared, network, quick, start, tmp_path, capsys
 ):
     folder = tmp_path / "run"
-    process = subprocess.Popen([sys.executable, "-c", TRAIN, str(tiny_prepared.folder), str(folder)])
+    process = start(TRAIN, source=tiny_prepared.folder, folder=folder)
     deadline = time.monotonic() + 120
     while not (folder / "resume.ckpt").is_file():
-        assert process.poll() is None, "it ended before it could be killed"
+        assert process.is_alive(), "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
     time.sleep(0.4)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     killed = Run.peek(folder)
     assert not killed.finished
     assert len(killed.history) == 1

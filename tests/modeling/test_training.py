@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 
@@ -25,6 +26,14 @@ CYCLES = replace(QUICK, epochs=4, schedule="cycles", cycles=2)
 
 class Stopped(Exception):
     """As a process is killed: after an epoch is written."""
+
+
+@pytest.fixture(scope="module")
+def few(chest_prepared) -> Prepared:
+    """64 images to train on, and all that validate: nothing here is about how well it learns."""
+    records = chest_prepared.records
+    kept = [records[records["split"] == "train"].head(64), records[records["split"] == "validation"]]
+    return replace(chest_prepared, records=pd.concat(kept, ignore_index=True))
 
 
 @pytest.fixture
@@ -62,14 +71,14 @@ def states(run: Run, which: str = "last") -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("way", ["plain", "averaged", "resumed"])
-def test_frozen_parts_are_the_same_to_the_bit_and_all_others_change(build, chest_prepared, tmp_path, way):
+def test_frozen_parts_are_the_same_to_the_bit_and_all_others_change(build, few, tmp_path, way):
     """Also with a heavy weight decay, and with their batch normalisation among images unlike those it knew."""
     recipe = replace(QUICK, frozen=FROZEN, ema=0.5 if way == "averaged" else None)
     start = {name: value.clone() for name, value in build().backbone.state_dict().items()}
     if way == "resumed":
-        run = resumed(build, chest_prepared, tmp_path / "run", recipe, epoch=1)
+        run = resumed(build, few, tmp_path / "run", recipe, epoch=1)
     else:
-        run = fit(build(), chest_prepared, tmp_path / "run", recipe)
+        run = fit(build(), few, tmp_path / "run", recipe)
     for which in ("best", "last"):
         for name, value in states(run, which).items():
             frozen = name.startswith(tuple(f"{part}." for part in FROZEN))
@@ -79,12 +88,12 @@ def test_frozen_parts_are_the_same_to_the_bit_and_all_others_change(build, chest
                 assert not torch.equal(value, start[name]), name
 
 
-def test_frozen_parts_are_in_the_settings_of_the_run(build, chest_prepared, tmp_path):
+def test_frozen_parts_are_in_the_settings_of_the_run(build, few, tmp_path):
     recipe = replace(QUICK, epochs=1, frozen=("layer1",))
-    run = fit(build(), chest_prepared, tmp_path / "run", recipe)
+    run = fit(build(), few, tmp_path / "run", recipe)
     assert run.about["settings"]["recipe"]["frozen"] == ["layer1"]
     with pytest.raises(MedicError, match=r"recipe\.frozen \['layer1'\] there, \[\] here"):
-        fit(build(), chest_prepared, tmp_path / "run", replace(recipe, frozen=()))
+        fit(build(), few, tmp_path / "run", replace(recipe, frozen=()))
 
 
 @pytest.mark.parametrize(
@@ -120,8 +129,8 @@ def rates(monkeypatch) -> list[float]:
     return seen
 
 
-def test_each_cycle_goes_from_the_full_rate_down_to_nearly_nothing(build, chest_prepared, tmp_path, rates):
-    run = fit(build(), chest_prepared, tmp_path / "run", CYCLES)
+def test_each_cycle_goes_from_the_full_rate_down_to_nearly_nothing(build, few, tmp_path, rates):
+    run = fit(build(), few, tmp_path / "run", CYCLES)
     length = len(rates) // 2
     expected = [CYCLES.learning_rate * (1 + math.cos(math.pi * step / length)) / 2 for step in range(length)]
     assert rates == pytest.approx(expected * 2)
@@ -132,11 +141,11 @@ def test_each_cycle_goes_from_the_full_rate_down_to_nearly_nothing(build, chest_
     assert any(not torch.equal(value, second[name]) for name, value in first.items())
 
 
-def test_a_run_that_was_stopped_within_a_cycle_ends_as_if_undisturbed(build, chest_prepared, tmp_path, rates):
-    whole = fit(build(), chest_prepared, tmp_path / "whole", CYCLES)
+def test_a_run_that_was_stopped_within_a_cycle_ends_as_if_undisturbed(build, few, tmp_path, rates):
+    whole = fit(build(), few, tmp_path / "whole", CYCLES)
     undisturbed = rates.copy()
     rates.clear()
-    other = resumed(build, chest_prepared, tmp_path / "stopped", CYCLES, epoch=3)
+    other = resumed(build, few, tmp_path / "stopped", CYCLES, epoch=3)
     assert rates == undisturbed
     assert other.snapshots == whole.snapshots
     for which in (*whole.snapshots, "best", "last"):
@@ -144,9 +153,9 @@ def test_a_run_that_was_stopped_within_a_cycle_ends_as_if_undisturbed(build, che
         assert all(torch.equal(value, expected[name]) for name, value in states(other, which).items())
 
 
-def test_snapshots_have_the_operating_point_that_was_asked_for(build, chest_prepared, tmp_path):
+def test_snapshots_have_the_operating_point_that_was_asked_for(build, few, tmp_path):
     recipe = replace(CYCLES, epochs=2, sensitivity=0.9)
-    run = fit(build(), chest_prepared, tmp_path / "run", recipe)
+    run = fit(build(), few, tmp_path / "run", recipe)
     for which in ("best", "last", *run.snapshots):
         assert len(run.model(which).thresholds) == 1
     assert run.model("snapshot-2").thresholds == run.model("last").thresholds
@@ -219,20 +228,18 @@ def test_a_validation_split_that_cannot_choose_is_refused_before_training(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_that_was_asked_before_it_is_trained_trains_as_any_other(build, chest_prepared, tmp_path):
+def test_a_model_that_was_asked_before_it_is_trained_trains_as_any_other(build, few, tmp_path):
     """Asking puts it into evaluation mode, in which batch normalisation and dropout do not learn."""
     asked = build()
-    asked.predict_pixels(chest_prepared.pixels(chest_prepared.records["file"].iloc[0])[None])
+    asked.predict_pixels(few.pixels(few.records["file"].iloc[0])[None])
     recipe = replace(QUICK, epochs=1)
-    one, other = (
-        fit(model, chest_prepared, tmp_path / str(number), recipe) for number, model in enumerate([build(), asked])
-    )
+    one, other = (fit(model, few, tmp_path / str(number), recipe) for number, model in enumerate([build(), asked]))
     assert one.history["train_loss"].equals(other.history["train_loss"])
 
 
-def test_a_last_batch_of_one_image_does_not_stop_a_training_at_32_pixels(build, chest_prepared, tmp_path):
+def test_a_last_batch_of_one_image_does_not_stop_a_training_at_32_pixels(build, few, tmp_path):
     """At that size a ResNet's last maps are one pixel, and one image then has no variance to normalise by."""
-    count = len(chest_prepared.split("train"))
+    count = len(few.split("train"))
     size = next(size for size in range(2, count) if count % size == 1)
-    run = fit(build(), chest_prepared, tmp_path / "run", replace(QUICK, epochs=1, batch_size=size))
+    run = fit(build(), few, tmp_path / "run", replace(QUICK, epochs=1, batch_size=size))
     assert run.finished

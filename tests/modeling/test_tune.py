@@ -2,12 +2,9 @@
 
 import json
 import multiprocessing
-import os
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -48,17 +45,15 @@ BUDGET = Budget(trials=7)
 
 # The same study in a process of its own, slow enough to be killed in the middle of a trial.
 TUNE = """
-import sys, time
+import time
 import torch
-from medic.data.prepare import Prepared
 from medic.modeling.keeper import Keeper
 from medic.modeling.tune import tune
-from test_tune import BUDGET, PLAN, SPACE
 
 write = Keeper._write
 Keeper._write = lambda *given: (write(*given), time.sleep(0.6))
 torch.set_num_threads(1)
-tune(PLAN, Prepared.load(sys.argv[1]), sys.argv[2], SPACE, BUDGET)
+tune(*study)
 """
 
 
@@ -137,32 +132,18 @@ def test_a_study_in_two_goes_is_that_in_one(small, study, tmp_path):
 
 
 def test_a_study_killed_in_the_middle_of_a_trial_goes_on_in_its_epoch_and_ends_as_if_undisturbed(
-    small, study, tmp_path
+    small, study, start, tmp_path
 ):
-    # The process reads the set from disk, and so it has to be dealt as it is here.
-    small.records.to_csv(tmp_path / "records.csv", index=False)
-    folder, command = (
-        tmp_path / "study",
-        TUNE.replace("Prepared.load(sys.argv[1])", "load()").replace(
-            "torch.set_num_threads(1)",
-            "torch.set_num_threads(1)\n"
-            "from dataclasses import replace\n"
-            "from medic.data.records import read_records\n"
-            "load = lambda: replace(Prepared.load(sys.argv[1]), records=read_records(sys.argv[3]))",
-        ),
-    )
-    here = Path(__file__).parent
-    process = subprocess.Popen(
-        [sys.executable, "-c", command, str(small.folder), str(folder), str(tmp_path / "records.csv")],
-        env={**os.environ, "PYTHONPATH": str(here)},
-    )
+    folder = tmp_path / "study"
+    process = start(TUNE, study=(PLAN, small, folder, SPACE, BUDGET))
     deadline = time.monotonic() + 120
     while not (folder / "trials" / "002" / "resume.ckpt").is_file():
-        assert process.poll() is None, "it ended before it could be killed"
+        assert process.is_alive(), "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
     resumed = tune(PLAN, small, folder, SPACE, BUDGET)
     assert "going on after epoch 1" in (folder / "trials" / "002" / "training.log").read_text()

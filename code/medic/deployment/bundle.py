@@ -27,7 +27,7 @@ from medic.data.decode import decode, read_header
 from medic.data.preprocess import Preprocessing
 from medic.deployment.manifest import FORMAT, MANIFEST, VERSION, Manifest, list_files, read_manifest, verify_files
 from medic.deployment.model_card import model_card
-from medic.deployment.predict import INPUT, OUTPUTS, Predictor, open_session, run
+from medic.deployment.predict import ACTIVATION, INPUT, OUTPUTS, Predictor, open_session, run
 from medic.errors import MedicError
 from medic.files import replacing, sha256, write_bytes, write_json, write_text
 from medic.task import Prediction, Task
@@ -49,6 +49,7 @@ RUNTIME = (
     "data/crop.py",
     "data/preprocess.py",
     "deployment/__init__.py",
+    "deployment/heatmap.py",
     "deployment/manifest.py",
     "deployment/predict.py",
 )
@@ -222,11 +223,12 @@ def package(
         raise MedicError("a bundle needs golden images to prove itself with; give one or more as (name, bytes)")
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / MANIFEST).is_file())):
         raise MedicError(f"{folder} exists and is no bundle; choose another folder or remove it")
-    with _whole_or_nothing(folder) as new:
-        precision = _copy_graph(Path(onnx), new / "model.onnx")
+    with whole_or_nothing(folder) as new:
+        precision, has_map = _copy_graph(Path(onnx), new / "model.onnx")
         _write_golden(model, new, golden, precision)
         _copy_runtime(new)
-        values = _values(model, folder.name, precision, about)
+        heatmap = {"method": "class activation map", "output": ACTIVATION} if has_map else None
+        values = _values(model, folder.name, precision, about) | {"heatmap": heatmap}
         write_text(new / "MODEL_CARD.md", model_card(values, model.task))
         values["files"] = {name: sha256(new / name) for name in list_files(new)}
         write_json(new / MANIFEST, values)
@@ -278,7 +280,7 @@ def _unpack(archive: Path, into: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _whole_or_nothing(folder: Path) -> Iterator[Path]:
+def whole_or_nothing(folder: Path) -> Iterator[Path]:
     """A new folder beside ``folder`` that takes its place when the block ends well, and vanishes otherwise."""
     new, old = (folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.{state}") for state in ("part", "old"))
     try:
@@ -298,13 +300,14 @@ def _whole_or_nothing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _copy_graph(onnx: Path, to: Path) -> str:
-    """Copy the graph and return its precision, as its own metadata has it."""
-    precision = open_session(onnx).get_modelmeta().custom_metadata_map.get("medic.precision")
+def _copy_graph(onnx: Path, to: Path) -> tuple[str, bool]:
+    """Copy the graph and return its precision, as its own metadata has it, and whether it gives a map for heatmaps."""
+    session = open_session(onnx)
+    precision = session.get_modelmeta().custom_metadata_map.get("medic.precision")
     if precision not in TOLERANCE:
         raise MedicError(f"{onnx} was not written by medic; make the graph with medic export")
     write_bytes(to, onnx.read_bytes())
-    return precision
+    return precision, ACTIVATION in [output.name for output in session.get_outputs()]
 
 
 def _copy_runtime(to: Path) -> None:

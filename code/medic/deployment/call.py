@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
+import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,22 +34,43 @@ class ServiceError(MedicError):
         self.status = status
 
 
+def bearer(token: str | None) -> dict[str, str]:
+    """The header that shows a token; none without one."""
+    return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+
 class Client:
     """A connection to one service, kept open between calls; close it or use it in a ``with`` block.
 
     Args:
         url: the service's address, such as ``http://127.0.0.1:8080``.
         timeout: seconds that one answer may take.
+        headers: sent with every request, such as ``Authorization`` (see ``bearer``).
+        certificate: PEM file of a certificate to trust, for a service whose own nobody else has signed.
+
+    Raises:
+        MedicError: the address or the certificate is none.
     """
 
-    def __init__(self, url: str, timeout: float = 30.0):
+    def __init__(
+        self,
+        url: str,
+        timeout: float = 30.0,
+        headers: Mapping[str, str] | None = None,
+        certificate: str | Path | None = None,
+    ):
         self.url = url.rstrip("/")
         self._timeout = timeout
         try:
             host = httpx.URL(self.url).host
             # A proxy of the environment cannot reach this machine's loopback addresses.
             near = host in ("localhost", "::1") or host.startswith("127.")
-            self._http = httpx.Client(base_url=self.url, timeout=timeout, trust_env=not near)
+            verify = True if certificate is None else ssl.create_default_context(cafile=certificate)
+            self._http = httpx.Client(
+                base_url=self.url, timeout=timeout, headers=headers, verify=verify, trust_env=not near
+            )
+        except OSError as error:
+            raise MedicError(f"{certificate} is no certificate in PEM form ({error}); correct the path") from error
         except (httpx.InvalidURL, TypeError) as error:
             raise MedicError(f"{url!r} is no address of a service; give one such as http://127.0.0.1:8080") from error
 
@@ -145,9 +167,11 @@ class Client:
         return content
 
 
-def score(url: str, images: Sequence[Image], timeout: float = 30.0) -> Prediction:
+def score(
+    url: str, images: Sequence[Image], timeout: float = 30.0, headers: Mapping[str, str] | None = None
+) -> Prediction:
     """Score images with the service at ``url``; see ``Client.score``."""
-    with Client(url, timeout) as client:
+    with Client(url, timeout, headers) as client:
         return client.score(images)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from medic.deployment.compare import Comparison, Examples, Gate, compare
 from medic.deployment.export import finish, quiet
-from medic.deployment.predict import BATCH, INPUT, open_session, thresholds_of
+from medic.deployment.predict import ACTIVATION, BATCH, INPUT, open_session, thresholds_of
 from medic.errors import MedicError
 from medic.files import write_bytes
 from medic.task import Task
@@ -89,8 +89,9 @@ def compress(
 def quantize(fp32: str | Path, int8: str | Path, calibration: Iterable[np.ndarray]) -> Path:
     """Write a static int8 copy of a graph: QDQ, a weight scale a channel, activation ranges by MinMax.
 
-    The last layer stays float: it is small, and its rounding would reach the answer unfiltered. Jacob et al.,
-    arXiv 1712.05877, describe the arithmetic.
+    The last layer and what follows it stay float: they are small, and their rounding would reach the answer unfiltered.
+    So does what makes the class activation map of the last features. Jacob et al., arXiv 1712.05877, describe the
+    arithmetic.
 
     Args:
         fp32: the exported graph.
@@ -127,7 +128,6 @@ def _quantized(fp32: Path, batches: list[np.ndarray], folder: Path, thresholds: 
     quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
     graph = _normalise_in_one(onnx.load(prepared))
     onnx.save(graph, prepared)
-    layers = [node.name for node in graph.graph.node if node.op_type in ("Gemm", "MatMul")]
     quantize_static(
         str(prepared),
         str(quantized),
@@ -137,10 +137,36 @@ def _quantized(fp32: Path, batches: list[np.ndarray], folder: Path, thresholds: 
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        nodes_to_exclude=layers[-1:],
+        nodes_to_exclude=_kept_float(graph),
         calibrate_method=CalibrationMethod.MinMax,
     )
     return finish(onnx.load(quantized), "int8", thresholds).SerializeToString()
+
+
+def _kept_float(graph: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that stay float: the last layer, all that follows it, and what only the map needs."""
+    nodes = graph.graph.node
+    outputs = [value.name for value in graph.graph.output]
+    answering = _needed(graph, [name for name in outputs if name != ACTIVATION])
+    kept = _needed(graph, outputs) - answering
+    layers = [node for node in nodes if node.op_type in ("Gemm", "MatMul") and node.name in answering]
+    reached = {name for layer in layers[-1:] for name in layer.output}
+    kept |= {layer.name for layer in layers[-1:]}
+    for node in nodes:  # in the order of computation
+        if not reached.isdisjoint(node.input):
+            kept.add(node.name)
+            reached.update(node.output)
+    return sorted(kept)
+
+
+def _needed(graph: onnx.ModelProto, outputs: list[str]) -> set[str]:
+    """Names of the nodes that some outputs are computed from."""
+    names, values = set(), set(outputs)
+    for node in reversed(graph.graph.node):
+        if not values.isdisjoint(node.output):
+            names.add(node.name)
+            values.update(node.input)
+    return names
 
 
 def _normalise_in_one(graph: onnx.ModelProto) -> onnx.ModelProto:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medic.deployment.predict import INPUT, OUTPUTS, THRESHOLDS, open_session, run
+from medic.deployment.predict import ACTIVATION, INPUT, OUTPUTS, THRESHOLDS, open_session, run_with_activation
 from medic.errors import MedicError
 from medic.files import replacing
 from medic.task import Prediction
@@ -30,7 +30,8 @@ OPSET = 18
 IR_VERSION = 9
 """What onnxruntime 1.16 and 1.17 still read; the exporter writes a newer one."""
 TOLERANCE = 1e-4
-"""Largest difference to torch, in probability or in grades, with which a graph is written."""
+"""Largest difference to torch, in probability, in grades or in shares of a map's largest value, with which a graph is
+written."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Exported:
     Attributes:
         path: the file.
         size: bytes.
-        parity: largest absolute difference to torch over all outputs, by the number of images in the batch.
+        parity: largest difference to torch over all outputs, by the number of images in the batch: absolute, but for
+            the class activation map, which has no fixed scale, relative to its largest value where that is above 1.
     """
 
     path: Path
@@ -63,7 +65,9 @@ def export(model: Classifier, path: str | Path, pixels: np.ndarray | None = None
     """Write a model as ONNX (opset 18, IR 9, weights inside, any batch size), once it agrees with torch.
 
     The graph takes ``images`` uint8 (N, size, size, 3) RGB with ``size`` of the model's preprocessing, and gives
-    ``probabilities`` float32 (N, C) and, for ordinal tasks, ``grade`` float32 (N,).
+    ``probabilities`` float32 (N, C) and, for ordinal tasks, ``grade`` float32 (N,). Where the network ends in an
+    average over all places and one linear layer, as most but not all do, ``class_activation`` float32 (N, K, h, w)
+    comes last: what each place adds to each of the K raw outputs (see ``medic.deployment.class_activation``).
 
     Args:
         model: the classifier; it is left as it is.
@@ -143,13 +147,18 @@ def _examples(model: Classifier, pixels: np.ndarray | None) -> np.ndarray:
 def _graph(model: Classifier) -> onnx.ModelProto:
     import torch
 
+    from medic.deployment.class_activation import WithActivation, has_activation
+
     size = model.preprocessing.size
     names = [*OUTPUTS] if model.task.kind == "ordinal" else [OUTPUTS[0]]
+    exported: torch.nn.Module = model
+    if has_activation(model):
+        names, exported = [*names, ACTIVATION], WithActivation(model)
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
     try:
         with quiet():
             program = torch.onnx.export(
-                model,
+                exported,
                 (example,),
                 dynamo=True,
                 opset_version=OPSET,
@@ -167,7 +176,18 @@ def _graph(model: Classifier) -> onnx.ModelProto:
 
 
 def _difference(model: Classifier, path: Path, pixels: np.ndarray) -> float:
-    return largest_difference(model.predict_pixels(pixels), run(open_session(path), model.task, pixels))
+    import torch
+
+    from medic.deployment.class_activation import WithActivation
+
+    actual, activation = run_with_activation(open_session(path), model.task, pixels)
+    difference = largest_difference(model.predict_pixels(pixels), actual)
+    if activation is None:
+        return difference
+    with torch.inference_mode():
+        expected = WithActivation(model)(torch.from_numpy(pixels))[-1].numpy()
+    scale = max(1.0, float(np.abs(expected).max()))
+    return float(np.maximum(difference, np.abs(activation - expected).max() / scale))
 
 
 @contextlib.contextmanager

@@ -9,17 +9,18 @@ import socket
 from medic.errors import MedicError
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, token: str | None = None) -> socket.socket:
     """Take a port on this machine. It listens at once; clients that come early wait until a server accepts them.
 
     Args:
-        host: ``localhost`` or a loopback address.
+        host: ``localhost`` or an address of this machine. One that other machines can reach needs a token.
         port: 0 takes any free one.
+        token: what clients have to show, if anything.
 
     Raises:
-        MedicError: the host is no loopback address, or the port is in use, not allowed or no port at all.
+        MedicError: others could come in unasked, or the port is in use, not allowed or no port at all.
     """
-    address = loopback(host)
+    address = check_host(host, token)
     if not 0 <= port <= 65535:
         raise MedicError(f"port {port} is outside 0..65535; 8080 is a common choice, 0 takes any free one")
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -39,20 +40,23 @@ def bind(host: str, port: int) -> socket.socket:
     return taken
 
 
-def loopback(host: str) -> str:
-    """The address of a host name, if only programs of this machine can reach it.
+def check_host(host: str, token: str | None) -> str:
+    """The address of a host name, if only programs of this machine can reach it, or if clients have to show a token.
 
     Raises:
-        MedicError: it could be reached from elsewhere; the service asks nobody who they are, so it is not offered.
+        MedicError: it could be reached from elsewhere by anybody, or it is no address.
     """
     if host == "localhost":
         return "127.0.0.1"
     try:
-        if ipaddress.ip_address(host).is_loopback:
-            return host
-    except ValueError:
-        pass
-    raise MedicError(
-        f"host {host!r} can be reached from other machines, and the service asks nobody who they are; "
-        "use 127.0.0.1, and a tunnel (ssh -L) or a reverse proxy with authentication from elsewhere"
-    )
+        address = ipaddress.ip_address(host)
+    except ValueError as error:
+        raise MedicError(
+            f"host {host!r} is no address; use 127.0.0.1, or with a token an address of this machine (0.0.0.0 for all)"
+        ) from error
+    if token is None and not address.is_loopback:
+        raise MedicError(
+            f"host {host!r} can be reached from other machines, and without a token the service asks nobody who they "
+            "are; set MEDIC_TOKEN or --token-file, or use 127.0.0.1"
+        )
+    return host

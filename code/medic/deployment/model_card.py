@@ -47,7 +47,7 @@ screening, diagnosis or any decision about a person.
   change them, and the model does not say when an image is outside what it knows.
 - {_probability_limit(model)}
 - An image without the expected subject gets an answer too.
-{_precision_limit(values)}
+{_heatmap_limit(values)}{_precision_limit(values)}
 ## How to call it
 
     python score.py image.jpeg            # needs: pip install onnxruntime numpy opencv-python-headless pillow
@@ -100,6 +100,15 @@ def _text(value: object) -> str:
     if value is None:
         return ""
     return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _heatmap_limit(values: dict) -> str:
+    if values["heatmap"] is None:
+        return ""
+    return (
+        "- The heatmap (class activation map) is relative evidence within one image: it cannot be compared between\n"
+        "  images, and it is no segmentation.\n"
+    )
 
 
 def _precision_limit(values: dict) -> str:

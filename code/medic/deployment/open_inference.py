@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import json
 import struct
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import numpy as np
-from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model
+from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model, ModelRepository
 from kserve.errors import InvalidInput
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.infer_type import RequestedOutput
 from kserve.protocol.rest.v2_datamodels import InferenceRequest
 
-from medic.deployment.predict import INPUT, Predictor
+from medic.deployment.predict import INPUT
+from medic.deployment.telemetry import count_answers
+from medic.deployment.workers import Answered, Workers
 from medic.task import Prediction
 
 FILES = "image"
@@ -28,11 +29,12 @@ MAX_IMAGES = 64
 
 _JSON_LENGTH = "inference-header-content-length"
 
-Work = Callable[..., Awaitable[Prediction]]
+MAX_JSON_HEAD = 1 << 20
+"""Bytes of the JSON part of a binary request."""
 
 
 class BundleModel(Model):
-    """A bundle as a kserve model. It also runs under ``kserve.ModelServer`` on a cluster.
+    """A bundle as a kserve model, behind the protocol's endpoints over HTTP and gRPC.
 
     An answer holds probabilities. For whoever wants to decide as the model does, its ``parameters`` hold beside the
     ``notice`` the operating point, where the model has one: ``thresholds``, a JSON text of the same list as in
@@ -40,23 +42,21 @@ class BundleModel(Model):
     its threshold on. The protocol allows no lists as parameters, and numbers with a fraction not over gRPC.
 
     Args:
-        predictor: the loaded bundle.
-        work: runs a blocking function off the event loop and awaits its result.
+        workers: what computes; they may exchange their bundle for another of the same task.
     """
 
-    def __init__(self, predictor: Predictor, work: Work = asyncio.to_thread):
-        super().__init__(predictor.task.name)
-        self.predictor = predictor
-        self._work = work
+    def __init__(self, workers: Workers):
+        super().__init__(workers.manifest.task.name)
+        self.workers = workers
         self.ready = True
 
     def get_input_types(self) -> list[dict]:
         """Prepared pixels, or image files; a request gives one of them."""
-        return [*self.predictor.manifest.values["inputs"], {"name": FILES, "datatype": "BYTES", "shape": [-1]}]
+        return [*self.workers.manifest.values["inputs"], {"name": FILES, "datatype": "BYTES", "shape": [-1]}]
 
     def get_output_types(self) -> list[dict]:
         """As the graph's."""
-        return self.predictor.manifest.values["outputs"]
+        return self.workers.manifest.values["outputs"]
 
     async def predict(self, payload: InferRequest, headers: dict | None = None, response_headers: dict | None = None):
         """Answer one request.
@@ -64,31 +64,36 @@ class BundleModel(Model):
         Raises:
             InvalidInput: its inputs are not what ``get_input_types`` says.
             ImageError: an image file of it cannot become pixels.
+            Refused: it took too long.
         """
-        prediction = await self._work(self._classify, payload)
-        outputs = [_output("probabilities", prediction.probabilities)]
-        if prediction.grade is not None:
-            outputs.append(_output("grade", prediction.grade))
+        manifest, prediction = await self._classify(payload)
+        count_answers(prediction)
+        outputs = {"probabilities": prediction.probabilities, "grade": prediction.grade}
+        there = [_output(name, values) for name, values in outputs.items() if values is not None]
+        # kserve leaves out what was not asked for over HTTP, but not over gRPC.
+        wanted = {output.name for output in payload.request_outputs or there}
+        if unknown := wanted - {output.name for output in there}:
+            raise InvalidInput(f"there is no output {min(unknown)!r}; see the model's metadata")
         return InferResponse(
             # Without an id of its own a request would make kserve's response invalid.
             response_id=payload.id or str(uuid.uuid4()),
             model_name=self.name,
-            model_version=self.predictor.manifest.version,
-            infer_outputs=outputs,
-            parameters={"notice": self.predictor.manifest.notice, **_operating_point(prediction)},
+            model_version=manifest.version,
+            infer_outputs=[output for output in there if output.name in wanted],
+            parameters={"notice": manifest.notice, **_operating_point(prediction)},
             requested_outputs=payload.request_outputs,
             use_binary_outputs=payload.use_binary_outputs,
         )
 
-    def _classify(self, request: InferRequest) -> Prediction:
+    async def _classify(self, request: InferRequest) -> Answered:
         if len(request.inputs) != 1 or request.inputs[0].name not in (INPUT, FILES):
             raise InvalidInput(f"give exactly one input, {INPUT!r} (prepared pixels) or {FILES!r} (image files)")
         given = request.inputs[0]
         if not 1 <= (count := given.shape[0] if given.shape else 0) <= MAX_IMAGES:
             raise InvalidInput(f"a request holds 1 to {MAX_IMAGES} images, this one says {count}")
         if given.name == FILES:
-            return self.predictor.predict(_files(given))
-        return self.predictor.predict_pixels(_pixels(given, self.predictor.manifest.preprocessing.size))
+            return await self.workers.files(_files(given))
+        return await self.workers.pixels(_pixels(given, self.workers.manifest.preprocessing.size))
 
 
 def _operating_point(prediction: Prediction) -> dict[str, str]:
@@ -133,7 +138,19 @@ class BinaryDataPlane(DataPlane):
 
     The stock one turns each byte into a Python number, refuses BYTES that are no text, and answers a malformed request
     with 500.
+
+    Args:
+        models: the one model.
+        is_ready: whether the service takes requests now.
     """
+
+    def __init__(self, models: ModelRepository, is_ready: Callable[[], bool]):
+        super().__init__(models)
+        self._is_ready = is_ready
+
+    async def ready(self) -> bool:
+        """Whether there is a worker, and the service is not about to end."""
+        return self._is_ready()
 
     def decode_inference_request(self, body: bytes | InferenceRequest, headers: dict, model_name: str) -> InferRequest:
         """JSON requests as kserve reads them; binary ones as the protocol's binary tensor extension says."""
@@ -141,12 +158,12 @@ class BinaryDataPlane(DataPlane):
             return InferRequest.from_inference_request(body, model_name)
         try:
             length = int(headers[_JSON_LENGTH])
-            if not 0 < length <= len(body):
+            if not 0 < length <= min(len(body), MAX_JSON_HEAD):
                 raise ValueError(f"{_JSON_LENGTH} is {length}, the body has {len(body)} bytes")
             return _from_binary(json.loads(body[:length]), body[length:], model_name)
         except KeyError as error:
             raise InvalidInput(f"the request lacks {error}; see the Open Inference Protocol, version 2") from error
-        except (ValueError, TypeError, AttributeError, struct.error) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError, struct.error) as error:
             raise InvalidInput(f"the binary request is malformed ({error})") from error
 
     def encode(self, model_name: str, response: InferResponse, headers: dict, req_attributes: dict):
@@ -163,7 +180,7 @@ def _from_binary(request: dict, binary: bytes, model_name: str) -> InferRequest:
         elif not isinstance(size, int) or not 0 <= size <= len(binary) - start:
             raise ValueError(f"binary_data_size of {entry['name']!r} is {size!r}, {len(binary) - start} bytes are left")
         else:
-            data, start = _elements(entry["datatype"], binary[start : start + size]), start + size
+            data, start = elements(entry["datatype"], binary[start : start + size]), start + size
         inputs.append(InferInput(entry["name"], _shape(entry["shape"]), entry["datatype"], data))
     if start != len(binary):
         raise ValueError(f"{len(binary) - start} bytes belong to no input")
@@ -183,7 +200,12 @@ def _shape(values: list) -> list[int]:
     return values
 
 
-def _elements(datatype: str, binary: bytes) -> np.ndarray | list[bytes]:
+def elements(datatype: str, binary: bytes) -> np.ndarray | list[bytes]:
+    """The content of a tensor in the protocol's binary form: UINT8 as an array, BYTES as a list.
+
+    Raises:
+        ValueError: another datatype, or lengths that do not fit.
+    """
     if datatype == "UINT8":
         return np.frombuffer(binary, np.uint8)
     if datatype != "BYTES":

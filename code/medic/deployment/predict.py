@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 
 from medic.data.preprocess import Preprocessing
+from medic.deployment.heatmap import Explanation, argument, heatmap
 from medic.deployment.manifest import Manifest, read_manifest, verify_files
 from medic.errors import ImageError, MedicError
 from medic.task import Prediction, Task
@@ -17,6 +18,9 @@ from medic.task import Prediction, Task
 INPUT = "images"
 OUTPUTS = ("probabilities", "grade")
 """Names in the graph and on the wire; ``grade`` is there for ordinal tasks only."""
+
+ACTIVATION = "class_activation"
+"""Name in the graph, after those, of the map that heatmaps are made from, where the network has one."""
 
 THRESHOLDS = "medic.thresholds"
 """Key of a graph's metadata under which the model's operating point stands, where one was chosen."""
@@ -83,24 +87,52 @@ class Predictor:
             )
         return run(self.session, self.task, pixels)
 
+    def explain(self, data: bytes, of: str | None = None) -> Explanation:
+        """Classify one image file, and say which places argue for the answer.
+
+        Args:
+            data: the whole file.
+            of: the class whose evidence is wanted; None chooses (see ``medic.deployment.heatmap.argument``).
+
+        Returns:
+            The prediction, the pixels that the network saw, and the heatmap, which is None where the network has no
+            class activation map or an older medic exported it.
+
+        Raises:
+            ImageError: the bytes cannot become pixels.
+            MedicError: the model has no evidence for ``of`` alone.
+        """
+        pixels = self.pixels(data)
+        prediction, activation = run_with_activation(self.session, self.task, pixels[None])
+        weights, of = argument(self.manifest.values["model"]["objective"], prediction, of)
+        if activation is None:
+            return Explanation(prediction, pixels, None, None)
+        return Explanation(prediction, pixels, heatmap(activation[0], weights), of)
+
     def answers(self, prediction: Prediction) -> list[dict]:
-        """A prediction as plain values for JSON, one mapping an image, each with the notice that belongs to it."""
-        return [
-            {
-                "task": self.task.name,
-                "model": self.manifest.version,
-                **_decision(prediction, row),
-                "probabilities": dict(zip(self.task.classes, map(float, prediction.probabilities[row]), strict=True)),
-                "notice": self.manifest.notice,
-            }
-            for row in range(len(prediction))
-        ]
+        """See ``answers``."""
+        return answers(self.manifest, prediction)
 
     def _numbered(self, number: int, data: bytes) -> np.ndarray:
         try:
             return self.pixels(data)
         except ImageError as error:
             raise ImageError(f"image {number}: {error}", error.reason) from error
+
+
+def answers(manifest: Manifest, prediction: Prediction) -> list[dict]:
+    """A prediction as plain values for JSON, one mapping an image, each with the notice that belongs to it."""
+    classes = manifest.task.classes
+    return [
+        {
+            "task": manifest.task.name,
+            "model": manifest.version,
+            **_decision(prediction, row),
+            "probabilities": dict(zip(classes, map(float, prediction.probabilities[row]), strict=True)),
+            "notice": manifest.notice,
+        }
+        for row in range(len(prediction))
+    ]
 
 
 def _decision(prediction: Prediction, row: int) -> dict:
@@ -146,12 +178,29 @@ def open_session(path: str | Path, threads: int | None = None) -> onnxruntime.In
 
 def run(session: onnxruntime.InferenceSession, task: Task, pixels: np.ndarray) -> Prediction:
     """Put prepared pixels, uint8 (N, size, size, 3), through a graph, ``BATCH`` at a time."""
-    names = [output.name for output in session.get_outputs()]
+    return _prediction(session, task, _outputs(session, pixels, OUTPUTS))
+
+
+def run_with_activation(
+    session: onnxruntime.InferenceSession, task: Task, pixels: np.ndarray
+) -> tuple[Prediction, np.ndarray | None]:
+    """As ``run``, and the class activation map float32 (N, K, h, w) of K raw outputs, None where there is none."""
+    outputs = _outputs(session, pixels, (*OUTPUTS, ACTIVATION))
+    return _prediction(session, task, outputs), outputs.get(ACTIVATION)
+
+
+def _outputs(
+    session: onnxruntime.InferenceSession, pixels: np.ndarray, wanted: tuple[str, ...]
+) -> dict[str, np.ndarray]:
+    names = [output.name for output in session.get_outputs() if output.name in wanted]
     parts = [
         session.run(names, {INPUT: np.ascontiguousarray(pixels[start : start + BATCH])})
         for start in range(0, len(pixels), BATCH)
     ]
-    outputs = dict(zip(names, (np.concatenate(part) for part in zip(*parts, strict=True)), strict=True))
+    return dict(zip(names, (np.concatenate(part) for part in zip(*parts, strict=True)), strict=True))
+
+
+def _prediction(session: onnxruntime.InferenceSession, task: Task, outputs: dict[str, np.ndarray]) -> Prediction:
     return Prediction(task, outputs["probabilities"], outputs.get("grade"), thresholds_of(session))
 
 

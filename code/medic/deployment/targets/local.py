@@ -5,15 +5,15 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -23,11 +23,15 @@ from medic.deployment.bundle import Bundle
 from medic.deployment.call import Client, Image
 from medic.deployment.listen import bind
 from medic.deployment.manifest import MANIFEST
+from medic.deployment.serve import NOT_EXCHANGED
+from medic.deployment.targets import check_name
 from medic.errors import MedicError
 from medic.files import write_bytes, write_json
 from medic.task import Prediction
 
 RECORD = "deployment.json"
+LINK = "bundle"
+"""In a deployment's folder: leads to the stored bundle that it serves."""
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 
@@ -44,6 +48,7 @@ class Deployment:
         pid: its process.
         started: when that process started, seconds since 1970: a process number alone may since be someone else's.
         created: when it was deployed, ISO 8601.
+        grpc: where it speaks the Open Inference Protocol over gRPC, such as ``127.0.0.1:40001``.
     """
 
     name: str
@@ -53,6 +58,7 @@ class Deployment:
     pid: int
     started: float
     created: str
+    grpc: str = ""
     # Kept so that the process is collected when it ends while its maker still runs.
     _child: subprocess.Popen | None = field(default=None, repr=False)
 
@@ -89,7 +95,8 @@ class Deployment:
         return f"deployment {self.name} of bundle {self.bundle} at {self.url}: {self.status()}"
 
     def _repr_html_(self) -> str:
-        rows = {"deployment": self.name, "bundle": self.bundle, "url": self.url, "status": self.status()}
+        rows = {"deployment": self.name, "bundle": self.bundle, "url": self.url, "gRPC": self.grpc}
+        rows["status"] = self.status()
         cells = "".join(f"<tr><th>{name}</th><td>{text}</td></tr>" for name, text in rows.items())
         return f"<table>{cells}</table>"
 
@@ -130,64 +137,119 @@ def store(bundle: Bundle | str | Path, space: str | Path = "default") -> Bundle:
 def deploy(
     bundle: Bundle | str | Path, space: str | Path = "default", name: str | None = None, port: int = 0
 ) -> Deployment:
-    """Store a bundle and serve it in a process of its own on a loopback port, until ``delete``.
+    """Store a bundle and serve it in a process of its own on loopback ports, until ``delete``.
+
+    Under the name of a deployment that runs, the new bundle takes over from the one that answers now: the address
+    stays, what is under way is finished by the old one, and no request is dropped. One that crashed is started again
+    where it was.
 
     Args:
         bundle: a bundle, its folder or its archive.
         space: as for ``store``.
         name: unique in the space; the task's name with a few random digits when None.
-        port: 0 takes any free one.
+        port: 0 takes any free one, or that of the deployment there is.
 
     Returns:
         The deployment, ready to be called.
 
     Raises:
-        MedicError: the name is taken, the port is in use, or the server did not become ready; the message holds the
-            end of its log, and nothing is left behind.
+        MedicError: the port is in use, the bundle is of another task than the one that answers under this name, or the
+            server did not become ready; the message holds the end of its log. What was there before is there still.
     """
     stored = store(bundle, space)
     name = name or f"{stored.task.name}-{uuid.uuid4().hex[:6]}"
-    folder = _folder(space) / "deployments" / _plain(name)
+    folder = _folder(space) / "deployments" / check_name(name)
+    if not (folder / RECORD).is_file():
+        return _start(stored, folder, port)
+    there = _load(folder / RECORD)
+    used = int(there.url.rpartition(":")[2])
+    if port not in (0, used):
+        raise MedicError(
+            f"the deployment {name!r} is at port {used}, not {port}; leave the port away, or delete it first"
+        )
+    if _process(there) is None:
+        return _start(stored, folder, used)
+    return _exchange(there, stored)
+
+
+def _start(stored: Bundle, folder: Path, port: int) -> Deployment:
+    """Start a server for a stored bundle; nothing new is left of it if it does not become ready."""
+    was_there = folder.exists()
     with closing(bind("127.0.0.1", port)) as listening:
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError as error:
-            raise MedicError(
-                f"the space {_folder(space)} has a deployment {name!r}; delete that first or choose another name"
-            ) from error
-        command = [sys.executable, "-m", "medic.deployment.serve", str(stored.folder.resolve())]
-        command += ["--name", name, "--descriptor", str(listening.fileno())]
-        with open(folder / "server.log", "wb") as log:
+        folder.mkdir(parents=True, exist_ok=True)
+        _point(folder, stored)
+        command = [sys.executable, "-m", "medic.deployment.serve", str((folder / LINK).absolute())]
+        command += ["--name", folder.name, "--descriptor", str(listening.fileno()), "--grpc-port", "0"]
+        # A token in the environment of whoever deploys is meant for something else: nobody else reaches loopback.
+        environment = {key: value for key, value in os.environ.items() if key != "MEDIC_TOKEN"}
+        with open(folder / "server.log", "ab" if was_there else "wb") as log:
             child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=[listening.fileno()],
+                env=environment,
                 # A session of its own: Ctrl-C in the notebook or the shell is not meant for it.
                 start_new_session=True,
             )
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     try:
         deployment = Deployment(
-            name,
+            folder.name,
             folder.parents[1],
             url,
             stored.manifest.version,
             child.pid,
             psutil.Process(child.pid).create_time(),
             datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            child,
+            _child=child,
         )
         # Recorded before it is ready: should this program be killed while it waits, the server can still be found.
         write_json(folder / RECORD, _record(deployment))
-        _wait_until_ready(deployment, child)
+        deployment = replace(deployment, grpc=_wait_until_ready(deployment, child))
+        write_json(folder / RECORD, _record(deployment))
     except BaseException:
         child.kill()
         child.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+        if not was_there:
+            shutil.rmtree(folder, ignore_errors=True)
         raise
     return deployment
+
+
+def _exchange(there: Deployment, stored: Bundle) -> Deployment:
+    """Let a running server load another bundle, and wait until that one answers."""
+    present = Bundle.load(there.space / "bundles" / there.bundle)
+    if present.task != stored.task:
+        raise MedicError(
+            f"the deployment {there.name!r} answers {present.task.name!r}, the bundle is for {stored.task.name!r}; "
+            "clients count on that: deploy it under another name"
+        )
+    logged = there.log.stat().st_size
+    _point(there.folder, stored)
+    os.kill(there.pid, signal.SIGHUP)
+    deadline = time.monotonic() + START_SECONDS
+    with Client(there.url, timeout=5) as client:
+        while client.about()["model"] != stored.manifest.version:
+            said = there.log.read_bytes()[logged:].decode(errors="replace")
+            if time.monotonic() > deadline or _process(there) is None or NOT_EXCHANGED in said:
+                _point(there.folder, present)
+                raise MedicError(
+                    f"the bundle {stored.manifest.version} did not take over from {there.bundle}, which answers on; "
+                    f"the end of the log:\n{said[-2000:]}"
+                )
+            time.sleep(0.05)
+    deployment = replace(there, bundle=stored.manifest.version)
+    write_json(there.folder / RECORD, _record(deployment))
+    return deployment
+
+
+def _point(folder: Path, stored: Bundle) -> None:
+    """Let the link that a server loads from lead to a stored bundle."""
+    new = folder / f".{LINK}.{uuid.uuid4().hex}"
+    new.symlink_to(Path("..") / ".." / "bundles" / stored.manifest.version, target_is_directory=True)
+    os.replace(new, folder / LINK)
 
 
 def deployments(space: str | Path = "default") -> list[Deployment]:
@@ -291,7 +353,8 @@ def _stop(deployment: Deployment) -> None:
         deployment._child.wait()
 
 
-def _wait_until_ready(deployment: Deployment, child: subprocess.Popen) -> None:
+def _wait_until_ready(deployment: Deployment, child: subprocess.Popen) -> str:
+    """Wait until a server answers; what its gRPC address is."""
     deadline = time.monotonic() + START_SECONDS
     with Client(deployment.url, timeout=1) as client:
         while not client.ready():
@@ -300,10 +363,11 @@ def _wait_until_ready(deployment: Deployment, child: subprocess.Popen) -> None:
                 end = "\n".join(deployment.log.read_text(errors="replace").splitlines()[-15:])
                 raise MedicError(f"the server of {deployment.name!r} {ended}; the end of its log:\n{end}")
             time.sleep(0.05)
+        return client.about()["grpc"]
 
 
 def _record(deployment: Deployment) -> dict:
-    names = ("name", "url", "bundle", "pid", "started", "created")
+    names = ("name", "url", "bundle", "pid", "started", "created", "grpc")
     return {name: getattr(deployment, name) for name in names}
 
 
@@ -323,12 +387,4 @@ def _home() -> Path:
 def _folder(space: str | Path) -> Path:
     if isinstance(space, Path) or "/" in space:
         return Path(space)
-    return _home() / _plain(space)
-
-
-def _plain(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name):
-        raise MedicError(
-            f"{name!r} is no name for a space or a deployment; use up to 63 letters, digits, '.', '_' and '-'"
-        )
-    return name
+    return _home() / check_name(space)

@@ -1,0 +1,122 @@
+"""From a class activation map to the heatmap of one answer. This file travels inside every bundle.
+
+A heatmap is relative evidence within one image: 1 is the place that argues most for the answer, however weak the
+argument. Heatmaps of two images cannot be compared, and none is a segmentation: a place is as large as a cell of the
+network's last feature map, and what it shows is what the network went by, which need not be the disease.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from medic.errors import MedicError
+from medic.task import Prediction
+
+HIGHER = "a higher grade"
+"""What a heatmap argues for where the network says how far along the scale an image lies, and not which class it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """The answer for one image, and where it comes from.
+
+    Attributes:
+        prediction: of that one image.
+        pixels: what the network saw, uint8 (S, S, 3) RGB; the heatmap covers exactly this square.
+        heatmap: float32 (h, w) in 0..1, rows from the top, far coarser than the pixels; all 0 where no place argues for
+            ``of``; None where the network has none.
+        of: the class that the heatmap argues for, or ``HIGHER``; None without a heatmap.
+    """
+
+    prediction: Prediction
+    pixels: np.ndarray
+    heatmap: np.ndarray | None
+    of: str | None
+
+
+def heatmap(activation: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The positive part of a weighted sum of maps, divided by its maximum (Selvaraju et al., ICCV 2017, section 3).
+
+    Args:
+        activation: float32 (K, h, w), one map a raw output.
+        weights: float32 (K,).
+
+    Returns:
+        float32 (h, w) in 0..1; all 0 if nothing is positive.
+    """
+    evidence = np.maximum(np.tensordot(weights, activation, axes=1), 0).astype(np.float32)
+    highest = evidence.max()
+    return evidence / highest if highest > 0 else evidence
+
+
+def argument(objective: dict, prediction: Prediction, of: str | None = None) -> tuple[np.ndarray, str]:
+    """Which raw outputs speak for an answer, and for what.
+
+    Without ``of`` it is the decided class or, where classes do not exclude each other, the one whose probability is
+    highest relative to its threshold. Its evidence depends on what the raw outputs mean:
+
+    - Cross entropy has one for each class: that class's own. Of two classes only the difference of their outputs
+      decides: the other's is subtracted.
+    - Regression has one, the grade. Nothing in it speaks for a single grade; the map shows what raises it.
+    - CORN asks one question a step of the scale, given that the steps below were taken, and multiplies the answers. A
+      grade needs a yes to each question up to its own step: the maps of those are added, as log odds are. The questions
+      beyond were never taught with images like this one, and a mean over all would mix them in. For the lowest grade,
+      which needs no yes, the map shows what would raise it.
+    - Multilabel has one for each class: that class's own.
+    - Hierarchical asks one question a node of its tree, given the parent: again, the sum along the path from the root.
+      "None of them" is the root's, negated.
+
+    Args:
+        objective: the objective's settings, as the manifest has them under ``model``.
+        prediction: of one image.
+        of: the class whose evidence is wanted.
+
+    Returns:
+        The weight of each raw output, float32 (K,), and what they argue for: a class or ``HIGHER``.
+
+    Raises:
+        MedicError: no such class, or a regression, which has evidence for no class alone.
+    """
+    classes = prediction.task.classes
+    name = objective["name"]
+    if of is not None and of not in classes:
+        raise MedicError(f"{of!r} is no class of {prediction.task.name!r}; choose one of {', '.join(classes)}")
+    if name == "regression":
+        if of is not None:
+            raise MedicError(
+                f"a regression has evidence for a higher or a lower grade, not for {of!r} alone; ask without a class"
+            )
+        return np.ones(1, np.float32), HIGHER
+    code = _decided(prediction) if of is None else classes.index(of)
+    if name == "corn":
+        steps = np.arange(len(classes) - 1)
+        if code == 0:
+            return np.float32(steps == 0) * (-1 if of else 1), of or HIGHER
+        return np.float32(steps < code), classes[code]
+    if name == "hierarchical":
+        return _path(objective, classes[code]), classes[code]
+    weights = np.zeros(len(classes), np.float32)
+    if len(classes) == 2 and prediction.task.kind != "multilabel":
+        weights[:] = -1
+    weights[code] = 1
+    return weights, classes[code]
+
+
+def _decided(prediction: Prediction) -> int:
+    """The code of the decided class, or of the one whose probability is highest relative to its threshold."""
+    if prediction.task.kind != "multilabel":
+        return int(prediction.decided[0])
+    return int(np.argmax(prediction.probabilities[0] / np.asarray(prediction.thresholds or 0.5)))
+
+
+def _path(objective: dict, wanted: str) -> np.ndarray:
+    """1 for each node from the root to a class; for the class that completes the root, -1 for the root alone."""
+    parents = dict(objective["edges"])
+    if wanted == objective["none"]:
+        return -np.float32([parent == "" for parent in parents.values()])
+    path = [wanted]
+    while parents[path[-1]]:
+        path.append(parents[path[-1]])
+    return np.float32([node in path for node in parents])
