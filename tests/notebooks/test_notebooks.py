@@ -164,6 +164,16 @@ NOTEBOOKS: dict[str, Run] = {
     f"{STAGE_3}/03_call_the_service": Run(
         {"REQUESTS": 20}, {"as_demanded": (1, 1), "still_ready": (1, 1), "agreement": (0.95, 1)}
     ),
+    f"{STAGE_3}/04_deploy_to_a_cloud": Run(
+        {"IMAGES": 4},
+        {
+            "rehearsals": (3, 3),
+            "ready": (1, 1),
+            "largest_difference": (0, 1e-4),
+            "same_grade": (0, 1),
+            "left_behind": (0, 0),
+        },
+    ),
 }
 
 

@@ -166,8 +166,12 @@ class _Worker:
 
 @contextlib.contextmanager
 def _worker(prepared: Prepared, threads: int) -> Iterator[_Worker]:
-    # Started anew and not forked: a copy of a process whose threads compute waits for them for ever.
-    context = multiprocessing.get_context("spawn")
+    # Not forked from here: a copy of a process whose threads compute waits for them for ever. A server that has
+    # imported everything and computed nothing is copied instead, where there is one; the imports alone take seconds.
+    forks = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if forks else "spawn")
+    if forks:
+        context.set_forkserver_preload([__name__])
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, prepared, threads), daemon=True)
     process.start()
