@@ -33,9 +33,11 @@ def over(pixels: np.ndarray, heatmap: np.ndarray, opacity: float = 0.6) -> np.nd
 
 
 def heatmaps(explanations: Sequence[Explanation]) -> Figure:
-    """Pictures above, the same with their heatmaps below; a network without heatmaps leaves the pictures alone."""
+    """Pictures with what was decided above, the same with their heatmaps below; grey where a network has none."""
     names = [one.prediction.task.classes[int(one.prediction.decided[0])] for one in explanations]
-    pictures = [one.pixels for one in explanations]
-    covered = [over(one.pixels, one.heatmap) for one in explanations if one.heatmap is not None]
-    captions = [f"for {one.of}" for one in explanations if one.heatmap is not None]
-    return image_grid([*pictures, *covered], [*names, *captions], columns=len(explanations), side=2.0)
+    covered = [
+        np.full_like(one.pixels, 200) if one.heatmap is None else over(one.pixels, one.heatmap) for one in explanations
+    ]
+    captions = ["no heatmap from this network" if one.of is None else f"for {one.of}" for one in explanations]
+    pictures = [*(one.pixels for one in explanations), *covered]
+    return image_grid(pictures, [*names, *captions], columns=len(explanations))

@@ -150,7 +150,7 @@ headers = st.dictionaries(
 )
 paths = st.sampled_from(
     ["/predict", "/explain", INFER, "/", "/card", "/metrics", "/v2", "/v2/models", "/v2/models/%00", "/v2/health/ready"]
-) | st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30).map(lambda text: f"/{text}")
+) | st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30).map(lambda text: f"/{text.lstrip('/')}")
 
 
 def send(count: int, strategy: st.SearchStrategy, ask) -> int:
