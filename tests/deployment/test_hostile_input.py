@@ -116,15 +116,19 @@ json_values = st.recursive(
 )
 
 
+PIXELS = {"name": "images", "shape": [1, 96, 96, 3], "datatype": "UINT8", "data": [7] * 27648}
+FILE = {"name": "image", "shape": [1], "datatype": "BYTES", "data": ["dGV4dA=="]}
+
+
 @st.composite
 def protocol_bodies(draw: st.DrawFn) -> bytes:
     """A request of the Open Inference Protocol with some of its parts replaced by anything."""
-    entry = {"name": "images", "shape": [1, 96, 96, 3], "datatype": "UINT8", "data": [7] * 30}
+    entry = draw(st.sampled_from([PIXELS, FILE, {**PIXELS, "data": [7] * 30}])).copy()
     request = {"id": "a", "parameters": {}, "inputs": [entry], "outputs": [{"name": "probabilities"}]}
-    for part in draw(st.lists(st.sampled_from(["name", "shape", "datatype", "data", "parameters"]), max_size=3)):
+    for part in draw(st.lists(st.sampled_from(["name", "shape", "datatype", "data", "parameters"]), max_size=2)):
         entry[part] = draw(json_values)
     for part in draw(st.lists(st.sampled_from(["id", "parameters", "inputs", "outputs"]), max_size=2)):
-        request[part] = draw(json_values)
+        request[part] = draw(json_values | st.lists(st.dictionaries(st.just("name"), json_values), max_size=3))
     body = json.dumps(request).encode()
     return body if draw(st.booleans()) else body[: draw(st.integers(0, len(body)))] + draw(st.binary(max_size=8))
 

@@ -97,6 +97,23 @@ def test_a_server_that_cannot_start_leaves_its_reason_and_nothing_else(bundle, s
     assert list((space / "deployments").iterdir()) == []
 
 
+def test_a_crashed_deployment_that_cannot_be_started_with_another_bundle_keeps_its_own(bundle, space, monkeypatch):
+    first = local.deploy(bundle, space, name="eyes")
+    os.kill(first.pid, signal.SIGKILL)
+    first._child.wait()
+    record = (first.folder / local.RECORD).read_bytes()
+    stored = local.store(bundle, space)
+    monkeypatch.setattr(local, "store", lambda *_: stored)
+    graph = (stored.folder / "model.onnx").read_bytes()
+    (stored.folder / "model.onnx").write_bytes(b"damaged")
+    with pytest.raises(MedicError, match=r"changed or damaged at model\.onnx"):
+        local.deploy(bundle, space, name="eyes")
+    (stored.folder / "model.onnx").write_bytes(graph)
+    assert (first.folder / local.RECORD).read_bytes() == record
+    assert (first.folder / local.LINK).resolve() == stored.folder.resolve()
+    assert local.find("eyes", space).status() == "crashed"
+
+
 def test_a_damaged_bundle_is_not_stored(copied, space):
     (copied / "model.onnx").write_bytes(b"damaged")
     with pytest.raises(MedicError, match="changed or damaged"):
@@ -106,9 +123,7 @@ def test_a_damaged_bundle_is_not_stored(copied, space):
 
 def test_spaces_have_names_below_one_folder(bundle, tmp_path, monkeypatch):
     monkeypatch.setenv("MEDIC_SPACES", str(tmp_path / "spaces"))
-    assert local.spaces() == []
     local.store(bundle, "demo")
-    assert local.spaces() == ["demo"]
     assert (tmp_path / "spaces" / "demo" / "bundles" / bundle.manifest.version).is_dir()
     with pytest.raises(MedicError, match="is no name"):
         local.deploy(bundle, "demo", name="../up")

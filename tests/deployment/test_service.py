@@ -17,6 +17,7 @@ import zlib
 import cv2
 import httpx
 import numpy as np
+import psutil
 import pytest
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
@@ -27,6 +28,7 @@ from medic.deployment.listen import bind
 from medic.deployment.predict import open_session, run
 from medic.deployment.service import Service, application
 from medic.deployment.targets import local
+from medic.deployment.worker import frame
 from medic.deployment.workers import Workers
 from medic.errors import MedicError
 from medic.task import RETINOPATHY
@@ -292,6 +294,103 @@ def test_malformed_binary_requests_are_the_clients_fault(http, head, body, lengt
     assert response.json()["error"]
 
 
+def sound() -> dict:
+    """A request that is answered."""
+    entry = {"name": "images", "shape": [1, 96, 96, 3], "datatype": "UINT8", "data": [7] * 27648}
+    return {"id": "a", "inputs": [entry], "outputs": [{"name": "grade"}]}
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": 5},
+        {"id": "\ud800"},
+        {"outputs": [{"name": []}]},
+        {"outputs": [{"name": 1}, {"name": "a"}]},
+        {"outputs": [{"name": "other"}]},
+        {"outputs": [{"name": "grade"}] * 3000},
+        {"outputs": [{"name": "grade", "parameters": "binary_data"}]},
+        {"outputs": "grade"},
+        {"parameters": [1]},
+        {"inputs": [{}] * 20_000},
+        {"inputs": {"name": "images"}},
+        {"datatype": "\ud800"},
+        {"parameters of the input": [1]},
+        {"data": ["a" * 100_000] + [""] * 30_000},
+        {"data": "a" * 27648},
+        {"data": [True] * 27648},
+        {"name": "image", "shape": [1], "datatype": "BYTES", "data": None},
+        {"name": "image", "shape": [1], "datatype": "BYTES", "data": {"a": 1}},
+    ],
+    ids=lambda change: str(change)[:60],
+)
+def test_a_sound_request_with_one_wrong_part_is_refused_and_takes_nothing(http, deployment, change):
+    request = sound()
+    for name, value in change.items():
+        part = request["inputs"][0] if name in ("data", "datatype", "name", "shape") else request
+        part[name] = value
+    if "parameters of the input" in request:
+        request["inputs"][0]["parameters"] = request.pop("parameters of the input")
+    body = json.dumps(request).encode()
+    before = psutil.Process(deployment.pid).memory_info().rss
+    headers = {"content-type": "application/json"}
+    for more in ({}, {"inference-header-content-length": str(len(body))}):
+        refused = http.post("/v2/models/retinopathy/infer", content=body, headers={**headers, **more})
+        assert 400 <= refused.status_code < 414, refused.text
+        assert refused.json()["reason"]
+        assert len(refused.content) < 2000
+    assert psutil.Process(deployment.pid).memory_info().rss - before < 60e6
+    assert http.post("/v2/models/retinopathy/infer", json=sound()).status_code == 200
+
+
+@pytest.mark.servers
+def test_a_tensor_of_countless_empty_elements_is_refused_at_once(http):
+    entry = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": 16 << 20}}
+    head = json.dumps({"inputs": [entry]}).encode()
+    headers = {"inference-header-content-length": str(len(head))}
+    refused = http.post("/v2/models/retinopathy/infer", content=head + bytes(16 << 20), headers=headers)
+    assert refused.status_code == 400
+    assert "up to 64 images" in refused.json()["error"]
+
+
+@pytest.mark.servers
+def test_memory_that_is_taken_is_said_on_every_route(limited):
+    async def ask(client):
+        client.service.gate.hold(900)
+        for path in ("/predict", "/v2/models/retinopathy/infer"):
+            refused = await client.post(path, content=b"x" * 500)
+            assert (refused.status_code, refused.json()["reason"]) == (503, "busy"), path
+
+    limited(ask, memory=1000)
+
+
+@pytest.mark.servers
+def test_the_sender_of_a_form_does_not_choose_how_it_is_decoded(http, photographs):
+    form = {"content-type": "multipart/form-data; boundary=x; charset=punycode"}
+    text = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n' + b"-" * 100 + b"\r\n"
+    file = b'--x\r\nContent-Disposition: form-data; name="b"; filename="b"\r\n\r\n' + photographs[0] + b"\r\n--x--\r\n"
+    assert http.post("/predict", content=text + file, headers=form).status_code == 200
+    long = text.replace(b"-" * 100, b"a" * 100_000)
+    assert http.post("/predict", content=long + file, headers=form).status_code == 400
+
+
+def test_serving_unpickles_nothing(bundle):
+    """Loading a bundle, in the process that serves it and in the one that computes, with unpickling made an error."""
+    program = (
+        "import sys, io; import medic.deployment.service, medic.deployment.worker as worker;"
+        "from medic.deployment.bundle import Bundle;"
+        "sys.addaudithook(lambda event, _: sys.exit('unpickled') if event == 'pickle.find_class' else None);"
+        "Bundle.load(sys.argv[2]); sys.exit(worker.main(sys.argv[1]))"
+    )
+    image = (bundle.folder / "golden" / "01.jpeg").read_bytes()
+    asked = b"".join(frame({"kind": "files"}, [image]) + frame({"kind": "explain"}, [image]))
+    command = [sys.executable, "-c", program, str(bundle.folder), str(bundle.archive)]
+    ended = subprocess.run(command, input=asked, capture_output=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count(b'"images": 1') == 2
+
+
 @pytest.mark.servers
 @pytest.mark.parametrize(
     ("method", "path", "status"),
@@ -454,6 +553,20 @@ def test_a_killed_worker_loses_no_request(limited, bundle, photographs):
             assert list(answer.json()["probabilities"].values()) == pytest.approx(row.tolist(), abs=1e-4)
 
     limited(ask, workers=2)
+
+
+@pytest.mark.servers
+def test_a_request_survives_the_end_of_all_workers_the_idle_ones_too(limited, photographs):
+    async def ask(client):
+        for pid in client.service.workers.pids:
+            os.kill(pid, signal.SIGSTOP)
+        asked = asyncio.create_task(client.post("/predict", content=photographs[0]))
+        await until(lambda: client.service.gate.under_way == 1)
+        for pid in client.service.workers.pids:
+            os.kill(pid, signal.SIGKILL)
+        assert (await asked).status_code == 200
+
+    limited(ask, workers=4)
 
 
 @pytest.mark.servers

@@ -77,7 +77,7 @@ class Client:
     def about(self) -> dict:
         """What the service says of itself: task, model version, notice, limits."""
         about = self._request("GET", "/")
-        if about.get("service") != "medic":
+        if not isinstance(about, dict) or about.get("service") != "medic":
             raise MedicError(f"what answers at {self.url} is no service of medic; correct the address")
         return about
 
@@ -123,14 +123,7 @@ class Client:
         about = self.about()
         task, thresholds = Task.from_dict(about["task"]), about.get("thresholds")
         answers = [self.answer(image) for image in images]
-        probabilities = [[answer["probabilities"][name] for name in task.classes] for answer in answers]
-        grade = [answer["grade_continuous"] for answer in answers] if task.kind == "ordinal" else None
-        return Prediction(
-            task,
-            np.array(probabilities, np.float32),
-            None if grade is None else np.array(grade, np.float32),
-            None if thresholds is None else tuple(thresholds),
-        )
+        return prediction_of(task, thresholds, answers)
 
     def close(self) -> None:
         """Close the connection."""
@@ -165,6 +158,27 @@ class Client:
                 f"the service refused with {response.status_code}: {reason or 'no reason given'}", response.status_code
             )
         return content
+
+
+def prediction_of(task: Task, thresholds: Sequence[float] | None, answers: Sequence[Mapping[str, Any]]) -> Prediction:
+    """Services' answers, put together.
+
+    Args:
+        task: what they answer.
+        thresholds: the model's operating point, one for each class that has one; None without.
+        answers: one an image, with ``probabilities`` by class and, for ordinal tasks, ``grade_continuous``.
+
+    Returns:
+        One prediction for all, in their order.
+    """
+    probabilities = [[answer["probabilities"][name] for name in task.classes] for answer in answers]
+    grade = [answer["grade_continuous"] for answer in answers] if task.kind == "ordinal" else None
+    return Prediction(
+        task,
+        np.array(probabilities, np.float32),
+        None if grade is None else np.array(grade, np.float32),
+        None if thresholds is None else tuple(thresholds),
+    )
 
 
 def score(

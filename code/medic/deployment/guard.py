@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from medic.deployment.limits import Gate, Limits, Refused
@@ -81,6 +82,8 @@ class Guard:
                     await request.refuse(error)
                     return
                 await self._app(scope, request.receive, request.send)
+        except ClientDisconnect:  # nobody is there to be answered
+            request.facts["reason"] = "gone"
         except Exception as error:  # nobody foresaw it: the log has it, without the request's content
             LOG.error("request %s failed", request.id, exc_info=error)
             await request.fail()
@@ -170,7 +173,8 @@ class _Request:
             self._status = message["status"]
             more = {**HEADERS, "x-request-id": self.id}
             # An answer before the whole body came leaves bytes in the connection that are no request.
-            if self._state.get("draining") or (not self._complete and self._scope["method"] == "POST"):
+            sends = self._declared or b"transfer-encoding" in self.headers
+            if self._state.get("draining") or (sends and not self._complete):
                 more["connection"] = "close"
             plain = [(name.encode(), value.encode()) for name, value in more.items()]
             message = {**message, "headers": [*message["headers"], *plain]}

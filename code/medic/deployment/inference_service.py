@@ -76,9 +76,11 @@ class ClusterSettings:
                 f"{self.mode} cannot scale by {self.scale_metric!r}; choose one of {', '.join(MODES[self.mode])}"
             )
         fewest, most = self.replicas
-        if not (0 if self.mode == "Serverless" else 1) <= fewest <= most or most < 1:
+        least = 0 if self.mode == "Serverless" else 1
+        if not least <= fewest <= most or most < 1:
             raise MedicError(
-                f"{fewest} to {most} replicas are no range for {self.mode}; give 1 or more and at least as many as most"
+                f"{fewest} to {most} replicas are no range for {self.mode}; give {least} or more as fewest, and as most "
+                "at least as many and 1"
             )
 
     @property

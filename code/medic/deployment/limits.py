@@ -41,6 +41,7 @@ class Limits:
         silence: seconds that a client may send nothing within its upload.
         sending: seconds that an upload may take in all.
         computing: seconds that a worker may take for one request.
+        queueing: seconds that a request may wait for a worker; longer than a worker takes to start.
         workers: processes that compute, one request each at a time.
         waiting: requests that may wait beside those being computed; more are answered 503 at once.
         per_client: requests of one address that may be under way; more are answered 429 at once.
@@ -52,6 +53,7 @@ class Limits:
     silence: float = 15.0
     sending: float = 120.0
     computing: float = 30.0
+    queueing: float = 60.0
     workers: int = field(default_factory=cores)
     waiting: int = 32
     per_client: int = 24
@@ -83,7 +85,7 @@ class Gate:
                 f"{self._limits.per_client} requests of yours are under way; wait for their answers", 429, "too_many"
             )
         if self.under_way >= self._limits.workers + self._limits.waiting:
-            raise _busy()
+            raise busy()
         self._clients[client] += 1
         try:
             yield
@@ -99,7 +101,7 @@ class Gate:
             Refused: all bodies together would take too much.
         """
         if self._bytes + count > self._limits.memory:
-            raise _busy()
+            raise busy()
         self._bytes += count
 
     def release(self, count: int) -> None:
@@ -107,5 +109,6 @@ class Gate:
         self._bytes -= count
 
 
-def _busy() -> Refused:
+def busy() -> Refused:
+    """The error for whoever comes while all places are taken."""
     return Refused("the service is busy; try again in a second", 503, "busy")

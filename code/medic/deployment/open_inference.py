@@ -14,7 +14,6 @@ from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model, 
 from kserve.errors import InvalidInput
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.infer_type import RequestedOutput
-from kserve.protocol.rest.v2_datamodels import InferenceRequest
 
 from medic.deployment.predict import INPUT
 from medic.deployment.telemetry import count_answers
@@ -71,7 +70,10 @@ class BundleModel(Model):
         outputs = {"probabilities": prediction.probabilities, "grade": prediction.grade}
         there = [_output(name, values) for name, values in outputs.items() if values is not None]
         # kserve leaves out what was not asked for over HTTP, but not over gRPC.
-        wanted = {output.name for output in payload.request_outputs or there}
+        asked = [output.name for output in payload.request_outputs or there]
+        wanted = set(asked)
+        if len(wanted) < len(asked):
+            raise InvalidInput("an output is asked for twice")
         if unknown := wanted - {output.name for output in there}:
             raise InvalidInput(f"there is no output {min(unknown)!r}; see the model's metadata")
         return InferResponse(
@@ -108,27 +110,34 @@ def _pixels(given: InferInput, size: int) -> np.ndarray:
     expected = [given.shape[0], size, size, 3]
     if given.datatype != "UINT8" or list(given.shape) != expected:
         raise InvalidInput(
-            f"input {INPUT!r} is UINT8 [N, {size}, {size}, 3], this one says {given.datatype} {list(given.shape)}"
+            f"input {INPUT!r} is UINT8 [N, {size}, {size}, 3], this one says {given.datatype!r:.40} {list(given.shape)}"
         )
-    try:
-        values = np.asarray(given.data)
-    except ValueError as error:
-        raise InvalidInput(f"the data of {INPUT!r} is ragged; give rows of equal length") from error
-    if values.size != np.prod(expected) or values.dtype.kind not in "iu":
+    if isinstance(given.data, np.ndarray):
+        values = given.data
+    else:
+        try:
+            # As objects: of texts NumPy would make an array as wide as the longest, for each of them.
+            values = np.asarray(given.data, dtype=object)
+        except ValueError as error:
+            raise InvalidInput(f"the data of {INPUT!r} is ragged; give rows of equal length") from error
+        if not all(type(value) is int for value in values.flat):
+            raise InvalidInput(f"the data of {INPUT!r} must be {np.prod(expected)} whole numbers")
+        if not all(0 <= value <= 255 for value in values.flat):
+            raise InvalidInput(f"the data of {INPUT!r} must lie in 0..255")
+    if values.size != np.prod(expected):
         raise InvalidInput(f"the data of {INPUT!r} must be {np.prod(expected)} whole numbers, it is {values.size}")
-    if values.min() < 0 or values.max() > 255:
-        raise InvalidInput(f"the data of {INPUT!r} must lie in 0..255")
     return values.astype(np.uint8).reshape(expected)
 
 
 def _files(given: InferInput) -> list[bytes]:
-    if given.datatype != "BYTES" or len(given.shape) != 1 or len(given.data) != given.shape[0]:
+    items = [] if given.data is None or isinstance(given.data, str) else list(given.data)
+    if given.datatype != "BYTES" or len(given.shape) != 1 or len(items) != given.shape[0]:
         raise InvalidInput(
-            f"input {FILES!r} is BYTES [N] with N elements, this one says {given.datatype} {list(given.shape)} and "
-            f"holds {len(given.data)}"
+            f"input {FILES!r} is BYTES [N] with N elements, this one says {given.datatype!r:.40} {list(given.shape)} "
+            f"and holds {len(items)}"
         )
     try:
-        return [item if isinstance(item, bytes) else base64.b64decode(item, validate=True) for item in given.data]
+        return [item if isinstance(item, bytes) else base64.b64decode(item, validate=True) for item in items]
     except (binascii.Error, TypeError, ValueError) as error:
         raise InvalidInput(f"in JSON the data of {FILES!r} is base64; send that, or the binary form") from error
 
@@ -152,51 +161,69 @@ class BinaryDataPlane(DataPlane):
         """Whether there is a worker, and the service is not about to end."""
         return self._is_ready()
 
-    def decode_inference_request(self, body: bytes | InferenceRequest, headers: dict, model_name: str) -> InferRequest:
-        """JSON requests as kserve reads them; binary ones as the protocol's binary tensor extension says."""
-        if isinstance(body, InferenceRequest):
-            return InferRequest.from_inference_request(body, model_name)
+    def decode_inference_request(self, body: bytes, headers: dict, model_name: str) -> InferRequest:
+        """A request as JSON, or as JSON with binary tensors behind it, as the protocol's extension for them says."""
         try:
-            length = int(headers[_JSON_LENGTH])
-            if not 0 < length <= min(len(body), MAX_JSON_HEAD):
-                raise ValueError(f"{_JSON_LENGTH} is {length}, the body has {len(body)} bytes")
-            return _from_binary(json.loads(body[:length]), body[length:], model_name)
+            length = int(headers.get(_JSON_LENGTH, len(body)))
+            most = MAX_JSON_HEAD if _JSON_LENGTH in headers else len(body)
+            if not 0 < length <= min(len(body), most):
+                raise ValueError(f"its JSON should have 1 to {most:,} bytes and has {length:,}")
+            return _read(json.loads(body[:length]), body[length:], model_name)
         except KeyError as error:
             raise InvalidInput(f"the request lacks {error}; see the Open Inference Protocol, version 2") from error
         except (ValueError, TypeError, AttributeError, RecursionError, struct.error) as error:
-            raise InvalidInput(f"the binary request is malformed ({error})") from error
+            raise InvalidInput(f"the request is malformed ({error})") from error
 
     def encode(self, model_name: str, response: InferResponse, headers: dict, req_attributes: dict):
         """The response as it is; cloud events are not spoken here."""
         return super().encode(model_name, response, {}, req_attributes)
 
 
-def _from_binary(request: dict, binary: bytes, model_name: str) -> InferRequest:
-    inputs, start = [], 0
-    for entry in request["inputs"]:
-        size = (entry.get("parameters") or {}).get("binary_data_size")
-        if size is None:
-            data = entry["data"]
-        elif not isinstance(size, int) or not 0 <= size <= len(binary) - start:
-            raise ValueError(f"binary_data_size of {entry['name']!r} is {size!r}, {len(binary) - start} bytes are left")
-        else:
-            data, start = elements(entry["datatype"], binary[start : start + size]), start + size
-        inputs.append(InferInput(entry["name"], _shape(entry["shape"]), entry["datatype"], data))
-    if start != len(binary):
-        raise ValueError(f"{len(binary) - start} bytes belong to no input")
-    outputs = [RequestedOutput(entry["name"], entry.get("parameters")) for entry in request.get("outputs") or []]
+def _read(request: dict, binary: bytes, model_name: str) -> InferRequest:
+    if not isinstance(request["inputs"], list) or len(request["inputs"]) != 1:
+        raise ValueError(f"give exactly one input, {INPUT!r} (prepared pixels) or {FILES!r} (image files)")
+    entry = request["inputs"][0]
+    size = _mapping(entry.get("parameters")).get("binary_data_size")
+    if size is None:
+        data, size = entry["data"], 0
+        if not isinstance(data, list):
+            raise ValueError("the data is no list")
+    elif not isinstance(size, int) or not 0 <= size <= len(binary):
+        raise ValueError(f"binary_data_size is {size!r:.40}, {len(binary)} bytes are there")
+    else:
+        data = elements(entry["datatype"], binary[:size])
+    if size != len(binary):
+        raise ValueError(f"{len(binary) - size} bytes belong to no input")
+    given = InferInput(_text(entry["name"]), _shape(entry["shape"]), _text(entry["datatype"]), data)
+    outputs = request.get("outputs")
+    if outputs is not None and not isinstance(outputs, list):
+        raise ValueError("the outputs are no list")
+    wanted = [RequestedOutput(_text(entry["name"]), _mapping(entry.get("parameters"))) for entry in outputs or []]
     return InferRequest(
         model_name,
-        inputs,
-        request_id=request.get("id"),
-        parameters=request.get("parameters"),
-        request_outputs=outputs or None,
+        [given],
+        request_id=None if request.get("id") is None else _text(request["id"]),
+        parameters=_mapping(request.get("parameters")),
+        request_outputs=wanted or None,
     )
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.40} is no text")
+    value.encode()  # half of a surrogate pair could not be sent back
+    return value
+
+
+def _mapping(value: object) -> dict:
+    if value is not None and not isinstance(value, dict):
+        raise ValueError("parameters are no mapping")
+    return value or {}
+
+
 def _shape(values: list) -> list[int]:
-    if not all(isinstance(value, int) for value in values):
-        raise ValueError(f"shape {values} is no list of whole numbers")
+    if not isinstance(values, list) or len(values) > 4 or not all(type(value) is int for value in values):
+        raise ValueError("the shape is no list of up to four whole numbers")
     return values
 
 
@@ -209,9 +236,11 @@ def elements(datatype: str, binary: bytes) -> np.ndarray | list[bytes]:
     if datatype == "UINT8":
         return np.frombuffer(binary, np.uint8)
     if datatype != "BYTES":
-        raise ValueError(f"datatype {datatype!r} is neither UINT8 nor BYTES")
+        raise ValueError(f"datatype {datatype!r:.40} is neither UINT8 nor BYTES")
     elements, start = [], 0
     while start < len(binary):
+        if len(elements) == MAX_IMAGES:
+            raise ValueError(f"a request holds up to {MAX_IMAGES} images")
         (length,) = struct.unpack_from("<I", binary, start)
         start += 4
         if start + length > len(binary):

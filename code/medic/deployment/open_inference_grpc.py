@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import struct
 import time
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +24,13 @@ from medic.deployment.limits import Refused
 from medic.deployment.open_inference import elements
 from medic.deployment.service import Service
 from medic.deployment.telemetry import REJECTED, REQUESTS, SECONDS, UNDER_WAY
+from medic.deployment.workers import Failed
 from medic.errors import ImageError, MedicError
 
 ROUTE = "grpc infer"
+OPEN = ("/ServerLive", "/ServerReady")
+"""Calls that need no token."""
+
 LOG = logging.getLogger("medic")
 
 
@@ -50,8 +55,11 @@ async def start(service: Service, host: str, port: int, certificate: Certificate
         MedicError: the port cannot be used.
     """
     limits = service.limits
+    servicer = _Servicer(service)
     server = aio.server(
-        maximum_concurrent_rpcs=limits.workers + limits.waiting,
+        interceptors=[_Doorkeeper(servicer)],
+        # A message is whole in memory before it is looked at.
+        maximum_concurrent_rpcs=max(limits.workers, limits.memory // limits.upload),
         options=[
             ("grpc.max_receive_message_length", limits.upload),
             ("grpc.max_metadata_size", 16 << 10),
@@ -59,7 +67,7 @@ async def start(service: Service, host: str, port: int, certificate: Certificate
             ("grpc.so_reuseport", 0),
         ],
     )
-    add_GRPCInferenceServiceServicer_to_server(_Servicer(service), server)
+    add_GRPCInferenceServiceServicer_to_server(servicer, server)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         if certificate is None:
@@ -74,10 +82,34 @@ async def start(service: Service, host: str, port: int, certificate: Certificate
     return server
 
 
+class _Doorkeeper(aio.ServerInterceptor):
+    """Asks for the token, and lets a question in, before any of its message is read."""
+
+    def __init__(self, servicer: _Servicer):
+        self._servicer = servicer
+
+    async def intercept_service(self, continuation: Callable, details: grpc.HandlerCallDetails) -> Any:
+        """The handler of a call: kserve's, ours for questions, or one that refuses."""
+        token, handler = self._servicer.service.token, await continuation(details)
+        given = dict(details.invocation_metadata or ()).get("authorization", "")
+        if token is not None and not details.method.endswith(OPEN) and not same_token(given, token):
+            return grpc.stream_unary_rpc_method_handler(_refuse)
+        if handler is None or not details.method.endswith("/ModelInfer"):
+            return handler
+        # The same on the wire as a single message, but read when we say so.
+        return grpc.stream_unary_rpc_method_handler(
+            self._servicer.infer, handler.request_deserializer, handler.response_serializer
+        )
+
+
+async def _refuse(_: AsyncIterator[bytes], context: aio.ServicerContext) -> None:
+    await context.abort(StatusCode.UNAUTHENTICATED, "this service asks for a token; see GET / over HTTP")
+
+
 class _Servicer(InferenceServicer):
     def __init__(self, service: Service):
         super().__init__(service.data_plane(), None)
-        self._service = service
+        self.service = service
 
     async def ServerMetadata(self, request: Any, context: aio.ServicerContext) -> Any:
         return await self._answer(super().ServerMetadata(request, context), context)
@@ -94,40 +126,39 @@ class _Servicer(InferenceServicer):
     async def RepositoryModelUnload(self, request: Any, context: aio.ServicerContext) -> Any:
         await context.abort(StatusCode.UNIMPLEMENTED, "this service has one model, and nobody unloads it")
 
-    async def ModelInfer(self, request: Any, context: aio.ServicerContext) -> Any:
-        start = time.perf_counter()
+    async def infer(self, messages_sent: AsyncIterator[Any], context: aio.ServicerContext) -> Any:
+        """Answer one question, which is the only message of its stream."""
+        start, size = time.perf_counter(), 0
+
+        async def work() -> Any:
+            nonlocal size
+            with self.service.gate.enter(_client(context.peer())):
+                request = await asyncio.wait_for(anext(messages_sent), self.service.limits.sending)
+                size = request.ByteSize()
+                self.service.gate.hold(size)
+                try:
+                    self.validate_grpc_request(request)
+                    answer, _ = await self._data_plane.infer(
+                        request=_read(request), headers={}, model_name=request.model_name
+                    )
+                finally:
+                    self.service.gate.release(size)
+                return answer.to_grpc()
+
         UNDER_WAY.inc()
         try:
-            return await self._answer(self._infer(request, context), context)
+            return await self._answer(work(), context)
         finally:
             UNDER_WAY.dec()
             seconds = time.perf_counter() - start
             status = StatusCode(context.code()).name if context.code() else "OK"
             REQUESTS.labels(ROUTE, status).inc()
             SECONDS.labels(ROUTE).observe(seconds)
-            facts = {"route": ROUTE, "status": status, "milliseconds": round(1e3 * seconds, 1)}
-            LOG.info("request", extra={"facts": {**facts, "bytes": request.ByteSize()}})
-
-    async def _infer(self, request: messages.ModelInferRequest, context: aio.ServicerContext) -> Any:
-        size = request.ByteSize()
-        with self._service.gate.enter(_client(context.peer())):
-            self._service.gate.hold(size)
-            try:
-                self.validate_grpc_request(request)
-                answer, _ = await self._data_plane.infer(
-                    request=_read(request), headers={}, model_name=request.model_name
-                )
-            finally:
-                self._service.gate.release(size)
-            return answer.to_grpc()
+            facts = {"route": ROUTE, "status": status, "milliseconds": round(1e3 * seconds, 1), "bytes": size}
+            LOG.info("request", extra={"facts": facts})
 
     async def _answer(self, work: Awaitable[Any], context: aio.ServicerContext) -> Any:
-        """The work's result, once the token is right; its errors as gRPC's status codes, with a sentence."""
-        token = self._service.token
-        given = dict(context.invocation_metadata() or ()).get("authorization", "")
-        if token is not None and not same_token(given, token):
-            work.close()
-            await context.abort(StatusCode.UNAUTHENTICATED, "this service asks for a token; see GET / over HTTP")
+        """The work's result; its errors as gRPC's status codes, with a sentence."""
         try:
             return await work
         except ImageError as error:
@@ -137,7 +168,11 @@ class _Servicer(InferenceServicer):
             await context.abort(
                 StatusCode.RESOURCE_EXHAUSTED if error.status == 429 else StatusCode.UNAVAILABLE, str(error)
             )
-        except (InvalidInput, ValueError, TypeError, AttributeError, struct.error) as error:
+        except (TimeoutError, StopAsyncIteration):
+            await context.abort(StatusCode.DEADLINE_EXCEEDED, "the question did not come in time; send it again")
+        except Failed as error:
+            await context.abort(StatusCode.INTERNAL, str(error))
+        except (InvalidInput, MedicError, ValueError, TypeError, AttributeError, struct.error) as error:
             REJECTED.labels("malformed").inc()
             await context.abort(StatusCode.INVALID_ARGUMENT, f"the request is malformed ({error})")
         except (ModelNotFound, ModelNotReady) as error:

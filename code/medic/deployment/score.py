@@ -3,7 +3,7 @@
 As a program, from anywhere: ``python score.py eye.jpeg ...`` prints one JSON object an image.
 As the entry script of a service (Azure Machine Learning, ``azmlinfsrv --entry_script score.py``): ``init()`` once, then
 ``run(request)`` for each request, with the bytes of an image file, or a JSON text ``{"images": ["<base64>", ...]}``.
-There the bundle may lie below ``AZUREML_MODEL_DIR`` instead of around this file.
+A list has up to 64 images. There the bundle may lie below ``AZUREML_MODEL_DIR`` instead of around this file.
 
 It needs onnxruntime, NumPy, OpenCV and Pillow, and pydicom for DICOM files; the few files of the medic library that it
 uses travel in the bundle.
@@ -25,6 +25,9 @@ sys.dont_write_bytecode = True
 
 MAX_BYTES = 32 << 20
 """Bytes that one request's body may have."""
+
+MAX_IMAGES = 64
+"""Images that one request's list may have: they are in memory together, prepared."""
 
 STATUS = {"empty": 422, "truncated": 422, "unreadable": 422, "unsupported": 415, "too_large": 413}
 """The HTTP status for each reason why bytes are no image."""
@@ -95,8 +98,8 @@ def run(body: Any) -> Any:
     """Answer one request.
 
     Args:
-        body: an image file's bytes; or a JSON text with a list ``images`` of base64-encoded image files; or, under
-            Azure's server, the request itself, with either of them as its body.
+        body: an image file's bytes; or a JSON text with a list ``images`` of up to 64 base64-encoded image files; or,
+            under Azure's server, the request itself, with either of them as its body.
 
     Returns:
         One mapping an image; for what cannot be read ``{"error": reason}`` alone. To a request, an HTTP answer: the
@@ -157,6 +160,8 @@ def _images(text: str | bytes) -> list[bytes]:
         raise MedicError('the body is no JSON of the form {"images": ["<base64>", ...]}; send that') from error
     if not images:
         raise MedicError("the list of images is empty; send one or more")
+    if len(images) > MAX_IMAGES:
+        raise MedicError(f"the list has {len(images)} images; send up to {MAX_IMAGES} in one request")
     return images
 
 

@@ -90,6 +90,8 @@ def serve_on(
 ) -> None:
     """As ``serve``, on a socket that listens already."""
     with contextlib.closing(listening):
+        # Until the bundle has been loaded once, there is nothing to load again; the signal's default is the end.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         tls = _tls(door)
         # Kept: an archive is unpacked for as long as this lives.
         loaded = Bundle.load(bundle)
@@ -146,7 +148,7 @@ async def _exchange(workers: Workers, bundle: Bundle) -> None:
     try:
         await workers.exchange(bundle.folder)
         LOG.info("bundle exchanged", extra={"facts": {"version": workers.manifest.version}})
-    except MedicError as error:
+    except (MedicError, OSError) as error:
         LOG.error("%s: %s", NOT_EXCHANGED, error)
 
 

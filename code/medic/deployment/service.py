@@ -7,15 +7,18 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from importlib import resources
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from kserve import ModelRepository
 from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady, ServerNotReady
-from kserve.protocol.rest.v2_endpoints import register_v2_endpoints
+from kserve.protocol.rest.v2_endpoints import V2Endpoints, register_v2_endpoints
 from markdown_it import MarkdownIt
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -127,7 +130,16 @@ def application(service: Service) -> FastAPI:
     async def closed() -> None:
         raise HTTPException(404, "this service has one model in one version; see GET /v2/models")
 
-    register_v2_endpoints(app, service.data_plane(), None)
+    plane = service.data_plane()
+    endpoints = V2Endpoints(plane)
+
+    # Left to kserve's route, FastAPI would read the JSON itself and keep an error for each wrong element of it: a body
+    # of 60 kB then takes 100 MB.
+    @app.post("/v2/models/{model}/infer", response_model=None)
+    async def infer(model: str, request: Request, response: Response) -> Any:
+        return await endpoints.infer(request, response, model, await request.body())
+
+    register_v2_endpoints(app, plane, None)
     return app
 
 
@@ -181,7 +193,10 @@ async def _file_of_form(request: Request) -> bytes:
     async def stream() -> AsyncIterator[bytes]:
         yield body
 
-    parser = MultiPartParser(request.headers, stream(), max_files=1, max_fields=8)
+    # Of the type only the boundary: a charset would let the sender choose how his text is decoded, and how slowly.
+    boundary = parse_options_header(request.headers["content-type"])[1].get(b"boundary", b"")
+    kind = Headers(raw=[(b"content-type", b"multipart/form-data; boundary=" + boundary)])
+    parser = MultiPartParser(kind, stream(), max_files=1, max_fields=8, max_part_size=4096)
     # A file beyond this size would go to the disk; a body has been counted, and none is as large.
     parser.spool_max_size = len(body) + 1
     try:

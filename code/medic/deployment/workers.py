@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from prometheus_client import Counter
 
-from medic.deployment.limits import Limits, Refused
+from medic.deployment.limits import Limits, Refused, busy
 from medic.deployment.manifest import Manifest, read_manifest
 from medic.deployment.worker import PREFIX, frame
 from medic.errors import ImageError, MedicError
@@ -245,7 +245,7 @@ class Workers:
             try:
                 new, _ = await _Worker.start(generation.folder)
                 break
-            except MedicError as error:
+            except (MedicError, OSError, ValueError) as error:
                 LOG.error("no worker can be started: %s", error)
                 await asyncio.sleep(pause := min(2 * pause, 30.0))
         generation.keepers.remove(asyncio.current_task())
@@ -270,9 +270,7 @@ class Workers:
 
     async def _try(self, generation: _Generation, kind: str, parts: Sequence[bytes]) -> tuple[dict, list[bytes]]:
         for _ in range(ATTEMPTS):
-            worker = await generation.free.get()
-            while worker not in generation.there:
-                worker = await generation.free.get()
+            worker = await self._free(generation)
             whole = False
             try:
                 async with asyncio.timeout(self._limits.computing):
@@ -280,6 +278,8 @@ class Workers:
                 whole = True
                 return answer
             except _Ended:
+                # Where several ended together, the others are noticed meanwhile: it is not the image's fault.
+                await asyncio.sleep(0.1)
                 continue
             except TimeoutError as error:
                 raise Refused(
@@ -292,6 +292,16 @@ class Workers:
                     # Its answer to this question must not become the answer to the next one.
                     worker.kill()
         raise ImageError("the image could not be read: the decoder ended over it, again and again", "unreadable")
+
+    async def _free(self, generation: _Generation) -> _Worker:
+        try:
+            async with asyncio.timeout(self._limits.queueing):
+                while True:
+                    worker = await generation.free.get()
+                    if worker in generation.there and not worker.process.stdout.at_eof():
+                        return worker
+        except TimeoutError as error:
+            raise busy() from error
 
     async def _end(self, generation: _Generation) -> None:
         while generation.asked:

@@ -7,6 +7,7 @@ server runs the uploaded ``score.py`` on them.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
 import tempfile
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+import certifi
 import httpx
 
 from medic.deployment.stubs.inference_server import inference_server
@@ -84,9 +86,8 @@ class AzureMlStub(Stub):
             "AZURE_TOKEN_CREDENTIALS": "EnvironmentCredential",
             "AZUREML_CURRENT_CLOUD": "MedicStub",
             "ARM_CLOUD_METADATA_URL": f"{self.url}/metadata/endpoints",
-            "REQUESTS_CA_BUNDLE": str(self.certificate),
-            "SSL_CERT_FILE": str(self.certificate),
-            "NO_PROXY": "127.0.0.1,localhost",
+            **self._trusted(),
+            **_not_through_a_proxy(),
         }
         self._routes: list[tuple[str, str, Callable[..., Reply]]] = [
             ("GET", "", lambda call: Reply(200, {"id": SCOPE, "name": WORKSPACE, "location": "westeurope", **_EMPTY})),
@@ -112,6 +113,17 @@ class AzureMlStub(Stub):
         for endpoint in self.endpoints.values():
             endpoint.running.close()
         super().close()
+
+    def _trusted(self) -> dict[str, str]:
+        """Let this stub be trusted beside what was trusted before: other targets of the program are the real ones."""
+        variables = {}
+        for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+            before = Path(os.environ.get(name) or certifi.where())
+            both = Path(self._folder.name) / f"{name.lower()}.pem"
+            usual = before if before.is_file() else Path(certifi.where())
+            both.write_bytes(usual.read_bytes() + b"\n" + self.certificate.read_bytes())
+            variables[name] = str(both)
+        return variables
 
     def _reply(self, call: Call) -> Reply | None:
         if call.path == "/metadata/endpoints":
@@ -329,6 +341,13 @@ class AzureMlStub(Stub):
         [entry] = [path for (kind, name), path in found.items() if kind == "code" and name.endswith(script)]
         variables = properties.get("environmentVariables") or {}
         return endpoint.running.enter_context(inference_server(entry, root / "model", variables))
+
+
+def _not_through_a_proxy() -> dict[str, str]:
+    """This machine's loopback addresses beside what goes through no proxy anyway; programs read either spelling."""
+    before = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    value = before if before == "*" else ",".join(filter(None, [before, "127.0.0.1,localhost"]))
+    return {"no_proxy": value, "NO_PROXY": value}
 
 
 _MADE = {"createdAt": "2026-01-01T00:00:00Z", "createdBy": "medic", "createdByType": "Application"}

@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 from azure.ai.ml import MLClient, load_environment, load_online_deployment, load_online_endpoint
 from azure.ai.ml.constants import AssetTypes, ListViewType
 from azure.ai.ml.entities import Model
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
 from medic.deployment.bundle import Bundle
-from medic.deployment.call import Image
+from medic.deployment.call import Image, prediction_of
 from medic.deployment.targets import azureml_files as files
 from medic.deployment.targets.azureml_client import (
     FAILURES,
@@ -45,7 +44,13 @@ from medic.task import Prediction, Task
 
 TARGET = "azureml"
 SENT = "Files that were sent stay in the workspace's storage below LocalUpload/, and the next try completes them"
-STATUS = {"succeeded": "ready", "creating": "starting", "updating": "starting", "scaling": "starting"}
+STATUS = {
+    "succeeded": "ready",
+    "creating": "starting",
+    "updating": "starting",
+    "scaling": "starting",
+    "deleting": "stopped",
+}
 """Our word for each of Azure's states; the others mean that it failed."""
 
 
@@ -170,30 +175,28 @@ def score(deployment: RemoteDeployment, images: Sequence[Image]) -> Prediction:
     """Send image files (bytes or paths) to an endpoint, one a request.
 
     Raises:
-        MedicError: it is not ready, cannot be reached, or refuses an image; the message carries its reason.
+        MedicError: it was deleted, is not ready, cannot be reached, or refuses an image; the message carries its reason.
     """
+    journal, facts = deployment.journal, deployment.journal.facts
+    journal.check_open()
     if not images:
         raise MedicError("there is no image to score; give one or more")
-    facts = deployment.journal.facts
-    if deployment.url is None or not deployment.journal.path.exists():
-        raise MedicError(f"the deployment {deployment.name!r} is {status(deployment)}; deploy the bundle again")
+    if deployment.url is None:
+        raise MedicError(
+            f"the deployment {deployment.name!r} is {status(deployment)}; {journal.clean_up} removes what there is of "
+            "it, then deploy again"
+        )
     with _asked(deployment, "gave no key"):
         key = connect(_place(deployment)).online_endpoints.get_keys(deployment.name).primary_key
     with httpx.Client(timeout=facts["request_seconds"] + 5, headers={"Authorization": f"Bearer {key}"}) as http:
         answers = [_answer(http, deployment, image) for image in images]
-    task, thresholds = Task.from_dict(facts["task"]), facts["thresholds"]
-    probabilities = [[answer["probabilities"][name] for name in task.classes] for answer in answers]
-    grade = [answer["grade_continuous"] for answer in answers] if task.kind == "ordinal" else None
-    return Prediction(
-        task,
-        np.array(probabilities, np.float32),
-        None if grade is None else np.array(grade, np.float32),
-        None if thresholds is None else tuple(thresholds),
-    )
+    return prediction_of(Task.from_dict(facts["task"]), facts["thresholds"], answers)
 
 
 def status(deployment: RemoteDeployment) -> str:
-    """``ready``, ``starting``, ``crashed`` (Azure could not start it, or gave it up) or ``stopped`` (deleted).
+    """``ready``, ``starting``, ``crashed`` (failed there, or half-made) or ``stopped`` (deleted, here or there).
+
+    Half-made is what ``deploy`` did not see through: nothing was put behind the endpoint, or no request goes there.
 
     Raises:
         MedicError: Azure cannot be asked.
@@ -203,7 +206,7 @@ def status(deployment: RemoteDeployment) -> str:
         return "stopped"
     behind = [thing.id for thing in journal.things if thing.kind == "deployment"]
     if not behind:
-        return "starting"
+        return "crashed"
     endpoint, _, name = behind[0].partition("/")
     with _asked(deployment, "did not say how it is"):
         client = connect(_place(deployment))
@@ -211,7 +214,8 @@ def status(deployment: RemoteDeployment) -> str:
             state = client.online_deployments.get(name, endpoint).provisioning_state
         except ResourceNotFoundError:
             return "stopped"
-    return STATUS.get(state.lower(), "crashed")
+    seen = STATUS.get(state.lower(), "crashed")
+    return "crashed" if seen == "ready" and deployment.url is None else seen
 
 
 def delete(deployment: RemoteDeployment, bundle: bool = False) -> None:
@@ -257,25 +261,48 @@ def _place(deployment: RemoteDeployment) -> Workspace:
 
 
 def _store(client: MLClient, bundle: Bundle, noted: Callable[[], None]) -> None:
-    """Register the bundle unless it is there; ``noted`` is called once there is something new."""
+    """Register the bundle unless it is there; ``noted`` is called once there is something new, or may be."""
     name, version = files.model_of(bundle)
     registered = there(lambda: client.models.get(name, version))
-    if registered is None:
-        described = Model(
-            name=name,
-            version=version,
-            type=AssetTypes.CUSTOM_MODEL,
-            path=str(bundle.folder.resolve()),
-            description=f"{bundle.task.name}. {bundle.manifest.notice}",
-            tags={"made_by": "medic", "digest": bundle.manifest.digest},
-        )
-        client.models.create_or_update(described)
-        noted()
-    elif registered.tags.get("digest") != bundle.manifest.digest:
+    if registered is not None and registered.tags.get("digest") != bundle.manifest.digest:
         raise MedicError(f"the workspace has a model {name}:{version} that is not this bundle; rename the bundle")
-    elif _archived(client.models, name, version):
-        client.models.restore(name, version)
+    if registered is not None and not _archived(client.models, name, version):
+        return
+    described = Model(
+        name=name,
+        version=version,
+        type=AssetTypes.CUSTOM_MODEL,
+        path=str(bundle.folder.resolve()),
+        description=f"{bundle.task.name}. {bundle.manifest.notice}",
+        tags={"made_by": "medic", "digest": bundle.manifest.digest},
+    )
+    try:
+        if registered is None:
+            client.models.create_or_update(described)
+        else:
+            client.models.restore(name, version)
+    except FAILURES as error:
+        if not _refused(error) and _perhaps_there(lambda: client.models.get(name, version)):
+            noted()
+        raise
+    except BaseException:  # interrupted: nobody knows
         noted()
+        raise
+    noted()
+
+
+def _perhaps_there(get: Callable[[], Any]) -> bool:
+    """Whether something is there; so it is assumed where Azure cannot be asked."""
+    try:
+        return there(get) is not None
+    except FAILURES:
+        return True
+
+
+def _refused(error: Exception) -> bool:
+    """Whether Azure said no, so that nothing was made; otherwise nobody knows."""
+    status = getattr(error, "status_code", None)
+    return status is not None and 400 <= status < 500 and status != 408
 
 
 def _archived(assets: Any, name: str, version: str) -> bool:
@@ -329,7 +356,7 @@ def _noted(journal: Journal, thing: Thing, ask: Callable[[], Any]) -> Any:
     try:
         return ask()
     except HttpResponseError as error:
-        if error.status_code is not None and 400 <= error.status_code < 500:
+        if _refused(error):
             journal.removed(thing.kind, thing.id)
         raise
 

@@ -23,7 +23,7 @@ class Settings:
 
     Attributes:
         instance_type: the machines' size; it decides what they cost. Ones smaller than the default may run out of
-            memory while they start.
+            memory while they start (not tried).
         instance_count: machines that run day and night until the deployment is deleted.
         image: the Docker image that the packages are installed into.
         workers: requests that one machine works on at the same time.

@@ -118,17 +118,30 @@ class Journal:
 
     @property
     def clean_up(self) -> str:
-        """The command that removes what was created."""
-        return f"medic delete {self.name} --target {self.target} --space {shlex.quote(self.space)}"
+        """The command that removes what was created, for a shell that knows nothing of this program's environment."""
+        journals = os.environ.get("MEDIC_JOURNALS")
+        where = f"MEDIC_JOURNALS={shlex.quote(journals)} " if journals else ""
+        return f"{where}medic delete {self.name} --target {self.target} --space {shlex.quote(self.space)}"
 
-    def failed(self, what: str, why: object, remedy: str) -> MedicError:
+    def check_open(self) -> None:
+        """Go on if the page is there.
+
+        Raises:
+            MedicError: it was removed, here or by another program: the deployment was deleted.
+        """
+        if not self.path.exists():
+            raise MedicError(f"the deployment {self.name!r} is stopped; deploy the bundle again")
+
+    def failed(self, what: str, why: object, remedy: str, stays: str = "") -> MedicError:
         """The error for a step that failed: what, why, what exists by now, and how to clean up.
 
-        Nothing was created: the page is removed, and the message says so.
+        Nothing was created: the page is removed, and the message says so. ``stays`` is then said of what was stored
+        before and is not on the page.
         """
         if not self.things:
             self.close()
-            return MedicError(f"{self.target}: {what} ({why}); {remedy}. Nothing was created")
+            nothing = f"Nothing was created; {stays}" if stays else "Nothing was created"
+            return MedicError(f"{self.target}: {what} ({why}); {remedy}. {nothing}")
         return MedicError(
             f"{self.target}: {what} ({why}); {remedy}. Created so far: {self}; {self.clean_up} removes it"
         )

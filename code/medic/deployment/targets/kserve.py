@@ -137,9 +137,10 @@ def score(deployment: RemoteDeployment, images: Sequence[Image]) -> Prediction:
     is ``MEDIC_KSERVE_TOKEN``, or read from the Secret.
 
     Raises:
-        MedicError: it does not run, cannot be reached, or refuses an image; the message carries its reason.
+        MedicError: it was deleted, does not run, cannot be reached, or refuses an image; the message carries its reason.
     """
     journal = deployment.journal
+    journal.check_open()
     cluster = connect(journal.space)
     url = deployment.url
     if url is None:
@@ -176,7 +177,8 @@ def delete(deployment: RemoteDeployment, bundle: bool = False) -> None:
         bundle: remove the stored bundle too, unless another deployment serves it.
 
     Raises:
-        MedicError: something could not be removed; the journal keeps it, so that ``delete`` can be tried again.
+        MedicError: something could not be removed; the journal keeps it, so that ``delete`` can be tried again. Or all
+            is gone but the bundle, which this machine cannot remove; the message says where it lies.
     """
     journal = deployment.journal
     if not journal.path.exists():
@@ -196,7 +198,11 @@ def delete(deployment: RemoteDeployment, bundle: bool = False) -> None:
     journal.close()
     uri = journal.facts.get("storage")
     if bundle and uri and all(other.journal.facts.get("storage") != uri for other in deployments(journal.space)):
-        kserve_storage.remove_stored(uri, journal.space)
+        if not kserve_storage.remove_stored(uri, journal.space):
+            raise MedicError(
+                f"kserve: the deployment {journal.name} is deleted, but its bundle still lies at {uri}; "
+                f"{kserve_storage.removal(uri)}"
+            )
 
 
 def _name(bundle: Bundle) -> str:
@@ -241,7 +247,10 @@ def _create(cluster: Cluster, journal: Journal, kind: str, body: Mapping[str, An
         if refused(error) or _is_absent(cluster, kind, name):
             journal.removed(kind, name)
         raise journal.failed(
-            f"the {kind} {name} could not be created", reason(error), remedy(error, journal.space)
+            f"the {kind} {name} could not be created",
+            reason(error),
+            remedy(error, journal.space),
+            f"the bundle stays stored at {journal.facts['storage']}",
         ) from error
 
 

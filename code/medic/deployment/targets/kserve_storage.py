@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,22 +69,47 @@ def store(bundle: Bundle | str | Path, space: str = "default") -> Stored:
     return Stored(uri, version, inside, None)
 
 
-def remove_stored(uri: str, space: str) -> None:
-    """Remove a stored bundle.
+def remove_stored(uri: str, space: str) -> bool:
+    """Remove a stored bundle where this machine sees the storage that it lies in; whether it is gone."""
+    try:
+        root, scheme, mount = _place()
+    except MedicError:
+        return False
+    above, _, version = uri.rpartition("/")
+    if scheme == "https" or mount is None or above != f"{root}/{space}/bundles":
+        return False
+    bundles = mount / space / "bundles"
+    # Without that folder something else is mounted there now, or nothing.
+    if not bundles.is_dir():
+        return False
+    shutil.rmtree(bundles / version, ignore_errors=True)
+    return not (bundles / version).exists()
 
-    Raises:
-        MedicError: this machine does not see the storage; the message says which command removes it.
-    """
-    root, scheme, mount = _place()
-    if scheme == "https" or mount is None or not uri.startswith(f"{root}/"):
-        command = {"s3": f"aws s3 rm --recursive {uri}", "gs": f"gcloud storage rm --recursive {uri}"}.get(scheme)
-        raise MedicError(f"kserve: the bundle still lies at {uri}; remove it there{f' ({command})' if command else ''}")
-    shutil.rmtree(mount / space / "bundles" / uri.rsplit("/", 1)[1], ignore_errors=True)
+
+def removal(uri: str) -> str:
+    """What removes a stored bundle that this machine does not see: a command where one is known."""
+    scheme, _, place = uri.partition("://")
+    if scheme == "s3":
+        return f"run aws s3 rm --recursive {uri}"
+    if scheme == "gs":
+        return f"run gcloud storage rm --recursive {uri}"
+    if scheme == "pvc":
+        claim, _, folder = place.partition("/")
+        return f"remove {folder} from a pod that mounts the claim {claim} (kubectl exec POD -- rm -r MOUNT/{folder})"
+    if scheme == "file":
+        return f"run rm -r {shlex.quote(unquote(urlsplit(uri).path))} on the machine that has it"
+    return "remove it there with that server's own tool"
 
 
 def _place() -> tuple[str, str, Path | None]:
     """The storage's URI without a slash at its end, its scheme, and the folder where it is mounted here."""
     root = os.environ.get("MEDIC_KSERVE_STORAGE", "").rstrip("/")
+    split = urlsplit(root if "://" in root else f"//{root}")
+    if "@" in split.netloc or split.query:
+        raise MedicError(
+            "kserve: MEDIC_KSERVE_STORAGE has a name, a password or a query in it, and would be kept in the journal and "
+            "shown; give the place alone there, and credentials to the account of MEDIC_KSERVE_SERVICE_ACCOUNT"
+        )
     scheme = root.partition("://")[0]
     if "://" not in root or scheme not in SCHEMES:
         raise MedicError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -12,7 +13,6 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,7 +33,8 @@ RECORD = "deployment.json"
 LINK = "bundle"
 """In a deployment's folder: leads to the stored bundle that it serves."""
 START_SECONDS = 60.0
-STOP_SECONDS = 15.0
+STOP_SECONDS = 75.0
+"""Longer than the service takes to finish what it has accepted, over HTTP and gRPC."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,11 +100,6 @@ class Deployment:
         rows["status"] = self.status()
         cells = "".join(f"<tr><th>{name}</th><td>{text}</td></tr>" for name, text in rows.items())
         return f"<table>{cells}</table>"
-
-
-def spaces() -> list[str]:
-    """The names of the spaces on this machine, below ``MEDIC_SPACES`` or else ``outputs/spaces``."""
-    return sorted(path.name for path in _home().glob("*") if path.is_dir())
 
 
 def store(bundle: Bundle | str | Path, space: str | Path = "default") -> Bundle:
@@ -174,15 +170,16 @@ def deploy(
 
 def _start(stored: Bundle, folder: Path, port: int) -> Deployment:
     """Start a server for a stored bundle; nothing new is left of it if it does not become ready."""
-    was_there = folder.exists()
-    with closing(bind("127.0.0.1", port)) as listening:
+    record, link = folder / RECORD, folder / LINK
+    before = (record.read_bytes(), os.readlink(link)) if record.is_file() else None
+    with contextlib.closing(bind("127.0.0.1", port)) as listening:
         folder.mkdir(parents=True, exist_ok=True)
         _point(folder, stored)
         command = [sys.executable, "-m", "medic.deployment.serve", str((folder / LINK).absolute())]
         command += ["--name", folder.name, "--descriptor", str(listening.fileno()), "--grpc-port", "0"]
         # A token in the environment of whoever deploys is meant for something else: nobody else reaches loopback.
         environment = {key: value for key, value in os.environ.items() if key != "MEDIC_TOKEN"}
-        with open(folder / "server.log", "ab" if was_there else "wb") as log:
+        with open(folder / "server.log", "wb" if before is None else "ab") as log:
             child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -212,8 +209,11 @@ def _start(stored: Bundle, folder: Path, port: int) -> Deployment:
     except BaseException:
         child.kill()
         child.wait()
-        if not was_there:
+        if before is None:
             shutil.rmtree(folder, ignore_errors=True)
+        else:
+            write_bytes(record, before[0])
+            _link(folder, before[1])
         raise
     return deployment
 
@@ -226,12 +226,25 @@ def _exchange(there: Deployment, stored: Bundle) -> Deployment:
             f"the deployment {there.name!r} answers {present.task.name!r}, the bundle is for {stored.task.name!r}; "
             "clients count on that: deploy it under another name"
         )
+    deadline = time.monotonic() + START_SECONDS
+    while not call.health(there.url):  # it may have been started just now
+        if _process(there) is None or time.monotonic() > deadline:
+            raise MedicError(f"the deployment {there.name!r} does not answer; delete it and deploy again")
+        time.sleep(0.05)
     logged = there.log.stat().st_size
     _point(there.folder, stored)
-    os.kill(there.pid, signal.SIGHUP)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(there.pid, signal.SIGHUP)
     deadline = time.monotonic() + START_SECONDS
     with Client(there.url, timeout=5) as client:
-        while client.about()["model"] != stored.manifest.version:
+
+        def answering() -> str | None:
+            try:
+                return client.about()["model"]
+            except MedicError:
+                return None
+
+        while answering() != stored.manifest.version:
             said = there.log.read_bytes()[logged:].decode(errors="replace")
             if time.monotonic() > deadline or _process(there) is None or NOT_EXCHANGED in said:
                 _point(there.folder, present)
@@ -247,8 +260,12 @@ def _exchange(there: Deployment, stored: Bundle) -> Deployment:
 
 def _point(folder: Path, stored: Bundle) -> None:
     """Let the link that a server loads from lead to a stored bundle."""
+    _link(folder, Path("..") / ".." / "bundles" / stored.manifest.version)
+
+
+def _link(folder: Path, to: str | Path) -> None:
     new = folder / f".{LINK}.{uuid.uuid4().hex}"
-    new.symlink_to(Path("..") / ".." / "bundles" / stored.manifest.version, target_is_directory=True)
+    new.symlink_to(to, target_is_directory=True)
     os.replace(new, folder / LINK)
 
 

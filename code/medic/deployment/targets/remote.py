@@ -9,6 +9,7 @@ from html import escape
 from medic.deployment.call import Image
 from medic.deployment.targets import find_target
 from medic.deployment.targets.journal import Journal
+from medic.errors import MedicError
 from medic.task import Prediction
 
 
@@ -68,8 +69,8 @@ class RemoteDeployment:
             self.delete()
 
     def __str__(self) -> str:
-        where = f" at {self.url}" if self.url else ""
-        return f"deployment {self.name} of bundle {self.bundle} on {self.target}{where}: {self.status()}"
+        where = f" at {self.url}" if self.url else f" ({self.journal})"
+        return f"deployment {self.name} of bundle {self.bundle} on {self.target}{where}: {self._seen()}"
 
     def _repr_html_(self) -> str:
         rows = {
@@ -78,7 +79,14 @@ class RemoteDeployment:
             "bundle": self.bundle,
             "url": self.url or "",
             "created": str(self.journal),
-            "status": self.status(),
+            "status": self._seen(),
         }
         cells = "".join(f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in rows.items())
         return f"<table>{cells}</table>"
+
+    def _seen(self) -> str:
+        """The status for a list, which a cloud that cannot be asked does not end."""
+        try:
+            return self.status()
+        except MedicError as error:
+            return f"unknown ({error})"

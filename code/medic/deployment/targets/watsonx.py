@@ -17,7 +17,6 @@ import numpy as np
 from medic.data.preprocess import Preprocessing
 from medic.deployment.bundle import Bundle
 from medic.deployment.call import Image
-from medic.deployment.predict import open_session, thresholds_of
 from medic.deployment.targets import watsonx_assets as assets
 from medic.deployment.targets.journal import Journal, Thing, names
 from medic.deployment.targets.remote import RemoteDeployment
@@ -133,8 +132,9 @@ def score(deployment: RemoteDeployment, images: Sequence[Image]) -> Prediction:
 
     Raises:
         ImageError: an image cannot become pixels; the message names it.
-        MedicError: there is no image, one cannot be read, or the service refuses.
+        MedicError: it was deleted, there is no image, one cannot be read, or the service refuses.
     """
+    deployment.journal.check_open()
     if not images:
         raise MedicError("there is no image to score; give one or more")
     facts, identity = deployment.journal.facts, _identity(deployment)
@@ -217,7 +217,6 @@ def delete(deployment: RemoteDeployment, bundle: bool = False) -> None:
 def _page(space: str, name: str, bundle: Bundle) -> Iterator[tuple[Journal, Account]]:
     """A page of the journal with what scoring needs again; it goes if nothing was created, whatever happens."""
     who = account()
-    thresholds = thresholds_of(open_session(bundle.folder / "model.onnx", threads=1))
     journal = Journal.begin(
         TARGET,
         space,
@@ -226,7 +225,7 @@ def _page(space: str, name: str, bundle: Bundle) -> Iterator[tuple[Journal, Acco
         service=who.url,
         task=bundle.task.to_dict(),
         preprocessing=bundle.manifest.preprocessing.to_dict(),
-        thresholds=None if thresholds is None else list(thresholds),
+        thresholds=bundle.manifest.values["model"].get("thresholds"),
         notice=bundle.manifest.notice,
     )
     try:

@@ -157,19 +157,29 @@ def state(client: APIClient, identity: str) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def creating(client: APIClient, journal: Journal, kind: str, name: str) -> Iterator[None]:
-    """A step that creates something: if its answer is lost, what it may have created is looked for by its name."""
+    """A step that creates something: whatever becomes of its answer or of this program, it is not forgotten.
+
+    Before it is asked for, that there may be one of that name is noted. An answer replaces the doubt; if it is lost,
+    what there is of that name is looked for. The doubt stays where nobody answers, or this program is interrupted:
+    ``delete`` looks again.
+    """
+    doubt = f"perhaps a {kind} named"
+    journal.created(doubt, name)
     before = len(journal.things)
     try:
         yield
     except Exception as error:
-        certain = isinstance(error, Refused) and error.status < 500
-        if len(journal.things) == before and not certain:
-            try:
+        refused = isinstance(error, Refused) and error.status < 500 and error.status != 408
+        known = refused or len(journal.things) > before
+        if not known:
+            with contextlib.suppress(Exception):  # no answer again
                 for identity in ids(client, kind, name):
                     journal.created(kind, identity)
-            except Exception:  # still no answer: ``delete`` looks for it again
-                journal.created(f"perhaps a {kind} named", name)
+                known = True
+        if known:
+            journal.removed(doubt, name)
         raise
+    journal.removed(doubt, name)
 
 
 def remove(client: APIClient, thing: Thing, mine: set[str]) -> None:

@@ -64,6 +64,11 @@ def account() -> Account:
         MedicError: a variable is missing or cannot be meant; the message says which.
     """
     url, key, user = _variable("WATSONX_URL"), _variable("WATSONX_APIKEY"), _variable("WATSONX_USERNAME")
+    if url and "@" in url:
+        raise MedicError(
+            "watsonx: WATSONX_URL has a name or a password in it, and would be kept in the journal and shown; give the "
+            "address alone there, and the key in WATSONX_APIKEY"
+        )
     if url is None or not url.startswith("https://"):
         raise MedicError(
             f"watsonx: WATSONX_URL is {url or 'not set'}; set it to the address of the service, such as "
