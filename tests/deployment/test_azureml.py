@@ -5,9 +5,11 @@ import io
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
 
+import certifi
 import cv2
 import httpx
 import numpy as np
@@ -18,13 +20,15 @@ from azure.storage.blob._shared.policies import StorageRetryPolicy
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
+from medic.deployment.call import prediction_of
 from medic.deployment.stubs.azureml import CONTAINER, SCOPE, WORKSPACE, azureml_stub
 from medic.deployment.stubs.inference_server import inference_server
-from medic.deployment.stubs.server import CUT, Reply
+from medic.deployment.stubs.server import CUT, Reply, Stub
 from medic.deployment.targets import azureml
 from medic.deployment.targets.azureml_files import Settings
 from medic.deployment.targets.journal import Journal, Thing
 from medic.errors import MedicError
+from medic.task import CHEST_XRAY_BINARY
 
 ENDPOINT = f"{SCOPE}/onlineEndpoints/eyes"
 DEPLOYMENT = f"{ENDPOINT}/deployments/[^/]+"
@@ -50,6 +54,11 @@ def writes(stub, since=0):
         for call in stub.calls[since:]
         if call.path.startswith(SCOPE) and call.method in ("PUT", "POST", "DELETE") and "/datastores/" not in call.path
     ]
+
+
+def clean_up(name):
+    """The command that messages give."""
+    return f"MEDIC_JOURNALS={os.environ['MEDIC_JOURNALS']} medic delete {name} --target azureml --space {WORKSPACE}"
 
 
 def error(status, code, message):
@@ -241,10 +250,10 @@ def test_without_quota_the_endpoint_is_named_and_can_be_removed(azure, bundle):
         MedicError, match=r"Not enough quota.*MEDIC_AZUREML_INSTANCE_TYPE.*Created so far: model"
     ) as caught:
         azureml.deploy(bundle, name="eyes")
-    assert f"endpoint eyes; medic delete eyes --target azureml --space {WORKSPACE} removes it" in str(caught.value)
+    assert f"endpoint eyes; {clean_up('eyes')} removes it" in str(caught.value)
     half = azureml.find("eyes")
     assert [thing.kind for thing in half.journal.things] == ["model", "environment", "endpoint"]
-    assert half.status() == "starting"
+    assert half.status() == "crashed"
     begun = len(azure.calls)
     half.delete()
     assert writes(azure, begun) == [
@@ -268,11 +277,13 @@ def test_a_deployment_that_fails_tells_why_with_the_end_of_its_log(azure, bundle
         MedicError, match=r"(?s)container has crashed.*end of its log:.*Exception in init\(\)"
     ) as caught:
         azureml.deploy(bundle, name="eyes")
-    assert f"deployment eyes/bundle-{bundle.manifest.version}; medic delete eyes" in str(caught.value)
+    assert f"deployment eyes/bundle-{bundle.manifest.version}; {clean_up('eyes')}" in str(caught.value)
     half = azureml.find("eyes")
     assert half.status() == "crashed"
-    with pytest.raises(MedicError, match="is crashed; deploy the bundle again"):
+    with pytest.raises(MedicError) as refused:
         half.score([b""])
+    removes = f"{clean_up('eyes')} removes what there is of it, then deploy again"
+    assert str(refused.value) == f"the deployment 'eyes' is crashed; {removes}"
     half.delete()
     assert azure.endpoints == {}
     assert half.status() == "stopped"
@@ -283,8 +294,86 @@ def test_what_takes_too_long_is_left_to_azure_and_can_be_removed(azure, bundle):
     with pytest.raises(MedicError, match=r"still InProgress after 0\.5 seconds.*MEDIC_AZUREML_WAIT_SECONDS") as caught:
         azureml.deploy(bundle, name="eyes", settings=Settings(wait_seconds=0.5))
     assert "deployment eyes/bundle-" in str(caught.value)
-    azureml.find("eyes").delete()
+    late = azureml.find("eyes")
+    [there] = azure.endpoints["eyes"].deployments.values()
+    assert there["properties"]["provisioningState"] == "Succeeded"
+    assert late.status() == "crashed", "it runs by now, but no request goes there"
+    with pytest.raises(MedicError, match=r"'eyes' is crashed; .* removes what there is of it, then deploy"):
+        late.score([b""])
+    there["properties"]["provisioningState"] = "Creating"
+    assert late.status() == "starting"
+    there["properties"]["provisioningState"] = "Deleting"
+    assert late.status() == "stopped"
+    late.delete()
     assert azure.endpoints == {}
+
+
+@pytest.mark.parametrize("still_lost", [False, True])
+def test_a_model_whose_registration_lost_its_answer_is_noted(azure, bundle, still_lost):
+    """Azure does what it was asked, and says that it failed; whether it can be asked afterwards is another thing."""
+
+    def lost(call, path):
+        if still_lost and path not in azure.assets:
+            azure.fail("GET", MODEL, error(503, "Unavailable", "Not now."), times=4)
+        azure._register(call, path)
+        return error(500, "InternalServerError", "Something went wrong.")
+
+    azure._routes.insert(0, ("PUT", "/(models/[^/]+/versions/[^/]+)", lost))
+    with pytest.raises(MedicError, match=r"was not stored \(.*Something went wrong") as caught:
+        azureml.deploy(bundle, name="eyes")
+    assert f"Created so far: model discs:{bundle.manifest.version}; {clean_up('eyes')} removes it" in str(caught.value)
+    azure._routes.pop(0)
+    azureml.find("eyes").delete()
+    assert half_made(azure, "models")
+    assert azureml.deployments() == []
+
+
+def test_ctrl_c_while_a_model_is_registered_leaves_a_note_of_it(azure, bundle, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("azure.ai.ml.operations.ModelOperations.create_or_update", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            azureml.deploy(bundle, name="eyes")
+    assert [str(thing) for thing in azureml.find("eyes").journal.things] == [f"model discs:{bundle.manifest.version}"]
+    azureml.find("eyes").delete()
+    assert azureml.deployments() == []
+
+
+def test_what_took_azure_too_long_is_not_taken_for_refused(azure, bundle):
+    azureml.store(bundle)
+    azure.fail("PUT", ENVIRONMENT, error(408, "RequestTimeout", "That took too long."), times=-1)
+    with pytest.raises(MedicError, match=r"That took too long.*Created so far: environment medic-serving:\w+; "):
+        azureml.deploy(bundle, name="eyes")
+    azureml.find("eyes").delete()
+    assert azureml.deployments() == []
+
+
+def test_beside_the_stub_what_was_trusted_before_is_trusted_still(monkeypatch):
+    def certificates(path):
+        return set(ssl.create_default_context(cafile=path).get_ca_certs(binary_form=True))
+
+    for name in ("REQUESTS_CA_BUNDLE", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with Stub(lambda call: Reply(200, {"hello": "there"})) as other:
+        monkeypatch.setenv("SSL_CERT_FILE", str(other.certificate))
+        monkeypatch.setenv("NO_PROXY", "hospital.example")
+        with azureml_stub() as stub:
+            for name, value in stub.environment.items():
+                monkeypatch.setenv(name, value)
+            assert httpx.get(other.url).json() == {"hello": "there"}
+            assert httpx.get(f"{stub.url}/metadata/endpoints").json()[0]["name"] == "MedicStub"
+            trusted = certificates(os.environ["REQUESTS_CA_BUNDLE"])
+            assert trusted == certificates(stub.certificate) | certificates(certifi.where())
+            assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == "hospital.example,127.0.0.1,localhost"
+
+
+def test_the_answers_of_services_become_one_prediction_with_its_operating_point():
+    answers = [{"probabilities": {"No Finding": 1 - p, "Finding": p}} for p in (0.4, 0.2)]
+    prediction = prediction_of(CHEST_XRAY_BINARY, [0.3], answers)
+    assert prediction.decided.tolist() == [1, 0]
+    assert (prediction.thresholds, prediction.grade) == ((0.3,), None)
 
 
 def test_an_upload_that_is_cut_is_told_and_the_next_try_completes_it(azure, bundle, monkeypatch, caplog, capfd):
@@ -307,7 +396,8 @@ def test_an_upload_that_is_cut_is_told_and_the_next_try_completes_it(azure, bund
 def test_a_connection_that_breaks_while_the_endpoint_is_made_leaves_a_note_of_it(azure, bundle):
     azure.fail("PUT", ENDPOINT, CUT, times=-1)
     with pytest.raises(
-        MedicError, match=r"look at the network.*environment medic-serving:\w+, endpoint eyes; medic del"
+        MedicError,
+        match=r"look at the network.*environment medic-serving:\w+, endpoint eyes; MEDIC_JOURNALS=\S+ medic del",
     ):
         azureml.deploy(bundle, name="eyes")
     azureml.find("eyes").delete()
@@ -322,7 +412,7 @@ def test_what_could_not_be_deleted_stays_in_the_journal(azure, bundle):
         deployment.delete(bundle=True)
     assert azureml.find("eyes").status() == "ready"
     azure.fail("PUT", MODEL, error(403, "AuthorizationFailed", "No."))
-    with pytest.raises(MedicError, match=r"Created so far: model discs:\w+; medic delete eyes"):
+    with pytest.raises(MedicError, match=r"Created so far: model discs:\w+; MEDIC_JOURNALS=\S+ medic delete eyes"):
         azureml.find("eyes").delete(bundle=True)
     assert [thing.kind for thing in azureml.find("eyes").journal.things] == ["model"]
     azureml.find("eyes").delete(bundle=True)
@@ -467,6 +557,8 @@ def test_under_azures_server_score_py_refuses_with_a_status_and_a_reason(server,
         'the body is no JSON of the form {"images": ["<base64>", ...]}; send that',
     )
     assert refused("[" * 100_000, "application/json")[0] == 400
+    many = refused(encoded(65 * [photographs[0]]), "application/json")
+    assert many == (400, None, "the list has 65 images; send up to 64 in one request")
     assert refused(photographs[0], "text/plain")[0] == 415
     assert refused(b"\xff\xd8\xff" + bytes(33 << 20))[:2] == (413, "too_large")
     assert server.get("/score").status_code == 405

@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceSt
 
 from medic.deployment.bundle import Bundle, package
 from medic.deployment.call import Client, bearer
+from medic.deployment.listen import bind
 from medic.deployment.serve import read_token
 from medic.deployment.stubs.server import write_certificate
 from medic.deployment.targets import local
@@ -157,6 +159,17 @@ def test_behind_token_and_tls_every_door_asks(locked, bundle, photographs):
         answer = stub.ModelInfer(question(photographs[:2]), metadata=(("authorization", f"Bearer {TOKEN}"),))
     given = np.frombuffer(answer.raw_output_contents[0], np.float32).reshape(2, 5)
     np.testing.assert_allclose(given, expected.probabilities, atol=1e-4)
+
+
+def test_what_is_served_directly_is_tcp_without_delay():
+    """asyncio turns Nagle's algorithm off only for sockets that say they are TCP; with it each answer takes 40 ms more."""
+    with bind("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
+        with socket.create_connection(listening.getsockname()) as client:
+            accepted, _ = listening.accept()
+            with accepted:
+                assert accepted.proto == socket.IPPROTO_TCP
+                assert client.getpeername() == accepted.getsockname()
 
 
 def test_a_token_is_long_and_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):

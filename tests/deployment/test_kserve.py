@@ -54,6 +54,11 @@ def journal_file(tmp_path: Path) -> Path:
     return tmp_path / "journals" / "kserve" / "medic" / "discs.json"
 
 
+def clean_up(name: str) -> str:
+    """The command that messages give."""
+    return f"MEDIC_JOURNALS={os.environ['MEDIC_JOURNALS']} medic delete {name} --target kserve --space medic"
+
+
 def holds(cluster) -> set[str]:
     """What exists on the cluster, as kind and name."""
     return {f"{plural[:-1]} {name}" for _, plural, name in cluster.objects}
@@ -154,8 +159,9 @@ def test_a_field_that_is_required_and_missing_is_caught():
         ({"namespace": "../elsewhere"}, "no name for a namespace"),
         ({"mode": "ModelMesh"}, "no mode 'ModelMesh'"),
         ({"scale_metric": "rps"}, "RawDeployment cannot scale by 'rps'"),
-        ({"replicas": (0, 1)}, "no range for RawDeployment"),
+        ({"replicas": (0, 1)}, "no range for RawDeployment; give 1 or more"),
         ({"replicas": (3, 2)}, "no range"),
+        ({"replicas": (0, 0), "mode": "Serverless"}, "no range for Serverless; give 0 or more"),
     ],
 )
 def test_settings_that_a_cluster_would_refuse_are_refused_here(wrong, complaint):
@@ -345,6 +351,8 @@ def test_the_five_verbs(cluster, bundle, photographs, tmp_path):
     assert stored.folder.is_dir(), "the stored bundle stays"
     with pytest.raises(MedicError, match="deleted before"):
         deployment.delete()
+    with pytest.raises(MedicError, match="the deployment 'discs' is stopped; deploy the bundle again"):
+        deployment.score(photographs[:1])
 
     posted = [(call.path, call.json()) for call in cluster.calls if call.method == "POST"]
     assert [path for path, _ in posted] == [SECRETS, SERVICES]
@@ -371,6 +379,39 @@ def test_two_deployments_of_a_bundle_share_it_until_the_last_is_deleted(cluster,
     assert second.status() == "ready"
     second.delete(bundle=True)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "uri", "advice"),
+    [
+        ({"MEDIC_KSERVE_STORAGE": None}, "pvc://bundles/medic/medic/bundles/{}", "rm -r MOUNT/medic/medic/bundles/{}"),
+        ({"MEDIC_KSERVE_MOUNT": None}, "pvc://bundles/medic/medic/bundles/{}", "a pod that mounts the claim bundles"),
+        ({"MEDIC_KSERVE_MOUNT": "/nowhere/at/all"}, "pvc://bundles/medic/medic/bundles/{}", "the claim bundles"),
+        ({"MEDIC_KSERVE_STORAGE": "pvc://another"}, "pvc://bundles/medic/medic/bundles/{}", "the claim bundles"),
+        ({}, "s3://bucket/medic/bundles/{}", "run aws s3 rm --recursive s3://bucket/medic/bundles/{}"),
+        ({}, "gs://bucket/medic/bundles/{}", "run gcloud storage rm --recursive gs://bucket/medic/bundles/{}"),
+        ({}, "file:///our%20store/medic/bundles/{}", "run rm -r '/our store/medic/bundles/{}' on the machine"),
+        ({}, "https://host.example/medic/bundles/{}.tar.gz", "remove it there with that server's own tool"),
+    ],
+)
+def test_a_stored_bundle_that_is_out_of_reach_is_named_when_its_deployment_is_deleted(
+    cluster, bundle, monkeypatch, tmp_path, change, uri, advice
+):
+    deployment = kserve.deploy(bundle, "medic", "discs")
+    version = bundle.manifest.version
+    deployment.journal.know(storage=uri.format(version))
+    for variable, value in change.items():
+        monkeypatch.delenv(variable) if value is None else monkeypatch.setenv(variable, value)
+    with pytest.raises(MedicError) as raised:
+        deployment.delete(bundle=True)
+    told = str(raised.value)
+    assert told.startswith(
+        f"kserve: the deployment discs is deleted, but its bundle still lies at {uri.format(version)}; "
+    )
+    assert advice.format(version) in told
+    assert holds(cluster) == set()
+    assert not journal_file(tmp_path).exists()
+    assert (cluster.folder / "claim" / "medic" / "bundles" / version).is_dir()
 
 
 def test_the_settings_reach_the_manifest(cluster, bundle, photographs, monkeypatch):
@@ -422,7 +463,7 @@ def test_a_refusal_says_why_what_was_created_and_how_to_remove_it(
     if not left:
         assert not journal_file(tmp_path).exists()
         return
-    assert "Created so far: secret discs-token; medic delete discs --target kserve --space medic" in str(raised.value)
+    assert f"Created so far: secret discs-token; {clean_up('discs')} removes it" in str(raised.value)
     kserve.find("discs", "medic").delete()
     assert holds(cluster) == set()
     assert not journal_file(tmp_path).exists()
@@ -439,8 +480,10 @@ def test_a_wrong_token_in_the_kubeconfig_is_seen_before_anything_is_stored(clust
 
 
 def test_a_namespace_that_is_not_there_leaves_nothing(cluster, bundle, tmp_path):
-    with pytest.raises(MedicError, match=r'namespaces "other" not found\); make the namespace.*Nothing was created'):
+    with pytest.raises(MedicError, match=r'namespaces "other" not found\); make the namespace') as raised:
         kserve.deploy(bundle, "other", "discs")
+    stored = kserve.store(bundle, "other")
+    assert str(raised.value).endswith(f". Nothing was created; the bundle stays stored at {stored.uri}")
     assert not (tmp_path / "journals" / "kserve" / "other" / "discs.json").exists()
 
 
@@ -480,7 +523,7 @@ def test_waiting_ends_and_the_deployment_may_still_become_ready(cluster, bundle,
     monkeypatch.setenv("MEDIC_KSERVE_WAIT_SECONDS", "0.2")
     with pytest.raises(MedicError, match=r"not ready in 0\.2 seconds \(PredictorNotReady.*Insufficient cpu") as raised:
         kserve.deploy(bundle, "medic", "discs")
-    assert "medic delete discs --target kserve --space medic removes it" in str(raised.value)
+    assert f"{clean_up('discs')} removes it" in str(raised.value)
     late = kserve.find("discs", "medic")
     assert late.status() == "starting"
     cluster.ready_after = 0
@@ -519,7 +562,9 @@ def test_a_connection_cut_while_posting_forgets_nothing(cluster, bundle, tmp_pat
 def test_a_delete_that_fails_half_way_keeps_the_rest_in_the_journal(cluster, bundle, tmp_path):
     deployment = kserve.deploy(bundle, "medic", "discs")
     cluster.refuse("DELETE", f"{SERVICES}/discs", 403, "inferenceservices is forbidden")
-    with pytest.raises(MedicError, match="Still there: secret discs-token, inferenceservice discs; medic delete discs"):
+    with pytest.raises(
+        MedicError, match=f"Still there: secret discs-token, inferenceservice discs; {clean_up('discs')}"
+    ):
         deployment.delete()
     assert deployment.status() == "ready", "it keeps its Secret for as long as it runs"
     cluster.refuse("DELETE", f"{SECRETS}/discs-token", 403, "secrets is forbidden")
@@ -565,6 +610,9 @@ def test_no_secret_is_written_or_said(cluster, bundle, monkeypatch, tmp_path):
         ({"MEDIC_KSERVE_IMAGE": None}, "names no container image; write its files with .*docker build"),
         ({"MEDIC_KSERVE_STORAGE": None}, "set it to where the cluster reads bundles"),
         ({"MEDIC_KSERVE_STORAGE": "ftp://old"}, "one of pvc, s3, gs, https, file"),
+        ({"MEDIC_KSERVE_STORAGE": "https://eve:hush@host.example"}, "has a name, a password or a query in it"),
+        ({"MEDIC_KSERVE_STORAGE": "eve:hush@host.example/x"}, "has a name, a password or a query in it"),
+        ({"MEDIC_KSERVE_STORAGE": "https://host.example/x?sig=hush"}, "has a name, a password or a query in it"),
         ({"MEDIC_KSERVE_MOUNT": "/nowhere/at/all"}, "there is no folder /nowhere/at/all"),
         ({"MEDIC_KSERVE_REPLICAS": "three"}, "such as 1-3"),
         ({"MEDIC_KSERVE_MODE": "Fast"}, "KServe has no mode 'Fast'"),
@@ -575,8 +623,9 @@ def test_no_secret_is_written_or_said(cluster, bundle, monkeypatch, tmp_path):
 def test_a_setting_that_is_missing_or_wrong_is_named(cluster, bundle, monkeypatch, change, complaint):
     for variable, value in change.items():
         monkeypatch.delenv(variable) if value is None else monkeypatch.setenv(variable, value)
-    with pytest.raises(MedicError, match=complaint):
+    with pytest.raises(MedicError, match=complaint) as raised:
         kserve.deploy(bundle, "medic", "discs")
+    assert "hush" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ import traceback
 from pathlib import Path
 from urllib.parse import parse_qs
 
+import httpx
 import numpy as np
+import onnxruntime
 import pytest
 from typer.testing import CliRunner
 
@@ -66,6 +68,11 @@ def pages() -> list[Path]:
     return sorted(Path(os.environ["MEDIC_JOURNALS"]).rglob("*.json"))
 
 
+def clean_up(name: str) -> str:
+    """The command that messages give."""
+    return f"MEDIC_JOURNALS={os.environ['MEDIC_JOURNALS']} medic delete {name} --target watsonx --space demo"
+
+
 def test_the_five_verbs_call_by_call(cloud, bundle, photographs, capfd, caplog):
     caplog.set_level(logging.DEBUG)
     stored = watsonx.store(bundle, "demo")
@@ -114,6 +121,8 @@ def test_the_five_verbs_call_by_call(cloud, bundle, photographs, capfd, caplog):
     assert (deployment.status(), pages()) == ("stopped", [])
     with pytest.raises(MedicError, match="deleted before"):
         deployment.delete()
+    with pytest.raises(MedicError, match="the deployment 'eyes' is stopped; deploy the bundle again"):
+        deployment.score(photographs[:1])
 
     printed = capfd.readouterr()
     assert (printed.out, printed.err) == ("", ""), "the client's own prints clutter no notebook"
@@ -287,7 +296,7 @@ def test_a_quota_that_is_used_up(cloud, refused, path, what, models):
     assert len(cloud.made("POST", path)) == 1, "it is not asked again and again"
     assert len(cloud.models) == models
     if models:
-        assert f"Created so far: model {next(iter(cloud.models))}; medic delete eyes --target watsonx" in told
+        assert f"Created so far: model {next(iter(cloud.models))}; {clean_up('eyes')}" in told
         watsonx.find("eyes", "demo").delete()
     assert (cloud.models, cloud.deployments, pages()) == ({}, {}, [])
 
@@ -297,7 +306,7 @@ def test_a_deployment_that_fails_there(cloud, refused, photographs):
     told = refused()
     (model,), (identity,) = cloud.models, cloud.deployments
     assert "the deployment failed there (The runtime ran out of memory.)" in told
-    assert f"Created so far: model {model}, deployment {identity}; medic delete eyes --target watsonx" in told
+    assert f"Created so far: model {model}, deployment {identity}; {clean_up('eyes')} removes it" in told
     deployment = watsonx.find("eyes", "demo")
     assert deployment.status() == "crashed"
     with pytest.raises(MedicError, match="gave no scores"):
@@ -326,7 +335,7 @@ def test_time_runs_out_but_the_deployment_is_not_lost(cloud, refused):
     told = refused(wait=0.1)
     (identity,) = cloud.deployments
     assert "was not ready in 0.1 seconds (last seen: initializing)" in told
-    assert f"deployment {identity}; medic delete eyes --target watsonx --space demo removes it" in told
+    assert f"deployment {identity}; {clean_up('eyes')} removes it" in told
     deployment = watsonx.find("eyes", "demo")
     assert (deployment.status(), deployment.url) == ("starting", None)
     cloud.looks = 0
@@ -351,7 +360,7 @@ def test_the_network_is_cut_during_the_upload(cloud, refused, bundle, method, pa
     told = refused()
     (model,) = cloud.models
     assert "the model was not stored (the connection failed" in told
-    assert f"Created so far: model {model}; medic delete eyes --target watsonx --space demo removes it" in told
+    assert f"Created so far: model {model}; {clean_up('eyes')} removes it" in told
     assert watsonx.find("eyes", "demo").status() == "crashed"
     with pytest.raises(MedicError, match="not complete"):
         watsonx.find("eyes", "demo").score([b""])
@@ -364,7 +373,7 @@ def test_the_network_is_cut_during_the_upload(cloud, refused, bundle, method, pa
 def test_the_network_is_cut_while_storing_alone(cloud, bundle):
     cloud.fail("PUT", f"{MODEL}/content", CUT)
     name = f"bundle-{bundle.manifest.version}"
-    with pytest.raises(MedicError, match=f"Created so far: model .*; medic delete {name} --target watsonx"):
+    with pytest.raises(MedicError, match=f"Created so far: model .*; {clean_up(name)}"):
         watsonx.store(bundle, "demo")
     with pytest.raises(MedicError, match="delete that first"):
         watsonx.store(bundle, "demo")
@@ -392,6 +401,62 @@ def test_what_was_created_although_its_answer_was_lost_is_found(cloud, refused, 
     assert (f"perhaps a {kind} named " if still_cut else f"{kind} {next(iter(created))}") in told
     watsonx.find("eyes", "demo").delete()
     assert (cloud.models, cloud.deployments, pages()) == ({}, {}, [])
+
+
+@pytest.mark.parametrize("kind", ["model", "deployment"])
+def test_what_was_created_just_before_the_program_ended_is_found(cloud, bundle, monkeypatch, kind):
+    """The service does what it was asked; Ctrl-C or a power cut comes before the program has heard so."""
+    handle_request = httpx.HTTPTransport.handle_request
+    page = Path(os.environ["MEDIC_JOURNALS"]) / "watsonx" / "demo" / "eyes.json"
+    last = []
+
+    def interrupted(transport, request):
+        answer = handle_request(transport, request)
+        if (request.method, request.url.path) == ("POST", f"/ml/v4/{kind}s"):
+            last.append(page.read_text())
+            raise KeyboardInterrupt
+        return answer
+
+    with monkeypatch.context() as patched:
+        patched.setattr(httpx.HTTPTransport, "handle_request", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            watsonx.deploy(bundle, "demo", "eyes")
+    assert len(cloud.models if kind == "model" else cloud.deployments) == 1
+    assert last == [page.read_text()], "the page says the same where nothing could be written any more"
+    found = watsonx.find("eyes", "demo")
+    assert found.journal.things[-1].kind == f"perhaps a {kind} named"
+    assert found.status() == "crashed"
+    found.delete()
+    assert (cloud.models, cloud.deployments, pages()) == ({}, {}, [])
+
+
+def test_deployments_are_listed_with_what_there_is_of_them_while_the_service_cannot_be_asked(cloud, bundle):
+    watsonx.deploy(bundle, "demo", "eyes")
+    cloud.reason = "no memory"
+    with pytest.raises(MedicError, match="no memory"):
+        watsonx.deploy(bundle, "demo", "half")
+    *_, identity = cloud.deployments
+    cloud.fail("POST", "/identity/token", SERVER, times=-1)
+    told = CliRunner().invoke(app, ["deployments", "--target", "watsonx", "--space", "demo"])
+    assert told.exit_code == 0, told.output
+    whole, half = told.output.splitlines()
+    assert "/predictions: unknown (watsonx: cannot sign in" in whole
+    assert f"on watsonx (deployment {identity}): unknown (watsonx: cannot sign in" in half
+    shown = watsonx.find("half", "demo")._repr_html_()
+    assert "unknown (watsonx: cannot sign in" in shown
+
+
+def test_the_command_that_cleans_up_works_in_a_shell_that_knows_nothing_of_this_program(monkeypatch, tmp_path):
+    monkeypatch.setenv("MEDIC_JOURNALS", str(tmp_path / "my journals"))
+    command = Journal("watsonx", "my space", "eyes").clean_up
+    medic = 'medic() { printf "%s\\n" "$MEDIC_JOURNALS" "$@"; }; '
+    said = subprocess.check_output(["sh", "-c", medic + command], env={"PATH": os.environ["PATH"]}, text=True)
+    assert said.splitlines() == [
+        str(tmp_path / "my journals"),
+        *("delete", "eyes", "--target", "watsonx", "--space", "my space"),
+    ]
+    monkeypatch.delenv("MEDIC_JOURNALS")
+    assert Journal("watsonx", "demo", "eyes").clean_up == "medic delete eyes --target watsonx --space demo"
 
 
 def test_a_removal_that_fails_half_way_keeps_the_rest(cloud, refused):
@@ -455,6 +520,15 @@ def test_a_variable_that_is_missing_is_named(cloud, refused, monkeypatch, variab
     assert (cloud.calls, pages()) == ([], [])
 
 
+def test_an_address_with_a_password_in_it_is_refused_and_not_repeated(cloud, refused, monkeypatch):
+    for address in ("https://eve:hush-hush@cpd.example", "eve:hush-hush@cpd.example"):
+        monkeypatch.setenv("WATSONX_URL", address)
+        told = refused()
+        assert "WATSONX_URL has a name or a password in it" in told
+        assert "hush" not in told
+    assert (cloud.calls, pages()) == ([], [])
+
+
 def test_settings_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("MEDIC_WATSONX_SOFTWARE", "onnxruntime_opset_21")
     monkeypatch.setenv("MEDIC_WATSONX_TYPE", "onnxruntime_1.17")
@@ -472,6 +546,14 @@ def test_an_operating_point_comes_back_with_the_scores():
     facts = {"task": CHEST_XRAY_BINARY.to_dict(), "thresholds": [0.3]}
     answer = {"predictions": [{"id": "probabilities", "values": [[0.6, 0.4], [0.8, 0.2]]}]}
     assert watsonx._prediction(answer, facts, 2).decided.tolist() == [1, 0]
+
+
+def test_storing_a_bundle_does_not_load_its_graph(cloud, bundle, monkeypatch):
+    def loaded(*_, **__):
+        raise AssertionError("the operating point stands in the manifest")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", loaded)
+    assert watsonx.store(bundle, "demo").id in cloud.models
 
 
 def test_the_journal_can_be_read_and_holds_what_scoring_needs(cloud, bundle):

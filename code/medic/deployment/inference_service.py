@@ -79,8 +79,8 @@ class ClusterSettings:
         least = 0 if self.mode == "Serverless" else 1
         if not least <= fewest <= most or most < 1:
             raise MedicError(
-                f"{fewest} to {most} replicas are no range for {self.mode}; give {least} or more as fewest, and as most "
-                "at least as many and 1"
+                f"{fewest} to {most} replicas are no range for {self.mode}; give {least} or more and, as most, at "
+                "least as many and one"
             )
 
     @property

@@ -24,7 +24,8 @@ def bind(host: str, port: int, token: str | None = None) -> socket.socket:
     if not 0 <= port <= 65535:
         raise MedicError(f"port {port} is outside 0..65535; 8080 is a common choice, 0 takes any free one")
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    taken = socket.socket(family, socket.SOCK_STREAM)
+    # Named, or asyncio does not see that it is TCP and leaves answers to wait 40 ms for an acknowledgement (Nagle).
+    taken = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind((address, port))

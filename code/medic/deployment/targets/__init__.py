@@ -1,6 +1,6 @@
 """Places where a bundle becomes a service. Each target is a module with the same five verbs.
 
-- ``store(bundle, space)`` puts a verified copy into a space (of a bundle; watsonx takes its graph alone) and returns
+- ``store(bundle, space)`` puts a verified copy of a bundle into a space (watsonx takes its graph alone) and returns
   what is stored there. Storing the same bundle again changes nothing: its version is the digest of its manifest.
 - ``deploy(bundle, space, name)`` stores the bundle, makes it callable, waits until it answers, and returns a
   deployment with ``name``, ``url`` (where there is one) and the other three verbs as methods. Used in a ``with``

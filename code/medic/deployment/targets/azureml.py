@@ -175,7 +175,8 @@ def score(deployment: RemoteDeployment, images: Sequence[Image]) -> Prediction:
     """Send image files (bytes or paths) to an endpoint, one a request.
 
     Raises:
-        MedicError: it was deleted, is not ready, cannot be reached, or refuses an image; the message carries its reason.
+        MedicError: it was deleted, is not ready, cannot be reached, or refuses an image; the message carries the
+            reason.
     """
     journal, facts = deployment.journal, deployment.journal.facts
     journal.check_open()

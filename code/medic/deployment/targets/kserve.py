@@ -137,7 +137,8 @@ def score(deployment: RemoteDeployment, images: Sequence[Image]) -> Prediction:
     is ``MEDIC_KSERVE_TOKEN``, or read from the Secret.
 
     Raises:
-        MedicError: it was deleted, does not run, cannot be reached, or refuses an image; the message carries its reason.
+        MedicError: it was deleted, does not run, cannot be reached, or refuses an image; the message carries the
+            reason.
     """
     journal = deployment.journal
     journal.check_open()
@@ -197,12 +198,14 @@ def delete(deployment: RemoteDeployment, bundle: bool = False) -> None:
             ) from error
     journal.close()
     uri = journal.facts.get("storage")
-    if bundle and uri and all(other.journal.facts.get("storage") != uri for other in deployments(journal.space)):
-        if not kserve_storage.remove_stored(uri, journal.space):
-            raise MedicError(
-                f"kserve: the deployment {journal.name} is deleted, but its bundle still lies at {uri}; "
-                f"{kserve_storage.removal(uri)}"
-            )
+    if not bundle or uri is None:
+        return
+    served = any(other.journal.facts.get("storage") == uri for other in deployments(journal.space))
+    if not served and not kserve_storage.remove_stored(uri, journal.space):
+        raise MedicError(
+            f"kserve: the deployment {journal.name} is deleted, but its bundle still lies at {uri}; "
+            f"{kserve_storage.removal(uri)}"
+        )
 
 
 def _name(bundle: Bundle) -> str:

@@ -107,8 +107,8 @@ def _place() -> tuple[str, str, Path | None]:
     split = urlsplit(root if "://" in root else f"//{root}")
     if "@" in split.netloc or split.query:
         raise MedicError(
-            "kserve: MEDIC_KSERVE_STORAGE has a name, a password or a query in it, and would be kept in the journal and "
-            "shown; give the place alone there, and credentials to the account of MEDIC_KSERVE_SERVICE_ACCOUNT"
+            "kserve: MEDIC_KSERVE_STORAGE has a name, a password or a query in it, and would be kept in the journal "
+            "and shown; give the place alone there, and credentials to the account of MEDIC_KSERVE_SERVICE_ACCOUNT"
         )
     scheme = root.partition("://")[0]
     if "://" not in root or scheme not in SCHEMES:
