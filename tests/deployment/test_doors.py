@@ -162,7 +162,7 @@ def test_behind_token_and_tls_every_door_asks(locked, bundle, photographs):
 
 
 def test_what_is_served_directly_is_tcp_without_delay():
-    """asyncio turns Nagle's algorithm off only for sockets that say they are TCP; with it an answer takes 40 ms more."""
+    """asyncio turns Nagle's algorithm off only for sockets that say they are TCP; with it an answer takes 40 ms."""
     with bind("127.0.0.1", 0) as listening:
         assert listening.proto == socket.IPPROTO_TCP
         with socket.create_connection(listening.getsockname()) as client:
