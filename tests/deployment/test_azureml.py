@@ -1,7 +1,6 @@
 """Azure Machine Learning: its real client does what the five verbs say, and no failure leaves anything forgotten."""
 
 import base64
-import io
 import json
 import os
 import re
@@ -17,9 +16,8 @@ import pytest
 import yaml
 from azure.ai.ml import load_environment, load_online_deployment, load_online_endpoint
 from azure.storage.blob._shared.policies import StorageRetryPolicy
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
+from medic.data.radiograph_files import dicom
 from medic.deployment.call import prediction_of
 from medic.deployment.stubs.azureml import CONTAINER, SCOPE, WORKSPACE, azureml_stub
 from medic.deployment.stubs.inference_server import inference_server
@@ -510,8 +508,8 @@ def test_under_azures_server_score_py_answers_as_the_predictor(server, bundle, p
         assert list(answer["probabilities"].values()) == pytest.approx(
             list(expected[3]["probabilities"].values()), abs=1e-4
         )
-    dicom = as_dicom(photographs[2])
-    assert post(server, dicom, "application/dicom") == (200, predictor.answers(predictor.predict([dicom]))[0])
+    radiograph = as_dicom(photographs[2])
+    assert post(server, radiograph, "application/dicom") == (200, predictor.answers(predictor.predict([radiograph]))[0])
     status, answers = post(server, encoded(photographs[:5]), "application/json; charset=utf-8")
     assert status == 200
     assert [answer["grade_continuous"] for answer in answers] == pytest.approx(
@@ -520,19 +518,8 @@ def test_under_azures_server_score_py_answers_as_the_predictor(server, bundle, p
 
 
 def as_dicom(photograph):
-    pixels = cv2.imdecode(np.frombuffer(photograph, np.uint8), cv2.IMREAD_GRAYSCALE)
-    made = Dataset()
-    made.file_meta = FileMetaDataset()
-    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = DigitalXRayImageStorageForPresentation
-    made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID = generate_uid(entropy_srcs=["medic"])
-    made.Rows, made.Columns, made.SamplesPerPixel, made.PixelRepresentation = *pixels.shape, 1, 0
-    made.BitsAllocated, made.BitsStored, made.HighBit = 8, 8, 7
-    made.PhotometricInterpretation, made.PixelData = "MONOCHROME2", pixels.tobytes()
-    made["PixelData"].VR = "OB"
-    file = io.BytesIO()
-    made.save_as(file, enforce_file_format=True)
-    return file.getvalue()
+    grey = cv2.imdecode(np.frombuffer(photograph, np.uint8), cv2.IMREAD_GRAYSCALE)
+    return dicom(grey, {"id": "1", "age": "050Y", "sex": "F", "view": "PA"})
 
 
 def encoded(images):

@@ -21,9 +21,11 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelInferRequest
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 from PIL import Image
 
+from medic.data.radiograph_files import dicom
 from medic.deployment.targets import local
 
 pytestmark = pytest.mark.servers
+PERSON = {"id": "1", "age": "050Y", "sex": "F", "view": "PA"}
 INFER = "/v2/models/retinopathy/infer"
 SHORT, LONG = 250, 2400
 """Requests of each of the five kinds."""
@@ -31,27 +33,6 @@ SHORT, LONG = 250, 2400
 MEGABYTES_MORE = 64
 """How much memory the processes together may have taken more at the end than after a third of the requests: arenas
 settle late, and a leak of one small image a request would be three times as much in the long form."""
-
-
-def dicom(pixels: np.ndarray) -> bytes:
-    """A plain DICOM file of a grey image."""
-    import pydicom
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    data = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
-    data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    data.Rows, data.Columns = pixels.shape
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 8, 8, 7, 0
-    data.PixelData = pixels.tobytes()
-    written = io.BytesIO()
-    pydicom.dcmwrite(written, data, enforce_file_format=True)
-    return written.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +56,7 @@ def originals(photographs) -> list[bytes]:
         saved.append(written.getvalue())
     grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
     deep = cv2.imencode(".png", (grey.astype(np.uint16) << 4))[1].tobytes()
-    return [photographs[3], *saved, deep, dicom(grey)]
+    return [photographs[3], *saved, deep, dicom(grey, PERSON)]
 
 
 @st.composite

@@ -1,4 +1,4 @@
-"""Eight clients at once, a tenth of what they send bad, while workers are killed and versions swapped.
+"""Eight clients at once, a tenth of what they send bad, while workers are killed and the bundle is loaded anew.
 
 The short form is part of ``make test``; ``make soak`` holds the load for a minute.
 """
@@ -71,7 +71,7 @@ def hold(url: str, images: list[bytes], expected: np.ndarray, ended: threading.E
 
 
 def under_load(deployment: local.Deployment, bundle, images: list[bytes], seconds: float, every: float) -> Seen:
-    """Hold the load for so long, kill a worker and swap the version in turns; what became of the requests."""
+    """Hold the load for so long; in turns kill a worker and load the bundle anew. What became of the requests."""
     expected = bundle.predictor().predict(images).probabilities
     ended = threading.Event()
     done: list[str] = []
