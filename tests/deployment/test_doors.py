@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import signal
 import socket
@@ -23,7 +24,7 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceSt
 
 from medic.deployment.bundle import Bundle, package
 from medic.deployment.call import Client, bearer
-from medic.deployment.listen import bind
+from medic.deployment.listen import bind, take_no_more
 from medic.deployment.serve import read_token
 from medic.deployment.stubs.server import write_certificate
 from medic.deployment.targets import local
@@ -202,6 +203,40 @@ def test_wrong_files_for_tls_are_said_before_anything_starts(bundle, tmp_path):
         assert reason in ended.stderr
 
 
+def test_a_socket_that_takes_no_more_still_gives_those_who_wait():
+    with bind("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()) as early:
+        take_no_more(listening)
+        with pytest.raises(TimeoutError):
+            socket.create_connection(listening.getsockname(), timeout=0.3)
+        accepted, _ = listening.accept()
+        with accepted:
+            early.sendall(b"question")
+            assert accepted.recv(8) == b"question"
+            accepted.sendall(b"answer")
+            assert early.recv(6) == b"answer"
+        listening.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            listening.accept()
+
+
+def test_who_has_come_before_the_end_may_still_ask(bundle, photographs, tmp_path):
+    question = b"POST /predict HTTP/1.1\r\nHost: eyes\r\nContent-Length: %d\r\n\r\n" % len(photographs[0])
+    with local.deploy(bundle, tmp_path, name="eyes") as deployed, contextlib.ExitStack() as stack:
+        address = "127.0.0.1", int(deployed.url.rpartition(":")[2])
+        come = [stack.enter_context(socket.create_connection(address, timeout=30)) for _ in range(4)]
+        process = psutil.Process(deployed.pid)
+        process.terminate()
+        while (address, psutil.CONN_LISTEN) in {(seen.laddr, seen.status) for seen in psutil.net_connections("tcp4")}:
+            time.sleep(0.01)
+        for connection in come:
+            connection.sendall(question + photographs[0])
+        for connection in come:
+            answer = b"".join(iter(lambda connection=connection: connection.recv(1 << 16), b""))
+            assert answer.startswith(b"HTTP/1.1 200 OK")
+            assert b"connection: close" in answer
+        process.wait(30)
+
+
 class Crowd:
     """Clients that ask without a pause, and remember what became of every request."""
 
@@ -218,7 +253,7 @@ class Crowd:
                     answer = client.post("/predict", content=self._image)
                     self.versions.append(answer.json()["model"])
                 except httpx.ConnectError:
-                    return  # nobody listens any more: nothing was accepted, nothing is lost
+                    time.sleep(0.05)  # nobody listens: nothing was accepted, nothing is lost
                 except Exception as error:
                     self.failures.append(repr(error))
 
@@ -240,7 +275,7 @@ class Crowd:
             time.sleep(0.01)
 
 
-def test_another_version_takes_over_and_no_request_is_dropped(bundle, other, photographs, tmp_path):
+def test_versions_change_workers_die_the_service_restarts_and_no_request_is_lost(bundle, other, photographs, tmp_path):
     space, old, new = tmp_path / "space", bundle.manifest.version, other.manifest.version
     with local.deploy(bundle, space, name="eyes") as first, Crowd(first.url, photographs[0]) as crowd:
         crowd.wait(20)
@@ -259,7 +294,12 @@ def test_another_version_takes_over_and_no_request_is_dropped(bundle, other, pho
         assert crowd.failures == []
         third.delete()
         assert third.status() == "stopped"
-    assert crowd.failures == [], "told to end, it finished what it had accepted"
+        assert crowd.failures == [], "told to end, it finished what it had accepted"
+        with local.deploy(other, space, name="eyes", port=int(first.url.rpartition(":")[2])) as fourth:
+            assert fourth.url == first.url
+            crowd.wait(20)
+            assert crowd.versions[-1] == new
+    assert crowd.failures == []
     assert set(crowd.versions) == {old, new}
 
 

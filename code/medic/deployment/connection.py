@@ -1,4 +1,4 @@
-"""One HTTP connection: uvicorn's, which alone would wait for ever for the rest of a request's header."""
+"""One HTTP connection: uvicorn's, with patience where it has none, and an end to it where it has no end."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 HEADER_SECONDS = 15.0
 """Within which a client has sent the whole header of a request, or is cut off."""
 
+ASKING_SECONDS = 2.0
+"""How long a client that has connected and asked nothing yet may still ask when the service ends."""
+
 
 class PatientProtocol(H11Protocol):
-    """uvicorn's protocol on h11, which bounds a header's length, with a bound on its duration."""
+    """uvicorn's protocol on h11, which bounds a header's length; this bounds its duration too, and hears newcomers."""
 
     _deadline: asyncio.TimerHandle | None = None
 
@@ -30,6 +33,17 @@ class PatientProtocol(H11Protocol):
         """It has gone."""
         self._stop()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """The service ends. uvicorn would close the connection of a client whose first request is on its way."""
+        if self.cycle is None:
+            self.loop.call_later(ASKING_SECONDS, self._close)
+        else:
+            super().shutdown()
+
+    def _close(self) -> None:
+        if not self.transport.is_closing():
+            super().shutdown()
 
     def _watch(self) -> None:
         if self.conn.their_state is not h11.IDLE:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from medic.deployment.bundle import Bundle
 from medic.deployment.limits import Limits, cores
-from medic.deployment.listen import bind
+from medic.deployment.listen import bind, take_no_more
 from medic.deployment.telemetry import log_as_json
 from medic.errors import MedicError
 
@@ -36,7 +36,10 @@ if TYPE_CHECKING:
     from medic.deployment.workers import Workers
 
 DRAIN_SECONDS = 1.0
-"""How long a service that is told to end goes on answering, each answer ending its connection, before it closes."""
+"""How long a service that is told to end lets clients in, each answer ending its connection, before it closes."""
+
+ENTRY_SECONDS = 0.1
+"""How long it then accepts those who have come already: a connection takes a round trip to be made."""
 
 NOT_EXCHANGED = "the bundle was not exchanged"
 """What the log says when another bundle could not take over."""
@@ -127,7 +130,7 @@ async def _serve(
         if door.grpc_port is not None:
             rpc = await open_inference_grpc.start(service, door.host, door.grpc_port, certificate)
         _announce(service, listening, tls)
-        server = _server(service, tls)
+        server = _server(service, listening, tls)
         reloads: set[asyncio.Task] = set()
 
         def reload() -> None:
@@ -161,7 +164,7 @@ def _announce(service: Service, listening: socket.socket, tls: ssl.SSLContext | 
     print(manifest.notice, flush=True)
 
 
-def _server(service: Service, tls: ssl.SSLContext | None) -> uvicorn.Server:
+def _server(service: Service, listening: socket.socket, tls: ssl.SSLContext | None) -> uvicorn.Server:
     import uvicorn
 
     from medic.deployment.connection import PatientProtocol
@@ -170,7 +173,7 @@ def _server(service: Service, tls: ssl.SSLContext | None) -> uvicorn.Server:
     state = service.state
 
     class Server(uvicorn.Server):
-        """uvicorn's, which would close idle connections in the very moment a client sends its next request."""
+        """uvicorn's, which would close connections in the very moment a client sends its next request."""
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if self.should_exit:
@@ -185,7 +188,8 @@ def _server(service: Service, tls: ssl.SSLContext | None) -> uvicorn.Server:
         def end(self, latest: float) -> None:
             loop = asyncio.get_running_loop()
             if loop.time() >= latest or not self.server_state.connections:
-                self.should_exit = True
+                take_no_more(listening)
+                loop.call_later(ENTRY_SECONDS, setattr, self, "should_exit", True)
             else:
                 loop.call_later(0.02, self.end, latest)
 
