@@ -19,6 +19,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from measure import RESULTS, ROOT, run
 
 from medic import plots
@@ -60,7 +61,9 @@ def chart(name: str, table: pd.DataFrame) -> Figure:
     for panel, part, metric in zip(panels[0], parts, metrics, strict=True):
         part = part.iloc[::-1]
         bars = panel.barh(range(len(part)), part[column], color=[_colour(method) for method in part["method"]])
-        panel.bar_label(bars, fmt="{:.3g}", padding=3, fontsize=8)
+        # White around the numbers, for those that stand on a target's mark.
+        halo = [withStroke(linewidth=3, foreground="white")]
+        panel.bar_label(bars, fmt="{:.3g}", padding=3, fontsize=8, path_effects=halo)
         for place, target in enumerate(part["target"]):
             if target == target:
                 panel.plot([target] * 2, [place - 0.45, place + 0.45], color="black", lw=1.6)
