@@ -612,7 +612,7 @@ def test_a_cut_or_wrong_answer_in_place_of_an_image_is_asked_again(archive, fetc
     whole = contents(fetch(4, tmp_path / "whole"))
     half = archive.files["ISIC_0000003"][:-20]
     archive.plan = {"ISIC_0000000": ["cut"], "ISIC_0000001": ["html"], "ISIC_0000002": ["hang"], "ISIC_0000003": [half]}
-    folder = fetch(4, patience=Patience(attempts=3, sleep=waits.append, timeout=0.3))
+    folder = fetch(4, patience=Patience(attempts=3, sleep=waits.append, timeout=2))
     assert contents(folder) == whole
     assert waits == [2, 2, 2, 2]
 

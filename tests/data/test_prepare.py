@@ -169,7 +169,7 @@ def test_a_prepared_image_that_was_deleted_is_made_again(tiny, undisturbed, tmp_
 def test_preparing_killed_half_way_and_started_again_ends_as_if_undisturbed(tiny, undisturbed, tmp_path):
     folder = tmp_path / "set"
     command = [sys.executable, "-c", PREPARE, str(tiny), str(folder)]
-    process = subprocess.Popen([*command, "0.05"])
+    process = subprocess.Popen([*command, "0.2"])
     deadline = time.monotonic() + 60
     while len(list(folder.glob("images/*/*.jpg"))) < 15:
         assert process.poll() is None, "it ended before it could be killed"

@@ -78,15 +78,17 @@ def under_load(deployment: local.Deployment, bundle, images: list[bytes], second
 
     def disturb() -> None:
         started = time.monotonic()
-        for what in itertools.cycle(["kill", "swap"]):
-            if ended.wait(every) or time.monotonic() - started > seconds:
-                break
-            if what == "kill":
-                psutil.Process(deployment.pid).children()[0].kill()
-            else:
-                local.deploy(bundle, deployment.space, name=deployment.name)
-            done.append(what)
-        ended.set()
+        try:
+            for what in itertools.cycle(["kill", "swap"]):
+                if ended.wait(every) or time.monotonic() - started > seconds:
+                    break
+                if what == "kill":
+                    psutil.Process(deployment.pid).children()[0].kill()
+                else:
+                    local.deploy(bundle, deployment.space, name=deployment.name)
+                done.append(what)
+        finally:
+            ended.set()
 
     disturber = threading.Thread(target=disturb)
     disturber.start()

@@ -26,8 +26,9 @@ from medic.modeling.run import Run
 from medic.modeling.training import Training
 from medic.task import RETINOPATHY, Task
 
-# The settings of the fixtures `network` and `quick`, slow enough to be killed in the middle of an epoch.
+# The settings of the fixtures `network` and `quick`; stands still in the middle of the second epoch.
 TRAIN = """
+import itertools
 import time
 import torch
 from medic.data.prepare import Prepared
@@ -37,7 +38,15 @@ from medic.modeling.load import PreparedDataset
 from medic.task import RETINOPATHY
 
 get = PreparedDataset.__getitem__
-PreparedDataset.__getitem__ = lambda self, draw: (time.sleep(0.02), get(self, draw))[1]
+later = itertools.count()
+
+def until_the_second_epoch(self, draw):
+    if (folder / "resume.ckpt").is_file() and next(later) == 20:
+        (folder / "still").touch()
+        time.sleep(600)
+    return get(self, draw)
+
+PreparedDataset.__getitem__ = until_the_second_epoch
 torch.set_num_threads(1)
 torch.manual_seed(1)
 prepared = Prepared.load(source)
@@ -186,11 +195,11 @@ def test_training_killed_in_the_middle_of_an_epoch_ends_as_if_undisturbed(
     folder = tmp_path / "run"
     process = start(TRAIN, source=tiny_prepared.folder, folder=folder)
     deadline = time.monotonic() + 120
-    while not (folder / "resume.ckpt").is_file():
+    while not (folder / "still").is_file():
         assert process.is_alive(), "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    time.sleep(0.4)
+    (folder / "still").unlink()
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
