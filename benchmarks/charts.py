@@ -27,8 +27,8 @@ from medic.errors import MedicError
 from medic.files import write_text
 
 ORDER = (
-    *("preparation", "preparation_scale", "chest_table", "loading", "training", "inference", "serving", "series"),
-    *("recipe_choices", "recipes", "mistakes"),
+    *("preparation", "preparation_scale", "chest_table", "loading", "training", "inference", "serving", "batch"),
+    *("series", "recipe_choices", "recipes", "mistakes"),
 )
 UNDRAWN = ("mistakes",)
 """Tables that a chart would not make clearer."""

@@ -61,18 +61,16 @@ def bare(bundle: str, photographs: list[bytes], threads: int) -> Callable[[int, 
     return answers
 
 
-def plain_endpoint(bundle: str, port: int) -> Callable[[], None]:
-    """The service that one writes in ten minutes: FastAPI, a request a thread, onnxruntime as it comes."""
+def plain(bundle: str) -> Callable[[bytes], dict]:
+    """An image file to probabilities as one writes it in ten minutes: decode, scale, onnxruntime as it comes."""
     import cv2
     import onnxruntime
-    import uvicorn
-    from starlette.concurrency import run_in_threadpool
 
     from medic.deployment.manifest import read_manifest
     from medic.deployment.predict import INPUT
 
     session = onnxruntime.InferenceSession(f"{bundle}/model.onnx", providers=["CPUExecutionProvider"])
-    manifest, app = read_manifest(bundle), FastAPI()
+    manifest = read_manifest(bundle)
 
     def answer(data: bytes) -> dict:
         pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
@@ -80,6 +78,16 @@ def plain_endpoint(bundle: str, port: int) -> Callable[[], None]:
         pixels = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
         probabilities = session.run(None, {INPUT: pixels[None]})[0][0]
         return dict(zip(manifest.task.classes, map(float, probabilities), strict=True))
+
+    return answer
+
+
+def plain_endpoint(bundle: str, port: int) -> Callable[[], None]:
+    """The service that one writes in ten minutes: FastAPI, a request a thread."""
+    import uvicorn
+    from starlette.concurrency import run_in_threadpool
+
+    answer, app = plain(bundle), FastAPI()
 
     @app.post("/predict")
     async def predict(request: Request) -> dict:

@@ -159,6 +159,18 @@ def test_serving_asks_the_service_as_users_run_it_and_a_plain_endpoint(benchmark
     assert table.loc[(serving.OURS, "ms_single_client_p95"), "value"] > 0
 
 
+def test_batch_writes_the_same_files_in_every_way_and_watches_memory(benchmark_modules, discs):
+    import batch
+
+    _, bundle, photograph = discs
+    rates = {row.method: row for row in batch.speed(str(bundle.folder), [photograph] * 8, 16, 2)}
+    assert set(rates) == {batch.PLAIN, batch.OURS, batch.LIMIT}
+    *found, flat = batch.memory(str(bundle.folder), (5, 50))
+    assert [row.metric for row in found] == ["s", "peak_mib"] * 2
+    assert flat.metric == "peak_over_that_of_5_images"
+    assert flat.reached == ("yes" if flat.value <= batch.FLAT else "no")
+
+
 def test_importing_medic_and_asking_for_help_stays_far_from_importing_torch(benchmark_modules):
     import series
 

@@ -19,7 +19,7 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Other tests run at the same time, and a machine with two cores is busy then.
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 # A browser of its own accord asks its maker for updates, lists and translations.
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-pings")
 

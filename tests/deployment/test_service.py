@@ -453,7 +453,7 @@ def test_the_client_says_when_an_answer_takes_too_long():
             client.about()
 
 
-async def until(condition, seconds=20):
+async def until(condition, seconds=60):
     """Wait until something is so."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not condition():

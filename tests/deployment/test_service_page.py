@@ -29,7 +29,7 @@ from medic.task import CHEST_XRAY
 pytestmark = [pytest.mark.browser, pytest.mark.servers]
 
 # Other tests run at the same time, and a machine with two cores is busy then.
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-pings")
 TOKEN = secrets.token_urlsafe()
 
