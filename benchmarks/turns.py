@@ -45,7 +45,9 @@ class Worker:
         return self._receive()
 
     def stop(self) -> None:
-        """End the process."""
+        """End the process: with nobody to answer it goes by itself, or else it is made to."""
+        self._here.close()
+        self._process.join(10)
         self._process.terminate()
         self._process.join()
 
