@@ -136,6 +136,31 @@ def test_grpc_counts_what_it_answers(deployment, photographs):
     assert after["INVALID_ARGUMENT"] - before.get("INVALID_ARGUMENT", 0) == 1
 
 
+def test_large_messages_that_grpc_refuses_are_let_go_of(deployment):
+    """gRPC's errors and streams hold their message in circles, which Python looks for every few hundred calls only."""
+    large = 10_000_000
+    tensor = messages.ModelInferRequest.InferInputTensor(name="images", datatype="UINT8", shape=[1, 2, 2, 3])
+    wrong = messages.ModelInferRequest(model_name="retinopathy", inputs=[tensor], raw_input_contents=[bytes(large)])
+    unknown = messages.ModelMetadataRequest(name="x" * large)
+    server = psutil.Process(deployment.pid)
+    with channel(deployment.grpc) as connection:
+        stub = GRPCInferenceServiceStub(connection)
+
+        def refused(count):
+            for _ in range(count):
+                with pytest.raises(grpc.RpcError) as caught:
+                    stub.ModelInfer(wrong, timeout=60)
+                assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+                with pytest.raises(grpc.RpcError) as caught:
+                    stub.ModelMetadata(unknown, timeout=60)
+                assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+                assert len(caught.value.details()) <= 1000
+            return server.memory_info().rss
+
+        early = refused(5)
+        assert refused(30) - early < 15 * large
+
+
 def test_behind_token_and_tls_every_door_asks(locked, bundle, photographs):
     address, rpc, certificate = locked
     assert address.startswith("https://127.0.0.1:")

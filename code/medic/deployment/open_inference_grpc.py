@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import struct
 import time
@@ -28,6 +29,8 @@ from medic.deployment.workers import Failed
 from medic.errors import ImageError, MedicError
 
 ROUTE = "grpc infer"
+LONGEST = 1000
+"""Characters of a sentence that are sent: it may quote what was asked, and travels among the headers."""
 OPEN = ("/ServerLive", "/ServerReady")
 """Calls that need no token."""
 
@@ -102,8 +105,19 @@ class _Doorkeeper(aio.ServerInterceptor):
         )
 
 
-async def _refuse(_: AsyncIterator[bytes], context: aio.ServicerContext) -> None:
-    await context.abort(StatusCode.UNAUTHENTICATED, "this service asks for a token; see GET / over HTTP")
+async def _refuse(_: AsyncIterator[bytes], context: aio.ServicerContext) -> bytes:
+    return _refused(context, StatusCode.UNAUTHENTICATED, "this service asks for a token; see GET / over HTTP", b"")
+
+
+def _refused(context: aio.ServicerContext, status: StatusCode, sentence: str, empty: Any) -> Any:
+    """Refuse with a status and a sentence; ``empty`` is sent with them, and read by nobody.
+
+    ``context.abort`` would raise an error that the call keeps, and that keeps in its traceback the call and the whole
+    message, some megabytes, until Python next looks for circles among all its objects.
+    """
+    context.set_code(status)
+    context.set_details(sentence[:LONGEST])
+    return empty
 
 
 class _Servicer(InferenceServicer):
@@ -112,19 +126,21 @@ class _Servicer(InferenceServicer):
         self.service = service
 
     async def ServerMetadata(self, request: Any, context: aio.ServicerContext) -> Any:
-        return await self._answer(super().ServerMetadata(request, context), context)
+        return await self._answer(super().ServerMetadata(request, context), context, messages.ServerMetadataResponse())
 
     async def ModelReady(self, request: Any, context: aio.ServicerContext) -> Any:
-        return await self._answer(super().ModelReady(request, context), context)
+        return await self._answer(super().ModelReady(request, context), context, messages.ModelReadyResponse())
 
     async def ModelMetadata(self, request: Any, context: aio.ServicerContext) -> Any:
-        return await self._answer(super().ModelMetadata(request, context), context)
+        return await self._answer(super().ModelMetadata(request, context), context, messages.ModelMetadataResponse())
 
     async def RepositoryModelLoad(self, request: Any, context: aio.ServicerContext) -> Any:
-        await context.abort(StatusCode.UNIMPLEMENTED, "this service has one model, and nobody loads another one")
+        sentence = "this service has one model, and nobody loads another one"
+        return _refused(context, StatusCode.UNIMPLEMENTED, sentence, messages.RepositoryModelLoadResponse())
 
     async def RepositoryModelUnload(self, request: Any, context: aio.ServicerContext) -> Any:
-        await context.abort(StatusCode.UNIMPLEMENTED, "this service has one model, and nobody unloads it")
+        sentence = "this service has one model, and nobody unloads it"
+        return _refused(context, StatusCode.UNIMPLEMENTED, sentence, messages.RepositoryModelUnloadResponse())
 
     async def infer(self, messages_sent: AsyncIterator[Any], context: aio.ServicerContext) -> Any:
         """Answer one question, which is the only message of its stream."""
@@ -133,7 +149,9 @@ class _Servicer(InferenceServicer):
         async def work() -> Any:
             nonlocal size
             with self.service.gate.enter(_client(context.peer())):
-                request = await asyncio.wait_for(anext(messages_sent), self.service.limits.sending)
+                # Closed, or the stream would keep its message in a circle as well.
+                async with contextlib.aclosing(aiter(messages_sent)) as stream:
+                    request = await asyncio.wait_for(anext(stream), self.service.limits.sending)
                 size = request.ByteSize()
                 self.service.gate.hold(size)
                 try:
@@ -147,7 +165,7 @@ class _Servicer(InferenceServicer):
 
         UNDER_WAY.inc()
         try:
-            return await self._answer(work(), context)
+            return await self._answer(work(), context, messages.ModelInferResponse())
         finally:
             UNDER_WAY.dec()
             seconds = time.perf_counter() - start
@@ -157,29 +175,33 @@ class _Servicer(InferenceServicer):
             facts = {"route": ROUTE, "status": status, "milliseconds": round(1e3 * seconds, 1), "bytes": size}
             LOG.info("request", extra={"facts": facts})
 
-    async def _answer(self, work: Awaitable[Any], context: aio.ServicerContext) -> Any:
+    async def _answer(self, work: Awaitable[Any], context: aio.ServicerContext, empty: Any) -> Any:
         """The work's result; its errors as gRPC's status codes, with a sentence."""
         try:
             return await work
-        except ImageError as error:
+        except Exception as error:
+            return _refused(context, *_refusal(error), empty)
+
+
+def _refusal(error: Exception) -> tuple[StatusCode, str]:
+    """Status and sentence for an error, which is counted or, where nobody foresaw it, logged."""
+    match error:
+        case ImageError():
             REJECTED.labels(error.reason).inc()
-            await context.abort(StatusCode.INVALID_ARGUMENT, str(error))
-        except Refused as error:
-            await context.abort(
-                StatusCode.RESOURCE_EXHAUSTED if error.status == 429 else StatusCode.UNAVAILABLE, str(error)
-            )
-        except (TimeoutError, StopAsyncIteration):
-            await context.abort(StatusCode.DEADLINE_EXCEEDED, "the question did not come in time; send it again")
-        except Failed as error:
-            await context.abort(StatusCode.INTERNAL, str(error))
-        except (InvalidInput, MedicError, ValueError, TypeError, AttributeError, struct.error) as error:
+            return StatusCode.INVALID_ARGUMENT, str(error)
+        case Refused():
+            return StatusCode.RESOURCE_EXHAUSTED if error.status == 429 else StatusCode.UNAVAILABLE, str(error)
+        case TimeoutError() | StopAsyncIteration():
+            return StatusCode.DEADLINE_EXCEEDED, "the question did not come in time; send it again"
+        case Failed():
+            return StatusCode.INTERNAL, str(error)
+        case ModelNotFound() | ModelNotReady():
+            return StatusCode.NOT_FOUND, str(error)
+        case InvalidInput() | MedicError() | ValueError() | TypeError() | AttributeError() | struct.error():
             REJECTED.labels("malformed").inc()
-            await context.abort(StatusCode.INVALID_ARGUMENT, f"the request is malformed ({error})")
-        except (ModelNotFound, ModelNotReady) as error:
-            await context.abort(StatusCode.NOT_FOUND, str(error))
-        except Exception as error:  # nobody foresaw it: the log has it, without the request's content
-            LOG.error("a gRPC request failed", exc_info=error)
-            await context.abort(StatusCode.INTERNAL, "the service failed; its log says more")
+            return StatusCode.INVALID_ARGUMENT, f"the request is malformed ({error})"
+    LOG.error("a gRPC request failed", exc_info=error)
+    return StatusCode.INTERNAL, "the service failed; its log says more"
 
 
 def _read(request: messages.ModelInferRequest) -> InferRequest:
