@@ -83,7 +83,7 @@ check: $(READY) ## lint and the fast tests (no notebooks, servers, browser, slow
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope \
 		-m "not notebooks and not servers and not browser and not slow and not soak"
 
-soak: $(READY) ## the long forms: over 10,000 hostile requests, a minute of load (some 5 minutes)
+soak: $(READY) ## the long forms: over 10,000 hostile requests, a minute of load (some 3 minutes)
 	$(BIN)/python -m pytest -q -s --show-capture=no -m soak
 
 bench: $(READY) ## measure speed and recipes, draw the charts (over an hour; QUICK=1: a minute each, into outputs)
