@@ -244,6 +244,13 @@ def test_a_socket_that_takes_no_more_still_gives_those_who_wait():
             listening.accept()
 
 
+def test_a_system_that_cannot_do_it_is_named_in_the_log_and_the_service_goes_on_ending(caplog):
+    closed = bind("127.0.0.1", 0)
+    closed.close()
+    take_no_more(closed)
+    assert "may be lost" in caplog.text
+
+
 def test_who_has_come_before_the_end_may_still_ask(bundle, photographs, tmp_path):
     question = b"POST /predict HTTP/1.1\r\nHost: eyes\r\nContent-Length: %d\r\n\r\n" % len(photographs[0])
     with local.deploy(bundle, tmp_path, name="eyes") as deployed, contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""One HTTP connection: uvicorn's, with patience where it has none, and an end to it where it has no end."""
+"""One HTTP connection: uvicorn's alone would wait for ever for a header's end, and close on newcomers at its own."""
 
 from __future__ import annotations
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import array
-import contextlib
 import errno
 import ipaddress
+import logging
 import socket
 import struct
 import sys
 
 from medic.errors import MedicError
+
+LOG = logging.getLogger("medic")
 
 
 def bind(host: str, port: int, token: str | None = None) -> socket.socket:
@@ -51,7 +53,7 @@ def take_no_more(listening: socket.socket) -> None:
     Closing alone resets every connection that the kernel has made and nobody has accepted yet: its client has sent a
     request and never hears of it. So the kernel is told first to drop whatever opens a connection (a TCP segment with
     SYN set, RFC 9293, section 3.1); such a client tries again a second later, and then nobody listens. Linux can do
-    that (socket(7), SO_ATTACH_FILTER); where the system cannot, nothing changes and those few are lost.
+    that (socket(7), SO_ATTACH_FILTER); elsewhere those few are lost, as where a sandbox forbids it, which the log says.
     """
     if sys.platform != "linux":
         return
@@ -59,8 +61,10 @@ def take_no_more(listening: socket.socket) -> None:
     steps = [(load_flags, 0, 0, 13), (jump_if_set, 0, 1, 0x02), (answer, 0, 0, 0), (answer, 0, 0, 0xFFFFFFFF)]
     program = array.array("B", b"".join(struct.pack("HBBI", *step) for step in steps))
     address, _ = program.buffer_info()
-    with contextlib.suppress(OSError):
+    try:
         listening.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HP", len(steps), address))  # 26: SO_ATTACH_FILTER
+    except OSError as error:
+        LOG.warning("clients that connect while the service ends may be lost: %s", error)
 
 
 def check_host(host: str, token: str | None) -> str:
