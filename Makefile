@@ -95,7 +95,7 @@ lab: $(READY) ## open JupyterLab on the notebooks
 	$(BIN)/python -m jupyterlab --notebook-dir=code
 
 notebooks: $(READY) ## execute the notebooks in place on the sample, as they are committed
-	$(BIN)/python -m medic.notebook_standard --execute code/0*_*/[0-9]*.ipynb
+	$(BIN)/python -m medic.notebooks.standard --execute code/0*_*/[0-9]*.ipynb
 
 lock: $(READY) ## compile requirements.txt from pyproject.toml again
 	$(LOCK)

@@ -24,10 +24,10 @@ from scale import write_zip
 from serving import bare, plain
 from turns import Worker
 
-from medic.batch import predict_to
 from medic.data.parallel import usable_cores
 from medic.data.stores import open_store
 from medic.deployment.bundle import Bundle
+from medic.predict.batch import predict_to
 
 NAME = "batch"
 LIMIT = "limit: bare onnxruntime, batch 8"

@@ -25,7 +25,7 @@ FP32, INT8, LIMIT = "medic fp32", "medic int8", "limit: bare onnxruntime fp32"
 TARGETS = {FP32: 1.8, INT8: 5.0}
 SIZE_TARGET = 0.27
 AGREEMENT = 0.97
-"""Least share of photographs with the same decision: what the gate of ``medic.deployment.compare`` asks for."""
+"""Least share of photographs with the same decision: as ``medic.deployment.compress.acceptance`` asks."""
 CALLS = {1: 8, 8: 2}
 """Forward passes in one turn, by the size of the batch: enough that waking the process does not count."""
 
@@ -58,7 +58,7 @@ def torch_method(how: str, checkpoint: str, pixels: str, threads: int) -> Callab
 
 def medic_method(bundle: str, pixels: str, threads: int) -> Callable[[int, int], None]:
     """Our bundle in its own process, as ``medic predict`` runs it."""
-    from medic.deployment.predict import Predictor
+    from medic.deployment.bundle.predictor import Predictor
 
     predictor, images = Predictor(bundle, threads), np.load(pixels)
 
@@ -164,7 +164,7 @@ def large(options: argparse.Namespace) -> list[Row]:
     """EfficientNetV2-M at 380 px with random weights and recalibrated statistics: timed only, nothing is decided."""
     import torch
 
-    from medic.data.preprocess import Preprocessing
+    from medic.data.images.preprocess import Preprocessing
     from medic.deployment.bundle import About, package
     from medic.deployment.compress import quantize
     from medic.deployment.export import export

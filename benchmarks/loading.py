@@ -22,12 +22,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.io import decode_jpeg, read_file
 from torchvision.transforms import v2
 
+from medic.data.images.preprocess import Preprocessing
 from medic.data.prepare import Prepared, prepare
-from medic.data.preprocess import Preprocessing
 from medic.data.stores import open_store
 from medic.modeling.augment import Augmentation
-from medic.modeling.augment_published import PublishedAugmentation
-from medic.modeling.load import Batch, PreparedDataset, loader
+from medic.modeling.augment.published import PublishedAugmentation
+from medic.modeling.training.loading import Batch, PreparedDataset, loader
 
 NAME = "loading"
 SIZE, PREPARED, BATCH = 380, 512, 18

@@ -13,8 +13,9 @@ import recipes
 from measure import arguments, figure, origin, run, show, write
 
 from medic.errors import MedicError
-from medic.modeling import mistakes, scoring_mistakes
-from medic.modeling.run import Run
+from medic.modeling import mistakes
+from medic.modeling.mistakes import scoring as scoring_mistakes
+from medic.modeling.training.run import Run
 
 
 def trained(options: argparse.Namespace, method: str) -> Run:

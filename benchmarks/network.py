@@ -14,14 +14,14 @@ import cv2
 import numpy as np
 from measure import ROOT, origin
 
+from medic.data.images.preprocess import Preprocessing
 from medic.data.prepare import Prepared, prepare
-from medic.data.preprocess import Preprocessing
 from medic.data.readers import retinopathy
 from medic.data.split import split_by_patient
 from medic.deployment.bundle import About, Bundle, package
+from medic.deployment.bundle.pipeline import calibration, golden, pixels_of
 from medic.deployment.compress import quantize
 from medic.deployment.export import export
-from medic.deployment.pipeline import calibration, golden, pixels_of
 from medic.files import write_text
 from medic.task import RETINOPATHY
 
@@ -74,7 +74,7 @@ def _make(folder: Path, options: argparse.Namespace, epochs: int) -> None:
     import torch
 
     from medic.modeling.classifier import Classifier
-    from medic.modeling.fit import Recipe, fit
+    from medic.modeling.training.fit import Recipe, fit
 
     records, store = retinopathy.read(options.data / "retinopathy")
     split = split_by_patient(records, validation=0.25)

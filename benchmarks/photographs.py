@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from medic.data.fundus_drawing import fundus_photograph
 from medic.files import replacing
+from medic.sample.fundus_drawing import fundus_photograph
 
 WIDTH, HEIGHT = 3872, 2592
 

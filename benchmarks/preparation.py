@@ -26,11 +26,11 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2 import functional as v2
 
-from medic.data.crop import find_disc, window
-from medic.data.decode import decode
+from medic.data.images.crop import find_disc, window
+from medic.data.images.decode import decode
+from medic.data.images.preprocess import Preprocessing
 from medic.data.parallel import usable_cores
 from medic.data.prepare import JPEG_QUALITY, prepare
-from medic.data.preprocess import Preprocessing
 from medic.data.stores import open_store
 
 NAME = "preparation"

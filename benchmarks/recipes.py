@@ -30,22 +30,22 @@ import pandas as pd
 import torch
 from measure import ROOT, Row, arguments, figure, origin, run, show, write
 
+from medic.data.images.preprocess import Preprocessing
 from medic.data.parallel import usable_cores
 from medic.data.prepare import Prepared, prepare
-from medic.data.preprocess import Preprocessing
 from medic.data.readers import retinopathy
 from medic.data.split import complete_splits
 from medic.errors import MedicError
 from medic.files import write_json
 from medic.modeling.both_eyes import combine_eyes, fit_weight
-from medic.modeling.cross_fit import with_cut_points
 from medic.modeling.evaluate import Evaluation, evaluate
-from medic.modeling.fit import fit
 from medic.modeling.objectives import Corn, CrossEntropy, Regression
-from medic.modeling.pretrain import Pretraining
-from medic.modeling.recipe import Recipe
-from medic.modeling.recipes import MEDIC, PUBLISHED, Plan
-from medic.modeling.run import Run
+from medic.modeling.thresholds import with_cut_points
+from medic.modeling.training.fit import fit
+from medic.modeling.training.plans import MEDIC, PUBLISHED, Plan
+from medic.modeling.training.pretrain import Pretraining
+from medic.modeling.training.recipe import Recipe
+from medic.modeling.training.run import Run
 from medic.task import RETINOPATHY, Prediction
 
 WORK = ROOT / "outputs" / "benchmarks" / "recipes"

@@ -20,14 +20,13 @@ import pandas as pd
 from measure import Row, figure, in_own_process, peak_memory
 from photographs import distinct
 
-from medic.data.balance import class_counts
-from medic.data.describe import describe
-from medic.data.fundus_drawing import fundus_photograph
+from medic.data.explore import describe
+from medic.data.images.preprocess import Preprocessing
 from medic.data.prepare import prepare
-from medic.data.preprocess import Preprocessing
-from medic.data.records import validate
+from medic.data.records import class_counts, validate
 from medic.data.split import split_by_patient
 from medic.data.stores import open_store
+from medic.sample.fundus_drawing import fundus_photograph
 from medic.task import RETINOPATHY
 
 NAME = "preparation_scale"

@@ -19,7 +19,7 @@ from measure import ROOT, Row, arguments, figure, run, show, write
 from nbformat.v4 import new_code_cell, new_notebook
 
 from medic.errors import MedicError
-from medic.series import find_notebooks
+from medic.notebooks.run import find_notebooks
 
 NAME = "series"
 NOTEBOOK_LIMIT, SERIES_LIMIT = 90.0, 20 * 60.0
@@ -47,7 +47,7 @@ def starts(rounds: int) -> list[Row]:
 
 def kernel(folder: Path) -> list[Row]:
     """An empty notebook, and one that does no more than the opening imports of a notebook that trains."""
-    imports = "import torch\nimport torchvision\nimport lightning\nfrom medic.notebooks import begin"
+    imports = "import torch\nimport torchvision\nimport lightning\nfrom medic.notebooks.session import begin"
     found = []
     for method, source in (("a kernel's start", "pass"), ("a kernel's start and the imports", imports)):
         path = folder / "start.ipynb"
@@ -55,7 +55,7 @@ def kernel(folder: Path) -> list[Row]:
         metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
         nbformat.write(new_notebook(cells=[parameters, new_code_cell(source)], metadata=metadata), path)
         script = (
-            "import sys, pathlib, medic.series as s, papermill; here = pathlib.Path(sys.argv[1]);"
+            "import sys, pathlib, medic.notebooks.run as s, papermill; here = pathlib.Path(sys.argv[1]);"
             "import time; start = time.perf_counter();"
             "failure = s.execute(here / 'start.ipynb', here / 'copy.ipynb', {});"
             "print(time.perf_counter() - start); sys.exit(failure is not None)"

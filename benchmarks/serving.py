@@ -43,8 +43,8 @@ def bare(bundle: str, photographs: list[bytes], threads: int) -> Callable[[int, 
     import cv2
     import onnxruntime
 
-    from medic.deployment.manifest import read_manifest
-    from medic.deployment.predict import INPUT
+    from medic.deployment.bundle.manifest import read_manifest
+    from medic.deployment.bundle.predictor import INPUT
 
     cv2.setNumThreads(1)
     options = onnxruntime.SessionOptions()
@@ -66,8 +66,8 @@ def plain(bundle: str) -> Callable[[bytes], dict]:
     import cv2
     import onnxruntime
 
-    from medic.deployment.manifest import read_manifest
-    from medic.deployment.predict import INPUT
+    from medic.deployment.bundle.manifest import read_manifest
+    from medic.deployment.bundle.predictor import INPUT
 
     session = onnxruntime.InferenceSession(f"{bundle}/model.onnx", providers=["CPUExecutionProvider"])
     manifest = read_manifest(bundle)
@@ -136,7 +136,7 @@ def clients(photographs: list[bytes]) -> Callable[[str, int, int], dict]:
 
 def start_service(bundle: str) -> tuple[subprocess.Popen, str]:
     """``medic serve`` as a user starts it, and its address."""
-    command = [sys.executable, "-m", "medic.deployment.serve", bundle, "--port", "0"]
+    command = [sys.executable, "-m", "medic.deployment.service.server", bundle, "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         if found := re.search(r"http://\S+", line):

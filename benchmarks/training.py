@@ -3,7 +3,7 @@
     python benchmarks/training.py [--quick]        on this CPU; the other libraries in an environment of their own
     python benchmarks/training.py --device cuda    on this machine's GPU: images/s and share of its bf16 peak
 
-Targets (shared facts of this project): a step of ``medic.modeling.fit`` on resnet18 at least 2.2 times as fast as plain
+Targets: a step of ``medic.modeling.training.fit`` on resnet18 at least 2.2 times as fast as plain
 fp32 where the CPU has bf16; on a GPU an epoch of 5,000 images with EfficientNetV2-M at 380 px in less than the 900 s
 that the published run took on one V100.
 """

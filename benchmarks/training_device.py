@@ -17,16 +17,16 @@ import torch
 from measure import Row, figure
 from torch.utils.flop_counter import FlopCounterMode
 
+from medic.data.images.preprocess import Preprocessing
 from medic.data.parallel import usable_cores
 from medic.data.prepare import Prepared, prepare
-from medic.data.preprocess import Preprocessing
 from medic.data.readers import retinopathy
 from medic.data.split import complete_splits
 from medic.errors import MedicError
 from medic.modeling.augment import Augmentation
 from medic.modeling.classifier import Classifier
-from medic.modeling.fit import fit
-from medic.modeling.recipe import Recipe
+from medic.modeling.training.fit import fit
+from medic.modeling.training.recipe import Recipe
 from medic.task import RETINOPATHY
 
 EPOCH_IMAGES = 5000
@@ -133,7 +133,7 @@ def compare(setups: tuple[Setup, ...], data: Path, device: torch.device, extent:
     notes = [
         f"bf16 peak {most / 1e12:.0f} TFLOP/s: {source}",
         "FLOPs of forward and backward as torch.utils.flop_counter counts them (a multiply-add is two)",
-        f"through the loader: medic.modeling.fit, {extent.images} images an epoch (a smaller set, repeated), "
+        f"through the loader: medic.modeling.training.fit, {extent.images} images an epoch (a smaller set, repeated), "
         f"{extent.loading} workers, augmentation on the device; median of the epochs after the first",
     ]
     for setup in setups:
@@ -195,7 +195,7 @@ def _resident(setup: Setup, compiled: bool, device: torch.device, extent: Extent
 
 
 def _step(setup: Setup, compiled: bool, device: torch.device) -> Callable[[], None]:
-    """Augmentation, normalisation, forward, backward and optimizer as ``medic.modeling.fit`` composes them."""
+    """Augmentation, normalisation, forward, backward and optimizer as ``medic.modeling.training.fit`` composes them."""
     model = Classifier(RETINOPATHY, setup.network, image_size=setup.size)
     model = model.to(device, memory_format=torch.channels_last).train()
     forward = torch.compile(model.backbone, dynamic=False) if compiled else model.backbone
@@ -255,7 +255,7 @@ def _through_loader(setup: Setup, compiled: bool, prepared: Prepared, extent: Ex
         torch.manual_seed(0)
         model = Classifier(RETINOPATHY, setup.network, preprocessing=prepared.preprocessing, image_size=setup.size)
         history = fit(model, prepared, Path(place) / "run", recipe).history.iloc[1:]
-    title = f"{name}, medic.modeling.fit, batch {setup.batch_size}"
+    title = f"{name}, medic.modeling.training.fit, batch {setup.batch_size}"
     # An epoch here is its training images alone: the published figure says nothing of validation.
     seconds = extent.images / history["images_per_second"].to_numpy()
     scaled = np.percentile(seconds, (25, 50, 75)) * EPOCH_IMAGES / extent.images

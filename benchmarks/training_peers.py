@@ -18,8 +18,8 @@ import torch
 from measure import ROOT, Row, figure, rows
 from peers.job import Job, Photograph
 
+from medic.data.images.preprocess import Preprocessing
 from medic.data.prepare import prepare
-from medic.data.preprocess import Preprocessing
 from medic.data.readers import retinopathy
 from medic.data.split import complete_splits
 from medic.data.stores import FolderStore
@@ -32,7 +32,7 @@ PREPARED_SIZE = 256
 """Side in pixels of the prepared images; the networks see 224."""
 
 REFERENCE = "plain loop, originals"
-OURS = "medic.modeling.fit"
+OURS = "medic.modeling.training.fit"
 OWN = {REFERENCE: "original_loop", "plain loop, prepared": "prepared_loop", OURS: "medic_fit"}
 OTHERS = {"fastai": "fastai_loop", "timm-style loop": "timm_loop"}
 """Method to the module of ``peers/`` that runs it: in this environment, and in that of the peers."""

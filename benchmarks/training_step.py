@@ -1,4 +1,4 @@
-"""One training step on the CPU: plain, with the usual accelerations, as ``medic.modeling.fit`` does it, and the limit.
+"""One training step on the CPU: plain, with the usual accelerations, ``medic.modeling.training.fit``, and the limit.
 
 All ways take their step in one process, by turns. Those written out here are called by the fit itself: its objective,
 which is public, stops in the middle of each step and lets the others have theirs. So it is the fit's own step that is
@@ -22,15 +22,15 @@ import torch
 from measure import Row, rows
 from torch import Tensor
 
+from medic.data.images.preprocess import Preprocessing
 from medic.data.prepare import Prepared
-from medic.data.preprocess import Preprocessing
 from medic.modeling.backbones import backbone
 from medic.modeling.classifier import Classifier
-from medic.modeling.fit import Recipe, fit
 from medic.modeling.objectives import CrossEntropy
+from medic.modeling.training.fit import Recipe, fit
 from medic.task import RETINOPATHY
 
-OURS = "medic.modeling.fit"
+OURS = "medic.modeling.training.fit"
 REFERENCE = "plain fp32"
 TARGET = 2.2
 WARM_UP = 2

@@ -58,7 +58,7 @@ def notebook_cells() -> Callable[..., list]:
         code = [
             'PROFILE = "quick"  # "full" for the published recipe\nDATA = "sample_data"  # a folder of your own\n'
             "EPOCHS = 1  # more is slower and better",
-            "from medic.notebooks import begin, record",
+            "from medic.notebooks.session import begin, record",
             "session = begin(PROFILE, DATA, seed=1)",
             *(work or ('record("epochs", EPOCHS)',)),
         ]
@@ -122,7 +122,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generated retinopathy set of 40 patients in small photographs; not to be changed."""
-    from medic.data.synthetic import write_sample
+    from medic.sample.fundus_set import write_sample
 
     folder = tmp_path_factory.mktemp("tiny") / "retinopathy"
     write_sample(folder, patients=40, seed=11, width=256, height=192)
@@ -132,8 +132,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_prepared(tiny: Path, tmp_path_factory: pytest.TempPathFactory):
     """The prepared set of ``tiny`` at 96 pixels, with the splits train, validation and test; not to be changed."""
+    from medic.data.images.preprocess import Preprocessing
     from medic.data.prepare import prepare
-    from medic.data.preprocess import Preprocessing
     from medic.data.readers import retinopathy
     from medic.data.split import split_by_patient
 
@@ -145,7 +145,7 @@ def tiny_prepared(tiny: Path, tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="session")
 def chests(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generated set of radiographs of 120 patients, 64 pixels wide, in a data folder; not to be changed."""
-    from medic.data.synthetic_radiographs import write_sample
+    from medic.sample.chest_set import write_sample
 
     folder = tmp_path_factory.mktemp("chests") / "chest_xray"
     write_sample(folder, patients=120, seed=5, size=64)
@@ -157,12 +157,12 @@ def chest_prepared(chests: Path, tmp_path_factory: pytest.TempPathFactory):
     """The prepared set of ``chests`` at 48 pixels, in its own official split; not to be changed."""
     from dataclasses import replace
 
-    from medic.data.lines import LINES
     from medic.data.prepare import prepare
+    from medic.data.readers import DATA_SETS
     from medic.data.split import complete_splits
     from medic.task import CHEST_XRAY
 
-    line = LINES["chest_xray"]
+    line = DATA_SETS["chest_xray"]
     records, store = line.read(chests)
     folder = tmp_path_factory.mktemp("chests-prepared") / "prepared"
     return prepare(complete_splits(records, task=CHEST_XRAY), store, folder, replace(line.preprocessing, size=48))
@@ -175,9 +175,9 @@ def chest_runs(chest_prepared, tmp_path_factory: pytest.TempPathFactory) -> dict
 
     from medic.data.taxonomy import read_taxonomy
     from medic.modeling.classifier import Classifier
-    from medic.modeling.fit import fit
     from medic.modeling.objectives import CrossEntropy, Hierarchical, MultiLabel, weighted
-    from medic.modeling.recipe import Recipe
+    from medic.modeling.training.fit import fit
+    from medic.modeling.training.recipe import Recipe
     from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, CHEST_XRAY_OR_NONE
 
     folder, records = tmp_path_factory.mktemp("chest runs"), chest_prepared.records

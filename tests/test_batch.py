@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medic.batch import BATCH, predict_to, start_over
-from medic.data.preprocess import Preprocessing
-from medic.data.radiograph_files import dicom
+from medic.data.images.preprocess import Preprocessing
 from medic.data.stores import FolderStore, is_image_name, open_store
 from medic.errors import MedicError
 from medic.predict import predict
+from medic.predict.batch import BATCH, predict_to, start_over
+from medic.sample.radiograph_files import dicom
 from medic.task import CHEST_XRAY_BINARY, RETINOPATHY, Prediction
 
 COUNT = 40
@@ -345,8 +345,8 @@ def test_a_target_that_is_a_folder_is_refused_before_any_work(images, tmp_path):
 STRUCK = """
 import itertools, os, sys
 import numpy as np
-from medic.batch import predict_to
-from medic.data.preprocess import Preprocessing
+from medic.predict.batch import predict_to
+from medic.data.images.preprocess import Preprocessing
 from medic.data.stores import open_store
 from medic.task import DIGITS, Prediction
 

@@ -105,7 +105,7 @@ def discs(tmp_path_factory):
     import numpy as np
     import torch
 
-    from medic.data.preprocess import Preprocessing
+    from medic.data.images.preprocess import Preprocessing
     from medic.deployment.bundle import About, package
     from medic.deployment.export import export
     from medic.modeling.classifier import Classifier

@@ -22,7 +22,7 @@ import pandas as pd
 import pytest
 
 from medic import cli
-from medic.modeling.run import Run
+from medic.modeling.training.run import Run
 from medic.task import CHEST_XRAY_BINARY, DIGITS, FINDINGS, RETINOPATHY, Task
 
 COMMANDS = [
@@ -128,7 +128,7 @@ def _quiet_surroundings() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Line:
+class Walk:
     """A working folder in which the whole line was run with the defaults, and what each command printed."""
 
     folder: Path
@@ -140,13 +140,13 @@ class Line:
 
 
 @pytest.fixture(scope="module")
-def line(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Line:
+def line(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Walk:
     """Prepared, trained, evaluated, reported, exported, packaged; not to be changed."""
     folder = tmp_path_factory.mktemp("a line {with} spaces")
     commands = [("prepare", "retinopathy", "--data", tiny.parent, "--size", "96"), TRAIN]
     commands += [(name,) for name in ("evaluate", "report", "export", "package")]
     ended = {arguments[0]: medic(*arguments, cwd=folder) for arguments in commands}
-    return Line(folder, {name: succeeded(end) for name, end in ended.items()})
+    return Walk(folder, {name: succeeded(end) for name, end in ended.items()})
 
 
 @pytest.fixture(scope="module")
@@ -784,7 +784,7 @@ def on(command: str, model: object) -> tuple:
 
 
 @pytest.fixture
-def harmed(line: Line, tmp_path: Path) -> Path:
+def harmed(line: Walk, tmp_path: Path) -> Path:
     """A copy of the run, and of the prepared set where the run expects it, that a test may harm."""
     shutil.copytree(line.folder / "outputs" / "prepared", tmp_path / "outputs" / "prepared")
     return Path(shutil.copytree(line.run, tmp_path / "outputs" / "runs" / "latest"))
@@ -830,7 +830,7 @@ def test_a_damaged_bundle_is_said_with_the_remedy(command, line, pictures):
 
 @pytest.mark.parametrize("command", ["predict", "evaluate", "export", "package"])
 def test_a_checkpoint_for_another_task_in_a_run_is_refused(command, harmed, pictures):
-    from medic.data.preprocess import Preprocessing
+    from medic.data.images.preprocess import Preprocessing
     from medic.modeling.classifier import Classifier
 
     other = Task("cats", "ordinal", ("small", "middling", "large"))
@@ -851,7 +851,7 @@ NETWORKS = {"chexnet": "squeezenet1_1", "binary": "resnet18"}  # the second has 
 
 
 @pytest.fixture(scope="module")
-def radiographs(chests: Path, tmp_path_factory: pytest.TempPathFactory) -> Line:
+def radiographs(chests: Path, tmp_path_factory: pytest.TempPathFactory) -> Walk:
     """Radiographs prepared once; findings and any finding trained, evaluated, packaged; not to be changed."""
     folder = tmp_path_factory.mktemp("radiographs")
     commands = {"prepare": ("prepare", "chest_xray", "--data", chests.parent, "--size", "32")}
@@ -862,7 +862,7 @@ def radiographs(chests: Path, tmp_path_factory: pytest.TempPathFactory) -> Line:
             f"{recipe} evaluated": ("evaluate", run),
             f"{recipe} packaged": ("package", run),
         }
-    return Line(folder, {name: succeeded(medic(*arguments, cwd=folder)) for name, arguments in commands.items()})
+    return Walk(folder, {name: succeeded(medic(*arguments, cwd=folder)) for name, arguments in commands.items()})
 
 
 def settings_of(run: Path) -> dict:
@@ -987,7 +987,7 @@ def test_an_unknown_recipe_lists_those_there_are(radiographs):
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Line:
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Walk:
     """The first digits of the sample, from the IDX files to the bundle; not to be changed."""
     from medic.data import idx
 
@@ -1000,7 +1000,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Line:
         ("train", "digits", *SMALL, "squeezenet1_1"),
         ("evaluate",),
     ]
-    return Line(folder, {one[0]: succeeded(medic(*one, cwd=folder)) for one in (*commands, ("package",))})
+    return Walk(folder, {one[0]: succeeded(medic(*one, cwd=folder)) for one in (*commands, ("package",))})
 
 
 def test_digits_go_from_idx_files_to_a_bundle_that_reads_them(digits, tmp_path):

@@ -8,23 +8,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medic.data.balance import class_counts
-from medic.data.classes import task_of
-from medic.data.competition import select
-from medic.data.competition_set import write
+from medic.data.check import check, measure
+from medic.data.competition import select, write
 from medic.data.corrections import Corrections
-from medic.data.describe import describe
 from medic.data.download import sources_table
+from medic.data.explore import describe
+from medic.data.images.preprocess import Preprocessing
 from medic.data.prepare import prepare
-from medic.data.preprocess import Preprocessing
-from medic.data.quality import check, measure
 from medic.data.readers import chest_xray, own, retinopathy, skin_lesion
+from medic.data.records import class_counts, task_of
 from medic.data.split import split_by_patient
-from medic.data.synthetic import write_sample
 from medic.modeling.classifier import Classifier
 from medic.modeling.evaluate import Evaluation
-from medic.modeling.fit import Recipe, fit
+from medic.modeling.training.fit import Recipe, fit
 from medic.predict import Predicted
+from medic.sample.fundus_set import write_sample
 from medic.task import CHEST_XRAY, FINDINGS, RETINOPATHY, Prediction
 
 PREPARED = {"records.csv", "skipped.csv", "manifest.json", "journal.jsonl"}

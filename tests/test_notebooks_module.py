@@ -15,8 +15,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
 from medic import plots
 from medic.errors import MedicError
-from medic.notebook_standard import check_notebook, execute_in_place
-from medic.notebooks import begin, find_root, record, recorded, settings, show_source
+from medic.notebooks.session import begin, find_root, record, recorded, settings, show_source
+from medic.notebooks.standard import check_notebook, execute_in_place
 
 
 @pytest.fixture
@@ -265,7 +265,7 @@ def test_a_notebook_that_fails_is_not_written_in_place(clone, notebook_cells, wr
 def test_the_check_can_be_run_on_files(tmp_path, notebook_cells, write_notebook):
     good = write_notebook(tmp_path / "01_grade.ipynb", notebook_cells())
     bad = write_notebook(tmp_path / "02_grade.ipynb", notebook_cells()[1:])
-    command = [sys.executable, "-m", "medic.notebook_standard"]
+    command = [sys.executable, "-m", "medic.notebooks.standard"]
     assert subprocess.run([*command, good], check=False).returncode == 0
     told = subprocess.run([*command, good, bad], capture_output=True, text=True, check=False)
     assert told.returncode == 1

@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medic import plots, plots_of_data
-from medic.data.observe import co_occurrence
-from medic.data.preprocess import Preprocessing
-from medic.data.radiograph_files import png
+from medic import plots
+from medic.data.explore import co_occurrence
+from medic.data.images.preprocess import Preprocessing
 from medic.data.stores import FolderStore
+from medic.plots import data as plots_of_data
+from medic.sample.radiograph_files import png
 from medic.task import RETINOPATHY, Task
 
 ANIMALS = Task("animals", "multilabel", ("cat", "dog", "owl"))

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from medic.data.preprocess import Preprocessing
+from medic.data.images.preprocess import Preprocessing
 from medic.data.stores import open_store
 from medic.errors import MedicError
 from medic.modeling.classifier import Classifier

@@ -13,10 +13,10 @@ import nbformat
 import pytest
 from rich.console import Console
 
-from medic import series_page
 from medic.errors import MedicError
-from medic.notebooks import recorded
-from medic.series import Failure, Outcome, Plan, find_notebooks, run_series
+from medic.notebooks import page as series_page
+from medic.notebooks.run import Failure, Outcome, Plan, find_notebooks, run_series
+from medic.notebooks.session import recorded
 
 FIRST = "01_data_acquisition_and_understanding/01_observe.ipynb"
 SECOND = "02_modeling/01_break.ipynb"
@@ -151,7 +151,7 @@ def test_a_runner_killed_at_work_goes_on_where_it_stopped(clone, notebook_cells,
     write_notebook(clone / "code" / SECOND, notebook_cells(wait))
     (clone / "hold").touch()
     program = (
-        "import sys; from pathlib import Path; from medic.series import Plan, run_series; "
+        "import sys; from pathlib import Path; from medic.notebooks.run import Plan, run_series; "
         "run_series(Plan(Path(sys.argv[1]), Path('sample_data')))"
     )
     runner = subprocess.Popen([sys.executable, "-c", program, clone], stdout=subprocess.PIPE)

@@ -9,15 +9,15 @@ import pytest
 
 from medic.data import idx
 from medic.data.corrections import Corrections
-from medic.data.digits_sample import write_sample
-from medic.data.lines import LINES, OWN, lesions_or_own
+from medic.data.readers import DATA_SETS, OWN, lesions_or_own
 from medic.errors import MedicError
-from medic.notebooks import Session, begin
-from medic.steps import PREPARED_SIZE, corrections_file, prepared_set
+from medic.notebooks.products import PREPARED_SIZE, corrections_file, prepared_set
+from medic.notebooks.session import Session, begin
+from medic.sample.digits import write_sample
 
 
 def test_every_line_has_a_size_in_every_profile():
-    assert set(PREPARED_SIZE) == set(LINES)
+    assert set(PREPARED_SIZE) == set(DATA_SETS)
     assert all(set(sizes) == {"quick", "full"} for sizes in PREPARED_SIZE.values())
 
 

@@ -57,12 +57,14 @@ def test_imports_point_from_later_stages_to_earlier_ones(room, closed):
     assert found == []
 
 
-@pytest.mark.parametrize("module", ["medic.deployment.serve", "medic.deployment.predict"])
+@pytest.mark.parametrize("module", ["medic.deployment.service.server", "medic.deployment.bundle.predictor"])
 def test_serving_imports_no_torch(module):
     assert loaded_by(module, ("torch", "torchvision", "lightning")) == ""
 
 
-@pytest.mark.parametrize("module", ["medic", "medic.cli", "medic.task", "medic.notebooks", "medic.data.preprocess"])
+@pytest.mark.parametrize(
+    "module", ["medic", "medic.cli", "medic.task", "medic.notebooks.session", "medic.data.images.preprocess"]
+)
 def test_what_everybody_imports_is_light(module):
     assert loaded_by(module, HEAVY) == ""
 

@@ -86,7 +86,7 @@ def test_a_table_has_the_decision_its_name_and_every_probability():
 
 def test_what_travels_in_a_bundle_needs_no_torch():
     code = (
-        "import sys, medic.task, medic.errors, medic.files, medic.data.preprocess; "
+        "import sys, medic.task, medic.errors, medic.files, medic.data.images.preprocess; "
         "sys.exit(' '.join({'torch', 'pandas', 'lightning', 'matplotlib'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -20,16 +20,18 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 from traitlets import TraitError, link
 
-from medic import plots, series, series_page
+from medic import plots
 from medic.data.corrections import EXCLUDED, Corrections, read
 from medic.data.stores import open_store
 from medic.errors import MedicError
 from medic.modeling.evaluate import Evaluation
-from medic.notebook_standard import check_notebook, execute_in_place, leave_pictures
+from medic.notebooks import page as series_page
+from medic.notebooks import run as series
+from medic.notebooks.standard import check_notebook, execute_in_place, leave_pictures
 from medic.task import CHEST_XRAY, RETINOPATHY, SKIN_LESION, Prediction, Task
 from medic.widgets import LabelEditor, ResultsViewer, ThresholdExplorer
 from medic.widgets.label_editor import PAGE
-from medic.widgets.questions import counts, questions
+from medic.widgets.threshold_explorer import counts, questions
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 LARGE, TINY, BROKEN, ABSENT = "lesion_00.png", "lesion_01.png", "lesion_02.png", "lesion_24.png"

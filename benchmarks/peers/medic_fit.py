@@ -1,4 +1,4 @@
-"""This project: ``medic.modeling.fit`` with its default recipe. Under torchrun the processes share the work."""
+"""This project: ``medic.modeling.training.fit`` with its default recipe. Under torchrun processes share it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from peers.job import Job, answer
 
 from medic.data.prepare import Prepared
 from medic.modeling.classifier import Classifier
-from medic.modeling.fit import Recipe, fit
+from medic.modeling.training.fit import Recipe, fit
 from medic.task import RETINOPATHY
 
 

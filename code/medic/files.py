@@ -6,6 +6,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,8 @@ def sha256(path: str | os.PathLike) -> str:
     """SHA-256 of a file's content, as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def to_json(settings: Any) -> dict:
+    """Return the fields of a dataclass as JSON holds them: tuples become lists."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}

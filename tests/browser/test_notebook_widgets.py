@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from medic.data.corrections import Corrections
-from medic.data.quality import check
+from medic.data.check import check
 from medic.data.stores import open_store
 from medic.task import SKIN_LESION, Prediction
 from medic.widgets import LabelEditor, ResultsViewer, ThresholdExplorer

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from medic.data import idx
-from medic.data.arrays import grey_arrays
-from medic.data.preprocess import Preprocessing
+from medic.data.images.preprocess import Preprocessing
 from medic.data.readers import digits
+from medic.data.readers.digits import grey_arrays
 from medic.data.stores import open_store
 from medic.errors import ImageError, MedicError
 

@@ -16,17 +16,16 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import HTJ2K
 
-from medic.data.balance import class_counts
-from medic.data.describe import describe
+from medic.data.check import check
+from medic.data.explore import describe
+from medic.data.images.preprocess import Preprocessing
 from medic.data.prepare import prepare
-from medic.data.preprocess import Preprocessing
-from medic.data.quality import check
-from medic.data.radiograph_files import dicom, png
 from medic.data.readers.chest_xray import read
-from medic.data.records import targets
+from medic.data.records import class_counts, targets
 from medic.data.split import complete_splits, crossing_patients, split_by_patient
 from medic.data.stores import JointStore
 from medic.errors import MedicError
+from medic.sample.radiograph_files import dicom, png
 from medic.task import CHEST_XRAY, CHEST_XRAY_OR_NONE, FINDINGS, NO_FINDING
 
 HEADER = (
@@ -370,7 +369,7 @@ def test_the_command_that_the_error_gives_repacks_tar_archives_so_that_they_are_
 
 
 def test_the_command_says_so_when_the_archives_are_not_there(tmp_path):
-    from medic.data.sources import repacking
+    from medic.data.download.sources import repacking
 
     command = shlex.split(repacking(str(tmp_path / "images_*.tar.gz"), str(tmp_path / "images.zip")))
     ended = subprocess.run([sys.executable, *command[1:]], capture_output=True, text=True, check=False)

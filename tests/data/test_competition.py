@@ -16,11 +16,10 @@ import pandas as pd
 import pytest
 
 from medic import cli
-from medic.data import competition_set
-from medic.data.competition import Selection, select
-from medic.data.competition_set import write
+from medic.data import competition as competition_set
+from medic.data.competition import Selection, select, write
+from medic.data.images.preprocess import Preprocessing
 from medic.data.prepare import Prepared
-from medic.data.preprocess import Preprocessing
 from medic.data.stores import ZipStore
 from medic.errors import MedicError
 from medic.task import RETINOPATHY
@@ -501,7 +500,7 @@ def test_the_command_says_what_was_there_what_was_chosen_and_what_was_not(names,
 def test_training_and_evaluation_take_the_folder_as_it_is(archives, tmp_path):
     from medic.modeling.classifier import Classifier
     from medic.modeling.evaluate import evaluate
-    from medic.modeling.fit import Recipe, fit
+    from medic.modeling.training.fit import Recipe, fit
 
     prepared = write(select(*archives, per_class=4), tmp_path / "data", Preprocessing(size=64))
     model = Classifier(

@@ -15,12 +15,20 @@ import pytest
 
 from medic.data import corrections, idx
 from medic.data.corrections import EXCLUDED, NOTHING, Corrections, apply, written_labels
+from medic.data.images.preprocess import Preprocessing
 from medic.data.prepare import Prepared, prepare
-from medic.data.preprocess import Preprocessing
 from medic.data.readers import chest_xray, digits, folder, own, retinopathy, skin_lesion, table
 from medic.data.stores import open_store
 from medic.errors import MedicError
-from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, CHEST_XRAY_OR_NONE, FINDINGS, NO_FINDING, SKIN_LESION, Task
+from medic.task import (
+    CHEST_XRAY,
+    CHEST_XRAY_BINARY,
+    CHEST_XRAY_OR_NONE,
+    FINDINGS,
+    NO_FINDING,
+    SKIN_LESION,
+    Task,
+)
 
 HEADER = "when,who,image,from,to"
 NAMES = ["a.png", "b.png", "c.png", "d.png"]
@@ -460,9 +468,9 @@ def test_every_reader_applies_the_journal_that_lies_beside_and_says_so(name, pac
 
 
 def read_task(name: str, records: pd.DataFrame) -> Task:
-    from medic.data.lines import LINES, OWN
+    from medic.data.readers import DATA_SETS, OWN
 
-    return LINES[name.split()[0]].tasks[0] if name.split()[0] in LINES else OWN.task(records)
+    return DATA_SETS[name.split()[0]].tasks[0] if name.split()[0] in DATA_SETS else OWN.task(records)
 
 
 def test_a_table_that_is_named_itself_has_its_journal_beside_it(sets, capsys):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medic.data.crop import find_disc, fundus, square
+from medic.data.images.crop import find_disc, fundus, square
 
 WHOLE = (640, 480, 320, 240, 220)
 CUT_ABOVE_AND_BELOW = (640, 480, 320, 240, 300)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from medic.data import decode as decoding
-from medic.data.decode import MAX_SIDE, decode, read_header
+from medic.data.images import decode as decoding
+from medic.data.images.decode import MAX_SIDE, decode, read_header
 from medic.errors import ImageError, MedicError
 
 

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from medic.data.describe import describe
+from medic.data.explore import describe
 from medic.data.readers import retinopathy
 from medic.data.stores import open_store
 from medic.task import CHEST_XRAY, FINDINGS, NO_FINDING, RETINOPATHY

@@ -28,10 +28,10 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from medic.data import decode as decoding
-from medic.data import dicom as dicom_module
-from medic.data.decode import MAX_SIDE, decode, read_header
-from medic.data.dicom_elements import MAX_ELEMENTS
+from medic.data.images import decode as decoding
+from medic.data.images import dicom as dicom_module
+from medic.data.images.decode import MAX_SIDE, decode, read_header
+from medic.data.images.dicom_elements import MAX_ELEMENTS
 from medic.errors import ImageError
 
 GREYS = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -649,7 +649,7 @@ PROGRAM = """
 import sys, warnings, logging
 logging.basicConfig(level=logging.DEBUG)
 {before}
-import medic.data.decode as d
+import medic.data.images.decode as d
 assert sys.modules.get("pydicom") is None, "pydicom is imported though nothing asked for it"
 data = sys.stdin.buffer.read()
 try:

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 
 from medic.data import idx
-from medic.data.digits_sample import write_sample
+from medic.data.check import check
 from medic.data.idx_store import IdxStore
+from medic.data.images.preprocess import Preprocessing
 from medic.data.prepare import Prepared, prepare
-from medic.data.preprocess import Preprocessing
-from medic.data.quality import check
 from medic.data.readers import digits
 from medic.data.split import complete_splits
 from medic.data.stores import FolderStore, is_synthetic, location_from, open_from, open_store
 from medic.errors import ImageError, MedicError
+from medic.sample.digits import write_sample
 
 COUNTS = {"train": 30, "t10k": 12}
 

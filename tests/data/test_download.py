@@ -19,8 +19,8 @@ import pytest
 
 from medic.data import download as module
 from medic.data.download import MIRROR, SOURCES, Patience, download, fetch, sources_table
+from medic.data.download.sources import RemoteFile
 from medic.data.readers import retinopathy
-from medic.data.sources import RemoteFile
 from medic.errors import MedicError
 
 BODY = np.random.default_rng(0).bytes(300_000)

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from medic.data.duplicates import TURNS, fingerprint, near_duplicates
-from medic.data.lines import LINES
-from medic.data.quality import check
+from medic.data.check import check
+from medic.data.check.duplicates import TURNS, fingerprint, near_duplicates
+from medic.data.readers import DATA_SETS
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_what_shows_nothing_has_no_fingerprint(pictures):
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", ["retinopathy", "skin_lesion", "chest_xray"])
 def test_copies_of_real_images_are_found_and_none_among_the_others(name, real_data, tmp_path):
-    records, store = LINES[name].read(real_data / name)
+    records, store = DATA_SETS[name].read(real_data / name)
     records = records.head(60)
     for row in (7, 23):
         pixels = np.asarray(Image.open(io.BytesIO(store.read(records["image"][row]))).convert("RGB"))

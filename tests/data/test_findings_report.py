@@ -12,12 +12,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from medic.cli import app
-from medic.data.check_folder import check_set, sets_in
-from medic.data.finding_kinds import KINDS
-from medic.data.findings_report import EXAMPLES, LISTED, write_report
-from medic.data.lines import LINES, OWN
-from medic.data.quality import check
-from medic.data.readers import retinopathy
+from medic.data.check import check
+from medic.data.check.report import EXAMPLES, KINDS, LISTED, check_set, sets_in, write_report
+from medic.data.readers import DATA_SETS, OWN, retinopathy
 from medic.data.stores import open_store
 from medic.errors import MedicError
 from medic.task import RETINOPATHY, SKIN_LESION
@@ -164,7 +161,7 @@ def test_a_folder_of_ones_own_classes_is_checked(tmp_path):
 def test_a_set_of_the_isic_archive_is_known_by_its_table(tmp_path):
     (tmp_path / "by_hand").mkdir()
     (tmp_path / "by_hand" / "metadata.csv").write_text("isic_id,benign_malignant\n")
-    assert sets_in(tmp_path / "by_hand") == {"skin_lesion": (LINES["skin_lesion"], tmp_path / "by_hand")}
+    assert sets_in(tmp_path / "by_hand") == {"skin_lesion": (DATA_SETS["skin_lesion"], tmp_path / "by_hand")}
 
 
 def test_the_level_of_the_classes_can_be_said(tmp_path, data):
@@ -177,6 +174,6 @@ def test_the_level_of_the_classes_can_be_said(tmp_path, data):
 
 
 def test_a_set_is_known_by_its_own_folder(data):
-    assert sets_in(data / "retinopathy") == {"retinopathy": (LINES["retinopathy"], data / "retinopathy")}
+    assert sets_in(data / "retinopathy") == {"retinopathy": (DATA_SETS["retinopathy"], data / "retinopathy")}
     with pytest.raises(MedicError, match="no folder or zip file"):
         sets_in(data / "absent")

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from medic.cli import app
 from medic.data import download as module
 from medic.data.download import Patience, download, sources_table
-from medic.data.isic import download_isic
-from medic.data.isic_manifest import LICENCES
+from medic.data.download.isic import download_isic
+from medic.data.download.isic_manifest import LICENCES
 from medic.data.readers import skin_lesion
 from medic.errors import MedicError
 
@@ -770,7 +770,7 @@ def test_a_size_for_the_archive_is_refused(tmp_path):
 
 
 def test_the_papers_of_a_selection_survive_being_written_and_read(fetch):
-    from medic.data.isic_search import Selection
+    from medic.data.download.isic_search import Selection
 
     values = json.loads((fetch(4) / "isic.json").read_text())
     selection = Selection.from_dict(values)

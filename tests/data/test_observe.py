@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medic.data import observe
-from medic.data.quality import check
-from medic.data.radiograph_files import dicom, png
+from medic.data import explore as observe
+from medic.data.check import check
 from medic.data.readers import chest_xray, retinopathy
 from medic.data.stores import FolderStore
+from medic.sample.radiograph_files import dicom, png
 from medic.task import CHEST_XRAY, CHEST_XRAY_OR_NONE, FINDINGS, NO_FINDING, RETINOPATHY, Task
 
 ANIMALS = Task("animals", "multilabel", ("cat", "dog", "owl"))

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medic.data.arrays import grey_arrays
-from medic.data.classes import in_order, lacking, looking_for, task_of, without_gaps
+from medic.data.check import check
+from medic.data.images.preprocess import Preprocessing
 from medic.data.prepare import Prepared, prepare
-from medic.data.preprocess import Preprocessing
-from medic.data.quality import check
 from medic.data.readers import folder, own, table
+from medic.data.readers.digits import grey_arrays
+from medic.data.records import in_order, lacking, looking_for, task_of, without_gaps
 from medic.data.split import complete_splits
 from medic.data.stores import ZipStore
 from medic.errors import MedicError

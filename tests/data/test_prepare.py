@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medic.data.images.preprocess import Preprocessing
 from medic.data.prepare import Prepared, prepare
-from medic.data.preprocess import Preprocessing
 from medic.data.readers import retinopathy
 from medic.data.split import split_by_patient
 from medic.data.stores import open_store
@@ -31,7 +31,7 @@ SETTINGS = Preprocessing(size=64)
 PREPARE = """
 import sys, time
 from medic.data.prepare import prepare
-from medic.data.preprocess import Preprocessing
+from medic.data.images.preprocess import Preprocessing
 from medic.data.readers import retinopathy
 
 slowly, pixels = float(sys.argv[3]), Preprocessing.pixels

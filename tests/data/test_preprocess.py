@@ -9,10 +9,10 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from medic.data import preprocess
-from medic.data.crop import find_disc, fundus, window
-from medic.data.decode import decode
-from medic.data.preprocess import Preprocessing
+from medic.data.images import preprocess
+from medic.data.images.crop import find_disc, fundus, window
+from medic.data.images.decode import decode
+from medic.data.images.preprocess import Preprocessing
 from medic.errors import ImageError, MedicError
 
 

@@ -11,11 +11,10 @@ import pytest
 from PIL import Image
 
 from medic.data import corrections
-from medic.data.finding_kinds import KINDS
-from medic.data.lines import LINES
-from medic.data.outliers import FEWEST
-from medic.data.quality import COLUMNS, check, measure
-from medic.data.readers import retinopathy
+from medic.data.check import COLUMNS, check, measure
+from medic.data.check.images import FEWEST
+from medic.data.check.report import KINDS
+from medic.data.readers import DATA_SETS, retinopathy
 from medic.data.stores import open_store
 from medic.task import FINDINGS, SKIN_LESION, Task
 
@@ -105,7 +104,7 @@ def test_a_patient_in_two_splits_is_found_with_both_sides(tiny):
 @pytest.mark.real_data
 def test_the_real_photographs_have_two_identical_pairs_with_different_grades_and_two_out_of_focus(real_data):
     records, store = retinopathy.read(real_data / "retinopathy")
-    result = check(records, store, LINES["retinopathy"].tasks[0])
+    result = check(records, store, DATA_SETS["retinopathy"].tasks[0])
     assert found(result, "identical") == {"299_left", "299_right", "300_left", "300_right"}
     assert found(result, "blurred") == {"103_left", "233_right"}
     assert len(result) == 6
@@ -116,7 +115,7 @@ def test_the_real_photographs_have_two_identical_pairs_with_different_grades_and
 
 @pytest.mark.real_data
 def test_the_real_lesions_have_two_identical_pairs_and_nothing_else(real_data):
-    result = check(*LINES["skin_lesion"].read(real_data / "skin_lesion"), SKIN_LESION)
+    result = check(*DATA_SETS["skin_lesion"].read(real_data / "skin_lesion"), SKIN_LESION)
     numbers = {image[-8:-4] for image in result["image"]}
     assert set(result["finding"]) == {"identical"}
     assert numbers == {"0279", "0280", "0477", "0512"}
@@ -125,7 +124,7 @@ def test_the_real_lesions_have_two_identical_pairs_and_nothing_else(real_data):
 
 @pytest.mark.real_data
 def test_the_real_radiographs_are_sound_but_for_three_with_transparency_and_rare_findings(real_data):
-    line = LINES["chest_xray"]
+    line = DATA_SETS["chest_xray"]
     result = check(*line.read(real_data / "chest_xray"), line.tasks[0])
     assert result["finding"].value_counts().to_dict() == {"rare_class": 11, "split_imbalance": 7, "odd_channels": 3}
     assert result.loc[result["finding"] == "odd_channels", "detail"].str.startswith("RGBA (all grey), ").all()
@@ -133,7 +132,7 @@ def test_the_real_radiographs_are_sound_but_for_three_with_transparency_and_rare
 
 def test_the_faults_planted_among_the_lesions_are_found(repository):
     folder = repository / "sample_data" / "skin_lesion"
-    result = check(*LINES["skin_lesion"].read(folder), SKIN_LESION)
+    result = check(*DATA_SETS["skin_lesion"].read(folder), SKIN_LESION)
     called = {
         "truncated": "truncated",
         "not an image": "unsupported",

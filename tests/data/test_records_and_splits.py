@@ -5,9 +5,8 @@ import pandas as pd
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
-from medic.data.balance import class_counts, class_weights
 from medic.data.readers import retinopathy
-from medic.data.records import SPLITS, read_records, validate
+from medic.data.records import SPLITS, class_counts, class_weights, read_records, validate
 from medic.data.split import complete_splits, crossing_patients, split_by_image, split_by_patient
 from medic.errors import MedicError
 from medic.task import CHEST_XRAY, CHEST_XRAY_OR_NONE, FINDINGS, NO_FINDING, RETINOPATHY

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from medic.data.balance import class_counts
-from medic.data.describe import describe
+from medic.data.explore import describe
 from medic.data.readers.retinopathy import read
+from medic.data.records import class_counts
 from medic.errors import MedicError
 from medic.task import RETINOPATHY
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from medic.data.journal import Entry, Journal
+from medic.data.prepare import Entry, Journal
 
 MANY_RECORDS = 1_000_000
 MANY_MEMBERS = 100_000

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from medic.data.check import check
+from medic.data.images.preprocess import Preprocessing
 from medic.data.prepare import prepare
-from medic.data.preprocess import Preprocessing
-from medic.data.quality import check
 from medic.data.readers import skin_lesion
 from medic.data.records import read_records
 from medic.data.stores import ZipStore

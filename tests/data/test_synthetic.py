@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from medic.data.synthetic import fundus_photograph, sample_anatomy, write_sample
 from medic.errors import MedicError
 from medic.files import sha256
+from medic.sample.fundus_set import fundus_photograph, sample_anatomy, write_sample
 
 COMMITTED = Path(__file__).parents[2] / "sample_data" / "retinopathy"
 TABLES = [

@@ -14,14 +14,14 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from medic.data.decode import decode
-from medic.data.lesion_drawing import Lesion, dermoscopic_image
-from medic.data.lesion_nuisances import FRAMES, Nuisances, sample_nuisances
-from medic.data.lesion_signs import COLOURS, STRUCTURES, Signs, sample_signs
-from medic.data.lesion_skin import Skin, sample_skin
-from medic.data.synthetic_lesions import write_sample
+from medic.data.images.decode import decode
 from medic.errors import ImageError, MedicError
 from medic.files import sha256
+from medic.sample.lesion_drawing import Lesion, dermoscopic_image
+from medic.sample.lesion_nuisances import FRAMES, Nuisances, sample_nuisances
+from medic.sample.lesion_set import write_sample
+from medic.sample.lesion_signs import COLOURS, STRUCTURES, Signs, sample_signs
+from medic.sample.lesion_skin import Skin, sample_skin
 
 COMMITTED = Path(__file__).parents[2] / "sample_data" / "skin_lesion"
 REAL = Path(__file__).parents[3] / "shared" / "data" / "skin_lesion"

@@ -15,11 +15,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from medic.data.chest_anatomy import Changes, pose
-from medic.data.chest_findings import changes_of
-from medic.data.synthetic_radiographs import radiograph, sample_anatomy, write_sample
 from medic.errors import MedicError
 from medic.files import sha256
+from medic.sample.chest_anatomy import Changes, pose
+from medic.sample.chest_findings import changes_of
+from medic.sample.chest_set import radiograph, sample_anatomy, write_sample
 from medic.task import FINDINGS, NO_FINDING
 
 COMMITTED = Path(__file__).parents[2] / "sample_data" / "chest_xray"

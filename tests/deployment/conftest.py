@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from medic.data.preprocess import Preprocessing
+from medic.data.images.preprocess import Preprocessing
 from medic.deployment.bundle import About, Bundle, package
 from medic.deployment.export import Exported, export
 from medic.modeling.classifier import Classifier

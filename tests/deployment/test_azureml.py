@@ -17,15 +17,15 @@ import yaml
 from azure.ai.ml import load_environment, load_online_deployment, load_online_endpoint
 from azure.storage.blob._shared.policies import StorageRetryPolicy
 
-from medic.data.radiograph_files import dicom
-from medic.deployment.call import prediction_of
+from medic.deployment.client import prediction_of
 from medic.deployment.stubs.azureml import CONTAINER, SCOPE, WORKSPACE, azureml_stub
 from medic.deployment.stubs.inference_server import inference_server
 from medic.deployment.stubs.server import CUT, Reply, Stub
 from medic.deployment.targets import azureml
-from medic.deployment.targets.azureml_files import Settings
+from medic.deployment.targets.azureml.files import Settings
 from medic.deployment.targets.journal import Journal, Thing
 from medic.errors import MedicError
+from medic.sample.radiograph_files import dicom
 from medic.task import CHEST_XRAY_BINARY
 
 ENDPOINT = f"{SCOPE}/onlineEndpoints/eyes"

@@ -14,11 +14,11 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from medic.data.decode import decode
+from medic.data.images.decode import decode
 from medic.deployment import bundle as bundle_module
 from medic.deployment.bundle import Bundle, pack, package
+from medic.deployment.bundle.predictor import Predictor
 from medic.deployment.compress import quantize
-from medic.deployment.predict import Predictor
 from medic.errors import ImageError, MedicError
 
 

@@ -7,10 +7,10 @@ import onnx
 import onnxruntime
 import pytest
 
-from medic.deployment.compare import Examples, Gate, compare
+from medic.deployment.bundle.predictor import open_session, run
 from medic.deployment.compress import _normalise_in_one, compress, quantize
+from medic.deployment.compress.acceptance import Examples, Gate, compare
 from medic.deployment.export import export
-from medic.deployment.predict import open_session, run
 from medic.errors import MedicError
 from medic.modeling.objectives import CrossEntropy
 from medic.task import RETINOPATHY

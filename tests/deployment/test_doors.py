@@ -23,9 +23,9 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
 from medic.deployment.bundle import Bundle, package
-from medic.deployment.call import Client, bearer
-from medic.deployment.listen import bind, take_no_more
-from medic.deployment.serve import read_token
+from medic.deployment.client import Client, bearer
+from medic.deployment.service.listen import bind, take_no_more
+from medic.deployment.service.server import read_token
 from medic.deployment.stubs.server import write_certificate
 from medic.deployment.targets import local
 from medic.errors import MedicError
@@ -53,7 +53,16 @@ def locked(bundle, tmp_path_factory):
     folder = tmp_path_factory.mktemp("locked")
     write_certificate(folder / "certificate.pem", folder / "key.pem")
     (folder / "token").write_text(f"{TOKEN}\n")
-    command = [sys.executable, "-m", "medic.deployment.serve", str(bundle.folder), "--port", "0", "--grpc-port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "medic.deployment.service.server",
+        str(bundle.folder),
+        "--port",
+        "0",
+        "--grpc-port",
+        "0",
+    ]
     command += ["--token-file", "token", "--certificate", "certificate.pem", "--key", "key.pem", "--workers", "1"]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         said = process.stdout.readline().decode()
@@ -222,7 +231,7 @@ def test_wrong_files_for_tls_are_said_before_anything_starts(bundle, tmp_path):
         (["--certificate", "certificate.pem", "--key", "other.key"], "no certificate and its key"),
         (["--certificate", "absent.pem", "--key", "key.pem"], "no certificate and its key"),
     ):
-        command = [sys.executable, "-m", "medic.deployment.serve", str(bundle.folder), "--port", "0", *files]
+        command = [sys.executable, "-m", "medic.deployment.service.server", str(bundle.folder), "--port", "0", *files]
         ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
         assert (ended.returncode, ended.stdout) == (1, "")
         assert reason in ended.stderr
@@ -366,8 +375,8 @@ def test_a_crashed_deployment_is_started_again_where_it_was(bundle, photographs,
 def test_a_client_that_never_ends_its_header_is_cut_off(bundle, tmp_path):
     """With the time shortened, as nobody wants to wait a quarter of a minute for it."""
     program = (
-        "import sys, medic.deployment.connection as connection; connection.HEADER_SECONDS = 0.5;"
-        "from medic.deployment.serve import main; sys.exit(main(sys.argv[1:]))"
+        "import sys, medic.deployment.service.connection as connection; connection.HEADER_SECONDS = 0.5;"
+        "from medic.deployment.service.server import main; sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", program, str(bundle.folder), "--port", "0", "--workers", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:

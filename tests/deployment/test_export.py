@@ -5,10 +5,10 @@ import onnx
 import pytest
 import torch
 
-from medic.data.preprocess import Preprocessing
+from medic.data.images.preprocess import Preprocessing
 from medic.deployment import export as export_module
+from medic.deployment.bundle.predictor import open_session, run
 from medic.deployment.export import export
-from medic.deployment.predict import open_session, run
 from medic.errors import MedicError
 from medic.modeling.classifier import Classifier
 from medic.modeling.objectives import Corn, CrossEntropy, Regression

@@ -8,13 +8,13 @@ import onnx
 import pytest
 import torch
 
-from medic.data.preprocess import Preprocessing
+from medic.data.images.preprocess import Preprocessing
 from medic.deployment.bundle import About, Bundle, package
+from medic.deployment.bundle.heatmap import HIGHER, argument, heatmap
+from medic.deployment.bundle.predictor import open_session, run, run_with_activation
 from medic.deployment.class_activation import WithActivation, has_activation
 from medic.deployment.compress import quantize
 from medic.deployment.export import export
-from medic.deployment.heatmap import HIGHER, argument, heatmap
-from medic.deployment.predict import open_session, run, run_with_activation
 from medic.errors import MedicError
 from medic.files import sha256
 from medic.modeling.classifier import Classifier

@@ -22,8 +22,8 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelInferRequest
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 from PIL import Image
 
-from medic.data.radiograph_files import dicom
 from medic.deployment.targets import local
+from medic.sample.radiograph_files import dicom
 
 pytestmark = pytest.mark.servers
 PERSON = {"id": "1", "age": "050Y", "sex": "F", "view": "PA"}

@@ -18,19 +18,23 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from medic.deployment.bundle import Bundle
-from medic.deployment.call import Client
-from medic.deployment.cluster_files import write_cluster_files
-from medic.deployment.container_image import dockerfile, serving_packages, serving_requirements
-from medic.deployment.inference_service import (
+from medic.deployment.client import Client
+from medic.deployment.stubs.kubernetes import kubernetes_stub
+from medic.deployment.stubs.server import CUT, Reply
+from medic.deployment.targets import find_target, kserve
+from medic.deployment.targets.kserve.cluster_files import write_cluster_files
+from medic.deployment.targets.kserve.container_image import (
+    dockerfile,
+    serving_packages,
+    serving_requirements,
+)
+from medic.deployment.targets.kserve.inference_service import (
     TOKEN_FOLDER,
     ClusterSettings,
     inference_service,
     server_arguments,
 )
-from medic.deployment.strict_manifest import check_manifest
-from medic.deployment.stubs.kubernetes import kubernetes_stub
-from medic.deployment.stubs.server import CUT, Reply
-from medic.deployment.targets import find_target, kserve
+from medic.deployment.targets.kserve.strict_manifest import check_manifest
 from medic.errors import MedicError
 
 SETTINGS = ClusterSettings("discs", "medic", "registry.example/medic:1", "s3://bundles/medic/bundles/0123")
@@ -199,7 +203,7 @@ def test_the_image_runs_as_nobody_from_pinned_parts(written):
     assert "--require-hashes" in "\n".join(lines)
     assert any(line.startswith("HEALTHCHECK") and "/v2/health/ready" in line for line in lines)
     entry = next(json.loads(line.removeprefix("ENTRYPOINT ")) for line in lines if line.startswith("ENTRYPOINT"))
-    assert entry == ["python", "-m", "medic.deployment.serve"]
+    assert entry == ["python", "-m", "medic.deployment.service.server"]
     assert (written / "image" / ".dockerignore").read_text().splitlines()[0] == "*"
     source = Path(kserve.__file__).parents[2]
     for name in ("deployment/serve.py", "data/preprocess.py", "task.py"):
@@ -219,7 +223,7 @@ def test_every_package_of_the_image_is_pinned_with_a_hash_and_none_of_them_is_to
 
 
 def test_without_a_lock_the_installed_versions_are_taken_and_a_lock_with_a_gap_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("medic.deployment.container_image._repository", lambda: tmp_path)
+    monkeypatch.setattr("medic.deployment.targets.kserve.container_image._repository", lambda: tmp_path)
     assert f"numpy=={importlib.metadata.version('numpy')}\n" in serving_requirements()
     assert "--require-hashes" not in dockerfile(hashes=False)
     (tmp_path / "lock.txt").write_text("numpy==2.4.6 \\\n    --hash=sha256:00\n")
@@ -259,7 +263,7 @@ def test_the_server_answers_with_the_packages_of_the_image_and_the_arguments_of_
     here = {"8080": "0", "8081": "0", f"{TOKEN_FOLDER}/token": str(token), "0.0.0.0": "127.0.0.1", "2": "1"}
     arguments = [here.get(argument, argument) for argument in server_arguments(str(bundle.folder))]
     server = subprocess.Popen(
-        [sys.executable, "-m", "medic.deployment.serve", *arguments],
+        [sys.executable, "-m", "medic.deployment.service.server", *arguments],
         stdout=subprocess.PIPE,
         stderr=(tmp_path / "log").open("wb"),
         text=True,

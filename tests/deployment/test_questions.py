@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
-from medic.deployment.call import Client
+from medic.deployment.bundle.pipeline import calibration, package_run
+from medic.deployment.bundle.predictor import open_session, run, thresholds_of
+from medic.deployment.client import Client
 from medic.deployment.compress import quantize
 from medic.deployment.export import export
-from medic.deployment.pipeline import calibration, package_run
-from medic.deployment.predict import open_session, run, thresholds_of
 from medic.deployment.targets import local
 from medic.modeling.evaluate import evaluate
 from medic.predict import predict

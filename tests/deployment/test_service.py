@@ -21,15 +21,15 @@ import psutil
 import pytest
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
-import medic.deployment.workers as workers_module
-from medic.deployment.call import Client, ServiceError, health, measure, score
-from medic.deployment.limits import Limits
-from medic.deployment.listen import bind
-from medic.deployment.predict import open_session, run
-from medic.deployment.service import Service, application
+import medic.deployment.service.workers as workers_module
+from medic.deployment.bundle.predictor import open_session, run
+from medic.deployment.client import Client, ServiceError, health, measure, score
+from medic.deployment.service.app.app import Service, application
+from medic.deployment.service.limits import Limits
+from medic.deployment.service.listen import bind
+from medic.deployment.service.worker import frame
+from medic.deployment.service.workers import Workers
 from medic.deployment.targets import local
-from medic.deployment.worker import frame
-from medic.deployment.workers import Workers
 from medic.errors import MedicError
 from medic.task import RETINOPATHY
 
@@ -378,7 +378,7 @@ def test_the_sender_of_a_form_does_not_choose_how_it_is_decoded(http, photograph
 def test_serving_unpickles_nothing(bundle):
     """Loading a bundle, in the process that serves it and in the one that computes, with unpickling made an error."""
     program = (
-        "import sys, io; import medic.deployment.service, medic.deployment.worker as worker;"
+        "import sys, io; import medic.deployment.service.app, medic.deployment.service.worker as worker;"
         "from medic.deployment.bundle import Bundle;"
         "sys.addaudithook(lambda event, _: sys.exit('unpickled') if event == 'pickle.find_class' else None);"
         "Bundle.load(sys.argv[2]); sys.exit(worker.main(sys.argv[1]))"
@@ -742,7 +742,7 @@ def test_other_machines_are_not_let_in(host):
 @pytest.mark.servers
 def test_a_port_in_use_is_said_before_anything_starts(bundle, url):
     port = url.rpartition(":")[2]
-    command = [sys.executable, "-m", "medic.deployment.serve", str(bundle.folder), "--port", port]
+    command = [sys.executable, "-m", "medic.deployment.service.server", str(bundle.folder), "--port", port]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"error: port {port} on 127.0.0.1 is in use")
@@ -753,7 +753,8 @@ def test_a_port_in_use_is_said_before_anything_starts(bundle, url):
 
 def test_serving_and_calling_load_no_torch():
     program = (
-        "import sys, medic.deployment.call, medic.deployment.bundle, medic.deployment.serve, medic.deployment.service;"
+        "import sys, medic.deployment.client, medic.deployment.bundle, medic.deployment.service.server;"
+        "import medic.deployment.service.app;"
         "import medic.deployment.targets.local;"
         "print([name for name in ('torch', 'torchvision', 'lightning', 'onnx') if name in sys.modules])"
     )

@@ -17,12 +17,12 @@ import pytest
 import torch
 from playwright.sync_api import Page, expect, sync_playwright
 
-from medic.data.preprocess import Preprocessing
-from medic.data.radiograph_files import dicom
+from medic.data.images.preprocess import Preprocessing
 from medic.deployment.bundle import Bundle, package
 from medic.deployment.export import export
 from medic.modeling.classifier import Classifier
 from medic.modeling.objectives import MultiLabel
+from medic.sample.radiograph_files import dicom
 from medic.task import CHEST_XRAY
 
 # No classes: xdist deals tests out by class, and all of these share one browser and two services.
@@ -75,7 +75,8 @@ def screenshots(repository) -> Path:
 def served(bundle: Bundle, log: Path, token: str | None = None, upload: int = 32 << 20) -> Iterator[str]:
     """The address of a service in a process of its own; one worker is enough for one person."""
     program = (
-        "import sys; from medic.deployment.serve import Door, serve; from medic.deployment.limits import Limits;"
+        "import sys; from medic.deployment.service.server import Door, serve;"
+        "from medic.deployment.service.limits import Limits;"
         "serve(sys.argv[1], Door(port=0, token=sys.argv[2] or None), 'page', Limits(int(sys.argv[3]), workers=1))"
     )
     command = [sys.executable, "-c", program, str(bundle.folder), token or "", str(upload)]

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from medic.deployment.wording import in_words
+from medic.deployment.service.answers import in_words
 from medic.task import CHEST_XRAY, CHEST_XRAY_OR_NONE, DIGITS, FINDINGS, RETINOPATHY, SKIN_LESION, Task
 
 THREE = Task("three", "multilabel", ("Mass", "Nodule", "Pleural_Thickening"))
@@ -147,5 +147,5 @@ def test_every_answer_says_that_its_numbers_are_not_calibrated():
 
 
 def test_words_need_no_torch():
-    program = "import sys, medic.deployment.wording; sys.exit('torch' in sys.modules)"
+    program = "import sys, medic.deployment.service.answers; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -11,9 +11,9 @@ import torch
 
 from medic.data.prepare import Prepared
 from medic.modeling.classifier import Classifier
-from medic.modeling.fit import Recipe, fit
 from medic.modeling.objectives import Objective
-from medic.modeling.run import Run
+from medic.modeling.training.fit import Recipe, fit
+from medic.modeling.training.run import Run
 from medic.task import RETINOPATHY
 
 
@@ -41,7 +41,7 @@ def copies() -> BaseContext:
     Importing Lightning takes longer than what most tests run in a process of its own. A copy of this process instead,
     which has computed, could wait for its threads for ever.
     """
-    multiprocessing.set_forkserver_preload(["medic.modeling.fit", "medic.modeling.tune"])
+    multiprocessing.set_forkserver_preload(["medic.modeling.training.fit", "medic.modeling.tune"])
     return multiprocessing.get_context("forkserver")
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from medic.modeling.areas import GRID, auroc, average_precision, precision_on_grid, roc_on_grid
+from medic.modeling.metrics.ranking import GRID, auroc, average_precision, precision_on_grid, roc_on_grid
 
 AREAS = [(auroc, reference.roc_auc_score), (average_precision, reference.average_precision_score)]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medic.modeling.augment import Augmentation
-from medic.modeling.load import Draw, EpochSampler, PreparedDataset, loader
+from medic.modeling.training.loading import Draw, EpochSampler, PreparedDataset, loader
 from medic.task import RETINOPATHY
 
 NOTHING = Augmentation(flip=False, rotate=0, scale=0, shift=0, brightness=0, contrast=0, colour=0)

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from medic.modeling.augment import Augmentation
-from medic.modeling.augment_published import PublishedAugmentation, crop, elastic, equalise, rotate, shift_colour
+from medic.modeling.augment.published import (
+    PublishedAugmentation,
+    crop,
+    elastic,
+    equalise,
+    rotate,
+    shift_colour,
+)
 
 
 @pytest.fixture(scope="module")

@@ -12,16 +12,16 @@ from torchvision.transforms import v2
 
 from medic.data.prepare import Prepared
 from medic.errors import MedicError
-from medic.modeling import load
 from medic.modeling.augment import Augmentation
-from medic.modeling.augment_harm import hue_of_lesion, lesion_mask, losses
-from medic.modeling.augment_torchvision import Pipeline, Transforms
-from medic.modeling.augmented_set import write_augmented
+from medic.modeling.augment.augmented_set import write_augmented
+from medic.modeling.augment.harm import hue_of_lesion, lesion_mask, losses
+from medic.modeling.augment.torchvision import Pipeline, Transforms
 from medic.modeling.ensemble import folds
 from medic.modeling.evaluate import evaluate
-from medic.modeling.fit import fit
-from medic.modeling.load import Draw, EpochSampler, PreparedDataset, loader
-from medic.modeling.recipe import Recipe
+from medic.modeling.training.fit import fit
+from medic.modeling.training.loading import Draw, EpochSampler, PreparedDataset, loader
+from medic.modeling.training.module import loading as load
+from medic.modeling.training.recipe import Recipe
 from medic.task import RETINOPATHY
 
 NOTHING = Transforms(

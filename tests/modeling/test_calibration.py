@@ -5,7 +5,7 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from medic.modeling.calibration import (
+from medic.modeling.calibrate import (
     brier_score,
     calibration_errors,
     expected_calibration_error,

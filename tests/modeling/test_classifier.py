@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from medic.data.preprocess import Preprocessing
+from medic.data.images.preprocess import Preprocessing
 from medic.errors import MedicError
 from medic.modeling.backbones import AfterDropout, own_dropout
 from medic.modeling.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier

@@ -6,19 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medic import plots_of_thresholds
 from medic.errors import MedicError
-from medic.modeling.calibration import (
+from medic.modeling.calibrate import (
     brier_score,
     brier_scores,
     calibration_errors,
     expected_calibration_error,
     reliability,
 )
-from medic.modeling.comparison import compare_evaluations
+from medic.modeling.compare import compare_evaluations
 from medic.modeling.ensemble import disagreement, gain, gains, out_of_fold, together, why
 from medic.modeling.evaluate import Evaluation
 from medic.modeling.metrics import figure, metrics_for
+from medic.plots import evaluation as plots_of_thresholds
 from medic.task import Prediction, Task
 
 FINDINGS = Task("findings", "multilabel", ("a", "b", "c"))

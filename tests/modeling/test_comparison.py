@@ -8,9 +8,9 @@ import pytest
 
 from medic.errors import MedicError
 from medic.modeling.backbones import parameters_megabytes, published_accuracy
-from medic.modeling.comparison import Comparison, compare, compare_evaluations, measured
-from medic.modeling.cross_fit import with_cut_points, with_other_eye
+from medic.modeling.compare import Comparison, compare, compare_evaluations, measured
 from medic.modeling.evaluate import Evaluation, evaluate
+from medic.modeling.thresholds import with_cut_points, with_other_eye
 from medic.task import RETINOPATHY, Prediction, Task
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 3, 3, 4, 4, 0, 0, 1, 1, 2, 2])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from medic.data.preprocess import Preprocessing
+from medic.data.images.preprocess import Preprocessing
 from medic.errors import MedicError
 from medic.modeling.classifier import Classifier
 from medic.modeling.cut_points import METRICS, decide, fit_cut_points, with_cut_points

@@ -18,12 +18,12 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from medic.data.prepare import Prepared
 from medic.errors import MedicError
 from medic.modeling.classifier import Classifier
-from medic.modeling.distributed import Processes, processes
-from medic.modeling.fit import fit
-from medic.modeling.load import EpochSampler, PreparedDataset, loader
 from medic.modeling.objectives import Corn, CrossEntropy, Objective
-from medic.modeling.recipe import Recipe
-from medic.modeling.run import Run
+from medic.modeling.training.distributed import Processes, processes
+from medic.modeling.training.fit import fit
+from medic.modeling.training.loading import EpochSampler, PreparedDataset, loader
+from medic.modeling.training.recipe import Recipe
+from medic.modeling.training.run import Run
 from medic.task import RETINOPATHY
 
 CLOCK = ["images_per_second", "waiting", "seconds"]
@@ -39,8 +39,8 @@ from medic.data.prepare import Prepared
 from medic.errors import MedicError
 from medic.modeling import load
 from medic.modeling.classifier import Classifier
-from medic.modeling.distributed import processes
-from medic.modeling.fit import fit
+from medic.modeling.training.distributed import processes
+from medic.modeling.training.fit import fit
 from medic.modeling.objectives import Corn
 from medic.task import RETINOPATHY
 
@@ -171,7 +171,7 @@ def test_without_torchrun_this_process_is_alone(monkeypatch):
 
 
 def test_machines_with_different_numbers_of_processes_are_refused(monkeypatch):
-    from medic.modeling.distributed import join
+    from medic.modeling.training.distributed import join
 
     for name, value in (
         ("TORCHELASTIC_RUN_ID", "x"),

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from medic.errors import MedicError
-from medic.modeling.comparison import compare_evaluations
+from medic.modeling.compare import compare_evaluations
 from medic.modeling.ensemble import average, folds, together
 from medic.modeling.evaluate import Evaluation, evaluate
-from medic.modeling.run import Run
+from medic.modeling.training.run import Run
 from medic.task import CHEST_XRAY, RETINOPATHY, Prediction, Task
 
 TWO = Task("two findings", "multilabel", ("Effusion", "Mass"))

@@ -9,9 +9,9 @@ import pytest
 from sklearn import metrics as reference
 
 from medic.errors import MedicError
-from medic.modeling.areas import GRID, precision_on_grid, roc_on_grid
 from medic.modeling.evaluate import Evaluation, evaluate
-from medic.modeling.run import Run
+from medic.modeling.metrics.ranking import GRID, precision_on_grid, roc_on_grid
+from medic.modeling.training.run import Run
 from medic.task import CHEST_XRAY, RETINOPATHY, Prediction, Task
 
 FIGURES = ["mean_grade_error", "accuracy", "macro_f1", "quadratic_weighted_kappa"]

@@ -14,10 +14,10 @@ from sklearn.svm import LinearSVC
 from medic.errors import MedicError
 from medic.modeling.classifier import Classifier
 from medic.modeling.evaluate import evaluate
-from medic.modeling.featurise import LinearSVM, featurise, fit_svm, last_layer
+from medic.modeling.features import LinearSVM, featurise, fit_svm, last_layer
 from medic.modeling.objectives import CrossEntropy, Regression
 from medic.modeling.report import write_report
-from medic.modeling.run import Run, difference
+from medic.modeling.training.run import Run, difference
 from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, RETINOPATHY
 
 SVM = LinearSVM(costs=(1e-4, 1e-3), folds=3, sensitivity=0.9)

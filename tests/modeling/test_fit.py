@@ -13,17 +13,17 @@ import pandas as pd
 import pytest
 import torch
 
-from medic.data.preprocess import Preprocessing
+from medic.data.images.preprocess import Preprocessing
 from medic.errors import MedicError
-from medic.modeling import load
 from medic.modeling.augment import Augmentation
-from medic.modeling.augment_published import PublishedAugmentation
+from medic.modeling.augment.published import PublishedAugmentation
 from medic.modeling.classifier import Classifier
-from medic.modeling.fit import Recipe, fit
 from medic.modeling.metrics import confusion_matrix, macro_f1
 from medic.modeling.objectives import CrossEntropy, Regression
-from medic.modeling.run import Run
-from medic.modeling.training import Training
+from medic.modeling.training.fit import Recipe, fit
+from medic.modeling.training.module import Training
+from medic.modeling.training.module import loading as load
+from medic.modeling.training.run import Run
 from medic.task import RETINOPATHY, Task
 
 # The settings of the fixtures `network` and `quick`; stands still in the middle of the second epoch.
@@ -33,8 +33,8 @@ import time
 import torch
 from medic.data.prepare import Prepared
 from medic.modeling.classifier import Classifier
-from medic.modeling.fit import Recipe, fit
-from medic.modeling.load import PreparedDataset
+from medic.modeling.training.fit import Recipe, fit
+from medic.modeling.training.loading import PreparedDataset
 from medic.task import RETINOPATHY
 
 get = PreparedDataset.__getitem__

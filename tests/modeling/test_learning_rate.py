@@ -7,14 +7,14 @@ import PIL.Image
 import pytest
 import torch
 
+from medic.data.images.preprocess import Preprocessing
 from medic.data.prepare import prepare
-from medic.data.preprocess import Preprocessing
 from medic.data.readers import folder as folder_reader
 from medic.data.split import split_by_image
 from medic.errors import MedicError
 from medic.modeling.classifier import Classifier
-from medic.modeling.learning_rate import LearningRates, find_learning_rate
-from medic.modeling.recipe import Recipe
+from medic.modeling.training.recipe import Recipe
+from medic.modeling.tune.learning_rate import LearningRates, find_learning_rate
 from medic.task import Task
 
 STRIPES = Task("stripes", "multiclass", ("lying", "standing"))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from medic.data.preprocess import Preprocessing
+from medic.data.images.preprocess import Preprocessing
 from medic.deployment.export import export
 from medic.modeling.classifier import Classifier
 from medic.task import SKIN_LESION

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from medic.errors import MedicError
-from medic.modeling.mislabelled import COLUMNS, out_of_fold, suspected_labels
+from medic.modeling.label_quality import COLUMNS, out_of_fold, suspected_labels
 from medic.task import Prediction, Task
 
 KINDS = Task("kinds", "multiclass", ("a", "b", "c"))
@@ -144,6 +144,6 @@ def test_what_does_not_fit_is_refused(wrong):
 
 
 def test_neither_torch_nor_cleanlab_is_loaded_by_the_import():
-    program = "import sys, medic.modeling.mislabelled; print({'torch', 'cleanlab'} & set(sys.modules))"
+    program = "import sys, medic.modeling.label_quality; print({'torch', 'cleanlab'} & set(sys.modules))"
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert said.strip() == "set()"

@@ -10,7 +10,6 @@ import torch
 from sklearn import metrics as reference
 
 from medic.errors import MedicError
-from medic.modeling.fit import Recipe, fit
 from medic.modeling.mistakes import (
     ChannelsApart,
     Mistake,
@@ -20,8 +19,9 @@ from medic.modeling.mistakes import (
     header_assumed,
     table,
 )
+from medic.modeling.mistakes.scoring import majority_praised, rounded_not_clipped, weights_never_loaded
 from medic.modeling.objectives import Regression
-from medic.modeling.scoring_mistakes import majority_praised, rounded_not_clipped, weights_never_loaded
+from medic.modeling.training.fit import Recipe, fit
 from medic.task import RETINOPATHY
 
 

@@ -20,7 +20,15 @@ from medic.modeling.objectives import (
     objective_named,
     weighted,
 )
-from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, CHEST_XRAY_OR_NONE, FINDINGS, NO_FINDING, RETINOPATHY, Task
+from medic.task import (
+    CHEST_XRAY,
+    CHEST_XRAY_BINARY,
+    CHEST_XRAY_OR_NONE,
+    FINDINGS,
+    NO_FINDING,
+    RETINOPATHY,
+    Task,
+)
 
 EGG = Task("egg", "multilabel", ("Crack", "Dent", "Spot", "Whole"))
 TREE = Taxonomy((("Any", ""), ("Shell", "Any"), ("Spot", "Any"), ("Crack", "Shell"), ("Dent", "Shell")), "Whole")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medic.errors import MedicError
-from medic.modeling.operating_point import operating_points, threshold_for, thresholds_for
+from medic.modeling.thresholds import operating_points, threshold_for, thresholds_for
 from medic.task import CHEST_XRAY_BINARY, Prediction, Task
 
 TWO = Task("two findings", "multilabel", ("Effusion", "Mass"))

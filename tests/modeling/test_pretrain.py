@@ -3,8 +3,8 @@
 import torch
 
 from medic.modeling.classifier import Classifier
-from medic.modeling.pretrain import Pretraining, pretrain_on_generated
-from medic.modeling.recipe import Recipe
+from medic.modeling.training.pretrain import Pretraining, pretrain_on_generated
+from medic.modeling.training.recipe import Recipe
 from medic.task import RETINOPATHY
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medic.modeling.published import published_auroc
+from medic.modeling.rankings import published_auroc
 from medic.task import FINDINGS
 
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from medic.cli import RecipeName
-from medic.data.balance import class_weights
+from medic.data.records import class_weights
 from medic.errors import MedicError
-from medic.modeling.augment_published import PublishedAugmentation
+from medic.modeling.augment.published import PublishedAugmentation
 from medic.modeling.objectives import CrossEntropy
-from medic.modeling.recipes import RECIPES, find_plan
+from medic.modeling.training.plans import RECIPES, find_plan
 from medic.task import (
     CHEST_XRAY,
     CHEST_XRAY_BINARY,

@@ -12,11 +12,11 @@ import torch
 from medic.data.prepare import Prepared
 from medic.errors import MedicError
 from medic.modeling.classifier import Classifier
-from medic.modeling.fit import fit
-from medic.modeling.keeper import Keeper
-from medic.modeling.recipe import Recipe
-from medic.modeling.run import Run
-from medic.modeling.training import Training
+from medic.modeling.training.callbacks import Keeper
+from medic.modeling.training.fit import fit
+from medic.modeling.training.module import Training
+from medic.modeling.training.recipe import Recipe
+from medic.modeling.training.run import Run
 from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, RETINOPATHY
 
 FROZEN = ("conv1", "bn1", "layer1")

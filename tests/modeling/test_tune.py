@@ -17,16 +17,15 @@ from typer.testing import CliRunner
 
 from medic.cli import app
 from medic.errors import MedicError
-from medic.modeling import trials
 from medic.modeling.augment import Augmentation
-from medic.modeling.augment_published import PublishedAugmentation
+from medic.modeling.augment.published import PublishedAugmentation
 from medic.modeling.objectives import CrossEntropy
-from medic.modeling.recipe import Recipe
-from medic.modeling.recipes import Plan
-from medic.modeling.run import Run
-from medic.modeling.space import Space, with_settings
-from medic.modeling.study import Study, Trial
-from medic.modeling.tune import Budget, _Ledger, tune
+from medic.modeling.training.plans import Plan
+from medic.modeling.training.recipe import Recipe
+from medic.modeling.training.run import Run
+from medic.modeling.tune import Budget, _Ledger, trials, tune
+from medic.modeling.tune.space import Space, with_settings
+from medic.modeling.tune.study import Study, Trial
 from medic.task import CHEST_XRAY_BINARY
 
 PLAN = Plan(
@@ -47,7 +46,7 @@ BUDGET = Budget(trials=7)
 TUNE = """
 import time
 import torch
-from medic.modeling.keeper import Keeper
+from medic.modeling.training.callbacks import Keeper
 from medic.modeling.tune import tune
 
 write = Keeper._write

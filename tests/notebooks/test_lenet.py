@@ -14,14 +14,14 @@ import pandas as pd
 import pytest
 import torch
 
-from medic import curves
 from medic.data import idx
-from medic.data.arrays import batch_order, read_idx_set, write_idx_part
-from medic.data.digits_sample import write_as_own
 from medic.data.readers import digits, folder, table
+from medic.data.readers.digits import batch_order, read_idx_set, write_idx_part
 from medic.errors import MedicError
-from medic.modeling import lenet_jax
-from medic.modeling.julia import Julia, find_julia, run_julia
+from medic.modeling.lenet import curves
+from medic.modeling.lenet import jax as lenet_jax
+from medic.modeling.lenet.julia import Julia, find_julia, run_julia
+from medic.sample.digits import write_as_own
 
 STAGE = Path(__file__).resolve().parents[2] / "code" / "02_modeling"
 PROGRAM = STAGE / "lenet_knet.jl"

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medic.deployment.predict import ACTIVATION, INPUT, OUTPUTS, THRESHOLDS, open_session, run_with_activation
+from medic.deployment.bundle.predictor import (
+    ACTIVATION,
+    INPUT,
+    OUTPUTS,
+    THRESHOLDS,
+    open_session,
+    run_with_activation,
+)
 from medic.errors import MedicError
 from medic.files import replacing
 from medic.task import Prediction

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from medic.data.preprocess import Preprocessing
+from medic.data.images.preprocess import Preprocessing
 from medic.errors import MedicError
 from medic.files import replacing, write_json
 from medic.modeling.backbones import backbone as build_backbone
@@ -48,7 +48,7 @@ class Classifier(nn.Module):
 
     Attributes:
         thresholds: the operating point, as ``medic.task.Prediction`` has it; None until one has been chosen (see
-            ``medic.modeling.operating_point``).
+            ``medic.modeling.thresholds``).
 
     Raises:
         MedicError: unknown network, weights that cannot be had, an objective that does not fit the task, a contrast

@@ -13,8 +13,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from medic.data.prepare import Prepared
 from medic.data.records import originals
 from medic.errors import MedicError
-from medic.modeling.calibration import brier_score
-from medic.modeling.comparison import Lead, compare_evaluations
+from medic.modeling.calibrate import brier_score
+from medic.modeling.compare import Lead, compare_evaluations
 from medic.modeling.evaluate import Evaluation
 from medic.modeling.metrics import Metric, figure, interval, metric_named, resampled
 from medic.task import Prediction

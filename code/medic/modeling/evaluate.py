@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medic import plots, plots_of_thresholds
+from medic import plots
 from medic.data.records import originals, targets
 from medic.errors import MedicError
 from medic.files import replacing, write_json
-from medic.modeling.areas import auroc, average_precision, precision_on_grid, roc_on_grid
 from medic.modeling.metrics import (
     confusion_matrix,
     f1,
@@ -29,7 +28,9 @@ from medic.modeling.metrics import (
     shares_of_hits,
     specificity,
 )
-from medic.modeling.run import Run
+from medic.modeling.metrics.ranking import auroc, average_precision, precision_on_grid, roc_on_grid
+from medic.modeling.training.run import Run
+from medic.plots import evaluation as plots_of_thresholds
 from medic.predict import predict
 from medic.task import Prediction, Task
 

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from medic.errors import MedicError
-from medic.modeling.areas import auroc
-from medic.modeling.comparison import Lead
+from medic.modeling.compare import Lead
 from medic.modeling.evaluate import Evaluation
 from medic.modeling.metrics import interval, resampled
+from medic.modeling.metrics.ranking import auroc
+from medic.task import FINDINGS
 
 
 def compare_rankings(
@@ -32,7 +33,7 @@ def compare_rankings(
 
     Returns:
         One row a name: ``auroc``, its 95 % interval ``low`` and ``high``, and ``lead``, the difference to ``over`` with
-        the paired interval (``medic.modeling.comparison.Lead``), where there is one.
+        the paired interval (``medic.modeling.compare.Lead``), where there is one.
 
     Raises:
         MedicError: there are no scores of the name ``over``.
@@ -121,3 +122,22 @@ def _members(groups: np.ndarray | pd.Series) -> dict[str, np.ndarray]:
     """Which images are in each group, by its name: bool (N,) each. Missing groups have none."""
     groups = pd.Series(np.asarray(groups, dtype=object))
     return {str(name): (groups == name).to_numpy() for name in sorted(groups.dropna().unique())}
+
+
+_WANG = (0.716, 0.807, 0.784, 0.609, 0.706, 0.671, 0.633, 0.806, 0.708, 0.835, 0.815, 0.769, 0.708, 0.767)
+_CHEXNET = (
+    0.8094, 0.9248, 0.8638, 0.7345, 0.8676, 0.7802, 0.7680, 0.8887, 0.7901, 0.8878, 0.9371, 0.8047, 0.8062, 0.9164,
+)  # fmt: skip
+
+
+def published_auroc() -> pd.DataFrame:
+    """Area under the ROC curve by finding, as printed in table 2 of Rajpurkar et al., arXiv 1711.05225.
+
+    The column of Wang et al. (arXiv 1705.02315) is the one that table quotes. Both papers split by patient, each in its
+    own way, and neither states intervals; their training sets have tens of thousands of images.
+
+    Returns:
+        Columns ``Wang et al. 2017`` and ``CheXNet 2017``, 0..1, one row a finding.
+    """
+    columns = {"Wang et al. 2017": _WANG, "CheXNet 2017": _CHEXNET}
+    return pd.DataFrame(columns, index=pd.Index(FINDINGS, name="class"))

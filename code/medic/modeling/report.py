@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medic.data.balance import class_counts
-from medic.data.records import originals, targets
+from medic.data.records import class_counts, originals, targets
 from medic.files import write_text
 from medic.modeling.evaluate import Evaluation
-from medic.modeling.run import Run
+from medic.modeling.training.run import Run
 
 NOT_A_DEVICE = "This model is not a medical device. It must not be used for diagnosis or treatment."
 

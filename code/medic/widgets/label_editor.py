@@ -14,8 +14,7 @@ from medic.data.corrections import EXCLUDED, NOTHING, Corrections
 from medic.data.stores import Store, is_synthetic
 from medic.errors import MedicError
 from medic.task import NO_FINDING, Task
-from medic.widgets.pictured import PicturedWidget, facts, front_end, marked, titled
-from medic.widgets.small_copies import pixels_or_grey
+from medic.widgets.pictured import PicturedWidget, facts, front_end, marked, pixels_or_grey, titled
 
 PAGE = 10
 """Thumbnails in the strip."""
@@ -34,7 +33,7 @@ class LabelEditor(PicturedWidget):
         task: whose classes the labels are.
         corrections: the journal that takes the changes.
         findings: what is suspicious, with the columns ``image``, ``finding`` and ``detail`` as
-            ``medic.data.quality.check`` gives them; None for nothing.
+            ``medic.data.check.check`` gives them; None for nothing.
 
     Attributes:
         filter_label: show only images that now have this class (``(none)`` for multilabel images without any); all

@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 
 from medic import plots
 from medic.data.stores import Store
-from medic.widgets.pictured import PicturedWidget, facts, front_end, marked, titled
-from medic.widgets.questions import called, questions
-from medic.widgets.small_copies import pixels_or_grey
+from medic.widgets.pictured import PicturedWidget, facts, front_end, marked, pixels_or_grey, titled
+from medic.widgets.threshold_explorer import called, questions
 
 if TYPE_CHECKING:
     from medic.modeling.evaluate import Evaluation

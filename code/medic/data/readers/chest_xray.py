@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from medic.data.corrections import corrected
-from medic.data.locate import locate, open_images, stem
+from medic.data.readers.listing import locate, open_images, stem
 from medic.data.records import validate
 from medic.data.stores import FolderStore, Store, open_store
 from medic.errors import MedicError
@@ -68,7 +68,7 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
         finding), one 0/1 column for each of the 14 findings and for ``No Finding``, and ``note`` (what could not be
         taken as it stands; missing for most), in the table's order; and the store. The split is that of
         ``train_val_list.txt`` and ``test_list.txt`` beside the table, otherwise all rows are ``train``. An image that
-        is listed but absent keeps its listed name, and ``medic.data.quality.check`` reports it.
+        is listed but absent keeps its listed name, and ``medic.data.check.check`` reports it.
 
     Raises:
         MedicError: no table, or one without rows or with columns missing; an unknown finding, or a finding together

@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 
 import pandas as pd
 
-from medic.data.classes import task_of, with_codes, without_gaps
 from medic.data.corrections import corrected
+from medic.data.records import task_of, with_codes, without_gaps
 from medic.data.stores import Store, is_image_name, open_store
 from medic.errors import MedicError
 from medic.task import Task

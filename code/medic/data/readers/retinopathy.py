@@ -45,7 +45,7 @@ def read(
     Returns:
         Records with the columns ``image``, ``patient``, ``eye`` (``left``, ``right`` or missing), ``split`` and
         ``label`` (grade 0..4), in the tables' order; and the store. An image that is listed but absent keeps its
-        listed name, and ``medic.data.quality.check`` reports it.
+        listed name, and ``medic.data.check.check`` reports it.
 
     Raises:
         MedicError: no table, tables of different lengths, a label that is no grade, a name listed twice, the same

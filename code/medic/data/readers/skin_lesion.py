@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from medic.data.corrections import corrected
-from medic.data.locate import locate, open_images, stem
 from medic.data.readers import folder
+from medic.data.readers.listing import locate, open_images, stem
 from medic.data.readers.table import csv_files
 from medic.data.records import validate
 from medic.data.stores import Store, open_store
@@ -67,7 +67,7 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
         rounded by the archive to five), ``sex`` (``F``, ``M``), ``width`` and ``height`` (Int64, pixels of the
         original), each missing where it is not given, and ``note`` (what contradicts; missing for most). Rows that
         are neither benign nor malignant are left out, which is said. And the store. An image that is listed but absent
-        keeps its listed name, and ``medic.data.quality.check`` reports it.
+        keeps its listed name, and ``medic.data.check.check`` reports it.
 
     Raises:
         MedicError: no table and no such folders; a table without the needed columns, without rows, or with an image

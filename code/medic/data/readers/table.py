@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from medic.data.classes import task_of, with_codes, without_gaps
 from medic.data.corrections import FILE, corrected
 from medic.data.readers.folder import SPLIT_FOLDERS
+from medic.data.records import task_of, with_codes, without_gaps
 from medic.data.stores import FolderStore, Store, is_image_name, open_store
 from medic.errors import MedicError
 from medic.task import Task
@@ -58,7 +58,7 @@ def read(
         Records with the columns ``image``, ``patient`` (the image's own name without such a column: each image then
         counts as a patient), ``split`` (``train`` without such a column), ``label`` (class code) and ``class`` (the
         label as written), in the table's order; and the store. An image that is listed but absent keeps its listed
-        name, and ``medic.data.quality.check`` reports it.
+        name, and ``medic.data.check.check`` reports it.
 
     Raises:
         MedicError: no such file, no or several columns that could be meant, a line with too few columns or an empty

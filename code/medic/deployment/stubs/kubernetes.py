@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from medic.deployment.bundle import Bundle
-from medic.deployment.inference_service import MODEL_FOLDER
-from medic.deployment.predict import Predictor
-from medic.deployment.strict_manifest import check_manifest
+from medic.deployment.bundle.predictor import Predictor
 from medic.deployment.stubs.server import Call, Reply, Stub
+from medic.deployment.targets.kserve.inference_service import MODEL_FOLDER
+from medic.deployment.targets.kserve.strict_manifest import check_manifest
 from medic.errors import ImageError, MedicError
 
 CLAIM = "pvc://bundles/medic"

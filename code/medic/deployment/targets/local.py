@@ -18,12 +18,12 @@ from pathlib import Path
 
 import psutil
 
-from medic.deployment import call
+from medic.deployment import client as call
 from medic.deployment.bundle import Bundle
-from medic.deployment.call import Client, Image
-from medic.deployment.listen import bind
-from medic.deployment.manifest import MANIFEST
-from medic.deployment.serve import NOT_EXCHANGED
+from medic.deployment.bundle.manifest import MANIFEST
+from medic.deployment.client import Client, Image
+from medic.deployment.service.listen import bind
+from medic.deployment.service.server import NOT_EXCHANGED
 from medic.deployment.targets import check_name
 from medic.errors import MedicError
 from medic.files import write_bytes, write_json
@@ -175,7 +175,7 @@ def _start(stored: Bundle, folder: Path, port: int) -> Deployment:
     with contextlib.closing(bind("127.0.0.1", port)) as listening:
         folder.mkdir(parents=True, exist_ok=True)
         _point(folder, stored)
-        command = [sys.executable, "-m", "medic.deployment.serve", str((folder / LINK).absolute())]
+        command = [sys.executable, "-m", "medic.deployment.service.server", str((folder / LINK).absolute())]
         command += ["--name", folder.name, "--descriptor", str(listening.fileno()), "--grpc-port", "0"]
         # A token in the environment of whoever deploys is meant for something else: nobody else reaches loopback.
         environment = {key: value for key, value in os.environ.items() if key != "MEDIC_TOKEN"}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from medic.deployment.call import Image
+from medic.deployment.client import Image
 from medic.deployment.targets import find_target
 from medic.deployment.targets.journal import Journal
 from medic.errors import MedicError

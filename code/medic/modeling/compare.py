@@ -1,0 +1,288 @@
+"""Comparison: several models on the same images, with what each costs, and how far apart they can be told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from medic import plots
+from medic.errors import MedicError
+from medic.modeling.backbones import parameters_megabytes, published_accuracy
+from medic.modeling.evaluate import Evaluation, evaluate
+from medic.modeling.metrics import Metric, figure, interval, metric_named, metrics_for, resampled
+from medic.modeling.training.run import Run
+
+WITH_INTERVAL = ("macro_f1", "quadratic_weighted_kappa", "auroc", "mean_auroc")
+"""The figures that are shown with their intervals; the others would only make the table wide."""
+
+HEADINGS = {
+    "macro_f1": "macro F1",
+    "quadratic_weighted_kappa": "quadratic kappa",
+    "mean_grade_error": "mean grade error",
+    "accuracy": "accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "average_precision": "average precision",
+    "auroc": "AUROC",
+    "mean_average_precision": "mean average precision",
+    "mean_auroc": "mean AUROC",
+    "megabytes": "MB",
+    "imagenet_accuracy": "ImageNet accuracy, published (%)",
+    "images_per_second": "images/s",
+    "minutes_per_epoch": "minutes an epoch",
+    "training_seconds": "training (s)",
+}
+
+
+@dataclass(frozen=True)
+class Lead:
+    """How far one model is ahead of another, with the 95 % interval of the difference.
+
+    Attributes:
+        value: the difference of the two figures; above 0 the first is better, or worse where less is better.
+        low: lower end of the interval.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def certain(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """Several evaluations of the same images.
+
+    Attributes:
+        evaluations: by name, all of the same images in the same order.
+        costs: one row a name: what it took, where that is known.
+
+    Raises:
+        MedicError: there is none, or they are not of the same images.
+    """
+
+    evaluations: Mapping[str, Evaluation]
+    costs: pd.DataFrame
+
+    def __post_init__(self) -> None:
+        if not self.evaluations:
+            raise MedicError("there is nothing to compare; give at least one evaluation")
+        (first, one), *others = self.evaluations.items()
+        for name, other in others:
+            if list(one.records["image"]) != list(other.records["image"]):
+                raise MedicError(
+                    f"{name!r} was evaluated on other images than {first!r}; evaluate both on one split of one set"
+                )
+
+    @property
+    def _one(self) -> Evaluation:
+        """Any of them, for what they all share."""
+        return next(iter(self.evaluations.values()))
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the images are generated."""
+        return any(evaluation.synthetic for evaluation in self.evaluations.values())
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row a model: its figures, ``..._low`` and ``..._high`` for those with an interval, and its costs."""
+        rows = {}
+        for name, evaluation in self.evaluations.items():
+            figures = evaluation.table()
+            row = {}
+            for metric in sorted(figures.index, key=list(HEADINGS).index):
+                row[metric] = figures.loc[metric, "value"]
+                if metric in WITH_INTERVAL:
+                    row[f"{metric}_low"], row[f"{metric}_high"] = figures.loc[metric, ["low", "high"]]
+            rows[name] = row
+        return pd.DataFrame.from_dict(rows, orient="index").join(self.costs)
+
+    def baseline(self, metric: str) -> float:
+        """The figure of the answer that is always the training split's most frequent class."""
+        return float(self._one.table().loc[metric, "baseline"])
+
+    @property
+    def decider(self) -> str:
+        """The figure that is meant where none is named.
+
+        Macro F1; where "present or not" is asked, the (mean) area under the ROC curve, which needs no threshold.
+        """
+        task = self._one.task
+        return list(metrics_for(task))[-1] if task.thresholds else "macro_f1"
+
+    def ranked(self, metric: str | None = None) -> list[str]:
+        """The names, best first, by a figure of the table; by ``decider`` when None."""
+        metric = metric or self.decider
+        worst_first = metric == "mean_grade_error"
+        return list(self.table[metric].sort_values(ascending=worst_first, kind="stable").index)
+
+    def lead(self, first: str, second: str, metric: str | Metric | None = None) -> Lead:
+        """How far ``first`` is ahead of ``second``, from bootstrap samples in which both get the same patients.
+
+        ``metric`` is a figure of the task by name, or any function that ``metrics_for`` could return; ``decider`` when
+        None.
+
+        Two intervals that overlap do not show that two models are equal: both rise and fall with how hard the drawn
+        patients are. The difference on the same patients is free of that (Efron & Tibshirani, An Introduction to the
+        Bootstrap, 1993, chapter 13, for intervals by percentiles).
+        """
+        metric = metric or self.decider
+        pair = [self.evaluations[name] for name in (first, second)]
+        chosen = metric_named(metric, self._one.task)
+        values = [figure(chosen, one.truth, one.prediction) for one in pair]
+        draws = [resampled(chosen, one.truth, one.prediction, one.records["patient"]) for one in pair]
+        return Lead(values[0] - values[1], *interval(draws[0] - draws[1]))
+
+    def leads(self, over: str | None = None, by: Mapping[str, str | Metric] | None = None) -> pd.DataFrame:
+        """For every other model how far it is ahead of ``over`` in each figure, and whether that is more than chance.
+
+        Args:
+            over: the model that the others are compared with; the first of ``ranked()`` when None.
+            by: the figures, as ``lead`` takes them, by the headings of the table; those of the task when None.
+        """
+        over = over or self.ranked()[0]
+        if by is None:
+            by = {HEADINGS[name]: name for name in HEADINGS if name in metrics_for(self._one.task)}
+        rows = {}
+        for name in self.evaluations:
+            leads = [self.lead(name, over, metric) for metric in by.values() if name != over]
+            rows[name] = [f"{lead}, {'more than' if lead.certain else 'within'} chance" for lead in leads]
+        return pd.DataFrame.from_dict(
+            {name: row for name, row in rows.items() if row}, orient="index", columns=list(by)
+        ).rename_axis(f"difference to {over}")
+
+    def cheapest_as_good(self, metric: str | None = None) -> str:
+        """The smallest model that cannot be told from the best, and among equally small ones the best.
+
+        Raises:
+            MedicError: the costs are not known.
+        """
+        if "megabytes" not in self.costs:
+            raise MedicError("what each model costs is not known here; compare runs (medic.modeling.compare.compare)")
+        first, *others = self.ranked(metric)
+        level = [first, *(name for name in others if not self.lead(first, name, metric).certain)]
+        return str(self.table.loc[level, "megabytes"].round(1).idxmin())
+
+    def finding(self, metric: str | None = None) -> str:
+        """Who is ahead in a figure, and whether that can be told from chance: one short sentence, for a title.
+
+        The figure is ``decider`` when None.
+        """
+        metric = metric or self.decider
+        first, *others = self.ranked(metric)
+        value = f"{HEADINGS[metric]} {self.table.loc[first, metric]:.2f}"
+        if not others:
+            return f"{first} reaches {value}"
+        within = sum(not self.lead(first, other, metric).certain for other in others)
+        if within == 0:
+            return f"{first} is ahead of all others, {value}"
+        if within == len(others):
+            return f"{first}: {value}, first by no more than chance"
+        return f"{first}: {value}; {within} of {len(others)} within chance"
+
+    def plot(self) -> Figure:
+        """Macro F1 and the task's kappa or AUROC, if it has one, of each model, with intervals and the baseline."""
+        baselines = {metric: self.baseline(metric) for metric in WITH_INTERVAL if metric in self.table}
+        return plots.compared(self.table, baselines, HEADINGS, always=self._one.baseline)
+
+    def presented(self) -> pd.DataFrame:
+        """The table with a person's headings and numbers, intervals beside their figures."""
+        shown = pd.DataFrame(index=self.table.index)
+        digits = {"megabytes": 1, "imagenet_accuracy": 1, "images_per_second": 0, "minutes_per_epoch": 3}
+        digits["training_seconds"] = 1
+        for column, heading in HEADINGS.items():
+            if column not in self.table:
+                continue
+            shown[heading] = [f"{value:.{digits.get(column, 2)}f}" for value in self.table[column]]
+            if column in WITH_INTERVAL:
+                ends = self.table[[f"{column}_low", f"{column}_high"]].to_numpy()
+                shown[heading] += [f" ({low:.2f} to {high:.2f})" for low, high in ends]
+        return shown
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __str__(self) -> str:
+        return f"{self._said()}\n{self.presented().to_string()}"
+
+    def _repr_html_(self) -> str:
+        return f"<b>{self._said()}</b>{self.presented().to_html()}"
+
+    def _said(self) -> str:
+        one = self._one
+        drawn = " (synthetic images)" if self.synthetic else ""
+        return (
+            f"{len(one.records)} images of {one.records['patient'].nunique()} patients{drawn}; 95 % intervals by "
+            f"patient; {one.baseline}: macro F1 {self.baseline('macro_f1'):.2f}"
+        )
+
+
+def compare(runs: Mapping[str, Run], split: str = "validation", which: str = "best") -> Comparison:
+    """Evaluate runs on one split, and put what each costs beside it.
+
+    The costs: ``megabytes`` (the network's weights at four bytes a number), ``imagenet_accuracy`` (top 1 in per cent,
+    as published with torchvision's weights: what the architecture can do, not what these weights did),
+    ``images_per_second`` (training alone) and ``minutes_per_epoch`` (with validation and writing), both medians over
+    the epochs of the run's history, and ``training_seconds`` in all.
+
+    Args:
+        runs: by the names that the table is to show.
+        split: ``validation`` as long as anything is still to be chosen.
+        which: ``best`` (the epoch that validation chose, which flatters it on that split) or ``last``.
+
+    Raises:
+        MedicError: as ``evaluate``.
+    """
+    costs = {}
+    for name, run in runs.items():
+        model = run.model(which)
+        costs[name] = {
+            "megabytes": parameters_megabytes(model),
+            "imagenet_accuracy": published_accuracy(model.backbone_name),
+            "images_per_second": run.history["images_per_second"].median(),
+            "minutes_per_epoch": run.history["seconds"].median() / 60,
+            "training_seconds": run.about["seconds"],
+        }
+    evaluations = {name: evaluate(run, split, which) for name, run in runs.items()}
+    return Comparison(evaluations, pd.DataFrame.from_dict(costs, orient="index"))
+
+
+def compare_evaluations(evaluations: Mapping[str, Evaluation]) -> Comparison:
+    """Put evaluations side by side whose cost is not in question, such as one network's with several ways to decide."""
+    return Comparison(evaluations, pd.DataFrame(index=pd.Index(list(evaluations))))
+
+
+def measured(results: str | os.PathLike) -> pd.DataFrame:
+    """What a benchmark has found, from its CSV file: a row a metric, a column a method, ``value (low to high)``.
+
+    Raises:
+        MedicError: the file is absent, or lacks a column.
+    """
+    columns = ["method", "metric", "value", "low", "high"]
+    try:
+        rows = pd.read_csv(results)[columns]
+    except FileNotFoundError as error:
+        raise MedicError(f"there are no results at {results}; run the benchmark of that name (make bench)") from error
+    except (KeyError, ValueError) as error:
+        raise MedicError(f"{results} is no benchmark's result ({error}); restore it from git") from error
+    shown = [
+        f"{row.value:.2f}" if np.isnan(row.low) else f"{row.value:.2f} ({row.low:.2f} to {row.high:.2f})"
+        for row in rows.itertuples()
+    ]
+    table = rows.assign(shown=shown).pivot_table(index="metric", columns="method", values="shown", aggfunc="first")
+    return table.reindex(index=rows["metric"].unique(), columns=rows["method"].unique()).fillna("")

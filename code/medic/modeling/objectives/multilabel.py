@@ -1,0 +1,148 @@
+"""Objectives for findings that are each present or not: one sigmoid a finding, alone or down a tree of findings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from medic.data.taxonomy import Taxonomy
+from medic.errors import MedicError
+from medic.files import to_json
+from medic.task import Task
+
+
+@dataclass(frozen=True)
+class MultiLabel:
+    """One sigmoid a class: each is present or not, whatever the others are.
+
+    Attributes:
+        prevalence: share of the training images that has each class, C numbers in 0..1. An image with the class then
+            counts by the share of those without it and the other way round, so that the two sides of a rare class
+            weigh the same in sum (Rajpurkar et al., arXiv 1711.05225, section 2.1). A class that no image has, or
+            every one, has no two sides: its images count fully, or it would not be learned at all. None counts every
+            image alike.
+        label_smoothing: how far the targets 0 and 1 are drawn towards a half, 0..1 (Szegedy et al., arXiv 1512.00567,
+            section 7, for two classes).
+
+    Raises:
+        MedicError: a prevalence or the smoothing lies outside 0..1.
+    """
+
+    prevalence: tuple[float, ...] | None = None
+    label_smoothing: float = 0.0
+    name: str = "multilabel"
+
+    def __post_init__(self) -> None:
+        if not all(0 <= share <= 1 for share in (*(self.prevalence or ()), self.label_smoothing)):
+            raise MedicError(
+                f"the prevalences {self.prevalence} and the smoothing {self.label_smoothing} are shares; each is 0 to 1"
+            )
+
+    def outputs(self, task: Task) -> int:
+        """One logit a class."""
+        check_multilabel(task, self.name)
+        if self.prevalence is not None and len(self.prevalence) != len(task.classes):
+            raise MedicError(
+                f"the task {task.name!r} has {len(task.classes)} classes, got {len(self.prevalence)} prevalences; give "
+                "one a class"
+            )
+        return len(task.classes)
+
+    def loss(self, raw: Tensor, labels: Tensor) -> Tensor:
+        """Mean binary cross-entropy, in nats, over images and classes; labels are int64 (N, C), 0 or 1."""
+        present = labels.to(raw.dtype)
+        wanted = present * (1 - self.label_smoothing) + self.label_smoothing / 2
+        weights = None
+        if self.prevalence is not None:
+            share = raw.new_tensor(self.prevalence)
+            weights = present * (1 - share) + (1 - present) * share
+            weights = torch.where((share == 0) | (share == 1), torch.ones_like(weights), weights)
+        return F.binary_cross_entropy_with_logits(raw, wanted, weight=weights)
+
+    def decode(self, raw: Tensor, task: Task) -> tuple[Tensor, ...]:
+        """Sigmoid. With ``prevalence`` a probability is that among as many images with the class as without it."""
+        return (torch.sigmoid(raw.float()),)
+
+    def to_dict(self) -> dict:
+        """Plain values, for JSON."""
+        return to_json(self)
+
+
+@dataclass(frozen=True)
+class Hierarchical:
+    """Conditional questions down a tree of findings: given that the parent is there, is the child?
+
+    Each node has an output of its own, taught with those images alone that have the node's parent (Chen et al., Deep
+    hierarchical multi-label classification of chest X-ray images, MIDL 2019, PMLR 102, p. 109). A node's probability
+    is the product along its path from the root: no child is more probable than its parent, and the class for "none
+    of them" completes the root to 1.
+
+    Attributes:
+        classes: of the task, in its order.
+        edges: each node and its parent, as in ``medic.data.taxonomy.Taxonomy``.
+        none: the class that says that nothing of the tree is there, if the task has one.
+
+    Raises:
+        MedicError: no tree, or its leaves are not the classes.
+    """
+
+    classes: tuple[str, ...]
+    edges: tuple[tuple[str, str], ...]
+    none: str | None = None
+    name: str = "hierarchical"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "edges", tuple(tuple(edge) for edge in self.edges))  # JSON has lists
+        self.tree.descent(self.classes)
+
+    @classmethod
+    def over(cls, tree: Taxonomy, task: Task) -> Hierarchical:
+        """The objective of a tree for a task."""
+        return cls(task.classes, tree.edges, tree.none)
+
+    @property
+    def tree(self) -> Taxonomy:
+        """The tree of findings."""
+        return Taxonomy(self.edges, self.none)
+
+    def outputs(self, task: Task) -> int:
+        """One logit a node."""
+        check_multilabel(task, self.name)
+        if task.classes != self.classes:
+            raise MedicError(f"this tree is for other classes than those of {task.name!r}; build it for that task")
+        return len(self.edges)
+
+    def loss(self, raw: Tensor, labels: Tensor) -> Tensor:
+        """Mean binary cross-entropy, in nats, over all pairs of an image and a node whose parent the image has."""
+        below = torch.as_tensor(self.tree.descent(self.classes), dtype=raw.dtype, device=raw.device)
+        present = (labels.to(raw.dtype) @ below.T > 0).to(raw.dtype)
+        everywhere = torch.ones_like(present[:, 0])
+        asked = torch.stack([everywhere if up < 0 else present[:, up] for up in self.tree.parents], dim=1)
+        return (F.binary_cross_entropy_with_logits(raw, present, reduction="none") * asked).sum() / asked.sum()
+
+    def nodes(self, raw: Tensor) -> Tensor:
+        """The probability of every node of the tree, (N, nodes), in the tree's order."""
+        found: list[Tensor] = []
+        for conditional, up in zip(torch.sigmoid(raw.float()).unbind(dim=1), self.tree.parents, strict=True):
+            found.append(conditional if up < 0 else conditional * found[up])
+        return torch.stack(found, dim=1)
+
+    def decode(self, raw: Tensor, task: Task) -> tuple[Tensor, ...]:
+        """The classes' own nodes; the class for "none of them" is 1 minus the root."""
+        nodes = self.nodes(raw)
+        places = {node: place for place, node in enumerate(self.tree.nodes)}
+        columns = [1 - nodes[:, 0] if name == self.none else nodes[:, places[name]] for name in self.classes]
+        return (torch.stack(columns, dim=1),)
+
+    def to_dict(self) -> dict:
+        """Plain values, for JSON."""
+        return to_json(self)
+
+
+def check_multilabel(task: Task, name: str) -> None:
+    """Refuse a task that has one class an image."""
+    if task.kind != "multilabel":
+        raise MedicError(f"{name} needs a multilabel task, {task.name!r} is {task.kind}; use cross_entropy")

@@ -1,0 +1,1 @@
+"""What notebooks call, what they hand on to each other, and the runner of the series."""
