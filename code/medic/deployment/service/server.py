@@ -117,7 +117,7 @@ async def _serve(
     logging.getLogger("kserve").setLevel(logging.CRITICAL)
     # Its import takes as long as the workers' start: both at once.
     await asyncio.to_thread(importlib.import_module, "medic.deployment.service.open_inference_grpc")
-    from medic.deployment.service.app import open_inference_grpc
+    from medic.deployment.service import open_inference_grpc
     from medic.deployment.service.app import Service
 
     workers = await starting
