@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 
 from medic import cli
 from medic.modeling.training.run import Run
@@ -176,7 +177,7 @@ def test_the_help_of_every_command_shows_an_example(command, tmp_path):
 
 
 def test_the_commands_are_those_of_the_documentation():
-    assert {info.name or info.callback.__name__ for info in cli.app.registered_commands} == set(COMMANDS)
+    assert set(typer.main.get_command(cli.app).commands) == set(COMMANDS)
 
 
 def test_the_examples_of_the_help_are_commands_that_exist(tmp_path):

@@ -1,0 +1,271 @@
+"""The commands of the data stage: fetch, draw, describe, check and prepare images."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medic.cli.options import (
+    DataOption,
+    ImagesOption,
+    LevelOption,
+    LookedForOption,
+    SeedOption,
+    SizeOption,
+    TaskArgument,
+    TestOption,
+)
+from medic.errors import MedicError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from medic.data.prepare import Prepared
+    from medic.data.readers import DataSet
+    from medic.data.stores import Store
+    from medic.task import Task
+
+app = typer.Typer()
+
+
+class LineName(StrEnum):
+    """Lines of the series by name."""
+
+    retinopathy = "retinopathy"
+    chest_xray = "chest_xray"
+    digits = "digits"
+    skin_lesion = "skin_lesion"
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Argument(help="A set, such as retinamnist; an unknown name lists them.")],
+    folder: Annotated[Path, typer.Option("--folder", help="Where the sets go.")] = Path("data"),
+    size: Annotated[int | None, typer.Option("--size", help="Side in pixels, where a set comes in several.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="Images, half of them malignant; for skin_lesion, 200 when left.")
+    ] = None,
+) -> None:
+    """Fetch a public set from its home: progress, resume, checksum, licence. Where a login is needed, how to do it.
+
+    \b
+    Example: medic download retinamnist --folder data
+             medic download skin_lesion --limit 200
+    """
+    from medic.data.download import download as fetch_set
+
+    print(fetch_set(name, folder, size=size, limit=limit))
+
+
+@app.command()
+def sample(
+    folder: Annotated[Path, typer.Argument(help="An absent or empty folder, or an earlier sample.")],
+    line: Annotated[LineName, typer.Option("--line", help="Which set.")] = LineName.retinopathy,
+    patients: Annotated[
+        int | None, typer.Option("--patients", help="Made-up patients; the sample's number when left.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="The same seed gives the same files.")] = None,
+) -> None:
+    """Write a sample in the published layout: synthetic fundus photographs, radiographs or lesions, or real digits.
+
+    \b
+    Example: medic sample outputs/more_eyes/retinopathy --patients 200 --seed 7
+             medic sample outputs/more_chests/chest_xray --line chest_xray
+             medic sample outputs/more_lesions/skin_lesion --line skin_lesion --seed 7
+    """
+    from medic.sample import SAMPLES
+
+    asked = {key: value for key, value in {"patients": patients, "seed": seed}.items() if value is not None}
+    if SAMPLES[line.value].draw is None:
+        if asked:
+            raise MedicError("the digits are real scans whose number is given; leave --patients and --seed away")
+        SAMPLES[line.value].write(folder)
+        print(f"scikit-learn's handwritten digits in {folder}")
+        return
+    records = SAMPLES[line.value].write(folder, **asked)
+    print(f"{len(records)} synthetic images of {records['patient'].nunique()} made-up patients in {folder}")
+
+
+@app.command()
+def describe(
+    task: TaskArgument,
+    data: DataOption = Path("sample_data"),
+    images: ImagesOption = None,
+    level: LevelOption = None,
+    looked_for: LookedForOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+) -> None:
+    """Say what a data set holds: images, patients, classes by split, what is missing. No image is opened.
+
+    \b
+    Example: medic describe retinopathy --data ../shared/data
+    """
+    from medic.data.explore import describe as describe_records
+
+    records, store, found, _ = _read(task, data, images, level, looked_for)
+    description = describe_records(records, store, found)
+    print(json.dumps(description.to_dict(), indent=2) if as_json else description)
+
+
+@app.command("check")
+def check_sets(
+    what: Annotated[
+        str | None, typer.Argument(help="A data folder (all sets in it are checked), or a line such as retinopathy.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", "-d", help="Where a line is named: the data folder; sample_data when left.")
+    ] = None,
+    to: Annotated[Path, typer.Option("--to", help="Folder of the tables and pages, a folder a set.")] = Path(
+        "outputs/check"
+    ),
+    level: LevelOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+) -> None:
+    """Find what is wrong with images and labels before training: broken, repeated, dark, blurred, odd, rare.
+
+    Writes for each set findings.csv and findings.html, a page with pictures. Findings are no failure: the status is 0.
+
+    \b
+    Example: medic check ../shared/data
+             medic check skin_lesion --data ../shared/data --to outputs/check
+    """
+    from medic.data.check.report import check_set, sets_in, unknown_in
+    from medic.data.readers import DATA_SETS, OWN, data_set_of
+    from medic.task import TASKS
+
+    name = what if what in (*DATA_SETS, OWN.name) else data_set_of(TASKS[what]).name if what in TASKS else None
+    # A folder that is called as a line and lies here is that folder, unless another is named.
+    is_folder = what is not None and data is None and (name is None or Path(what).exists())
+    folder = Path(what) if is_folder else data or Path("sample_data")
+    if what is not None and name is None and data is not None:
+        raise MedicError(f"with --data, name a line to check ({', '.join(DATA_SETS)}, {OWN.name}), not {what!r}")
+    checked, failed = {}, []
+    sets = sets_in(folder, None if is_folder else name)
+    if level is not None and set(sets) != {OWN.name}:
+        raise MedicError(f"--level is for images of your own; {' and '.join(sets)} in {folder} have their own layout")
+    for found, (line, source) in sets.items():
+        try:
+            checked[found] = check_set(line, source, to / found, level)
+        except MedicError as error:
+            failed.append(f"{found}: {error}")
+            continue
+        if not as_json:
+            print(checked[found])
+    if as_json:
+        print(json.dumps({found: one.to_dict() for found, one in checked.items()}, indent=2))
+    if others := unknown_in(folder) if is_folder or name is None else []:
+        print(
+            f"not checked, for no line is called so: {', '.join(others)}; medic check LINE --data {folder / others[0]}",
+            file=sys.stderr,
+        )
+    if failed:
+        raise MedicError("; ".join(failed))
+
+
+@app.command("data")
+def competition_data(
+    main: Annotated[Path, typer.Option("--main", "--zip_main", "-m", help="Zip file or folder of the competition.")],
+    extra: Annotated[
+        Path | None, typer.Option("--additional", "--zip_2015", "-a", help="Zip file or folder of the 2015 set.")
+    ] = None,
+    directory: Annotated[Path, typer.Option("--directory", "-d", help="Where the prepared set goes.")] = Path("data"),
+    per_class: Annotated[int, typer.Option("--per-class", help="Training images of each class, at most.")] = 1000,
+    validation: Annotated[float, typer.Option("--validation", help="Share of the main archive's patients.")] = 0.2,
+    size: SizeOption = 512,
+    seed: SeedOption = 0,
+) -> None:
+    """Choose training and validation images from two archives, as the competition needs them, and prepare them.
+
+    Nothing is unpacked. Validation keeps the main archive's natural distribution; training has the same number of
+    images of each class, filled up from the 2015 set. Interrupted, it goes on; repeated, it does only what is new.
+
+    \b
+    Example: medic data -m MAIN.zip -a EXTRA.zip -d data
+    Then:    medic train retinopathy -d data
+    """
+    from medic.data.competition import select, write
+    from medic.data.images.preprocess import Preprocessing
+
+    selection = select(main, extra, per_class=per_class, validation=validation, seed=seed)
+    prepared = write(selection, directory, Preprocessing(size=size))
+    print(selection.balance(prepared.records).to_string())
+    for name, count in selection.short(prepared.records).items():
+        print(f"{name}: {count} training images of the {per_class} asked for; there are no more to use")
+    for archive, count in selection.unlisted.items():
+        if count:
+            print(f"{count} images in the {archive} archive are in no table and were not used")
+    for reason, rows in selection.dropped.groupby("reason", sort=False):
+        print(f"{len(rows)} images left out ({reason}), the first: {rows['image'].iloc[0]}, {rows['detail'].iloc[0]}")
+    print(f"{len(prepared.records)} images prepared at {size} px in {directory}; selection.json there accounts for all")
+    if prepared.synthetic:
+        print("the photographs are SYNTHETIC: nothing made from them is clinical")
+    _report_skipped(prepared)
+
+
+@app.command()
+def prepare(
+    task: TaskArgument,
+    data: DataOption = Path("sample_data"),
+    images: ImagesOption = None,
+    to: Annotated[Path, typer.Option("--to", help="Folder of the prepared set.")] = Path("outputs/prepared"),
+    size: SizeOption = 256,
+    test: TestOption = None,
+    level: LevelOption = None,
+    looked_for: LookedForOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Check, split by patient, crop and scale once. Interrupted, it goes on; repeated, it does only what is new.
+
+    \b
+    Example: medic prepare retinopathy --data ../shared/data --size 384 --to outputs/prepared/mine
+    """
+    from medic.data.prepare import prepare as prepare_images
+    from medic.data.readers import OWN
+    from medic.data.records import class_counts, lacking
+
+    records, store, found, line = _read(task, data, images, level, looked_for)
+    if line is OWN and found.thresholds:
+        print(f"of the two classes {found.classes[1]} is what is looked for (--looked-for names the other)")
+    records = _split(records, found, test, seed)
+    prepared = prepare_images(records, store, to, replace(line.preprocessing, size=size))
+    print(class_counts(prepared.records, found).to_string())
+    print(f"{len(prepared.records)} images prepared at {size} px in {to}")
+    for sentence in lacking(prepared.records, found) if line is OWN else ():
+        print(sentence, file=sys.stderr)
+    _report_skipped(prepared)
+
+
+def _read(
+    task: str, data: Path, images: Path | None, level: int | None = None, looked_for: str | None = None
+) -> tuple[pd.DataFrame, Store, Task, DataSet]:
+    from medic.data.readers import OWN, data_set_of
+    from medic.task import find_task
+
+    line = OWN if task == OWN.name else data_set_of(find_task(task))
+    if line is not OWN and (level, looked_for) != (None, None):
+        raise MedicError(f"--level and --looked-for are for images of your own; {task} has its own classes")
+    records, store = line.read(line.find(data), images, **({} if level is None else {"level": level}))
+    if looked_for is not None:
+        records = line.looking_for(records, looked_for)
+    return records, store, line.task(records) if line is OWN else find_task(task), line
+
+
+def _split(records: pd.DataFrame, task: Task, test: float | None, seed: int) -> pd.DataFrame:
+    from medic.data.split import complete_splits, split_by_patient
+
+    if test is not None:
+        return split_by_patient(records, test=test, seed=seed, task=task)
+    if not (records["split"] == "test").any():
+        print("the source has no test split: 20 % of the patients are set aside for it")
+    return complete_splits(records, seed=seed, task=task)
+
+
+def _report_skipped(prepared: Prepared) -> None:
+    for row in prepared.skipped.itertuples():
+        print(f"skipped {row.image}: {row.reason}, {row.detail}", file=sys.stderr)

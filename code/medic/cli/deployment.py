@@ -1,0 +1,303 @@
+"""The commands of the deployment stage: export, package, deploy, serve, ask, predict."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medic.cli.modeling import evaluate_and_save
+from medic.cli.options import BundleArgument, NameArgument, SpaceOption, TokenFileOption
+from medic.errors import MedicError
+
+if TYPE_CHECKING:
+    from medic.predict import Model
+
+app = typer.Typer()
+
+
+class Compression(StrEnum):
+    """What ``package`` may do to the graph."""
+
+    none = "none"
+    int8 = "int8"
+
+
+class Target(StrEnum):
+    """Where a bundle becomes a service, by name."""
+
+    local = "local"
+    watsonx = "watsonx"
+    azureml = "azureml"
+    kserve = "kserve"
+
+
+TargetOption = Annotated[Target, typer.Option("--target", help="Where: this machine, a cloud or a cluster.")]
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")] = Path("outputs/runs/latest"),
+    to: Annotated[Path, typer.Option("--to", help="ONNX file to write.")] = Path("outputs/model.onnx"),
+) -> None:
+    """Export a run's best model to ONNX, and check that it agrees with torch.
+
+    \b
+    Example: medic export outputs/runs/regression --to outputs/regression.onnx
+    """
+    from medic.deployment.export import export as export_model
+    from medic.modeling.training.run import Run
+
+    print(export_model(Run.load(run).model(), to))
+
+
+@app.command()
+def package(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")] = Path("outputs/runs/latest"),
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder of the bundle; outputs/bundles/ and the task's name when left.")
+    ] = None,
+    compress: Annotated[Compression, typer.Option("--compress", help="int8 is kept only if its gate passes.")] = (
+        Compression.none
+    ),
+) -> None:
+    """Make a bundle of a run: graph, manifest, model card, golden images, score.py; a folder and its .tar.gz.
+
+    \b
+    Example: medic package outputs/runs/regression --compress int8 --to outputs/bundles/regression
+    """
+    from medic.deployment.bundle.pipeline import package_run
+    from medic.modeling.training.run import Run
+
+    finished = Run.load(run)
+    to = to or Path("outputs/bundles") / finished.task.name
+    bundle, compressed = package_run(finished, evaluate_and_save(run, "test"), to, int8=compress is Compression.int8)
+    if compressed is not None:
+        print(compressed)
+    print(bundle)
+
+
+@app.command()
+def store(
+    bundle: BundleArgument,
+    target: TargetOption = Target.local,
+    space: SpaceOption = "default",
+) -> None:
+    """Put a verified copy of a bundle into a space. Stored again, nothing changes.
+
+    \b
+    Example: medic store outputs/bundles/retinopathy --space demo
+             medic store outputs/bundles/retinopathy --target watsonx --space my-space
+    """
+    print(_target(target).store(bundle, space))
+
+
+@app.command()
+def deploy(
+    bundle: BundleArgument,
+    target: TargetOption = Target.local,
+    space: SpaceOption = "default",
+    name: Annotated[str | None, typer.Option("--name", help="Name of the deployment.")] = None,
+    port: Annotated[int, typer.Option("--port", help="local: 0 takes any free one.")] = 0,
+) -> None:
+    """Store a bundle in a space and make it callable: by default a service on this machine that outlives this command.
+
+    Under the name of a local deployment that runs, the new bundle takes over without a request being dropped.
+
+    \b
+    Example: medic deploy outputs/bundles/retinopathy --space demo --name eyes --port 8080
+             medic deploy outputs/bundles/retinopathy --target azureml --name eyes
+    """
+    if target is not Target.local and port:
+        raise MedicError(f"--port is for the target local; {target.value} gives the address")
+    more = {"port": port} if target is Target.local else {}
+    print(_target(target).deploy(bundle, space, name, **more))
+
+
+@app.command()
+def deployments(target: TargetOption = Target.local, space: SpaceOption = "default") -> None:
+    """List the deployments of a space.
+
+    \b
+    Example: medic deployments --space demo
+    """
+    there = _target(target).deployments(space)
+    print("\n".join(map(str, there)) or f"no deployment in the space {space!r} on {target.value}")
+
+
+@app.command()
+def status(name: NameArgument, target: TargetOption = Target.local, space: SpaceOption = "default") -> None:
+    """Say how a deployment does, in one word: ready, starting, crashed or stopped.
+
+    \b
+    Example: medic status eyes --space demo
+    """
+    print(_target(target).find(name, space).status())
+
+
+@app.command()
+def score(
+    where: Annotated[str, typer.Argument(help="A service's address, or the name of a deployment.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    target: TargetOption = Target.local,
+    space: SpaceOption = "default",
+    token_file: TokenFileOption = None,
+    certificate: Annotated[
+        Path | None, typer.Option("--certificate", help="PEM file to trust, where the service's own is self-signed.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")] = False,
+) -> None:
+    """Ask a service about images. What it refuses is named with its reason; the exit status is then 1.
+
+    \b
+    Example: medic score http://127.0.0.1:8080 left.jpeg right.jpeg
+             medic score eyes left.jpeg --target watsonx --space my-space
+    """
+    from medic.deployment.client import Client, bearer
+    from medic.deployment.service.server import read_token
+
+    if "://" not in where:
+        table = _target(target).find(where, space).score(images).to_frame([str(image) for image in images])
+        print(table.to_json(orient="records", lines=True).strip() if as_json else table.to_string(index=False))
+        return
+    failed = 0
+    with Client(where, headers=bearer(read_token(token_file)), certificate=certificate) as client:
+        client.about()
+        for image in images:
+            try:
+                answer = {"image": str(image), **client.answer(image)}
+            except MedicError as error:
+                answer, failed = {"image": str(image), "error": str(error)}, failed + 1
+            print(json.dumps(answer, ensure_ascii=False) if as_json else _sentence(answer))
+    if failed:
+        raise MedicError(f"{failed} of {len(images)} images were not answered")
+
+
+@app.command()
+def delete(
+    name: NameArgument,
+    target: TargetOption = Target.local,
+    space: SpaceOption = "default",
+    bundle: Annotated[bool, typer.Option("--bundle", help="Remove the stored bundle, too.")] = False,
+) -> None:
+    """End a deployment and remove it, whole or half-made; its bundle stays in the space unless told otherwise.
+
+    \b
+    Example: medic delete eyes --space demo
+    """
+    there = _target(target)
+    there.delete(there.find(name, space), bundle)
+    print(f"deployment {name} deleted")
+
+
+@app.command()
+def serve(
+    bundle: BundleArgument,
+    host: Annotated[str, typer.Option("--host", help="Other than a loopback address needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="0 takes any free one.")] = 8080,
+    grpc_port: Annotated[int | None, typer.Option("--grpc-port", help="Opens gRPC, too.")] = None,
+    token_file: TokenFileOption = None,
+    certificate: Annotated[Path | None, typer.Option("--certificate", help="TLS certificate, PEM.")] = None,
+    key: Annotated[Path | None, typer.Option("--key", help="Its private key, PEM.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes that compute; a core each when left.")
+    ] = None,
+) -> None:
+    """Serve a bundle until Ctrl-C: a page for people at /, /predict for programs, /v2 and gRPC, /metrics.
+
+    \b
+    Example: medic serve outputs/bundles/retinopathy --port 8080
+    Then:    curl --data-binary @eye.jpeg -H 'Content-Type: image/jpeg' http://127.0.0.1:8080/predict
+    """
+    from medic.deployment.service.limits import Limits, cores
+    from medic.deployment.service.server import Door, read_token
+    from medic.deployment.service.server import serve as serve_bundle
+    from medic.deployment.service.telemetry import log_as_json
+
+    log_as_json()
+    door = Door(host, port, grpc_port, read_token(token_file), certificate, key)
+    serve_bundle(bundle, door, limits=Limits(workers=workers or cores()))
+
+
+@app.command()
+def predict(
+    images: Annotated[Path, typer.Argument(help="A folder or zip file of images.")] = Path("results/images"),
+    model: Annotated[
+        Path, typer.Option("--model", "-m", help="A run, a checkpoint's folder, or a bundle (folder or .tar.gz).")
+    ] = Path("outputs/runs/latest"),
+    to: Annotated[Path, typer.Option("--to", help="CSV file to write.")] = Path("results/result.csv"),
+    both_eyes: Annotated[
+        float | None,
+        typer.Option("--both-eyes", help="Weight, 0 to 0.5, of the same patient's other eye (names such as 17_left)."),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, whatever an interrupted run has left.")] = False,
+) -> None:
+    """Classify a folder of images into a CSV: name, prediction, probabilities. Bad images are rows with the reason.
+
+    Rows come in the order of the names, and are written as they are made. Interrupted, it goes on; the images that it
+    keeps must not have changed since.
+
+    Where several findings can be there at once, each has a column of 0 and 1 as the model's operating point decides.
+    There p_none is the product of (1 - p) over the findings; after a training whose loss was weighted by prevalence it
+    ranks images, but is no calibrated probability.
+
+    \b
+    Example: medic predict results/images -m outputs/bundles/retinopathy --to results/result.csv
+    """
+    from medic.data.stores import is_image_name, open_store
+    from medic.predict.batch import predict_to, start_over
+
+    store = open_store(images)
+    names = [name for name in store.names() if is_image_name(name)]
+    if not names:
+        raise MedicError(f"{images} holds no image files; put JPEG, PNG or DICOM files there")
+    loaded, at_once = _load_model(model)
+    if fresh:
+        start_over(to)
+    written = predict_to(loaded, store, names, to, both_eyes=both_eyes, at_once=at_once)
+    if written.both_eyes:
+        print(written.both_eyes)
+    print(f"{written.predicted} images predicted in {to}")
+    for name, error in written.first_failed:
+        print(f"skipped {name}: {error.partition(': ')[2]}", file=sys.stderr)
+    if (more := written.failed - len(written.first_failed)) > 0:
+        print(f"skipped {more} more; the column error in {to} says why", file=sys.stderr)
+
+
+def _target(target: Target):
+    from medic.deployment.targets import find_target
+
+    return find_target(target.value)
+
+
+def _sentence(answer: dict) -> str:
+    """One answer of a service as a line for a person."""
+    if "error" in answer:
+        return f"{answer['image']}: {answer['error']}"
+    chances = answer["probabilities"]
+    if "classes" in answer:
+        decided = ", ".join(f"{name} {chances[name]:.2f}" for name in answer["classes"]) or "none of the findings"
+    else:
+        decided = f"{answer['class']} {chances[answer['class']]:.2f}"
+    return f"{answer['image']}: {decided}"
+
+
+def _load_model(path: Path) -> tuple[Model, int]:
+    """A run's best model, a checkpoint or a bundle, whatever lies there; and how many of its calls suit all cores."""
+    if (path / "run.json").is_file():
+        from medic.modeling.training.run import Run
+
+        return Run.load(path).model(), 1
+    if (path / "model.json").is_file():
+        from medic.modeling.classifier import Classifier
+
+        return Classifier.load(path), 1
+    from medic.data.parallel import usable_cores
+    from medic.deployment.bundle import Bundle
+
+    # A core a batch is faster than all cores for each: between the layers of a network they would wait.
+    return Bundle.load(path).predictor(threads=1), usable_cores()

@@ -1,0 +1,289 @@
+"""The commands of the modeling stage: train, tune, evaluate, report."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medic.cli.options import SeedOption, TaskArgument
+from medic.errors import MedicError
+
+if TYPE_CHECKING:
+    from medic.data.prepare import Prepared
+    from medic.modeling.evaluate import Evaluation
+    from medic.modeling.training.recipe import Recipe
+    from medic.task import Task
+
+app = typer.Typer()
+
+
+class ObjectiveName(StrEnum):
+    """Objectives by name."""
+
+    cross_entropy = "cross_entropy"
+    regression = "regression"
+    corn = "corn"
+    multilabel = "multilabel"
+    hierarchical = "hierarchical"
+
+
+class RecipeName(StrEnum):
+    """Plans of ``medic.modeling.training.plans`` by name."""
+
+    medic = "medic"
+    published = "published"
+    chexnet = "chexnet"
+    binary = "binary"
+    digits = "digits"
+    lesions = "lesions"
+
+
+@app.command()
+def train(
+    task: TaskArgument = "retinopathy",
+    prepared: Annotated[
+        Path, typer.Option("--data", "--prepared", "-d", help="Prepared set (medic prepare, medic data).")
+    ] = Path("outputs/prepared"),
+    save: Annotated[Path, typer.Option("--save", "-s", help="Folder of all runs.")] = Path("outputs/runs"),
+    name: Annotated[str, typer.Option("--name", "-n", help="Name of this run, a folder in that one.")] = "latest",
+    recipe: Annotated[
+        RecipeName | None,
+        typer.Option("--recipe", help="What holds for all that is not given below; the task's usual one when left."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", "-e", help="Passes over the training images.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", "-b", help="Images a step, over all processes together.")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option("--backbone", help="A torchvision network.")] = None,
+    objective: Annotated[ObjectiveName | None, typer.Option("--objective", help="Loss and decoding.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", help="Side of the network's input in pixels.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", help="imagenet, generated (pretrain on synthetic images) or a model's folder."),
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Peak of the schedule.")] = None,
+    dropout: Annotated[
+        float | None, typer.Option("--dropout", help="Share of the features left out before the last layer.")
+    ] = None,
+    augmentation: Annotated[
+        float | None, typer.Option("--augmentation", help="Strength: 0 varies no image but mirrors it, 2 doubles all.")
+    ] = None,
+    balanced: Annotated[
+        bool | None, typer.Option("--balanced/--not-balanced", help="Draw every class equally often.")
+    ] = None,
+    sensitivity: Annotated[
+        float | None,
+        typer.Option(
+            "--sensitivity",
+            help="Share, up to 1, of the validation images with a finding that the operating point shall find.",
+        ),
+    ] = None,
+    compiled: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Compile the network; for GPUs.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", help="Processes that load images, for each that trains.")] = 0,
+    seed: SeedOption = 0,
+) -> None:
+    """Train a network. Killed and started again, it ends with the same result as if nothing had happened.
+
+    The same command under torchrun trains with several processes or machines (docs/distributed_training.md).
+
+    \b
+    Example: medic train retinopathy -d data -s outputs/runs -n mine -b 32 -e 30 --objective regression
+             medic train chest_xray --recipe chexnet -d outputs/chests -n findings --weights generated
+    """
+    import torch
+
+    from medic.data.prepare import Prepared
+    from medic.data.readers import data_set_of
+    from medic.modeling.objectives import objective_named
+    from medic.modeling.training.distributed import processes
+    from medic.modeling.training.fit import fit
+    from medic.modeling.training.plans import find_plan
+
+    prepared_set = Prepared.load(prepared)
+    plan = find_plan(_task_of_prepared(task, prepared_set), None if recipe is None else recipe.value)
+    usual = replace(data_set_of(plan.task).preprocessing, size=prepared_set.preprocessing.size)
+    if prepared_set.preprocessing != usual:
+        raise MedicError(
+            f"the set {prepared} was prepared with {prepared_set.preprocessing}, the task {plan.task.name!r} is read "
+            f"with {usual}; name the task of the set, or prepare one with medic prepare {plan.task.name}"
+        )
+    asked = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "balanced": balanced}
+    asked |= {"sensitivity": sensitivity, "compile": compiled, "workers": workers, "seed": seed}
+    changed = replace(plan.recipe, **{key: value for key, value in asked.items() if value is not None})
+    if augmentation is not None:
+        changed = replace(changed, augmentation=_varied(changed, augmentation))
+    changed.resolved(plan.task)  # what does not suit the task is refused before any pretraining
+    unweighted = plan.weighted and objective not in (None, plan.objective.name)
+    plan = replace(
+        plan,
+        recipe=changed,
+        backbone=plan.backbone if backbone is None else backbone,
+        image_size=plan.image_size if image_size is None else image_size,
+        dropout=plan.dropout if dropout is None else dropout,
+        objective=plan.objective if objective is None else objective_named(objective.value, plan.task),
+        weighted=plan.weighted and not unweighted,
+    )
+    first = processes().first
+    if weights == "generated":
+        if first:
+            print(f"the network first learns from SYNTHETIC images, which go to {save / 'pretraining'}")
+        weights = str(plan.pretrained(save / "pretraining", workers))
+    elif weights is None and first:
+        print("the network starts from random weights (--weights imagenet or generated give it a start)")
+        if frozen := ", ".join(plan.recipe.frozen):
+            print(
+                f"{frozen} stay random to the end, because the recipe freezes them; pass --weights imagenet, --weights "
+                "generated or --weights with a trained model's folder, so that they have seen images"
+            )
+    torch.manual_seed(seed)
+    model = plan.classifier(prepared_set, weights)
+    if first and unweighted:
+        print(f"the loss is not weighted against imbalance, unlike the recipe's: {plan.objective.name} has no weights")
+    if first and prepared_set.preprocessing.size < plan.image_size:
+        print(
+            f"the images are prepared at {prepared_set.preprocessing.size} px and enlarged to the {plan.image_size} px "
+            "of the network; prepare them larger to show it more"
+        )
+    run = fit(model, prepared_set, save / name, plan.recipe)
+    if first:
+        print(f"best epoch {run.about['best_epoch']} of {plan.recipe.epochs}; the run is in {run.folder}")
+
+
+@app.command()
+def tune(
+    task: TaskArgument,
+    prepared: Annotated[Path, typer.Option("--data", "--prepared", "-d", help="Prepared set.")] = Path(
+        "outputs/prepared"
+    ),
+    save: Annotated[Path, typer.Option("--save", "-s", help="Folder of all studies.")] = Path("outputs/studies"),
+    name: Annotated[str, typer.Option("--name", "-n", help="Name of this study, a folder in that one.")] = "latest",
+    trials: Annotated[int, typer.Option("--trials", help="Trials in all, finished and pruned ones.")] = 20,
+    seconds: Annotated[float | None, typer.Option("--seconds", help="Start no trial after so many seconds.")] = None,
+    workers: Annotated[int, typer.Option("--workers", help="Processes that train at the same time.")] = 1,
+    recipe: Annotated[RecipeName | None, typer.Option("--recipe", help="From which the trials differ.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", "-e", help="Passes over the training images.")] = None,
+    backbones: Annotated[list[str] | None, typer.Option("--backbone", help="A network; repeat it to compare.")] = None,
+    sizes: Annotated[list[int] | None, typer.Option("--image-size", help="In pixels; repeat it to compare.")] = None,
+    weights: Annotated[str | None, typer.Option("--weights", help="imagenet or a model's folder.")] = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Look for better settings than a recipe's own, on the validation split. Stopped and repeated, it goes on.
+
+    Learning rate, batch size, dropout and strength of the augmentation vary about the recipe's, and network and image
+    size over those that are given more than once. The last lines are the commands that train with what is recommended.
+
+    \b
+    Example: medic tune skin_lesion -d outputs/lesions -n depth --trials 30 --backbone resnet18 --backbone resnet34
+    """
+    from medic.data.prepare import Prepared
+    from medic.modeling.training.plans import find_plan
+    from medic.modeling.tune import Budget
+    from medic.modeling.tune import tune as tune_plan
+    from medic.modeling.tune.space import Space
+
+    prepared_set = Prepared.load(prepared)
+    plan = find_plan(_task_of_prepared(task, prepared_set), None if recipe is None else recipe.value)
+    plan = replace(
+        plan,
+        recipe=replace(plan.recipe, seed=seed, epochs=plan.recipe.epochs if epochs is None else epochs),
+        backbone=(backbones or [plan.backbone])[0],
+        image_size=(sizes or [plan.image_size])[0],
+    )
+    choices = {"backbone": backbones, "image_size": sizes}
+    wider = {key: tuple(given) for key, given in choices.items() if given is not None and len(given) > 1}
+    budget = Budget(trials, seconds, workers)
+    study = tune_plan(plan, prepared_set, save / name, replace(Space.around(plan), **wider), budget, weights)
+    if prepared_set.synthetic:
+        print("the images are SYNTHETIC: nothing made from them is clinical")
+    recommended = study.recommended()
+    print(f"by {study.metric} on validation, which flatters the best of many: judge it on the test split")
+    print(recommended.to_string(index=False))
+    fixed = {"--recipe": recipe, "--epochs": epochs, "--weights": weights}
+    fixed |= {"--backbone": plan.backbone if backbones else None, "--image-size": plan.image_size if sizes else None}
+    fixed |= {"--seed": seed}
+    for trial in recommended["trial"]:
+        chosen = study.options(trial)
+        given = [(key, value) for key, value in fixed.items() if value is not None and f"{key} " not in chosen]
+        start = ["medic", "train", task, "-d", prepared, "-n", f"{name}-{trial:03d}", *itertools.chain(*given)]
+        print(shlex.join(map(str, start)), chosen)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")] = Path("outputs/runs/latest"),
+    split: Annotated[str, typer.Option("--split", help="test, validation or train.")] = "test",
+) -> None:
+    """Print a run's figures with 95 % intervals beside the baseline, and save them with every prediction.
+
+    \b
+    Example: medic evaluate outputs/runs/regression --split test
+    """
+    evaluation = evaluate_and_save(run, split)
+    print(evaluation)
+    print(f"saved in {run / f'evaluation-{split}'}")
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")] = Path("outputs/runs/latest"),
+    to: Annotated[Path, typer.Option("--to", help="Markdown file to write.")] = Path("outputs/model_report.md"),
+) -> None:
+    """Write the model report (TDSP) of a run from its evaluation on the test split.
+
+    \b
+    Example: medic report outputs/runs/regression --to outputs/model_report.md
+    """
+    from medic.modeling.report import write_report
+    from medic.modeling.training.run import Run
+
+    print(write_report(Run.load(run), evaluate_and_save(run, "test"), to))
+
+
+def _task_of_prepared(name: str, prepared: Prepared) -> Task:
+    """The task of that name; for images of one's own that of their classes, each of which must have kept an image."""
+    import pandas as pd
+
+    from medic.data.readers import OWN
+    from medic.task import find_task
+
+    if name != OWN.name:
+        return find_task(name)
+    sets = [records.reindex(columns=["label", "class"]) for records in (prepared.records, prepared.skipped)]
+    task = OWN.task(pd.concat([records for records in sets if len(records)]))
+    empty = set(range(len(task.classes))) - set(prepared.records["label"])
+    if empty:
+        raise MedicError(
+            f"no image of the class {task.classes[min(empty)]!r} could be read (see skipped.csv in {prepared.folder}); "
+            "mend one and prepare again, or leave the class out of the data"
+        )
+    return task
+
+
+def _varied(recipe: Recipe, strength: float):
+    """The recipe's augmentation with another strength."""
+    if not hasattr(recipe.augmentation, "scaled") or strength < 0:
+        raise MedicError(
+            f"{type(recipe.augmentation).__name__} cannot have the strength {strength:g}; give one from 0 on, and a "
+            "recipe with the default augmentation"
+        )
+    return recipe.augmentation.scaled(strength)
+
+
+def evaluate_and_save(run: Path, split: str) -> Evaluation:
+    """Evaluate a run on a split and write the evaluation beside it."""
+    from medic.modeling.evaluate import evaluate as evaluate_run
+    from medic.modeling.training.run import Run
+
+    evaluation = evaluate_run(Run.load(run), split)
+    evaluation.save(run / f"evaluation-{split}")
+    return evaluation

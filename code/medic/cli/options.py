@@ -1,0 +1,38 @@
+"""The options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DataOption = Annotated[
+    Path, typer.Option("--data", "-d", help="Folder that holds the task's folder or zip file, or that folder itself.")
+]
+TaskArgument = Annotated[
+    str,
+    typer.Argument(
+        help="What is predicted: retinopathy, chest_xray, chest_xray_binary, chest_xray_or_none, digits, skin_lesion; "
+        "own for images of your own, in a folder a class or with a CSV file."
+    ),
+]
+LevelOption = Annotated[
+    int | None, typer.Option("--level", help="own: which level of folders is the classes', where it can be mistaken.")
+]
+LookedForOption = Annotated[
+    str | None,
+    typer.Option("--looked-for", help="own: of two classes the one looked for; else the last by name."),
+]
+ImagesOption = Annotated[Path | None, typer.Option("--images", help="Folder or zip of the images, when elsewhere.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Fixes splits, order, augmentation and weights.")]
+SizeOption = Annotated[int, typer.Option("--size", help="Side of the prepared images in pixels.")]
+TestOption = Annotated[
+    float | None, typer.Option("--test", help="Share of patients for testing; by default the source's own test split.")
+]
+SpaceOption = Annotated[str, typer.Option("--space", help="Name of the space that holds the deployment.")]
+BundleArgument = Annotated[Path, typer.Argument(help="A bundle's folder or .tar.gz.")]
+NameArgument = Annotated[str, typer.Argument(help="Name of the deployment.")]
+TokenFileOption = Annotated[
+    Path | None, typer.Option("--token-file", help="File with the service's token; else MEDIC_TOKEN, if set.")
+]
