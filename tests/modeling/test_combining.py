@@ -18,7 +18,7 @@ from medic.modeling.compare import compare_evaluations
 from medic.modeling.ensemble import disagreement, gain, gains, out_of_fold, together, why
 from medic.modeling.evaluate import Evaluation
 from medic.modeling.metrics import figure, metrics_for
-from medic.plots import evaluation as plots_of_thresholds
+from medic.plots import evaluation as evaluation_plots
 from medic.task import Prediction, Task
 
 FINDINGS = Task("findings", "multilabel", ("a", "b", "c"))
@@ -162,7 +162,7 @@ def test_the_table_of_leads_takes_figures_of_ones_own():
 def test_the_figure_of_ensembles_shows_every_member_and_gain():
     single, *members = evaluations(5)
     table = gains({"four": members, "two": members[:2]}, single, "mean_auroc")
-    values, ahead = plots_of_thresholds.ensembles(table, 0.61, "mean AUROC").axes
+    values, ahead = evaluation_plots.ensembles(table, 0.61, "mean AUROC").axes
     assert sorted(values.lines[0].get_xdata()) == sorted((*table["members"]["four"], *table["members"]["two"]))
     assert sorted(values.lines[1].get_xdata()) == sorted(table["average"])
     shown = {bar.get_label(): list(bar.lines[0].get_xdata()) for bar in ahead.containers}
@@ -175,5 +175,5 @@ def test_the_figure_of_ensembles_shows_every_member_and_gain():
 def test_a_reliability_diagram_can_end_where_the_probabilities_do():
     (one,) = evaluations(1)
     table = reliability(one.truth, one.prediction.probabilities)
-    drawn = plots_of_thresholds.reliability({"member": table}, limit=0.4)
+    drawn = evaluation_plots.reliability({"member": table}, limit=0.4)
     assert drawn.axes[0].get_xlim() == drawn.axes[0].get_ylim() == (0, 0.4)

@@ -405,11 +405,12 @@ def _draw_chart(selection: Selection, prepared: Prepared) -> None:
     import matplotlib.pyplot as plt
 
     from medic import plots
+    from medic.plots.data import balance_before_after
 
     place = SimpleNamespace(synthetic=prepared.synthetic, images=prepared.folder)
     with plt.rc_context():
         plots.use_style()
-        figure = plots.balance_before_after(selection.balance(prepared.records), selection.draw.per_class)
+        figure = balance_before_after(selection.balance(prepared.records), selection.draw.per_class)
         reached = len(selection.before) - len(selection.short(prepared.records))
         finding = f"{reached} of {len(selection.before)} classes reach {selection.draw.per_class} training images"
         plots.title(figure, finding, place)

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from medic import plots
 from medic.errors import MedicError
 from medic.modeling.backbones import parameters_megabytes, published_accuracy
 from medic.modeling.evaluate import Evaluation, evaluate
 from medic.modeling.metrics import Metric, figure, interval, metric_named, metrics_for, resampled
 from medic.modeling.training.run import Run
+from medic.plots.evaluation import compared
 
 WITH_INTERVAL = ("macro_f1", "quadratic_weighted_kappa", "auroc", "mean_auroc")
 """The figures that are shown with their intervals; the others would only make the table wide."""
@@ -198,7 +198,7 @@ class Comparison:
     def plot(self) -> Figure:
         """Macro F1 and the task's kappa or AUROC, if it has one, of each model, with intervals and the baseline."""
         baselines = {metric: self.baseline(metric) for metric in WITH_INTERVAL if metric in self.table}
-        return plots.compared(self.table, baselines, HEADINGS, always=self._one.baseline)
+        return compared(self.table, baselines, HEADINGS, always=self._one.baseline)
 
     def presented(self) -> pd.DataFrame:
         """The table with a person's headings and numbers, intervals beside their figures."""

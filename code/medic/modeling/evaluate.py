@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medic import plots
 from medic.data.records import originals, targets
 from medic.errors import MedicError
 from medic.files import replacing, write_json
@@ -30,7 +29,7 @@ from medic.modeling.metrics import (
 )
 from medic.modeling.metrics.ranking import auroc, average_precision, precision_on_grid, roc_on_grid
 from medic.modeling.training.run import Run
-from medic.plots import evaluation as plots_of_thresholds
+from medic.plots import evaluation as evaluation_plots
 from medic.predict import predict
 from medic.task import Prediction, Task
 
@@ -178,7 +177,7 @@ class Evaluation:
         """
         if self.task.kind == "multilabel":
             raise MedicError(f"{self.task.name!r} asks several questions an image; use plot_curves() or by_class()")
-        return plots.confusion_matrix(self.confusion, self.task, self._said())
+        return evaluation_plots.confusion_matrix(self.confusion, self.task, self._said())
 
     def plot_curves(self, classes: Sequence[str] | None = None):
         """ROC and precision-recall curves with the operating point, of each label or of the second of two classes.
@@ -211,15 +210,15 @@ class Evaluation:
             )
         thresholds = self.prediction.thresholds or (0.5,) * len(names)
         curves = {
-            name: plots_of_thresholds.Ranked(truth[:, code], scores[:, code], thresholds[code])
+            name: evaluation_plots.Ranked(truth[:, code], scores[:, code], thresholds[code])
             for code, name in enumerate(names)
             if name in chosen
         }
         if len(curves) == 1:
             curves = {name: one._replace(bands=self._bands(one)) for name, one in curves.items()}
-        return plots_of_thresholds.curves(curves, self._said())
+        return evaluation_plots.curves(curves, self._said())
 
-    def _bands(self, one: plots_of_thresholds.Ranked) -> np.ndarray:
+    def _bands(self, one: evaluation_plots.Ranked) -> np.ndarray:
         ends = []
         for curve in (roc_on_grid, precision_on_grid):
             draws = resampled(curve, one.truth, one.scores, self.records["patient"], seed=self.seed)

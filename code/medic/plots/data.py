@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from medic import plots
 from medic.data.images.preprocess import Preprocessing
-from medic.data.records import targets
+from medic.data.records import class_counts, targets
 from medic.data.stores import Store
 from medic.plots import COLOURS, SEQUENTIAL
 from medic.task import Task
@@ -115,4 +115,71 @@ def people_and_views(records: pd.DataFrame, task: Task) -> Figure:
     views.grid(axis="x", visible=True)
     if len(shares.columns):
         views.legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def label_distribution(records: pd.DataFrame, task: Task) -> Figure:
+    """Images by class, a bar for each split, with the counts on the bars.
+
+    The classes of a multilabel task have no order of their own: they stand by frequency, and names without a code.
+    Names too long to stand side by side make the bars lie.
+    """
+    several = task.kind == "multilabel"
+    counts = class_counts(records, task)
+    if several:
+        counts = counts.sort_values("total", ascending=False, kind="stable")
+    counts = counts.drop(columns="total")
+    names = list(counts.index) if several else [f"{code} {name}" for code, name in enumerate(counts.index)]
+    lying = sum(map(len, names)) > 80
+    figure, axes = plt.subplots(figsize=(7.0, 1.0 + 0.3 * len(names)) if lying else None)
+    width = 0.8 / len(counts.columns)
+    for place, split in enumerate(counts.columns):
+        middle = np.arange(len(counts)) + (place - (len(counts.columns) - 1) / 2) * width
+        bars = (axes.barh if lying else axes.bar)(middle, counts[split], width, label=split)
+        axes.bar_label(bars, fontsize=7 if lying else 8, padding=2)
+    what = "grade" if task.kind == "ordinal" else "class"
+    how_many = "images (one of several classes counts in each)" if several else "images"
+    if lying:
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlabel(how_many)
+        axes.grid(axis="y", visible=False)
+        axes.grid(axis="x", visible=True)
+    else:
+        axes.set_xticks(range(len(names)), names)
+        axes.set_ylabel(how_many)
+        axes.set_xlabel(what)
+    axes.legend()
+    return figure
+
+
+def balance_before_after(balance: pd.DataFrame, wanted: int) -> Figure:
+    """Images by class in two archives, and beside it what was chosen from them.
+
+    Args:
+        balance: one row a class, int columns ``main``, ``extra``, ``train``, ``train_extra`` and ``validation``, as
+            ``medic.data.competition.Selection.balance`` gives it.
+        wanted: training images of each class that were asked for, drawn as a line.
+    """
+    figure, (before, after) = plt.subplots(1, 2, figsize=(8.6, 3.8))
+    places = np.arange(len(balance))
+    both = [balance["train"] - balance["train_extra"], balance["train_extra"]]
+    for axes, bottom, top, left, width in (
+        (before, balance["main"], balance["extra"], places, 0.7),
+        (after, *both, places - 0.2, 0.4),
+    ):
+        axes.bar(left, bottom, width, color=COLOURS[0], label="main archive")
+        bars = axes.bar(left, top, width, bottom, color=COLOURS[1], label="extra archive")
+        axes.bar_label(bars, labels=[f"{count}" for count in bottom + top], fontsize=8, padding=2)
+        axes.set_xticks(places, [f"{code}\n{name}" for code, name in enumerate(balance.index)], fontsize=8)
+        axes.set_xlabel("grade")
+    held = after.bar(places + 0.2, balance["validation"], 0.4, color=COLOURS[2], label="validation (main archive)")
+    after.bar_label(held, fontsize=8, padding=2)
+    after.axhline(wanted, color="0.4", ls="--", lw=1, label=f"asked for: {wanted}")
+    before.set_ylim(0, 1.1 * max(1, (balance["main"] + balance["extra"]).max()))
+    after.set_ylim(0, 1.1 * max(wanted, balance["validation"].max()))
+    before.set_ylabel("images")
+    before.set_title("before: listed in the archives", fontweight="normal", fontsize=10)
+    after.set_title("after: training and validation", fontweight="normal", fontsize=10)
+    figure.legend(*after.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return figure

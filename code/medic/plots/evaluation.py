@@ -13,7 +13,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from medic.plots import COLOURS, headline, image_grid
+from medic.plots import COLOURS, SEQUENTIAL, headline, image_grid
+from medic.task import Task
 
 if TYPE_CHECKING:
     from medic.deployment.bundle.heatmap import Explanation
@@ -178,3 +179,93 @@ def heatmaps(explanations: Sequence[Explanation]) -> Figure:
     captions = ["no heatmap from this network" if one.of is None else f"for {one.of}" for one in explanations]
     pictures = [*(one.pixels for one in explanations), *covered]
     return image_grid(pictures, [*names, *captions], columns=len(explanations))
+
+
+def confusion_matrix(confusion: np.ndarray, task: Task, text: str) -> Figure:
+    """A confusion matrix: colour and upper figure the share of the row, lower figure the count.
+
+    Args:
+        confusion: int (C, C), rows are the truth.
+        task: names the classes.
+        text: the title.
+    """
+    images = confusion.sum(axis=1, keepdims=True)
+    share = np.divide(confusion, images, out=np.zeros(confusion.shape), where=images > 0)
+    figure, axes = plt.subplots(figsize=(6.2, 5.2))
+    picture = axes.imshow(share, vmin=0, vmax=1, cmap=SEQUENTIAL)
+    for truth in range(len(confusion)):
+        for decided in range(len(confusion)):
+            axes.text(
+                decided,
+                truth,
+                f"{share[truth, decided]:.0%}\n{confusion[truth, decided]}",
+                ha="center",
+                va="center",
+                fontsize=9,
+                color="black" if share[truth, decided] > 0.5 else "white",
+            )
+    axes.set_xticks(range(len(task.classes)), task.classes, rotation=20, ha="right")
+    axes.set_yticks(
+        range(len(task.classes)), [f"{name} ({n})" for name, n in zip(task.classes, images[:, 0], strict=True)]
+    )
+    axes.set_xlabel("decided")
+    axes.set_ylabel("truth (images)")
+    axes.grid(False)
+    figure.colorbar(picture, ax=axes, label="share of the truth's row", format="{x:.0%}")
+    headline(figure, text)
+    return figure
+
+
+def cross_table(counts: pd.DataFrame, task: Task, x: str, y: str) -> Figure:
+    """Counts of two labels of one patient, such as those of the two eyes, as a table whose cells are coloured by count.
+
+    Args:
+        counts: int (C, C); rows are codes of ``y``, columns of ``x``.
+        task: names the classes.
+        x: what the columns are.
+        y: what the rows are.
+    """
+    figure, axes = plt.subplots(figsize=(5.6, 4.6))
+    picture = axes.imshow(counts, cmap=SEQUENTIAL)
+    middle = counts.to_numpy().max() / 2
+    for row in range(len(counts)):
+        for column in range(len(counts)):
+            count = counts.iloc[row, column]
+            axes.text(column, row, count, ha="center", va="center", color="black" if count > middle else "white")
+    axes.set_xticks(range(len(task.classes)), task.classes, rotation=20, ha="right")
+    axes.set_yticks(range(len(task.classes)), task.classes)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(False)
+    figure.colorbar(picture, ax=axes, label="patients")
+    return figure
+
+
+def compared(table: pd.DataFrame, baselines: dict[str, float], names: dict[str, str], *, always: str) -> Figure:
+    """Figures of several models with their intervals, a panel for each figure, best on top by the first one.
+
+    Args:
+        table: one row a model; for each figure the columns ``<figure>``, ``<figure>_low`` and ``<figure>_high``.
+        baselines: the figures to show, each with the value that the most frequent class alone gets.
+        names: of the figures, for the axes.
+        always: what the baseline always says.
+    """
+    ordered = table.sort_values(next(iter(baselines)), kind="stable")
+    places = np.arange(len(ordered))
+    figure, panels = plt.subplots(
+        1, len(baselines), figsize=(4.3 * len(baselines), 1.1 + 0.42 * len(ordered)), sharey=True, squeeze=False
+    )
+    for panel, colour, (metric, baseline) in zip(panels[0], COLOURS, baselines.items(), strict=False):
+        value, low, high = (ordered[column] for column in (metric, f"{metric}_low", f"{metric}_high"))
+        panel.barh(places, value, 0.62, color=colour, alpha=0.3)
+        panel.errorbar(value, places, xerr=[value - low, high - value], fmt="o", color=colour, capsize=3, lw=1.6, ms=5)
+        for place, number, end in zip(places, value, high, strict=True):
+            panel.annotate(f"{number:.2f}", (end, place), (5, 0), textcoords="offset points", va="center", fontsize=8)
+        panel.axvline(baseline, color="0.3", ls="--", lw=1.2, label=f"{always}: {baseline:.2f}")
+        panel.set_xlabel(f"{names[metric]}, with its 95 % interval")
+        panel.margins(x=0.12)
+        panel.grid(axis="y", visible=False)
+        panel.grid(axis="x", visible=True)
+        panel.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    panels[0, 0].set_yticks(places, ordered.index)
+    return figure

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -111,4 +114,60 @@ def trade_off(table: pd.DataFrame, front: pd.DataFrame, metric: str) -> Figure:
     axes.set_xlabel("seconds an epoch, with validation and writing")
     axes.set_ylabel(f"{metric.replace('_', ' ')} on validation")
     axes.legend(fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def accuracy_by_epoch(histories: dict[str, dict[str, pd.DataFrame]], *, watched: str = "test") -> Figure:
+    """Accuracy by epoch, a panel for each network: training images dashed, the watched split drawn through.
+
+    Args:
+        histories: network, then start (such as ``from scratch``), then the run's history.
+        watched: the split beside ``train``.
+    """
+    figure, panels = plt.subplots(1, len(histories), figsize=(4.2 * len(histories), 3.8), sharey=True, squeeze=False)
+    for panel, (network, starts) in zip(panels[0], histories.items(), strict=True):
+        for colour, (start, history) in zip(COLOURS, starts.items(), strict=False):
+            panel.plot(
+                history["epoch"], history["train_accuracy"], "--", color=colour, alpha=0.7, label=f"{start}, train"
+            )
+            panel.plot(
+                history["epoch"], history[f"{watched}_accuracy"], "-o", color=colour, ms=3, label=f"{start}, {watched}"
+            )
+        panel.set_title(network, fontweight="normal", loc="center")
+        panel.set_xlabel("epoch")
+        panel.xaxis.get_major_locator().set_params(integer=True)
+    panels[0, 0].set_ylabel("accuracy (share of images)")
+    panels[0, 0].set_ylim(0, 1)
+    panels[0, -1].legend(fontsize=8, loc="upper left")
+    return figure
+
+
+def against_time(table: pd.DataFrame, metric: str, groups: pd.Series, *, baseline: float, named: str) -> Figure:
+    """A figure of several models over the time that their training took, with its intervals.
+
+    Args:
+        table: one row a model, ``network, ...`` by name; the columns ``training_seconds``, ``<metric>``,
+            ``<metric>_low`` and ``<metric>_high``.
+        metric: the figure.
+        groups: what sets the colour of each model; the same index.
+        baseline: the value that the most frequent class alone gets.
+        named: the figure, for the axis.
+    """
+    figure, axes = plt.subplots(figsize=(8.4, 4.0))
+    grouped = groups.groupby(groups, sort=False).groups.items()
+    for colour, (group, names) in zip(itertools.cycle(COLOURS), grouped, strict=False):
+        columns = ["training_seconds", metric, f"{metric}_low", f"{metric}_high"]
+        seconds, values, lows, highs = table.loc[names, columns].to_numpy(float).T
+        reach = [values - lows, highs - values]
+        axes.errorbar(seconds, values, reach, fmt="o", color=colour, lw=0.7, alpha=0.8, label=group)
+        for name, *place in zip(names, seconds, values, strict=True):
+            axes.annotate(name.partition(",")[0], place, (6, 4), textcoords="offset points", fontsize=8)
+    axes.axhline(baseline, color="0.3", ls="--", lw=1.2)
+    axes.set_xscale("log")
+    axes.margins(x=0.12)
+    axes.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+    axes.set(xlabel="seconds of training (logarithmic)", ylabel=f"{named}, validation, 95 % interval")
+    axes.legend(fontsize=8, ncols=len(set(groups)), loc="lower right", bbox_to_anchor=(1, 1))
     return figure

@@ -9,7 +9,7 @@ import traitlets
 from matplotlib.figure import Figure
 
 from medic.errors import MedicError
-from medic.plots import evaluation as plots_of_thresholds
+from medic.plots import evaluation as evaluation_plots
 from medic.plots.evaluation import Ranked
 from medic.widgets.pictured import PicturedWidget, front_end, marked, titled
 
@@ -189,4 +189,4 @@ class ThresholdExplorer(PicturedWidget):
     def static(self) -> Figure:
         """ROC and precision-recall curve with the present threshold marked, and what it decides in the title."""
         one = self._questions[self.finding]._replace(threshold=self.threshold)
-        return titled(plots_of_thresholds.curves({self.finding: one}, ""), self.summary(), self._synthetic)
+        return titled(evaluation_plots.curves({self.finding: one}, ""), self.summary(), self._synthetic)

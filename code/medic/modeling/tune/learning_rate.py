@@ -29,7 +29,7 @@ from medic.modeling.training.fit import interruptible, training_images
 from medic.modeling.training.loading import Batch, loader
 from medic.modeling.training.module import Training
 from medic.modeling.training.recipe import Recipe
-from medic.plots import training as plots_of_tuning
+from medic.plots import training as training_plots
 
 SMOOTHING = 0.04
 """Width of the smoothing (a standard deviation), as a share of the range on its logarithmic scale."""
@@ -73,7 +73,7 @@ class LearningRates:
 
     def plot(self) -> Figure:
         """Loss over learning rate, with the suggestion."""
-        return plots_of_tuning.learning_rates(self.table(), self.suggestion, self.lowest)
+        return training_plots.learning_rates(self.table(), self.suggestion, self.lowest)
 
     def __repr__(self) -> str:
         return f"<LearningRates: steepest at {self.suggestion:.1e}, lowest at {self.lowest:.1e}>"

@@ -14,7 +14,7 @@ from medic import plots
 from medic.errors import MedicError
 from medic.modeling.training.plans import Plan
 from medic.modeling.tune.space import OPTIONS, Settings, Space, with_settings
-from medic.plots import training as plots_of_tuning
+from medic.plots import training as training_plots
 
 COSTLY = ("backbone", "image_size", "batch_size")
 """The settings that decide how long an epoch takes; the others cost nothing that could be measured."""
@@ -214,17 +214,17 @@ class Study:
 
     def plot_history(self) -> Figure:
         """Each trial's figure in its order, and the best so far."""
-        return self._said(plots_of_tuning.history(self.table(), self.metric))
+        return self._said(training_plots.history(self.table(), self.metric))
 
     def plot_importance(self) -> Figure:
         """How much each setting explains."""
-        return self._said(plots_of_tuning.importance(self.importance(), self.metric))
+        return self._said(training_plots.importance(self.importance(), self.metric))
 
     def plot_trade_off(self) -> Figure:
         """Each trial's figure over its seconds an epoch, and the recommended ones joined."""
         cost = {trial.place: self._cost(trial) for trial in self.trials if trial.seconds_an_epoch is not None}
         table = self.table().assign(seconds_an_epoch=pd.Series(cost))
-        return self._said(plots_of_tuning.trade_off(table, self.recommended(), self.metric))
+        return self._said(training_plots.trade_off(table, self.recommended(), self.metric))
 
     def _said(self, figure: Figure) -> Figure:
         plots.headline(figure, self._summary())

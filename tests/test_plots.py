@@ -10,7 +10,8 @@ from medic import plots
 from medic.data.explore import co_occurrence
 from medic.data.images.preprocess import Preprocessing
 from medic.data.stores import FolderStore
-from medic.plots import data as plots_of_data
+from medic.plots import data as data_plots
+from medic.plots.data import label_distribution
 from medic.sample.radiograph_files import png
 from medic.task import RETINOPATHY, Task
 
@@ -56,7 +57,7 @@ def ticks(axis) -> list[str]:
 
 
 def test_the_figure_of_co_occurrence_has_the_counts_and_the_share_of_the_row(records):
-    figure = plots_of_data.co_occurrence(co_occurrence(records, ANIMALS))
+    figure = data_plots.co_occurrence(co_occurrence(records, ANIMALS))
     axes = figure.axes[0]
     assert ticks(axes.yaxis) == ticks(axes.xaxis) == ["cat", "dog", "owl"]
     found = texts(axes)
@@ -71,13 +72,13 @@ def test_the_figure_of_co_occurrence_has_the_counts_and_the_share_of_the_row(rec
 
 def test_a_single_class_can_be_drawn(records):
     one = records.assign(dog=0, owl=0)
-    figure = plots_of_data.co_occurrence(co_occurrence(one, ANIMALS))
+    figure = data_plots.co_occurrence(co_occurrence(one, ANIMALS))
     assert texts(figure.axes[0]) == {(0, 0): "3"}
     figure.canvas.draw()
 
 
 def test_each_patient_counts_once_at_the_age_of_the_first_image(records):
-    people = plots_of_data.people_and_views(records, ANIMALS).axes[0]
+    people = data_plots.people_and_views(records, ANIMALS).axes[0]
     labels = [text.get_text() for text in people.get_legend().get_texts()]
     assert labels == ["F (2 patients)", "M (1 patients)"]
     women, men = ([bar.get_height() for bar in bars] for bars in people.containers)
@@ -86,7 +87,7 @@ def test_each_patient_counts_once_at_the_age_of_the_first_image(records):
 
 
 def test_the_share_of_each_class_is_that_of_the_images_of_a_view(records):
-    views = plots_of_data.people_and_views(records, ANIMALS).axes[1]
+    views = data_plots.people_and_views(records, ANIMALS).axes[1]
     names = ticks(views.yaxis)
     assert names[-1] == "any finding"
     points = {line.get_label(): dict(zip(names, line.get_xdata(), strict=True)) for line in views.lines}
@@ -96,14 +97,14 @@ def test_the_share_of_each_class_is_that_of_the_images_of_a_view(records):
 
 def test_a_set_that_knows_nobody_can_be_drawn(records):
     unknown = records.assign(age=pd.array([pd.NA] * 6, dtype="Int64"), sex=None, view=None)
-    figure = plots_of_data.people_and_views(unknown, ANIMALS)
+    figure = data_plots.people_and_views(unknown, ANIMALS)
     figure.canvas.draw()
     assert not figure.axes[1].lines
 
 
 def test_a_measure_is_drawn_by_class_with_its_rank_correlation():
     measures = pd.DataFrame({"label": [0, 0, 1, 1, 3, 3], "sharpness": [1.0, 1, 2, 2, 9, 9], "red": 5.0})
-    figure = plots_of_data.measures_by_class(measures, {"sharpness": "variance"}, "grade")
+    figure = data_plots.measures_by_class(measures, {"sharpness": "variance"}, "grade")
     (panel,) = figure.axes
     assert panel.get_title("left") == "rank correlation with the grade +1.00"
     assert panel.get_ylabel() == "sharpness (variance)"
@@ -116,7 +117,7 @@ def test_a_preview_shows_the_pixels_that_a_network_would_get(tmp_path):
     records = pd.DataFrame({"image": ["2.png", "0.png"]})
     grey = Preprocessing(size=16, crop="square", grey=True)
     names = pd.Series(["bright", "black"], index=[7, 3])
-    figure = plots_of_data.preview(records, FolderStore(tmp_path), grey, names, columns=2)
+    figure = data_plots.preview(records, FolderStore(tmp_path), grey, names, columns=2)
     assert [axes.get_title() for axes in figure.axes] == ["bright", "black"]
     assert [axes.images[0].get_array().max() for axes in figure.axes] == [80, 0]
 
@@ -134,14 +135,14 @@ def test_what_is_presented_is_titled_saved_and_closed(tmp_path):
 
 
 def test_findings_stand_by_frequency_with_those_that_have_none(records):
-    axes = plots.label_distribution(records, ANIMALS).axes[0]
+    axes = label_distribution(records, ANIMALS).axes[0]
     assert ticks(axes.xaxis) == ["cat", "dog", "No Finding", "owl"]
     heights = {bars.get_label(): [bar.get_height() for bar in bars] for bars in axes.containers}
     assert heights == {"train": [3, 2, 0, 1], "test": [0, 0, 2, 0]}
 
 
 def test_grades_keep_their_order_and_their_codes(records):
-    axes = plots.label_distribution(records, RETINOPATHY).axes[0]
+    axes = label_distribution(records, RETINOPATHY).axes[0]
     assert ticks(axes.xaxis)[:2] == ["0 No DR", "1 Mild"]
     assert axes.get_xlabel() == "grade"
 
@@ -149,7 +150,7 @@ def test_grades_keep_their_order_and_their_codes(records):
 def test_long_names_lie(records):
     names = ("a cat that looks out of a window", "a dog that sleeps on the kitchen floor", "an owl by night")
     long = records.rename(columns=dict(zip(ANIMALS.classes, names, strict=True)))
-    axes = plots.label_distribution(long, Task("animals", "multilabel", names)).axes[0]
+    axes = label_distribution(long, Task("animals", "multilabel", names)).axes[0]
     assert ticks(axes.yaxis)[0] == names[0]
     widths = [[bar.get_width() for bar in bars] for bars in axes.containers]
     assert widths == [[3, 2, 0, 1], [0, 0, 2, 0]]
