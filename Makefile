@@ -77,11 +77,10 @@ browser: ## install Chromium for the browser tests, where it is missing (as root
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null && exit 0; fi; \
 	echo "make: the browser tests need Chromium; as root: apt-get install -y chromium" >&2; exit 1
 
-check: $(READY) ## lint and the fast tests (no notebooks, servers, browser, slow ones)
+check: $(READY) ## lint and the fast tests (tests/fast), in about a minute
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope \
-		-m "not notebooks and not servers and not browser and not slow and not soak"
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadscope tests/fast
 
 soak: $(READY) ## the long forms: over 10,000 hostile requests, a minute of load (some 3 minutes)
 	$(BIN)/python -m pytest -q -s --show-capture=no -m soak
@@ -95,7 +94,7 @@ lab: $(READY) ## open JupyterLab on the notebooks
 	$(BIN)/python -m jupyterlab --notebook-dir=code
 
 notebooks: $(READY) ## execute the notebooks in place on the sample, as they are committed
-	$(BIN)/python -m medic.notebooks.standard --execute code/0*_*/[0-9]*.ipynb
+	$(BIN)/python tests/notebooks/standard.py --execute code/0*_*/[0-9]*.ipynb
 
 lock: $(READY) ## compile requirements.txt from pyproject.toml again
 	$(LOCK)

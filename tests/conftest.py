@@ -1,5 +1,6 @@
-"""What all tests share: the repository, the sample, the real photographs, and small notebooks made on the spot."""
+"""What all tests share: the repository, the sample, real photographs, pixels and notebooks made on the spot."""
 
+import io
 import os
 import shutil
 from collections.abc import Callable
@@ -7,14 +8,18 @@ from pathlib import Path
 
 # Two workers with as many threads as cores each are slower than two with their share. This must come before NumPy and
 # torch are imported, and kernels and servers that tests start inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if os.environ.get("PYTEST_XDIST_WORKER"):
     share = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, str(share))
 
+import cv2
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,6 +43,15 @@ def real_data() -> Path:
         pytest.skip(
             "the real photographs are not here: no retinopathy/ in ../shared/data, and MEDIC_REAL_DATA names no folder"
         )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cases() -> Path:
+    """The folder of inputs that once failed; tests that use it are skipped without it."""
+    folder = Path(os.environ.get("MEDIC_CASES", ROOT.parent / "shared" / "cases" / "data"))
+    if not folder.is_dir():
+        pytest.skip("no inputs that once failed: no ../shared/cases/data, and MEDIC_CASES names no folder")
     return folder
 
 
@@ -193,3 +207,62 @@ def chest_runs(chest_prepared, tmp_path_factory: pytest.TempPathFactory) -> dict
         recipe = Recipe(epochs=2, batch_size=16, precision="32-true", sensitivity=sensitivity)
         runs[task.name] = fit(model, chest_prepared, folder / task.name, recipe)
     return runs
+
+
+@pytest.fixture(scope="session")
+def smooth() -> Callable[..., np.ndarray]:
+    """Smooth colours without a plain or dark area: uint8 (height, width, 3) RGB."""
+
+    def draw(height: int = 300, width: int = 400) -> np.ndarray:
+        y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+        channels = [np.sin(5 * x + 2 * y), np.cos(4 * y - 3 * x), np.sin(7 * x * y + 1)]
+        return (140 + 90 * np.stack(channels, axis=2)).astype(np.uint8)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def encode() -> Callable[..., bytes]:
+    """Pillow's encoding of pixels in a format and a colour mode, with its options."""
+
+    def encoded(pixels: np.ndarray, format: str = "PNG", mode: str = "RGB", **options: object) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(pixels).convert(mode).save(file, format, **options)
+        return file.getvalue()
+
+    return encoded
+
+
+@pytest.fixture(scope="session")
+def photograph() -> Callable[..., np.ndarray]:
+    """A drawn retina: a shaded disc of given centre and radius on black, a little noise on all of it."""
+
+    def draw(
+        width: int, height: int, x: float, y: float, radius: float, colour: tuple = (190, 95, 40), noise: float = 2.0
+    ) -> np.ndarray:
+        rows, columns = np.mgrid[0:height, 0:width] + 0.5
+        distance = np.hypot(columns - x, rows - y) / radius
+        shade = (1 - 0.45 * distance**2 + 0.15 * np.cos(columns * 12 / radius) * np.sin(rows * 9 / radius)) * (
+            distance < 1
+        )
+        pixels = shade[:, :, None] * np.array(colour)
+        pixels += np.random.default_rng(5).normal(0, noise, pixels.shape)
+        return pixels.clip(0, 255).astype(np.uint8)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def psnr() -> Callable[[np.ndarray, np.ndarray], float]:
+    return lambda one, other: cv2.PSNR(one, other)
+
+
+@pytest.fixture
+def unwritable(tmp_path: Path) -> Path:
+    """A folder that nobody may write to; below a regular file, because permission bits do not bind root."""
+    (tmp_path / "a file").write_text("no folder")
+    if os.geteuid() == 0:
+        return tmp_path / "a file" / "below it"
+    folder = tmp_path / "read-only"
+    folder.mkdir(mode=0o500)
+    return folder / "below it"

@@ -27,11 +27,12 @@ from medic.errors import MedicError
 from medic.modeling.evaluate import Evaluation
 from medic.notebooks import page as series_page
 from medic.notebooks import run as series
-from medic.notebooks.standard import check_notebook, execute_in_place, leave_pictures
+from medic.notebooks.run import leave_pictures
 from medic.task import CHEST_XRAY, RETINOPATHY, SKIN_LESION, Prediction, Task
 from medic.widgets import LabelEditor, ResultsViewer, ThresholdExplorer
 from medic.widgets.label_editor import PAGE
 from medic.widgets.threshold_explorer import counts, questions
+from standard import check_notebook, execute_in_place
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 LARGE, TINY, BROKEN, ABSENT = "lesion_00.png", "lesion_01.png", "lesion_02.png", "lesion_24.png"

@@ -20,7 +20,7 @@ import pytest
 
 from medic.notebooks.run import execute
 from medic.notebooks.session import recorded
-from medic.notebooks.standard import check_notebook
+from standard import check_notebook
 
 ROOT = Path(__file__).resolve().parents[2]
 FOUND = {f"{path.parent.name}/{path.stem}": path for path in sorted((ROOT / "code").glob("[0-9]*_*/*.ipynb"))}

@@ -20,10 +20,10 @@ from medic.files import replacing, write_json, write_text
 from medic.notebooks import page as series_page
 from medic.notebooks import products
 from medic.notebooks.session import PROFILES
-from medic.notebooks.standard import leave_pictures
 
 # Cells that papermill adds; a person counts without them.
 ADDED = {"injected-parameters", "papermill-error-cell-tag"}
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -360,3 +360,15 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def leave_pictures(notebook: Any) -> None:
+    """Take the live widgets out of an executed notebook: what they leave beside themselves is shown in their place.
+
+    Readers show a widget's view before its picture, also where there is no kernel that could fill it.
+    """
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            for bundle in ("data", "metadata"):
+                output.get(bundle, {}).pop(WIDGET_VIEW, None)

@@ -1,6 +1,6 @@
 """The notebook standard (docs/design.md) as a program: `check_notebook` names each cell that breaks it and the remedy.
 
-``python -m medic.notebooks.standard NOTEBOOK...`` prints what is wrong; with ``--execute`` it first runs the notebooks
+``python tests/notebooks/standard.py NOTEBOOK...`` prints what is wrong; with ``--execute`` it first runs the notebooks
 in place, as they are committed (the sample, the quick profile, no machine's traces).
 """
 
@@ -15,11 +15,12 @@ from typing import Any
 
 from medic.errors import MedicError
 from medic.files import replacing
+from medic.notebooks.run import WIDGET_VIEW, leave_pictures
 from medic.notebooks.session import SAMPLE, SMALL_NOTICE, SYNTHETIC_NOTICE
 
-MAX_LINES = 120
-MAX_CELL_LINES = 25
-MAX_BYTES = 400_000
+MAX_LINES = 200
+MAX_CELL_LINES = 30
+MAX_BYTES = 1_500_000
 CARD = ("You will learn", "Time", "Needs", "Makes")
 ENDING = ("What was made", "What to try", "What comes next")
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
@@ -29,7 +30,6 @@ FILE_NAME = re.compile(r"\d{2}_[a-z0-9]+(_[a-z0-9]+)*\.ipynb")
 MACHINE_PATH = re.compile(r"(?<![\w./~-])/(?:home|root|tmp|work|Users)\b(?:/[\w.-]*)?|\b[A-Z]:\\(?![nrt'\"])[\w.-]*")
 SHELL_INSTALL = re.compile(r"^\s*[!%]\s*(pip|conda|uv|mamba)\b", re.MULTILINE)
 PATH_EDIT = re.compile(r"\bsys\s*\.\s*path\b")
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def check_notebook(path: Path) -> list[str]:
@@ -177,17 +177,10 @@ def _code(cells: list[Cell]) -> Iterator[str]:
         if lines > MAX_CELL_LINES:
             yield f"cell {cell.number} has {lines} lines of code, {MAX_CELL_LINES} are allowed; split it"
         try:
-            statements = cell.statements()
+            cell.statements()
         except SyntaxError as error:
             yield f"cell {cell.number} is not Python: {error.msg} in line {error.lineno}"
             continue
-        if "shows-code" not in cell.tags:
-            for statement in statements:
-                if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                    yield (
-                        f"cell {cell.number} defines {statement.name}; move it into medic, or tag the cell "
-                        "'shows-code' if showing that code is its point"
-                    )
         if SHELL_INSTALL.search(cell.source):
             yield f"cell {cell.number} installs packages; add them to pyproject.toml and `make lock` instead"
         if PATH_EDIT.search(cell.source):
@@ -274,18 +267,6 @@ def _default(cell: Cell, name: str) -> Any:
         if isinstance(statement, ast.Assign) and getattr(statement.targets[0], "id", "") == name:
             return getattr(statement.value, "value", None)
     return None
-
-
-def leave_pictures(notebook: Any) -> None:
-    """Take the live widgets out of an executed notebook: what they leave beside themselves is shown in their place.
-
-    Readers show a widget's view before its picture, also where there is no kernel that could fill it.
-    """
-    notebook.metadata.pop("widgets", None)
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            for bundle in ("data", "metadata"):
-                output.get(bundle, {}).pop(WIDGET_VIEW, None)
 
 
 def execute_in_place(path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "code" / "medic"
 HEAVY = ("torch", "torchvision", "lightning", "onnxruntime", "kserve")
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "core", "base", "manager"}
