@@ -3,6 +3,7 @@
 PYTHON ?= python3
 DATA ?= sample_data
 PROFILE ?= quick
+TORCH ?= cuda
 JOBS ?= 2
 QUICK ?=
 BENCH ?= $(if $(QUICK),--quick)
@@ -20,6 +21,10 @@ PIP := $(BIN)/uv pip
 LOCK := $(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --quiet -o requirements.txt
 
+# Without a GPU: the same lock without CUDA's libraries, and PyTorch from its index of CPU builds.
+WITHOUT_CUDA := awk '/^[A-Za-z0-9]/ { kept = !/^(torch|torchvision|triton|cuda-[a-z]*|nvidia-[a-z0-9-]*)==/ } kept' requirements.txt
+CPU_TORCH = $$(sed -n 's/^\(torch==[^ ]*\).*/\1/p; s/^\(torchvision==[^ ]*\).*/\1/p' requirements.txt)
+
 # A value as one word of the shell, whatever is in it.
 quoted = '$(subst ','\'',$(1))'
 
@@ -33,7 +38,7 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 MOVED := again
 endif
 
-.PHONY: help env run test browser check soak bench lab notebooks lock docs clean again
+.PHONY: help env run test browser check soak bench lab notebooks lock docs clean again without-cuda
 
 help: ## say what there is
 	@echo "MEDIC: medical image classification, from pixels to endpoint"
@@ -42,7 +47,10 @@ help: ## say what there is
 	@echo
 	@echo "  Any of them makes what it needs. PYTHON=python3.12 names another interpreter for env."
 
-env: $(READY) ## make .venv from the lock (only when something changed)
+env: $(READY) ## make .venv from the lock, when something changed (TORCH=cpu: without CUDA, about a third of the size)
+
+without-cuda:
+	@$(WITHOUT_CUDA)
 
 $(READY): requirements.txt pyproject.toml $(MOVED)
 	@$(call quoted,$(PYTHON)) -c '$(NEW_ENOUGH)' 2>/dev/null || { \
@@ -59,7 +67,13 @@ $(READY): requirements.txt pyproject.toml $(MOVED)
 	@[ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		"$$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.txt)"
 	@echo "installing the lock into $(VENV)"
+ifeq ($(TORCH),cpu)
+	@$(WITHOUT_CUDA) > $(VENV)/without-cuda.txt
+	@$(PIP) sync --python $(BIN)/python --require-hashes $(VENV)/without-cuda.txt
+	@$(PIP) install --python $(BIN)/python --no-deps --torch-backend cpu $(CPU_TORCH)
+else
 	@$(PIP) sync --python $(BIN)/python --require-hashes requirements.txt
+endif
 	@$(PIP) install --python $(BIN)/python --quiet --no-deps -e .
 	@pwd -P > $(READY).part && mv $(READY).part $(READY)
 

