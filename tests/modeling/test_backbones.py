@@ -12,7 +12,6 @@ import torch
 import torchvision
 
 from medic.errors import MedicError
-from medic.modeling import backbones
 from medic.modeling.backbones import backbone, parameters_megabytes, published_accuracy
 
 FAMILIES = {
@@ -151,7 +150,7 @@ def published(name: str, folder: Path, monkeypatch, rename=lambda key: key, spoi
         class DEFAULT:
             url = f"https://download.pytorch.org/models/{file}"
 
-    monkeypatch.setattr(backbones.torchvision.models, "get_model_weights", lambda _: Published)
+    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda _: Published)
     return state
 
 

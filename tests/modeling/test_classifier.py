@@ -9,8 +9,8 @@ import torch
 
 from medic.data.images.preprocess import Preprocessing
 from medic.errors import MedicError
-from medic.modeling.backbones import AfterDropout, own_dropout
-from medic.modeling.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier
+from medic.modeling.backbones import IMAGENET_MEAN, IMAGENET_STD, AfterDropout, own_dropout
+from medic.modeling.classifier import Classifier
 from medic.modeling.objectives import Corn, CrossEntropy, Regression
 from medic.task import RETINOPATHY, Task
 

@@ -12,7 +12,7 @@ import torch
 from medic.data.prepare import Prepared
 from medic.errors import MedicError
 from medic.modeling.classifier import Classifier
-from medic.modeling.training.callbacks import Keeper
+from medic.modeling.training.callbacks import EpochRecorder
 from medic.modeling.training.fit import fit
 from medic.modeling.training.module import Training
 from medic.modeling.training.recipe import Recipe
@@ -47,14 +47,14 @@ def build(chest_prepared) -> Callable[..., Classifier]:
 
 
 def stop_after(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = Keeper.on_train_epoch_end
+    written = EpochRecorder.on_train_epoch_end
 
-    def then_stop(self: Keeper, trainer: object, training: Training) -> None:
+    def then_stop(self: EpochRecorder, trainer: object, training: Training) -> None:
         written(self, trainer, training)
         if len(self.rows) == epoch:
             raise Stopped
 
-    monkeypatch.setattr(Keeper, "on_train_epoch_end", then_stop)
+    monkeypatch.setattr(EpochRecorder, "on_train_epoch_end", then_stop)
 
 
 def resumed(build: Callable, prepared: Prepared, folder: object, recipe: Recipe, epoch: int) -> Run:

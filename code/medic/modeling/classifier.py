@@ -17,11 +17,9 @@ from medic.data.images.preprocess import Preprocessing
 from medic.errors import MedicError
 from medic.files import replacing, write_json
 from medic.modeling.backbones import backbone as build_backbone
+from medic.modeling.backbones import normalisation
 from medic.modeling.objectives import Objective, default_objective, objective_from_dict
 from medic.task import Prediction, Task
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Classifier(nn.Module):
@@ -32,14 +30,14 @@ class Classifier(nn.Module):
 
     Args:
         task: what is predicted; fixes the number of outputs and their meaning.
-        backbone: a torchvision classification network's name.
+        backbone: a network's name (see ``medic.modeling.backbones.backbone``).
         objective: loss and decoding; the usual one of the task's kind when None.
         preprocessing: how the bytes of an image became the pixels this model is trained on.
         image_size: side, in pixels, to which images are resized inside the model (bilinear, antialiased).
         weights: None (from scratch), ``"imagenet"``, or the folder of a saved model whose layers but the last start it.
         flips: in evaluation mode, average the raw outputs for the image and for its mirror image (left and right
             exchanged); twice the work. Training does without.
-        contrast: None normalises by ImageNet's mean and standard deviation. A number instead subtracts the local
+        contrast: None normalises as the network's published weights were trained. A number instead subtracts the local
             average colour and multiplies by ``contrast / 50``, as in the winning entry to Kaggle's diabetic
             retinopathy competition (Graham, Kaggle Diabetic Retinopathy Detection competition report, 2015): uneven
             light and the eye's own colour go, small lesions stay. 4.0 is a good start.
@@ -81,8 +79,9 @@ class Classifier(nn.Module):
         self.thresholds: tuple[float, ...] | None = None
         imagenet = weights if weights == "imagenet" else None
         self.backbone = build_backbone(backbone, self.objective.outputs(task), imagenet, image_size, dropout)
-        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        mean, std = normalisation(backbone)
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         if weights is not None and imagenet is None:
             self._start_from(Path(weights))
 
@@ -250,3 +249,22 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         raise MedicError(f"there is no weight file {path}; train a model or correct the path") from error
     except SafetensorError as error:
         raise MedicError(f"the weight file {path} is damaged ({error}); restore it or train again") from error
+
+
+def parts(model: Classifier, names: tuple[str, ...]) -> list[nn.Module]:
+    """Return parts of the network by name, to be frozen.
+
+    Raises:
+        MedicError: it has no such part (the message lists the outermost ones), or nothing but these.
+    """
+    there = dict(model.backbone.named_modules())
+    unknown = [name for name in names if not name or name not in there]
+    if unknown:
+        outermost = ", ".join(name for name, _ in model.backbone.named_children())
+        raise MedicError(
+            f"a {model.backbone_name} has no part {unknown[0]!r} that could be frozen; its outermost are {outermost}"
+        )
+    found = [there[name] for name in names]
+    if {id(own) for own in model.backbone.parameters()} <= {id(own) for part in found for own in part.parameters()}:
+        raise MedicError(f"with {', '.join(names)} frozen nothing of a {model.backbone_name} is left to train")
+    return found

@@ -137,6 +137,8 @@ def _quantized(fp32: Path, batches: list[np.ndarray], folder: Path, thresholds: 
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
+        # Processors without VNNI add two products of 8 bits in 16, which saturate. Weights of 7 bits cannot.
+        reduce_range=True,
         nodes_to_exclude=_kept_float(graph),
         calibrate_method=CalibrationMethod.MinMax,
     )

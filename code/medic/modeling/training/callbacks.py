@@ -19,7 +19,7 @@ INPUT_BOUND = 0.3
 """Share of the training time spent waiting for images from which on the reader is told what to do about it."""
 
 
-class Keeper(Callback):
+class EpochRecorder(Callback):
     """Writes and prints after every epoch, in the first of the processes.
 
     Args:

@@ -10,8 +10,8 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import lightning
 import numpy as np
 import pandas as pd
 import torch
@@ -20,18 +20,21 @@ from medic.data.prepare import Prepared
 from medic.data.records import targets
 from medic.errors import MedicError
 from medic.files import replacing, write_json
-from medic.modeling.classifier import Classifier
+from medic.modeling.classifier import Classifier, parts
 from medic.modeling.cut_points import with_cut_points
 from medic.modeling.metrics import figure, metrics_for
 from medic.modeling.objectives import objective_from_dict
 from medic.modeling.thresholds import thresholds_for
-from medic.modeling.training.callbacks import Keeper
 from medic.modeling.training.distributed import Processes, join
 from medic.modeling.training.loading import EpochSampler, PreparedDataset, loader
-from medic.modeling.training.module import Training, parts
 from medic.modeling.training.recipe import Recipe
 from medic.modeling.training.run import Run, difference, digest_of, plain, written_by
 from medic.task import Prediction, Task
+
+if TYPE_CHECKING:
+    import lightning
+
+    from medic.modeling.training.callbacks import EpochRecorder
 
 
 def fit(
@@ -121,10 +124,13 @@ def fit(
         with replacing(folder / "records.csv") as temporary:
             prepared.records.to_csv(temporary, index=False)
 
-    keeper = Keeper(
+    # Lightning takes seconds to import, and only a training needs it.
+    from medic.modeling.training.callbacks import EpochRecorder
+
+    recorder = EpochRecorder(
         folder, recipe.decider, recipe.epochs // recipe.cycles if recipe.schedule == "cycles" else None, each_epoch
     )
-    history = _train(model, prepared, recipe, watch, processes, keeper)
+    history = _train(model, prepared, recipe, watch, processes, recorder)
     if processes.first:
         _finish(model, prepared, folder, recipe, about, history)
     processes.wait()
@@ -186,8 +192,10 @@ def _train(
     recipe: Recipe,
     watch: tuple[str, ...],
     processes: Processes,
-    keeper: Keeper,
+    recorder: EpochRecorder,
 ) -> pd.DataFrame:
+    from medic.modeling.training.module import Training
+
     data, order = training_images(model, prepared, recipe)
     labels, size = data.labels, recipe.batch_size
     watched = ("validation", *(split for split in watch if split != "validation"))
@@ -196,8 +204,8 @@ def _train(
     share = size // processes.count  # what fits into one process's memory
     recalibrating = loader(data, share, EpochSampler(labels, model.task, recipe.seed + 1, batch_size=share))
     training = Training(model, recipe, images, recalibrating, processes)
-    trainer = _trainer(keeper.folder, recipe, processes, keeper)
-    resume = keeper.folder / "resume.ckpt"
+    trainer = _trainer(recorder.folder, recipe, processes, recorder)
+    resume = recorder.folder / "resume.ckpt"
     with interruptible(trainer), warnings.catch_warnings():
         # The advice on worker processes is for big images; ours are small, and the recipe says how many to use.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -212,7 +220,7 @@ def _train(
         )
     if training.kept is not model:
         model.load_state_dict(training.kept.state_dict())
-    return pd.DataFrame(keeper.rows)
+    return pd.DataFrame(recorder.rows)
 
 
 def training_images(model: Classifier, prepared: Prepared, recipe: Recipe) -> tuple[PreparedDataset, EpochSampler]:
@@ -229,7 +237,9 @@ def training_images(model: Classifier, prepared: Prepared, recipe: Recipe) -> tu
     return data, EpochSampler(data.labels, model.task, recipe.seed, recipe.balanced, recipe.batch_size)
 
 
-def _trainer(folder: Path, recipe: Recipe, processes: Processes, keeper: Keeper) -> lightning.Trainer:
+def _trainer(folder: Path, recipe: Recipe, processes: Processes, recorder: EpochRecorder) -> lightning.Trainer:
+    import lightning
+
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     several = {}
     if processes.count > 1:
@@ -242,7 +252,7 @@ def _trainer(folder: Path, recipe: Recipe, processes: Processes, keeper: Keeper)
         accelerator="auto",
         max_epochs=recipe.epochs,
         precision=recipe.precision,
-        callbacks=[keeper],
+        callbacks=[recorder],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from medic.errors import MedicError
-from medic.modeling.classifier import Classifier
+from medic.modeling.classifier import Classifier, parts
 from medic.modeling.metrics import figure, metrics_for
 from medic.modeling.training.distributed import Processes
 from medic.modeling.training.loading import Batch
@@ -175,25 +174,6 @@ class Training(lightning.LightningModule):
             milestones = [math.ceil(recipe.epochs * third / 3) * steps // recipe.epochs for third in (1, 2)]
             schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def parts(model: Classifier, names: tuple[str, ...]) -> list[torch.nn.Module]:
-    """Parts of the network by name, to be frozen.
-
-    Raises:
-        MedicError: it has no such part (the message lists the outermost ones), or nothing but these.
-    """
-    there = dict(model.backbone.named_modules())
-    unknown = [name for name in names if not name or name not in there]
-    if unknown:
-        outermost = ", ".join(name for name, _ in model.backbone.named_children())
-        raise MedicError(
-            f"a {model.backbone_name} has no part {unknown[0]!r} that could be frozen; its outermost are {outermost}"
-        )
-    found = [there[name] for name in names]
-    if {id(own) for own in model.backbone.parameters()} <= {id(own) for part in found for own in part.parameters()}:
-        raise MedicError(f"with {', '.join(names)} frozen nothing of a {model.backbone_name} is left to train")
-    return found
 
 
 def _freeze(model: Classifier, names: tuple[str, ...]) -> list[torch.nn.Module]:
