@@ -146,7 +146,7 @@ def visit(browser):
         page.on("console", lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(address)
-        page.asked, page.address = asked, address
+        page.asked, page.address, page.complaints = asked, address, complaints
         expect(page.locator("#classes li")).not_to_have_count(0)
         return page
 
@@ -514,6 +514,8 @@ def test_the_model_card_opens_and_brings_no_markup_of_its_own(page):
     page.get_by_text("Model card").click()
     expect(card.get_by_role("heading", name="Card", level=3)).to_be_visible()
     assert card.evaluate("(card) => card.innerHTML") == "<h3>Card</h3><p>plain words here</p>"
+    # Chromium 156 says of the handler, in the parsed document that is never shown, that the page's policy blocks it.
+    page.complaints[:] = [line for line in page.complaints if "inline event handler" not in line]
 
 
 def test_it_asks_for_little(page):
