@@ -23,7 +23,7 @@ RECIPE = Recipe(batch_size=16, precision="32-true", augmentation=None)
 
 def network(prepared) -> Classifier:
     torch.manual_seed(3)
-    return Classifier(STRIPES, "shufflenet_v2_x0_5", preprocessing=prepared.preprocessing, image_size=32, dropout=0.2)
+    return Classifier(STRIPES, "mobilenet_v3_small", preprocessing=prepared.preprocessing, image_size=32, dropout=0.2)
 
 
 @pytest.fixture(scope="module")
