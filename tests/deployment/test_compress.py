@@ -46,6 +46,19 @@ def test_the_int8_graph_is_a_quarter_of_the_size_and_decides_alike(easy, quantiz
     assert (before.decided == after.decided).mean() >= 0.9
 
 
+def test_no_product_of_the_int8_graph_can_saturate_on_a_processor_without_vnni(quantized):
+    """There, two products of 8 bits are added in 16: 2 x 255 x 64 fits, and 2 x 255 x 127 would not."""
+    graph = onnx.load(quantized).graph
+    constants = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    weights = [
+        constants[node.input[0]]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants and constants[node.input[0]].ndim == 4
+    ]
+    assert len(weights) == 20
+    assert all(weight.dtype == np.int8 and np.abs(weight.astype(int)).max() <= 64 for weight in weights)
+
+
 def test_what_surrounds_the_network_stays_float(quantized):
     graph = onnx.load(quantized)
     assert graph.ir_version == 9

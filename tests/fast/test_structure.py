@@ -115,6 +115,13 @@ def test_what_everybody_imports_is_light(module):
     assert loaded_by(module, HEAVY) == ""
 
 
+@pytest.mark.parametrize(
+    "module", ["medic.modeling.training.fit", "medic.modeling.evaluate", "medic.notebooks.products"]
+)
+def test_only_a_training_loads_what_trains(module):
+    assert loaded_by(module, ("lightning", "torchmetrics", "torchvision", "timm")) == ""
+
+
 def loaded_by(module: str, packages: tuple[str, ...]) -> str:
     """Which of ``packages`` a fresh interpreter has loaded after importing ``module``."""
     program = f"import sys, {module}; print(*[name for name in {packages!r} if name in sys.modules])"
