@@ -263,7 +263,7 @@ def _kind(store: Store, name: str) -> str | None:
         header = read_header(data)
         if header.format == "DICOM":
             dicom = read_dicom(data)
-            return f"DICOM, {dicom.stored.bits} bits, {dicom.kind}"
+            return f"DICOM, {dicom.bits} bits, {dicom.kind}"
     except ImageError:
         return None
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:

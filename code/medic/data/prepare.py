@@ -11,7 +11,7 @@ import threading
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from medic.data.images.decode import decode
+from medic.data.images.decode import decode, used_bits
 from medic.data.images.preprocess import Preprocessing
 from medic.data.parallel import each
 from medic.data.records import read_records
@@ -238,7 +238,7 @@ def prepare(
         MedicError: the folder cannot be written, the disk is full, or not one image could be read.
     """
     folder = Path(folder)
-    preprocessing = preprocessing or Preprocessing()
+    preprocessing = _with_bits(preprocessing or Preprocessing(), records, store)
     settings = json.dumps([_FORMAT, preprocessing.to_dict()], sort_keys=True)
 
     def one(name: str) -> tuple[Entry, bool]:
@@ -269,6 +269,23 @@ def prepare(
                 journal.add(entry)
             outcomes.append(entry)
     return _finish(records, store, folder, preprocessing, outcomes)
+
+
+def _with_bits(preprocessing: Preprocessing, records: pd.DataFrame, store: Store) -> Preprocessing:
+    """The preprocessing with the bits that the set's 16-bit images use, which is said."""
+
+    def bits(name: str) -> int:
+        try:
+            return used_bits(store.read(name)) or 0 if name in store else 0
+        except ImageError:
+            return 0  # said when it is prepared
+
+    names = [name for name in records["image"] if not name.lower().endswith((".jpg", ".jpeg", ".bmp", ".dcm"))]
+    largest = max(each(bits, names, title="looking for images of 16 bits"), default=0)
+    if preprocessing.bits is not None or not 9 <= largest < 16:
+        return preprocessing
+    print(f"the images of 16 bits use {largest} of them: they are scaled by that")
+    return replace(preprocessing, bits=largest)
 
 
 class _Outcomes(NamedTuple):

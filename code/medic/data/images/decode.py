@@ -1,20 +1,21 @@
-"""Bytes to pixels. Pillow reads the header and guards; OpenCV decodes, at reduced scale where that is enough.
+"""Bytes to pixels. Pillow reads the header and guards; simplejpeg, OpenCV and pydicom decode.
 
-DICOM files go their own way, through ``medic.data.images.dicom`` and pydicom, and come out as the same pixels.
+A JPEG is decoded at reduced scale where that is enough, and strictly: libjpeg fills what is damaged inside with
+whatever comes, and only warns; here that is an error.
 """
 
 from __future__ import annotations
 
 import io
-import re
 import warnings
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import simplejpeg
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from medic.data.images.dicom import DicomImage, decode_dicom, find_pixels, is_dicom, read_dicom
+from medic.data.images.dicom import DicomImage, decode_dicom, is_dicom, read_dicom
 from medic.errors import ImageError
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
@@ -24,9 +25,6 @@ MAX_PIXELS = 100_000_000
 MAX_SIDE = 12_000
 """Pixels of the longer side: crops pad to a square, so that a strip of one pixel's height would fill the memory."""
 
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-# Inside a JPEG's scan FF is followed by 00 (stuffing), D0 to D7 (restart) or FF (fill): any other pair is a marker.
-_JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 # Pillow only warns between one and two times its own limit; ours is an error and lower. Once for the process: to
 # change the filters for a moment is not safe among threads.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -40,13 +38,15 @@ class Header:
         format: ``JPEG``, ``PNG``, ``TIFF``, ``BMP`` or ``DICOM``.
         width: pixels as stored.
         height: pixels as stored.
-        mode: what a pixel holds, in Pillow's words: ``L`` grey, ``RGB``, ``RGBA``, ``P`` palette, ``CMYK``, ...
+        mode: what a pixel holds, in Pillow's words: ``L`` grey, ``RGB``, ``RGBA``, ``P`` palette, ``CMYK``, ``I;16``.
+        orientation: of EXIF, 1 (upright) to 8.
     """
 
     format: str
     width: int
     height: int
     mode: str
+    orientation: int = 1
 
 
 def read_header(data: bytes) -> Header:
@@ -56,10 +56,81 @@ def read_header(data: bytes) -> Header:
         data: a whole JPEG, PNG, TIFF, BMP or DICOM file.
 
     Raises:
-        ImageError: empty; no image of these formats; cut off before its end; more than ``MAX_PIXELS`` pixels or
-            a side longer than ``MAX_SIDE``; of DICOM also what ``medic.data.images.dicom`` refuses.
+        ImageError: empty; no image of these formats; several pictures in one TIFF; 32 bits a sample; cut off before its
+            end; more than ``MAX_PIXELS`` pixels or a side longer than ``MAX_SIDE``.
     """
     return _open(data)[0]
+
+
+def decode(data: bytes, at_least: int | None = None, bits: int | None = None) -> np.ndarray:
+    """Decode an image to RGB, with its EXIF orientation applied.
+
+    Grey becomes three equal channels. Transparency is dropped, not blended: the colours are those under it. DICOM is
+    shown as its header asks (``medic.data.images.dicom``).
+
+    Args:
+        data: a whole image file.
+        at_least: pixels that the shorter side must keep. A JPEG much larger than that is decoded at 1/2, 1/4 or 1/8
+            scale, which the format allows at a fraction of the work. None decodes at full size.
+        bits: how many of 16 bits a PNG or TIFF uses, as its whole set does (``used_bits``); None takes all 16.
+
+    Returns:
+        uint8 (H, W, 3) RGB, values 0..255.
+
+    Raises:
+        ImageError: as ``read_header``, or the image is damaged inside.
+    """
+    return decode_with_header(data, at_least, bits)[1]
+
+
+def decode_with_header(data: bytes, at_least: int | None = None, bits: int | None = None) -> tuple[Header, np.ndarray]:
+    """Decode as ``decode`` does, and return the header as well, read once."""
+    header, dicom = _open(data)
+    if dicom is not None:
+        return header, decode_dicom(dicom)
+    try:
+        if header.format == "JPEG" and header.mode in ("L", "RGB"):
+            return header, _upright(_decode_jpeg(data, header, at_least), header.orientation)
+        if header.format == "TIFF" and header.mode in ("RGBA", "LA", "PA"):
+            return header, _decode_with_pillow(data)
+        _verify(data, header)
+        if bits is None:
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        else:
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_BGR | cv2.IMREAD_ANYDEPTH)
+            pixels = pixels if pixels is None else np.ascontiguousarray(pixels[:, :, ::-1])
+    except (ValueError, SyntaxError, OSError, cv2.error) as error:
+        raise _damaged(header) from error
+    if pixels is None:
+        raise _damaged(header)
+    return header, pixels if pixels.dtype == np.uint8 else _scaled(pixels, bits)
+
+
+def used_bits(data: bytes) -> int | None:
+    """Return how many bits the values of an image of 16 bits a sample use; None for all other images and for DICOM.
+
+    Raises:
+        ImageError: as ``read_header``.
+    """
+    header, dicom = _open(data)
+    sixteen = data[24:25] == b"\x10" if header.format == "PNG" else header.format == "TIFF"
+    if dicom is not None or not sixteen:
+        return None
+    try:
+        _verify(data, header)
+    except (ValueError, SyntaxError, OSError) as error:
+        raise _damaged(header) from error
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    return int(pixels.max()).bit_length() if pixels is not None and pixels.dtype == np.uint16 else None
+
+
+def shrunk(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Scale an image (H, W, 3) so that neither side is longer than ``side`` pixels; a smaller one stays as it is."""
+    scale = side / max(pixels.shape[:2])
+    if scale >= 1:
+        return pixels
+    size = [max(1, round(length * scale)) for length in pixels.shape[1::-1]]
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
 def _open(data: bytes) -> tuple[Header, DicomImage | None]:
@@ -68,17 +139,9 @@ def _open(data: bytes) -> tuple[Header, DicomImage | None]:
         raise ImageError("the image file is empty (0 bytes); copy or download it again", "empty")
     dicom = read_dicom(data) if is_dicom(data) else None
     header = _read_with_pillow(data) if dicom is None else _of_dicom(dicom)
-    if header.width * header.height > MAX_PIXELS:
+    if header.width * header.height > MAX_PIXELS or max(header.width, header.height) > MAX_SIDE:
         raise _too_large(f"{header.width} x {header.height}")
-    if max(header.width, header.height) > MAX_SIDE:
-        raise ImageError(
-            f"the image claims {header.width} x {header.height} pixels, a side longer than the {MAX_SIDE:,} allowed; "
-            "scale it down first",
-            "too_large",
-        )
-    if dicom is not None:
-        find_pixels(dicom)
-    elif _cut_off(data):
+    if dicom is None and _cut_off(data, header.format):
         raise _truncated(len(data))
     return header, dicom
 
@@ -87,168 +150,91 @@ def _read_with_pillow(data: bytes) -> Header:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             # MPO is a JPEG with further ones behind it (a preview, say), as some cameras write; the first is meant.
-            return Header("JPEG" if image.format == "MPO" else image.format, *image.size, image.mode)
+            kind = "JPEG" if image.format == "MPO" else image.format
+            pages = image.n_frames if kind == "TIFF" else 1
+            orientation = image.getexif().get(0x0112, 1) if kind == "JPEG" else 1
+            header = Header(kind, *image.size, image.mode, orientation)
     except Image.DecompressionBombError as error:
         raise _too_large(str(error)) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        if _cut_off(data):
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError) as error:
+        if data[:3] == b"\xff\xd8\xff" and _cut_off(data, "JPEG"):
             raise _truncated(len(data)) from error
-        if kind := _other_format(data):
-            raise ImageError(
-                f"this is {kind}, a format that is not read; save the picture that is meant as PNG or JPEG",
-                "unsupported",
-            ) from error
         raise ImageError(
-            f"these {len(data)} bytes are no readable image; give a JPEG, PNG, TIFF, BMP or DICOM file",
+            f"these {len(data)} bytes are no image that is read; give a JPEG, PNG, TIFF, BMP or DICOM file",
             "unsupported",
         ) from error
+    if pages > 1:
+        raise ImageError(
+            f"the TIFF holds {pages} pictures, and one is read; save the one that is meant by itself", "unsupported"
+        )
+    if kind == "TIFF" and header.mode in ("F", "I"):
+        raise ImageError("a TIFF of 32 bits a sample is not read; save it with 8 or 16 bits", "unsupported")
+    return header
 
 
 def _of_dicom(dicom: DicomImage) -> Header:
-    mode = "P" if dicom.kind == "PALETTE COLOR" else "L" if dicom.samples == 1 else "RGB"
+    mode = "P" if dicom.kind == "PALETTE COLOR" else "L" if dicom.kind.startswith("MONOCHROME") else "RGB"
     return Header("DICOM", dicom.columns, dicom.rows, mode)
 
 
-def _other_format(data: bytes) -> str:
-    """What a picture in another widespread format is called; empty for anything else."""
-    if data[:6] in (b"GIF87a", b"GIF89a"):
-        return "an animated GIF, which holds several pictures" if _is_animated(data) else "a GIF"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        # The flag of the extended header (RFC 9649, 2.7.1.1).
-        animated = data[12:16] == b"VP8X" and len(data) > 20 and data[20] & 2
-        return "an animated WebP, which holds several pictures" if animated else "a WebP"
-    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis"):
-        return "an AVIF" if data[8:11] == b"avi" else "a HEIC photograph, as telephones write them"
-    if data[:12] == b"\x00\x00\x00\x0cjP  \r\n\x87\n":
-        return "a JPEG 2000"
-    return ""
+def _cut_off(data: bytes, kind: str) -> bool:
+    """Whether the end marker of a JPEG or PNG file is missing (decoders would fill the rest, and say nothing)."""
+    return (kind == "PNG" and b"IEND" not in data) or (kind == "JPEG" and b"\xff\xd9" not in data[2:])
 
 
-def _is_animated(data: bytes) -> bool:
-    try:
-        with Image.open(io.BytesIO(data), formats=("GIF",)) as image:
-            return image.is_animated
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
-        return False
+def _decode_jpeg(data: bytes, header: Header, at_least: int | None) -> np.ndarray:
+    shorter = min(header.width, header.height)
+    factor = 1 if at_least is None else max((f for f in (2, 4, 8) if shorter // f >= at_least), default=1)
+    wanted = {} if factor == 1 else {"min_height": -(-header.height // factor), "min_width": -(-header.width // factor)}
+    pixels = simplejpeg.decode_jpeg(data, "RGB", strict=True, min_factor=factor, **wanted)
+    return pixels
 
 
-def _cut_off(data: bytes) -> bool:
-    """Whether the end of a JPEG or PNG file is missing (decoders would fill the rest with grey, and say nothing)."""
-    if data.startswith(_PNG_START):
-        return b"IEND" not in data[-4096:]
-    if not data.startswith(b"\xff\xd8\xff"):
-        return False
-    # From marker to marker, over each segment's length: a thumbnail in the header has an end marker of its own.
-    at = 2
-    while (found := _JPEG_MARKER.search(data, at)) is not None:
-        if found[0] == b"\xff\xd9":
-            return False
-        if found[0] == b"\xff\xda" and data.endswith(b"\xff\xd9"):  # the common case, without a walk over the scan
-            return False
-        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
-    return True
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn an image as EXIF's orientation says (CIPA DC-008, 4.6.5.1.6)."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _decode_with_pillow(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        colours = np.array(ImageOps.exif_transpose(image).convert("RGBA"))
+    return np.ascontiguousarray(colours[:, :, :3])
+
+
+def _verify(data: bytes, header: Header) -> None:
+    """Refuse a PNG whose checksums do not fit: OpenCV decodes it to other pixels, and says nothing."""
+    if header.format == "PNG":
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            image.verify()
+
+
+def _scaled(pixels: np.ndarray, bits: int | None) -> np.ndarray:
+    """uint16 of which so many bits are used to uint8."""
+    if bits is None or bits >= 16:
+        return (pixels >> 8).astype(np.uint8)
+    return (np.minimum(pixels, (1 << bits) - 1) >> (bits - 8)).astype(np.uint8)
 
 
 def _too_large(size: str) -> ImageError:
     return ImageError(
-        f"the image claims {size} pixels, more than the {MAX_PIXELS:,} allowed; scale it down first",
+        f"the image claims {size} pixels; at most {MAX_PIXELS:,} and {MAX_SIDE:,} a side are read; scale it down first",
         "too_large",
     )
 
 
 def _truncated(length: int) -> ImageError:
     return ImageError(
-        f"the image is cut off after {length} bytes, its end is missing; copy or download it again",
-        "truncated",
+        f"the image is cut off after {length} bytes, its end is missing; copy or download it again", "truncated"
     )
 
 
-def decode(data: bytes, at_least: int | None = None) -> np.ndarray:
-    """Decode an image to RGB, with its EXIF orientation applied.
-
-    Grey becomes three equal channels. Transparency is dropped, not blended: the colours are those under it. Of 16 bits
-    the upper eight count, for the format has its values fill the whole range; a PNG that says (sBIT) that only some
-    bits are significant, and keeps them at the lower end although it should not, is brightened by as many.
-    DICOM is shown as its header asks (``medic.data.images.dicom_display``).
-
-    Args:
-        data: a whole image file.
-        at_least: pixels that the shorter side must keep. A JPEG much larger than that is decoded at 1/2, 1/4 or 1/8
-            scale, which the format allows at a fraction of the work. None decodes at full size.
-
-    Returns:
-        uint8 (H, W, 3) RGB, values 0..255.
-
-    Raises:
-        ImageError: as ``read_header``, or the image is damaged inside.
-    """
-    return decode_with_header(data, at_least)[1]
-
-
-def decode_with_header(data: bytes, at_least: int | None = None) -> tuple[Header, np.ndarray]:
-    """The same, with what the file says of itself: for who wants both, and the header read once."""
-    header, dicom = _open(data)
-    if dicom is not None:
-        return header, decode_dicom(dicom)
-    factor = 1
-    if at_least is not None and header.format == "JPEG":
-        shorter = min(header.width, header.height)
-        factor = max((f for f in (2, 4, 8) if shorter // f >= at_least), default=1)
-    reduced = {
-        1: 0,
-        2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
-        4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-        8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
-    }
-    bits = _significant_bits(data)
-    # The reduction's flag and the RGB flag together: the pixels come out of the decoder in our order.
-    flags = reduced[factor] | cv2.IMREAD_COLOR_RGB | (0 if bits is None else cv2.IMREAD_ANYDEPTH)
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        raise _unreadable(header) from error
-    if pixels is None:
-        raise _unreadable(header)
-    return header, pixels if bits is None else _to_eight_bits(pixels, bits)
-
-
-def shrunk(pixels: np.ndarray, side: int) -> np.ndarray:
-    """An image (H, W, 3) of which neither side is longer than ``side`` pixels; a smaller one is given back as it is."""
-    scale = side / max(pixels.shape[:2])
-    if scale >= 1:
-        return pixels
-    size = [max(1, round(length * scale)) for length in pixels.shape[1::-1]]
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-
-
-def _significant_bits(data: bytes) -> int | None:
-    """Significant bits of a PNG of 16 bits a sample that states fewer (PNG, 11.3.2.7: sBIT); None for all others."""
-    if not data.startswith(_PNG_START) or data[24:25] != b"\x10":
-        return None
-    at = len(_PNG_START)
-    while at + 8 <= len(data) and (kind := data[at + 4 : at + 8]) not in (b"IDAT", b"IEND"):
-        length = int.from_bytes(data[at : at + 4], "big")
-        if kind == b"sBIT":
-            stated = max(data[at + 8 : at + 8 + min(length, 3 if data[25] & 2 else 1)], default=0)
-            return stated if 8 <= stated < 16 else None
-        at += 12 + length
-    return None
-
-
-def _to_eight_bits(pixels: np.ndarray, bits: int) -> np.ndarray:
-    """Scale uint16 samples of which so many bits are significant to uint8.
-
-    By the PNG standard (13.12) such samples fill all 16 bits, and the bits below the significant ones are zeros or
-    repeat the upper ones. Samples that stay small and use just those bits were written as they came from the detector.
-    """
-    if pixels.dtype != np.uint16:
-        return pixels
-    if pixels.max() >> bits == 0 and (pixels & ((1 << 16 - bits) - 1)).any():
-        return (pixels >> bits - 8).astype(np.uint8)
-    return (pixels >> 8).astype(np.uint8)
-
-
-def _unreadable(header: Header) -> ImageError:
+def _damaged(header: Header) -> ImageError:
     return ImageError(
         f"the {header.format} of {header.width} x {header.height} pixels is damaged inside and cannot be decoded; "
         "copy or download it again",

@@ -21,15 +21,19 @@ class Preprocessing:
         crop: a name in ``medic.data.images.crop.CROPS``: ``fundus`` cuts to the retina, ``square`` pads.
         grey: make one grey channel of the three (ITU-R BT.601 luma) and repeat it, for radiographs, which some files
             hold as RGB or RGBA.
+        bits: how many of 16 bits the set's PNG and TIFF files use (``medic.data.prepare`` measures it); None takes all.
     """
 
     size: int = 384
     crop: str = "fundus"
     grey: bool = False
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         if not 16 <= self.size <= 4096:
             raise MedicError(f"preprocessing size {self.size} is outside 16..4096 pixels; 384 is a good start")
+        if self.bits is not None and not 9 <= self.bits <= 16:
+            raise MedicError(f"{self.bits} of 16 bits cannot be what a set uses; give 9 to 16, or None for all")
         if self.crop not in CROPS:
             raise MedicError(f"no crop is called {self.crop!r}; there is: {', '.join(CROPS)}")
 
@@ -49,9 +53,9 @@ class Preprocessing:
         Raises:
             ImageError: the bytes cannot become pixels; the message says why and what to do.
         """
-        subject = CROPS[self.crop](frame := decode(data, at_least=self.size))
+        subject = CROPS[self.crop](frame := decode(data, at_least=self.size, bits=self.bits))
         if len(subject) < self.size:
-            finer = decode(data, at_least=-(-self.size * min(frame.shape[:2]) // len(subject)))
+            finer = decode(data, at_least=-(-self.size * min(frame.shape[:2]) // len(subject)), bits=self.bits)
             if finer.shape != frame.shape:
                 subject = CROPS[self.crop](finer)
         # Up to 1.5 times the size, the four pixels that bilinear interpolation reads smooth as much as an area's mean
@@ -65,10 +69,10 @@ class Preprocessing:
         return subject
 
     def to_dict(self) -> dict:
-        """Plain values, for JSON."""
-        return asdict(self)
+        """Return plain values, for JSON; without ``bits`` where all 16 are used."""
+        return {key: value for key, value in asdict(self).items() if key != "bits" or value is not None}
 
     @classmethod
     def from_dict(cls, values: dict) -> Preprocessing:
-        """What ``to_dict`` wrote."""
+        """Return what ``to_dict`` wrote."""
         return cls(**values)

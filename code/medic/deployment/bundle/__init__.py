@@ -49,9 +49,6 @@ RUNTIME = (
     "task.py",
     "data/images/decode.py",
     "data/images/dicom.py",
-    "data/images/dicom_display.py",
-    "data/images/dicom_elements.py",
-    "data/images/dicom_frame.py",
     "data/images/crop.py",
     "data/images/preprocess.py",
     "deployment/bundle/heatmap.py",
@@ -398,7 +395,16 @@ def _values(model: Classifier, name: str, precision: str, about: About) -> dict:
             "python": platform.python_version(),
             **{
                 package: importlib.metadata.version(package)
-                for package in ("medic", "torch", "onnx", "onnxruntime", "numpy", "opencv-python-headless", "pillow")
+                for package in (
+                    "medic",
+                    "torch",
+                    "onnx",
+                    "onnxruntime",
+                    "numpy",
+                    "opencv-python-headless",
+                    "pillow",
+                    "simplejpeg",
+                )
             },
         },
     }

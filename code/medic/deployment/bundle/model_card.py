@@ -51,7 +51,7 @@ screening, diagnosis or any decision about a person.
 ## How to call it
 
     python score.py image.jpeg            # needs: pip install onnxruntime numpy opencv-python-headless pillow
-                                          # and for DICOM files: pydicom
+                                          # simplejpeg, and for DICOM files: pydicom
     medic serve THIS_FOLDER               # then:
     curl --data-binary @image.jpeg -H "Content-Type: image/jpeg" http://127.0.0.1:8080/predict
 

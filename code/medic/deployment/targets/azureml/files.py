@@ -149,7 +149,8 @@ def write(folder: Path, bundle: Bundle, name: str, settings: Settings) -> Files:
 def _conda(bundle: Bundle) -> str:
     """The packages, each in the version that the bundle was proved with, or that is installed here."""
     made_with = bundle.manifest.values["created"]
-    packages = ("onnxruntime", "numpy", "opencv-python-headless", "pillow", "pydicom", "azureml-inference-server-http")
+    images = ("opencv-python-headless", "pillow", "simplejpeg", "pydicom")
+    packages = ("onnxruntime", "numpy", *images, "azureml-inference-server-http")
     pinned = [f"{name}=={made_with.get(name) or importlib.metadata.version(name)}" for name in packages]
     python = ".".join(made_with["python"].split(".")[:2])
     content = {

@@ -59,8 +59,8 @@ def scales_decoded(monkeypatch, data: bytes, size: int) -> list[int]:
     """The shorter sides of the frames that were decoded on the way."""
     sides = []
 
-    def watching(data: bytes, at_least: int | None = None) -> np.ndarray:
-        pixels = decode(data, at_least)
+    def watching(data: bytes, **how: int | None) -> np.ndarray:
+        pixels = decode(data, **how)
         sides.append(min(pixels.shape[:2]))
         return pixels
 
