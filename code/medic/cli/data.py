@@ -70,7 +70,9 @@ def sample(
     patients: Annotated[
         int | None, typer.Option("--patients", help="Made-up patients; the sample's number when left.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="The same seed gives the same files.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, max=4294967295, help="The same seed gives the same files.")
+    ] = None,
 ) -> None:
     """Write a sample in the published layout: synthetic fundus photographs, radiographs or lesions, or real digits.
 
@@ -232,7 +234,7 @@ def prepare(
     records, store, found, line = _read(task, data, images, level, looked_for)
     if line is OWN and found.thresholds:
         print(f"of the two classes {found.classes[1]} is what is looked for (--looked-for names the other)")
-    records = _split(records, found, test, seed)
+    records = _split(records, store, found, test, seed)
     prepared = prepare_images(records, store, to, replace(line.preprocessing, size=size))
     print(class_counts(prepared.records, found).to_string())
     print(f"{len(prepared.records)} images prepared at {size} px in {to}")
@@ -256,14 +258,14 @@ def _read(
     return records, store, line.task(records) if line is OWN else find_task(task), line
 
 
-def _split(records: pd.DataFrame, task: Task, test: float | None, seed: int) -> pd.DataFrame:
+def _split(records: pd.DataFrame, store: Store, task: Task, test: float | None, seed: int) -> pd.DataFrame:
     from medic.data.split import complete_splits, split_by_patient
 
     if test is not None:
-        return split_by_patient(records, test=test, seed=seed, task=task)
+        return split_by_patient(records, test=test, seed=seed, task=task, store=store)
     if not (records["split"] == "test").any():
         print("the source has no test split: 20 % of the patients are set aside for it")
-    return complete_splits(records, seed=seed, task=task)
+    return complete_splits(records, seed=seed, task=task, store=store)
 
 
 def _report_skipped(prepared: Prepared) -> None:

@@ -25,7 +25,9 @@ LookedForOption = Annotated[
     typer.Option("--looked-for", help="own: of two classes the one looked for; else the last by name."),
 ]
 ImagesOption = Annotated[Path | None, typer.Option("--images", help="Folder or zip of the images, when elsewhere.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Fixes splits, order, augmentation and weights.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, max=4294967295, help="Fixes splits, order, augmentation and weights.")
+]
 SizeOption = Annotated[int, typer.Option("--size", help="Side of the prepared images in pixels.")]
 TestOption = Annotated[
     float | None, typer.Option("--test", help="Share of patients for testing; by default the source's own test split.")

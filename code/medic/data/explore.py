@@ -16,7 +16,7 @@ from medic.data.images.dicom import read_dicom
 from medic.data.images.preprocess import Preprocessing
 from medic.data.parallel import each
 from medic.data.records import class_counts, targets
-from medic.data.split import crossing_patients
+from medic.data.split import crossing_patients, patients_known
 from medic.data.stores import Store
 from medic.errors import ImageError
 from medic.task import CHEST_XRAY, Task
@@ -39,6 +39,7 @@ class Description:
         age: the images' median age in years, where the source tells ages; otherwise None.
         sex: images by sex, most frequent first; empty where the source does not tell.
         view: images by view, likewise.
+        told_by: what tells patients apart; None where each image counts as a patient, empty where it is not said.
     """
 
     task: Task
@@ -53,6 +54,7 @@ class Description:
     age: float | None
     sex: dict[str, int]
     view: dict[str, int]
+    told_by: str | None = ""
 
     def to_dict(self) -> dict:
         """Plain values, for JSON."""
@@ -63,6 +65,7 @@ class Description:
             "patients_with_both_eyes": self.pairs,
             "absent_images": self.absent,
             "unlisted_images": self.unlisted,
+            "patients_told_apart_by": self.told_by,
             "patients_in_two_splits": self.crossing,
             "age_median": self.age,
             "sex": self.sex,
@@ -91,9 +94,13 @@ class Description:
             )
         if self.unlisted:
             sentences.append(f"{self.unlisted} image files are in no row of the table")
+        if self.told_by is None:
+            sentences.append("no patient is known: each image counts as a patient")
+        elif self.told_by:
+            sentences.append(f"patients are told apart by {self.told_by}")
         if self.crossing:
             sentences.append(f"{self.crossing} patients have images in more than one split: split again by patient")
-        else:
+        elif self.told_by is not None:
             sentences.append("no patient is in two splits")
         return sentences
 
@@ -128,7 +135,15 @@ def describe(records: pd.DataFrame, store: Store, task: Task) -> Description:
         age=float(ages.median()) if len(ages) else None,
         sex=_shares(records, "sex"),
         view=_shares(records, "view"),
+        told_by=_told_by(records),
     )
+
+
+def _told_by(records: pd.DataFrame) -> str | None:
+    """What tells patients apart, as the reader says; None where each image counts as one."""
+    if not patients_known(records):
+        return None
+    return str(records["patient_source"].iloc[0]) if "patient_source" in records else ""
 
 
 def _shares(records: pd.DataFrame, column: str) -> dict[str, int]:

@@ -24,6 +24,7 @@ from medic.data.images.decode import decode, used_bits
 from medic.data.images.preprocess import Preprocessing
 from medic.data.parallel import each
 from medic.data.records import read_records
+from medic.data.split import refuse_crossing
 from medic.data.stores import Store, is_synthetic, location_from, open_from
 from medic.errors import ImageError, MedicError
 from medic.files import replacing, write_bytes, write_json
@@ -235,9 +236,11 @@ def prepare(
         The prepared set.
 
     Raises:
-        MedicError: the folder cannot be written, the disk is full, or not one image could be read.
+        MedicError: a patient is in more than one split, the folder cannot be written, the disk is full, or not one
+            image could be read.
     """
     folder = Path(folder)
+    refuse_crossing(records)
     preprocessing = _with_bits(preprocessing or Preprocessing(), records, store)
     settings = json.dumps([_FORMAT, preprocessing.to_dict()], sort_keys=True)
 

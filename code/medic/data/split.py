@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from medic.data.records import targets
+from medic.data.records import SPLITS, targets
+from medic.data.stores import Store
 from medic.errors import MedicError
 from medic.task import Task
 
@@ -17,6 +18,7 @@ def split_by_patient(
     test: float | None = None,
     seed: int = 0,
     task: Task | None = None,
+    store: Store | None = None,
 ) -> pd.DataFrame:
     """Deal patients, not images, to train, validation and test; stratified by a patient's worst label.
 
@@ -34,9 +36,12 @@ def split_by_patient(
         test: share for test; None keeps the rows whose split is ``test`` already, and deals out the others.
         seed: the same seed gives the same split.
         task: decides the strata; None and tasks that are not multilabel go by ``label``.
+        store: where the images are. Where no patient is known, copies of one picture are looked for there and stay on
+            one side, which is said; None looks for none.
 
     Returns:
-        The records with a new ``split`` column; the order of the rows is kept.
+        The records with a new ``split`` column; the order of the rows is kept. Where copies were looked for, the column
+        ``group`` names the first image of each group of copies.
 
     Raises:
         MedicError: a share is out of range, a patient has images both in the kept test split and outside it, or the
@@ -44,7 +49,23 @@ def split_by_patient(
     """
     if not 0 <= validation < 1 or not 0 <= (test or 0) < 1 or validation + (test or 0) >= 1:
         raise MedicError(f"validation={validation} and test={test} must be shares that leave something for training")
+    check_seed(seed)
+    if store is not None and not patients_known(records) and "group" not in records:
+        records = _with_groups(records, store)
     dealt = records["split"] != "test" if test is None else pd.Series(True, index=records.index)
+    if "group" in records:
+        # Copies are dealt together, as the images of one patient are.
+        shared = int((dealt & records["group"].isin(records["group"][~dealt])).sum())
+        if shared:
+            print(f"{shared} images are copies of images in the given test split; --test 0.2 deals all of them anew")
+        told = split_by_patient(
+            records.drop(columns="group").assign(patient=records["group"]),
+            validation=validation,
+            test=test or 0,
+            seed=seed,
+            task=task,
+        )
+        return records.assign(split=records["split"].where(~dealt, told["split"]))
     if test is None:
         crossing = crossing_patients(records.assign(split=np.where(dealt, "rest", "test")))
         if len(crossing):
@@ -114,7 +135,9 @@ def _reach_every_split(chosen: dict[str, str], present: pd.DataFrame, splits: li
                     break
 
 
-def complete_splits(records: pd.DataFrame, *, seed: int = 0, task: Task | None = None) -> pd.DataFrame:
+def complete_splits(
+    records: pd.DataFrame, *, seed: int = 0, task: Task | None = None, store: Store | None = None
+) -> pd.DataFrame:
     """Give records all three splits, keeping those that the source brings, for the sake of comparison with others.
 
     A missing test split takes a fifth of the patients, a missing validation split a fifth of the others' patients; the
@@ -124,6 +147,7 @@ def complete_splits(records: pd.DataFrame, *, seed: int = 0, task: Task | None =
         records: as a reader gives them.
         seed: the same seed gives the same split.
         task: as for ``split_by_patient``.
+        store: as for ``split_by_patient``.
 
     Raises:
         MedicError: as ``split_by_patient``.
@@ -133,9 +157,10 @@ def complete_splits(records: pd.DataFrame, *, seed: int = 0, task: Task | None =
         return records
     if "validation" in given:
         rest = records[records["split"] != "validation"]
-        test = split_by_patient(rest, validation=0, test=0.2, seed=seed, task=task)
+        test = split_by_patient(rest, validation=0, test=0.2, seed=seed, task=task, store=store)
         return records.assign(split=test["split"].reindex(records.index).fillna("validation"))
-    return split_by_patient(records, validation=0.2, test=None if "test" in given else 0.2, seed=seed, task=task)
+    test = None if "test" in given else 0.2
+    return split_by_patient(records, validation=0.2, test=test, seed=seed, task=task, store=store)
 
 
 def split_by_image(records: pd.DataFrame, *, validation: float = 0.2, test: float = 0.2, seed: int = 0) -> pd.DataFrame:
@@ -147,6 +172,53 @@ def split_by_image(records: pd.DataFrame, *, validation: float = 0.2, test: floa
     """
     alone = records.assign(patient=np.arange(len(records)))
     return records.assign(split=split_by_patient(alone, validation=validation, test=test, seed=seed)["split"])
+
+
+def patients_known(records: pd.DataFrame) -> bool:
+    """Return whether anything tells patients apart; otherwise each image counts as a patient."""
+    if "patient_source" in records:
+        return not (records["patient_source"] == "image").all()
+    return not (records["patient"] == records["image"]).all()
+
+
+def refuse_crossing(records: pd.DataFrame) -> None:
+    """Refuse a split that shares a patient between any two of its parts.
+
+    Raises:
+        MedicError: it does; the message names patients and parts.
+    """
+    crossing = crossing_patients(records)
+    if crossing:
+        parts = sorted(records.loc[records["patient"].isin(crossing), "split"].unique(), key=SPLITS.index)
+        named = ", ".join(map(str, crossing[:3])) + (", ..." if len(crossing) > 3 else "")
+        raise MedicError(
+            f"{len(crossing)} patients have images in more than one of {', '.join(parts)}: {named}. A model would be "
+            "judged on people it has seen; correct the split, or deal anew by patient (--test 0.2)"
+        )
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that random generators do not take.
+
+    Raises:
+        MedicError: it is below 0 or above 4294967295.
+    """
+    if not 0 <= seed < 1 << 32:
+        raise MedicError(f"the seed {seed} is outside 0 to 4294967295; give another whole number")
+
+
+def _with_groups(records: pd.DataFrame, store: Store) -> pd.DataFrame:
+    from medic.data.check.duplicates import copy_groups
+
+    records = records.assign(group=copy_groups(records, store))
+    sizes = records["group"].value_counts()
+    copies = int(sizes[sizes > 1].sum())
+    if copies:
+        print(
+            f"no patient is known, and {copies} of {len(records)} images are copies of one another (medic check lists "
+            f"them): their {int((sizes > 1).sum())} groups stay on one side of every split"
+        )
+    return records
 
 
 def crossing_patients(records: pd.DataFrame) -> list[str]:

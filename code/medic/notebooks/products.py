@@ -86,7 +86,7 @@ def prepared_set(session: Session, line: str = "retinopathy") -> Prepared:
         if found is OWN:
             records = without_gaps(records, task)
             task = found.task(records)
-    records = complete_splits(records, seed=session.seed, task=task)
+    records = complete_splits(records, seed=session.seed, task=task, store=store)
     size = PREPARED_SIZE[line][session.profile]
     prepared = prepare(records, store, folder, replace(found.preprocessing, size=size))
     for sentence in lacking(prepared.records, task) if found is OWN else ():

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from medic.data.parallel import each
+from medic.data.stores import Store
 
 SIDE = 64
 """Pixels of a fingerprint's side: enough for vessels and ribs, few enough to hold those of 100,000 images (410 MB)."""
@@ -118,6 +122,33 @@ def near_duplicates(fingerprints: np.ndarray) -> list[Pair]:
 
     starts = range(0, len(fingerprints), 256)
     return [pair for found in each(compare, starts, title="comparing, 256 images a step") for pair in found]
+
+
+def copy_groups(records: pd.DataFrame, store: Store) -> pd.Series:
+    """Find which images show one picture, as ``check`` does: the same bytes, or saved anew, scaled, mirrored, turned.
+
+    Args:
+        records: with the column ``image``.
+        store: where the images are; one that is absent or cannot be read is a group of its own.
+
+    Returns:
+        For each row the name of the first image of its group, which is its own name where there is no copy.
+    """
+    from medic.data.check.images import look
+
+    names = records["image"].tolist()
+    looks = list(each(lambda name: look(store, name), names, title="looking for copies"))
+    first_with = {one.digest: row for row, one in reversed(list(enumerate(looks))) if one.digest}
+    edges = [(row, first_with[one.digest]) for row, one in enumerate(looks) if one.digest]
+    rows = [row for row, one in enumerate(looks) if one.fingerprint is not None]
+    if rows:
+        pairs = near_duplicates(np.stack([looks[row].fingerprint for row in rows]))
+        edges += [(rows[pair.first], rows[pair.second]) for pair in pairs]
+    one, other = np.array(edges, int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(one)), (one, other)), shape=(len(names), len(names)))
+    _, group = connected_components(graph, directed=False)
+    first = pd.Series(names).groupby(group).first()
+    return pd.Series(first.loc[group].to_numpy(), index=records.index, name="group")
 
 
 def _blocks(fingerprints: np.ndarray, size: int = 4096) -> list[np.ndarray]:

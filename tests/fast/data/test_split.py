@@ -1,0 +1,141 @@
+"""Patients, and copies of one picture where no patient is known, stay on one side of every split."""
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medic.data.check.duplicates import copy_groups
+from medic.data.explore import describe
+from medic.data.prepare import prepare
+from medic.data.split import complete_splits, crossing_patients, patients_known, refuse_crossing, split_by_patient
+from medic.data.stores import open_store
+from medic.errors import MedicError
+from medic.task import Task
+
+TASK = Task("own", "multiclass", ("benign", "malignant"))
+
+
+def unknown(names: list[str], split: str = "train") -> pd.DataFrame:
+    """Records of images whose patients are not known."""
+    labels = [number % 2 for number in range(len(names))]
+    return pd.DataFrame({"image": names, "patient": names, "patient_source": "image", "split": split, "label": labels})
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory):
+    """A folder of 24 pictures, each with a copy: the same bytes, mirrored, brightened, halved, turned or saved anew."""
+    folder = tmp_path_factory.mktemp("copied") / "photos"
+    folder.mkdir()
+    changes = (
+        lambda pixels: pixels,
+        lambda pixels: pixels[:, ::-1],
+        lambda pixels: np.clip(pixels * 1.2 + 10, 0, 255).astype(np.uint8),
+        lambda pixels: cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
+        lambda pixels: pixels[::-1, ::-1],
+        lambda pixels: pixels,
+    )
+    for number in range(24):
+        random = np.random.default_rng(number)
+        coarse = random.integers(40, 210, (12, 16, 3)).astype(np.uint8)
+        pixels = cv2.resize(coarse, (320, 240), interpolation=cv2.INTER_CUBIC)
+        kind = number % len(changes)
+        cv2.imwrite(str(folder / f"{number:02d}.png"), pixels)
+        cv2.imwrite(str(folder / f"{number:02d}_copy.{'jpg' if kind == 5 else 'png'}"), changes[kind](pixels))
+    return folder
+
+
+def test_copies_form_groups_and_other_pictures_stand_alone(copied):
+    store = open_store(copied)
+    names = sorted(store.names())
+    groups = copy_groups(unknown(names), store)
+    assert [name[:2] for name in names] == [group[:2] for group in groups]
+    assert groups.nunique() == 24
+
+
+@pytest.mark.parametrize("how", ["by patient", "completed"])
+def test_every_split_keeps_copies_on_one_side_and_says_so(how, copied, capsys):
+    store = open_store(copied)
+    records = unknown(sorted(store.names()))
+    if how == "by patient":
+        dealt = split_by_patient(records, test=0.25, seed=1, store=store)
+    else:
+        dealt = complete_splits(records, seed=1, store=store)
+    assert dealt.groupby("group")["split"].nunique().max() == 1
+    assert set(dealt["split"]) == {"train", "validation", "test"}
+    assert "48 of 48 images are copies of one another" in capsys.readouterr().out
+    alone = split_by_patient(records, test=0.25, seed=1)
+    assert alone["split"].groupby(dealt["group"]).nunique().max() > 1, "dealt by image they would be parted"
+
+
+def test_copies_of_a_given_test_split_are_said(copied, capsys):
+    store = open_store(copied)
+    records = unknown(sorted(store.names()))
+    records.loc[records["image"].str.startswith("0") & ~records["image"].str.contains("copy"), "split"] = "test"
+    kept = complete_splits(records, store=store)
+    assert (kept["split"] == "test").equals(records["split"] == "test")
+    assert "10 images are copies of images in the given test split" in capsys.readouterr().out
+
+
+def test_known_patients_decide_alone(copied):
+    store = open_store(copied)
+    records = unknown(sorted(store.names())).assign(patient_source="column mrn")
+    assert patients_known(records)
+    assert "group" not in split_by_patient(records, test=0.25, store=store)
+
+
+@pytest.mark.parametrize("parts", [("train", "test"), ("train", "validation"), ("validation", "test")])
+def test_a_split_that_shares_a_patient_is_refused_by_name_before_anything_is_written(parts, copied, tmp_path):
+    names = sorted(open_store(copied).names())
+    records = unknown(names).assign(patient_source="column mrn", patient=[f"p{number // 4}" for number in range(48)])
+    records["split"] = ["train"] * 20 + ["validation"] * 12 + ["test"] * 16
+    refuse_crossing(records)
+    records.loc[0, ["patient", "split"]] = ["Q7", parts[0]]
+    records.loc[1, ["patient", "split"]] = ["Q7", parts[1]]
+    with pytest.raises(MedicError, match="Q7") as refused:
+        prepare(records, open_store(copied), tmp_path / "prepared")
+    assert all(part in str(refused.value) for part in parts)
+    assert not (tmp_path / "prepared").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "said", "unsaid"),
+    [
+        ("image", "each image counts as a patient", "no patient is in two splits"),
+        ("column PatientID", "patients are told apart by column PatientID", "counts as a patient"),
+    ],
+)
+def test_how_patients_were_told_apart_is_said(source, said, unsaid, copied):
+    store = open_store(copied)
+    told = str(describe(unknown(sorted(store.names())).assign(patient_source=source), store, TASK))
+    assert said in told
+    assert unsaid not in told
+
+
+@pytest.mark.parametrize("seed", [-1, 1 << 32])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(MedicError, match=f"the seed {seed} is outside"):
+        split_by_patient(unknown(["a", "b", "c"]), seed=seed)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 1)), min_size=3, max_size=80),
+    st.integers(0, 1000),
+    st.sampled_from([0.0, 0.2, 0.4]),
+)
+def test_no_patient_ever_crosses(images, seed, test):
+    records = pd.DataFrame(
+        {
+            "image": [f"{number}.png" for number in range(len(images))],
+            "patient": [f"p{patient}" for patient, _ in images],
+            "split": "train",
+            "label": [label for _, label in images],
+        }
+    )
+    dealt = split_by_patient(records, test=test, seed=seed)
+    assert crossing_patients(dealt) == []
+    assert dealt["split"].equals(split_by_patient(records, test=test, seed=seed)["split"])
+    assert (dealt["split"] == "train").any()
