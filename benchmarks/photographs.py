@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from medic.files import replacing
-from medic.sample.fundus_drawing import fundus_photograph
+from medic.sample.fundus.drawing import fundus_photograph
 
 WIDTH, HEIGHT = 3872, 2592
 

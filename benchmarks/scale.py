@@ -26,7 +26,7 @@ from medic.data.prepare import prepare
 from medic.data.records import class_counts, validate
 from medic.data.split import split_by_patient
 from medic.data.stores import open_store
-from medic.sample.fundus_drawing import fundus_photograph
+from medic.sample.fundus.drawing import fundus_photograph
 from medic.task import RETINOPATHY
 
 NAME = "preparation_scale"

@@ -8,7 +8,7 @@ from medic.data import explore as observe
 from medic.data.check import check
 from medic.data.readers import chest_xray, retinopathy
 from medic.data.stores import FolderStore
-from medic.sample.radiograph_files import dicom, png
+from medic.sample.chest.files import dicom, png
 from medic.task import CHEST_XRAY, CHEST_XRAY_OR_NONE, FINDINGS, NO_FINDING, RETINOPATHY, Task
 
 ANIMALS = Task("animals", "multilabel", ("cat", "dog", "owl"))

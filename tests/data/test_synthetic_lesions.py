@@ -17,11 +17,11 @@ from sklearn.preprocessing import StandardScaler
 from medic.data.images.decode import decode
 from medic.errors import ImageError, MedicError
 from medic.files import sha256
-from medic.sample.lesion_drawing import Lesion, dermoscopic_image
-from medic.sample.lesion_nuisances import FRAMES, Nuisances, sample_nuisances
+from medic.sample.lesion.drawing import Lesion, dermoscopic_image
+from medic.sample.lesion.nuisances import FRAMES, Nuisances, sample_nuisances
+from medic.sample.lesion.signs import COLOURS, STRUCTURES, Signs, sample_signs
+from medic.sample.lesion.skin import Skin, sample_skin
 from medic.sample.lesion_set import write_sample
-from medic.sample.lesion_signs import COLOURS, STRUCTURES, Signs, sample_signs
-from medic.sample.lesion_skin import Skin, sample_skin
 
 COMMITTED = Path(__file__).parents[2] / "sample_data" / "skin_lesion"
 REAL = Path(__file__).parents[3] / "shared" / "data" / "skin_lesion"

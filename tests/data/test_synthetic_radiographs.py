@@ -17,8 +17,8 @@ from sklearn.preprocessing import StandardScaler
 
 from medic.errors import MedicError
 from medic.files import sha256
-from medic.sample.chest_anatomy import Changes, pose
-from medic.sample.chest_findings import changes_of
+from medic.sample.chest.anatomy import Changes, pose
+from medic.sample.chest.findings import changes_of
 from medic.sample.chest_set import radiograph, sample_anatomy, write_sample
 from medic.task import FINDINGS, NO_FINDING
 

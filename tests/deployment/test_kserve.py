@@ -206,7 +206,7 @@ def test_the_image_runs_as_nobody_from_pinned_parts(written):
     assert entry == ["python", "-m", "medic.deployment.service.server"]
     assert (written / "image" / ".dockerignore").read_text().splitlines()[0] == "*"
     source = Path(kserve.__file__).parents[2]
-    for name in ("deployment/serve.py", "data/preprocess.py", "task.py"):
+    for name in ("deployment/service/server.py", "data/preprocess.py", "task.py"):
         assert (written / "image" / "medic" / name).read_bytes() == (source / name).read_bytes()
     assert not list((written / "image").rglob("__pycache__"))
 

@@ -24,7 +24,7 @@ from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 import medic.deployment.service.workers as workers_module
 from medic.deployment.bundle.predictor import open_session, run
 from medic.deployment.client import Client, ServiceError, health, measure, score
-from medic.deployment.service.app.app import Service, application
+from medic.deployment.service.app import Service, application
 from medic.deployment.service.limits import Limits
 from medic.deployment.service.listen import bind
 from medic.deployment.service.worker import frame

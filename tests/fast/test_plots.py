@@ -12,7 +12,7 @@ from medic.data.images.preprocess import Preprocessing
 from medic.data.stores import FolderStore
 from medic.plots import data as data_plots
 from medic.plots.data import label_distribution
-from medic.sample.radiograph_files import png
+from medic.sample.chest.files import png
 from medic.task import RETINOPATHY, Task
 
 ANIMALS = Task("animals", "multilabel", ("cat", "dog", "owl"))

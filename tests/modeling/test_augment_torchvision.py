@@ -18,9 +18,9 @@ from medic.modeling.augment.harm import hue_of_lesion, lesion_mask, losses
 from medic.modeling.augment.torchvision import Pipeline, Transforms
 from medic.modeling.ensemble import folds
 from medic.modeling.evaluate import evaluate
+from medic.modeling.training import loading as load
 from medic.modeling.training.fit import fit
 from medic.modeling.training.loading import Draw, EpochSampler, PreparedDataset, loader
-from medic.modeling.training.module import loading as load
 from medic.modeling.training.recipe import Recipe
 from medic.task import RETINOPATHY
 

@@ -20,9 +20,9 @@ from medic.modeling.augment.published import PublishedAugmentation
 from medic.modeling.classifier import Classifier
 from medic.modeling.metrics import confusion_matrix, macro_f1
 from medic.modeling.objectives import CrossEntropy, Regression
+from medic.modeling.training import loading as load
 from medic.modeling.training.fit import Recipe, fit
 from medic.modeling.training.module import Training
-from medic.modeling.training.module import loading as load
 from medic.modeling.training.run import Run
 from medic.task import RETINOPATHY, Task
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from medic.cli import RecipeName
+from medic.cli.modeling import RecipeName
 from medic.data.records import class_weights
 from medic.errors import MedicError
 from medic.modeling.augment.published import PublishedAugmentation

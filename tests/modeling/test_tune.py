@@ -46,11 +46,11 @@ BUDGET = Budget(trials=7)
 TUNE = """
 import time
 import torch
-from medic.modeling.training.callbacks import Keeper
+from medic.modeling.training.callbacks import EpochRecorder
 from medic.modeling.tune import tune
 
-write = Keeper._write
-Keeper._write = lambda *given: (write(*given), time.sleep(0.6))
+write = EpochRecorder._write
+EpochRecorder._write = lambda *given: (write(*given), time.sleep(0.6))
 torch.set_num_threads(1)
 tune(*study)
 """

@@ -193,9 +193,11 @@ def competition_data(
     """
     from medic.data.competition import select, write
     from medic.data.images.preprocess import Preprocessing
+    from medic.plots.data import save_balance
 
     selection = select(main, extra, per_class=per_class, validation=validation, seed=seed)
     prepared = write(selection, directory, Preprocessing(size=size))
+    save_balance(selection, prepared)
     print(selection.balance(prepared.records).to_string())
     for name, count in selection.short(prepared.records).items():
         print(f"{name}: {count} training images of the {per_class} asked for; there are no more to use")

@@ -279,10 +279,8 @@ def _sentence(answer: dict) -> str:
     if "error" in answer:
         return f"{answer['image']}: {answer['error']}"
     chances = answer["probabilities"]
-    if "classes" in answer:
-        decided = ", ".join(f"{name} {chances[name]:.2f}" for name in answer["classes"]) or "none of the findings"
-    else:
-        decided = f"{answer['class']} {chances[answer['class']]:.2f}"
+    names = answer["classes"] if "classes" in answer else [answer["class"]]
+    decided = ", ".join(f"{name} {chances[name]:.2f}" for name in names) or "none of the findings"
     return f"{answer['image']}: {decided}"
 
 

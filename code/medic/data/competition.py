@@ -15,7 +15,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -292,7 +291,6 @@ def _by_class(records: pd.DataFrame) -> np.ndarray:
 
 _FORMAT = 1
 _LABELS = {"train": "labels_train.csv", "validation": "labels_val.csv"}
-_CHART = "balance"
 
 
 def write(
@@ -304,7 +302,7 @@ def write(
     """Make a prepared set of a selection, with its labels, its chart and the account of how it came about.
 
     Beside the files of ``medic.data.prepare.prepare`` the folder gets ``labels_train.csv``, ``labels_val.csv`` (with
-    the header ``image,label,archive,patient,file``; only images that could be read), ``balance.png`` and, last,
+    the header ``image,label,archive,patient,file``; only images that could be read) and, last,
     ``selection.json``. Interrupted, it goes on; repeated with the same settings and archives, it does only what is new
     and leaves the same bytes.
 
@@ -329,7 +327,7 @@ def write(
     }
     if not _finished_alike(folder, settings):
         # What is left of an earlier selection must not stand beside the images of this one.
-        for name in (*_LABELS.values(), f"{_CHART}.png"):
+        for name in (*_LABELS.values(), "balance.png"):
             # A folder that cannot be written is named by prepare.
             with contextlib.suppress(OSError):
                 (folder / name).unlink()
@@ -340,7 +338,6 @@ def write(
         rows = labels.loc[labels["split"] == split, ["image", "label", "archive", "patient", "file"]]
         with replacing(folder / file) as temporary:
             rows.to_csv(temporary, index=False)
-    _draw_chart(selection, prepared)
     write_json(folder / "selection.json", {"format": _FORMAT} | settings | _account(selection, prepared))
     return prepared
 
@@ -398,21 +395,3 @@ def _account(selection: Selection, prepared: Prepared) -> dict:
         "left_out": dict(Counter(row["reason"] for row in left_out)),
         "left_out_images": left_out,
     }
-
-
-def _draw_chart(selection: Selection, prepared: Prepared) -> None:
-    # Drawing takes a second to import, and selecting does without.
-    import matplotlib.pyplot as plt
-
-    from medic import plots
-    from medic.plots.data import balance_before_after
-
-    place = SimpleNamespace(synthetic=prepared.synthetic, images=prepared.folder)
-    with plt.rc_context():
-        plots.use_style()
-        figure = balance_before_after(selection.balance(prepared.records), selection.draw.per_class)
-        reached = len(selection.before) - len(selection.short(prepared.records))
-        finding = f"{reached} of {len(selection.before)} classes reach {selection.draw.per_class} training images"
-        plots.title(figure, finding, place)
-        plots.save(figure, _CHART, place)
-        plt.close(figure)

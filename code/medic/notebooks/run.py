@@ -18,8 +18,7 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 from medic.errors import MedicError
 from medic.files import replacing, write_json, write_text
 from medic.notebooks import page as series_page
-from medic.notebooks import products
-from medic.notebooks.session import PROFILES
+from medic.notebooks.session import PROFILES, products
 
 # Cells that papermill adds; a person counts without them.
 ADDED = {"injected-parameters", "papermill-error-cell-tag"}

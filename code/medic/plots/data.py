@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from medic import plots
+from medic.data.competition import Selection
 from medic.data.images.preprocess import Preprocessing
+from medic.data.prepare import Prepared
 from medic.data.records import class_counts, targets
 from medic.data.stores import Store
 from medic.plots import COLOURS, SEQUENTIAL
 from medic.task import Task
+
+if TYPE_CHECKING:
+    from medic.data.competition import Selection
+    from medic.data.prepare import Prepared
 
 
 def preview(records: pd.DataFrame, store: Store, preprocessing: Preprocessing, captions: pd.Series, **grid) -> Figure:
@@ -183,3 +192,16 @@ def balance_before_after(balance: pd.DataFrame, wanted: int) -> Figure:
     after.set_title("after: training and validation", fontweight="normal", fontsize=10)
     figure.legend(*after.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return figure
+
+
+def save_balance(selection: Selection, prepared: Prepared) -> None:
+    """Write ``balance.png`` beside a selection of the competition's images: classes before and after it."""
+    place = SimpleNamespace(synthetic=prepared.synthetic, images=prepared.folder)
+    with plt.rc_context():
+        plots.use_style()
+        figure = balance_before_after(selection.balance(prepared.records), selection.draw.per_class)
+        reached = len(selection.before) - len(selection.short(prepared.records))
+        finding = f"{reached} of {len(selection.before)} classes reach {selection.draw.per_class} training images"
+        plots.title(figure, finding, place)
+        plots.save(figure, "balance", place)
+        plt.close(figure)

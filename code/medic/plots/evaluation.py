@@ -10,6 +10,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -226,18 +227,11 @@ def cross_table(counts: pd.DataFrame, task: Task, x: str, y: str) -> Figure:
         y: what the rows are.
     """
     figure, axes = plt.subplots(figsize=(5.6, 4.6))
-    picture = axes.imshow(counts, cmap=SEQUENTIAL)
-    middle = counts.to_numpy().max() / 2
-    for row in range(len(counts)):
-        for column in range(len(counts)):
-            count = counts.iloc[row, column]
-            axes.text(column, row, count, ha="center", va="center", color="black" if count > middle else "white")
-    axes.set_xticks(range(len(task.classes)), task.classes, rotation=20, ha="right")
-    axes.set_yticks(range(len(task.classes)), task.classes)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+    named = counts.set_axis(task.classes, axis=0).set_axis(task.classes, axis=1)
+    sns.heatmap(named, ax=axes, annot=True, fmt="d", cmap=SEQUENTIAL, square=True, cbar_kws={"label": "patients"})
+    axes.set(xlabel=x, ylabel=y)
+    axes.tick_params(axis="x", rotation=20)
     axes.grid(False)
-    figure.colorbar(picture, ax=axes, label="patients")
     return figure
 
 

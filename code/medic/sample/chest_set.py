@@ -14,11 +14,11 @@ import pandas as pd
 from medic.data.stores import SYNTHETIC_MARK
 from medic.errors import MedicError
 from medic.files import replacing, write_text
-from medic.sample.chest_anatomy import sample_anatomy
-from medic.sample.chest_drawing import SMALLEST, radiograph
+from medic.sample.chest.anatomy import sample_anatomy
+from medic.sample.chest.drawing import SMALLEST, radiograph
+from medic.sample.chest.files import add_member, dicom, png
+from medic.sample.chest.patients import FEWEST_PATIENTS, follow_ups, people_with
 from medic.sample.layout import earlier_files
-from medic.sample.radiograph_files import add_member, dicom, png
-from medic.sample.synthetic_patients import FEWEST_PATIENTS, follow_ups, people_with
 from medic.task import FINDINGS, NO_FINDING
 
 __all__ = ["radiograph", "sample_anatomy", "write_sample"]

@@ -16,7 +16,7 @@ import pandas as pd
 from medic.data.stores import SYNTHETIC_MARK
 from medic.errors import MedicError
 from medic.files import write_bytes, write_text
-from medic.sample.fundus_drawing import Anatomy, Eye, fundus_photograph, sample_anatomy
+from medic.sample.fundus.drawing import Anatomy, Eye, fundus_photograph, sample_anatomy
 from medic.sample.layout import earlier_files
 
 __all__ = ["Anatomy", "Eye", "fundus_photograph", "sample_anatomy", "write_sample"]

@@ -16,11 +16,11 @@ from medic.data.stores import SYNTHETIC_MARK
 from medic.errors import MedicError
 from medic.files import write_bytes, write_text
 from medic.sample.layout import earlier_files
-from medic.sample.lesion_drawing import SMALLEST, Lesion, dermoscopic_image
-from medic.sample.lesion_files import IN_THE_FILE, near_duplicate, spoil
-from medic.sample.lesion_nuisances import sample_nuisances
-from medic.sample.lesion_signs import BENIGN_BELOW, MALIGNANT_ABOVE, sample_signs
-from medic.sample.lesion_skin import sample_skin
+from medic.sample.lesion.drawing import SMALLEST, Lesion, dermoscopic_image
+from medic.sample.lesion.files import IN_THE_FILE, near_duplicate, spoil
+from medic.sample.lesion.nuisances import sample_nuisances
+from medic.sample.lesion.signs import BENIGN_BELOW, MALIGNANT_ABOVE, sample_signs
+from medic.sample.lesion.skin import sample_skin
 from medic.task import SKIN_LESION
 
 __all__ = ["dermoscopic_image", "sample_signs", "sample_skin", "write_sample"]

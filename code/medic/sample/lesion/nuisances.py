@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from medic.errors import MedicError
-from medic.sample.lesion_skin import Frame, Skin
+from medic.sample.lesion.skin import Frame, Skin
 from medic.sample.strokes import draw_ribbons, winding_paths
 
 FRAMES = ("none", "vignette", "circle", "bars")

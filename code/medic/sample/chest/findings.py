@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
-from medic.sample.chest_anatomy import Anatomy, Changes, Chest, View, spot, step
-from medic.sample.chest_pleura import draw_effusion, draw_pneumothorax, draw_thickening, source_of
+from medic.sample.chest.anatomy import Anatomy, Changes, Chest, View, spot, step
+from medic.sample.chest.pleura import draw_effusion, draw_pneumothorax, draw_thickening, source_of
 from medic.sample.strokes import draw_ribbons, winding_paths
 from medic.task import FINDINGS
 

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 
 from medic.errors import MedicError
-from medic.sample.chest_anatomy import Anatomy, Chest, View, pose, sample_anatomy, spot, step
-from medic.sample.chest_findings import changes_of, draw_findings
-from medic.sample.chest_pleura import pneumothorax_rim
+from medic.sample.chest.anatomy import Anatomy, Chest, View, pose, sample_anatomy, spot, step
+from medic.sample.chest.findings import changes_of, draw_findings
+from medic.sample.chest.pleura import pneumothorax_rim
 from medic.sample.strokes import draw_ribbons, winding_paths
 from medic.task import FINDINGS
 

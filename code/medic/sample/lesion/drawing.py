@@ -3,7 +3,7 @@
 An image is drawn as light travels: skin reflects, pigment absorbs (melanin's density multiplies the skin's colour by an
 exponential, blue most), blood absorbs green, melanin deep in the dermis scatters blue, scars are pale. The amount of
 pigment at a place is the lesion's contour times its colours times its structures. What the dermoscope adds (hairs,
-ruler, frame, grain) is in ``medic.sample.lesion_nuisances``.
+ruler, frame, grain) is in ``medic.sample.lesion.nuisances``.
 
 The unit of the drawing is the lesion's mean radius, its origin the lesion's centre, its axes those of the lesion's
 symmetry.
@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 
 from medic.errors import MedicError
-from medic.sample.lesion_nuisances import Nuisances, add_nuisances, photograph, sample_nuisances
-from medic.sample.lesion_signs import Signs
-from medic.sample.lesion_skin import Skin, draw_skin
+from medic.sample.lesion.nuisances import Nuisances, add_nuisances, photograph, sample_nuisances
+from medic.sample.lesion.signs import Signs
+from medic.sample.lesion.skin import Skin, draw_skin
 from medic.sample.strokes import draw_ribbons, draw_spots
 
 SMALLEST = 32  # pixels of the shorter side

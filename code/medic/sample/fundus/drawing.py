@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from medic.errors import MedicError
-from medic.sample.fundus_lesions import Lesions, draw_lesions
+from medic.sample.fundus.lesions import Lesions, draw_lesions
 from medic.sample.strokes import Field, draw_ribbons, winding_paths
 
 Eye = Literal["left", "right"]

@@ -6,7 +6,7 @@ where it has the term (pneumothorax, apical cap).
 
 import numpy as np
 
-from medic.sample.chest_anatomy import Anatomy, Chest, View, spot, step
+from medic.sample.chest.anatomy import Anatomy, Chest, View, spot, step
 
 
 def source_of(anatomy: Anatomy, code: int) -> np.random.Generator:
