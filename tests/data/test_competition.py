@@ -332,7 +332,7 @@ def test_the_folder_is_a_prepared_set_with_labels_account_and_chart(archives, tm
     prepared = write(select(*archives, per_class=8), tmp_path / "data", SMALL)
     assert {path.name for path in (tmp_path / "data").iterdir()} == {
         *("images", "journal.jsonl", "manifest.json", "records.csv", "skipped.csv"),
-        *("labels_train.csv", "labels_val.csv", "selection.json", "balance.png"),
+        *("labels_train.csv", "labels_val.csv", "selection.json"),
     }
     assert set(prepared.records["split"]) == {"train", "validation"}
     for split, file in (("train", "labels_train.csv"), ("validation", "labels_val.csv")):
@@ -425,7 +425,6 @@ def test_interrupted_it_goes_on_and_leaves_nothing_of_an_earlier_selection(archi
 
     of_the_earlier = {"labels_train.csv", "labels_val.csv", "balance.png", "selection.json"}
     assert not of_the_earlier & interrupted("prepare").keys()
-    assert not {"balance.png", "selection.json"} & interrupted("_draw_chart").keys()
     write(select(*archives, per_class=8), folder, SMALL)
     ended, undisturbed = contents(folder), contents(tmp_path / "undisturbed")
     assert undisturbed.keys() <= ended.keys()

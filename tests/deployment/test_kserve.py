@@ -205,8 +205,8 @@ def test_the_image_runs_as_nobody_from_pinned_parts(written):
     entry = next(json.loads(line.removeprefix("ENTRYPOINT ")) for line in lines if line.startswith("ENTRYPOINT"))
     assert entry == ["python", "-m", "medic.deployment.service.server"]
     assert (written / "image" / ".dockerignore").read_text().splitlines()[0] == "*"
-    source = Path(kserve.__file__).parents[2]
-    for name in ("deployment/service/server.py", "data/preprocess.py", "task.py"):
+    source = Path(kserve.__file__).parents[3]
+    for name in ("deployment/service/server.py", "data/images/preprocess.py", "task.py"):
         assert (written / "image" / "medic" / name).read_bytes() == (source / name).read_bytes()
     assert not list((written / "image").rglob("__pycache__"))
 

@@ -37,7 +37,7 @@ from dataclasses import replace
 import torch
 from medic.data.prepare import Prepared
 from medic.errors import MedicError
-from medic.modeling import load
+from medic.modeling.training import loading as load
 from medic.modeling.classifier import Classifier
 from medic.modeling.training.distributed import processes
 from medic.modeling.training.fit import fit

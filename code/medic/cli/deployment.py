@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medic.cli.modeling import evaluate_and_save
-from medic.cli.options import BundleArgument, NameArgument, SpaceOption, TokenFileOption
+from medic.cli.options import BundleArgument, NameArgument, SpaceOption, Target, TargetOption, TokenFileOption
 from medic.errors import MedicError
 
 if TYPE_CHECKING:
@@ -25,18 +25,6 @@ class Compression(StrEnum):
 
     none = "none"
     int8 = "int8"
-
-
-class Target(StrEnum):
-    """Where a bundle becomes a service, by name."""
-
-    local = "local"
-    watsonx = "watsonx"
-    azureml = "azureml"
-    kserve = "kserve"
-
-
-TargetOption = Annotated[Target, typer.Option("--target", help="Where: this machine, a cloud or a cluster.")]
 
 
 @app.command()
@@ -280,8 +268,9 @@ def _sentence(answer: dict) -> str:
         return f"{answer['image']}: {answer['error']}"
     chances = answer["probabilities"]
     names = answer["classes"] if "classes" in answer else [answer["class"]]
-    decided = ", ".join(f"{name} {chances[name]:.2f}" for name in names) or "none of the findings"
-    return f"{answer['image']}: {decided}"
+    return f"{answer['image']}: " + (
+        ", ".join(f"{name} {chances[name]:.2f}" for name in names) or "none of the findings"
+    )
 
 
 def _load_model(path: Path) -> tuple[Model, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -38,3 +39,15 @@ NameArgument = Annotated[str, typer.Argument(help="Name of the deployment.")]
 TokenFileOption = Annotated[
     Path | None, typer.Option("--token-file", help="File with the service's token; else MEDIC_TOKEN, if set.")
 ]
+
+
+class Target(StrEnum):
+    """Where a bundle becomes a service."""
+
+    local = "local"
+    watsonx = "watsonx"
+    azureml = "azureml"
+    kserve = "kserve"
+
+
+TargetOption = Annotated[Target, typer.Option("--target", help="Where: this machine, a cloud or a cluster.")]

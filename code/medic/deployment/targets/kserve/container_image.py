@@ -32,7 +32,7 @@ PLATFORM = {
     "platform_machine": "x86_64",
 }
 """What the base image is, in the words of dependency markers. kserve asks for a psutil that has no wheel for ARM."""
-NOT_FOR_SERVING = frozenset({"matplotlib", "rich", "scikit-learn", "seaborn", "tqdm", "typer"})
+NOT_FOR_SERVING = frozenset({"matplotlib", "rich", "scikit-learn", "scipy", "seaborn", "tqdm", "typer"})
 """What this library needs for figures, tables and its command line: the server in a container draws and prints none."""
 LOCK = "requirements.txt"
 
