@@ -364,7 +364,7 @@ def test_other_files_among_the_images_are_found_and_tables_are_not(even_set, enc
         "images/notes.txt": "not_an_image",
         "images/still.webp": "unsupported",
     }
-    assert "no image that is read" in found.loc["images/a moving one.GIF", "detail"]
+    assert "a GIF" in found.loc["images/a moving one.GIF", "detail"]
     assert "a WebP, a format that is not read; save" in found.loc["images/still.webp", "detail"]
 
 

@@ -116,7 +116,7 @@ def test_a_data_set_without_preamble_is_read_whatever_it_is_called(syntax):
 
 REFUSED = {
     "several frames": (dicom(NumberOfFrames=4, Rows=4), "unsupported", "4 frames"),
-    "a report": (dicom(PixelData=None, Rows=None), "unsupported", "no whole-number pixels"),
+    "a report": (dicom(PixelData=None, Rows=None), "unsupported", "no pixel data"),
     "no pixels": (dicom(PixelData=None), "truncated", "before its pixels"),
     "too few pixels": (dicom(Rows=64), "truncated", "512 bytes of pixels and needs 2048"),
     "too large": (dicom(Rows=20_000, Columns=20_000, PixelData=bytes(2)), "truncated", "needs"),

@@ -25,6 +25,13 @@ MAX_PIXELS = 100_000_000
 MAX_SIDE = 12_000
 """Pixels of the longer side: crops pad to a square, so that a strip of one pixel's height would fill the memory."""
 
+_OTHERS = (
+    (0, b"GIF8", "a GIF"),
+    (8, b"WEBP", "a WebP"),
+    (4, b"ftypavi", "an AVIF"),
+    (4, b"ftyp", "a HEIC photograph, as telephones write them"),
+    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000"),
+)
 # Pillow only warns between one and two times its own limit; ours is an error and lower. Once for the process: to
 # change the filters for a moment is not safe among threads.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -159,6 +166,11 @@ def _read_with_pillow(data: bytes) -> Header:
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError) as error:
         if data[:3] == b"\xff\xd8\xff" and _cut_off(data, "JPEG"):
             raise _truncated(len(data)) from error
+        if kind := next((kind for at, start, kind in _OTHERS if data[at:].startswith(start)), ""):
+            raise ImageError(
+                f"this is {kind}, a format that is not read; save the picture that is meant as PNG or JPEG",
+                "unsupported",
+            ) from error
         raise ImageError(
             f"these {len(data)} bytes are no image that is read; give a JPEG, PNG, TIFF, BMP or DICOM file",
             "unsupported",

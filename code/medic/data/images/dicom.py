@@ -92,7 +92,7 @@ def read_dicom(data: bytes) -> DicomImage:
     if "PixelData" not in dataset or not stored:
         if described:
             raise ImageError("the DICOM file ends before its pixels; copy or export it again", "truncated")
-        what = "holds no whole-number pixels (a report, a directory, or floating point values)"
+        what = "holds no pixel data (a report, a directory, or floating point values)"
         raise ImageError(f"the DICOM file {what}; give the file of the image itself", "unsupported")
     if frames != 1:
         raise ImageError(
