@@ -338,13 +338,13 @@ def test_own_images_are_described_by_the_classes_found(moles, tmp_path):
     shown = succeeded(medic("describe", "own", "--data", moles, "--level", "2", cwd=tmp_path))
     assert "own: 20 images" in shown
     assert re.search(r"^fine .*\b10$", shown, re.MULTILINE), shown
-    ended = medic("describe", "own", "--data", moles, "--level", "2", "--looked-for", "bad", "--json", cwd=tmp_path)
+    ended = medic("describe", "own", "--data", moles, "--level", "2", "--positive", "bad", "--json", cwd=tmp_path)
     assert list(json.loads(succeeded(ended))["classes"]) == ["fine", "bad"]
 
 
 def test_own_images_are_prepared_with_what_is_looked_for_second(moles, tmp_path):
     arguments = ("prepare", "own", "--data", moles, "--level", "2", "--size", "32", "--to", "made")
-    assert "of the two classes fine is what is looked for (--looked-for names the other)" in succeeded(
+    assert "of the two classes fine is the positive one (--positive names the other)" in succeeded(
         medic(*arguments, cwd=tmp_path)
     )
     shown = succeeded(medic(*arguments, "--looked-for", "bad", cwd=tmp_path))
@@ -382,17 +382,17 @@ def test_a_class_with_one_image_is_said_and_one_without_is_not_trained(tmp_path)
     assert "no image of the class 'emu' could be read (see skipped.csv in outputs/prepared)" in said
 
 
-@pytest.mark.parametrize("option", [("--level", "2"), ("--looked-for", "malignant")])
+@pytest.mark.parametrize("option", [("--level", "2"), ("--positive", "malignant")])
 @pytest.mark.parametrize("command", ["describe", "prepare"])
 def test_only_own_images_have_a_level_and_a_finding_to_choose(command, option, tiny, tmp_path):
     said = failed(medic(command, "retinopathy", "--data", tiny, *option, cwd=tmp_path))
-    assert "--level and --looked-for are for images of your own; retinopathy has its own classes" in said
+    assert "--level, --positive and columns are for images of your own; retinopathy has its own classes" in said
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--level", "2", "--looked-for", "ugly"), "'ugly' cannot be what is looked for"),
+        (("--level", "2", "--positive", "ugly"), "'ugly' cannot be the positive class"),
         (("--level", "3"), "no folder at level 3"),
         (("--level", "0"), "level=0 names no level"),
         (("--images", "nowhere"), "there is no folder or zip file nowhere"),
@@ -990,7 +990,7 @@ def test_an_unknown_recipe_lists_those_there_are(radiographs):
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Walk:
     """The first digits of the sample, from the IDX files to the bundle; not to be changed."""
-    from medic.data import idx
+    from medic.data.stores import idx
 
     folder = tmp_path_factory.mktemp("digits")
     succeeded(medic("sample", "digits", "--line", "digits", cwd=folder))

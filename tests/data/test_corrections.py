@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medic.data import corrections, idx
+from medic.data import corrections
 from medic.data.corrections import EXCLUDED, NOTHING, Corrections, apply, written_labels
 from medic.data.images.preprocess import Preprocessing
 from medic.data.prepare import Prepared, prepare
-from medic.data.readers import chest_xray, digits, folder, own, retinopathy, skin_lesion, table
-from medic.data.stores import open_store
+from medic.data.readers import chest_xray, digits, own, retinopathy, skin_lesion
+from medic.data.stores import idx, open_store
 from medic.errors import MedicError
 from medic.task import (
     CHEST_XRAY,
@@ -412,8 +412,8 @@ def sets(tmp_path, smooth, encode) -> dict[str, tuple[Path, Callable, list[str]]
             lay("lesions", *(f"{c}/{n}" for c in SKIN_LESION.classes for n in NAMES)),
             skin_lesion.read,
         ),
-        "folder": (lay("folder", *(f"{kind}/{name}" for kind in ("cat", "dog") for name in NAMES)), folder.read),
-        "table": (lay("table", *NAMES, labels=listed), table.read),
+        "folder": (lay("folder", *(f"{kind}/{name}" for kind in ("cat", "dog") for name in NAMES)), own.read),
+        "table": (lay("table", *NAMES, labels=listed), own.read),
         "own": (lay("own", *NAMES, labels=listed), own.read),
     }
 
@@ -475,9 +475,9 @@ def read_task(name: str, records: pd.DataFrame) -> Task:
 
 def test_a_table_that_is_named_itself_has_its_journal_beside_it(sets, capsys):
     place, _ = sets["table"]
-    records, _ = table.read(place / "labels.csv")
+    records, _ = own.read(place / "labels.csv")
     Corrections(place / "corrections.csv", records, read_task("own", records)).exclude("b.png")
-    assert len(table.read(place / "labels.csv")[0]) == 3
+    assert len(own.read(place / "labels.csv")[0]) == 3
     assert "1 images left out" in capsys.readouterr().err
 
 
@@ -503,23 +503,23 @@ def test_a_class_that_corrections_have_emptied_is_none_any_more(tmp_path, smooth
     for name in ("a/1.png", "a/2.png", "b/1.png", "c/1.png", "c/2.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(encode(smooth(20, 24)))
-    records, _ = folder.read(tmp_path)
+    records, _ = own.read(tmp_path)
     kept = Corrections(tmp_path / "corrections.csv", records, read_task("own", records))
     kept.label("b/1.png", "c")
-    corrected, _ = folder.read(tmp_path)
+    corrected, _ = own.read(tmp_path)
     assert read_task("own", corrected).classes == ("a", "c")
     assert corrected["label"].tolist() == [0, 0, 1, 1, 1]
     assert "after the corrections no image is left in the class b" in capsys.readouterr().err
     kept.undo()
     kept.exclude("b/1.png")
-    assert folder.read(tmp_path)[0]["label"].tolist() == [0, 0, 1, 1]
+    assert own.read(tmp_path)[0]["label"].tolist() == [0, 0, 1, 1]
     assert "after the corrections no image is left in the class b" in capsys.readouterr().err
     kept.include("b/1.png")
     kept.label("b/1.png", "c")
     kept.exclude("a/1.png")
     kept.exclude("a/2.png")
     with pytest.raises(MedicError, match="after the corrections all 3 images are of the class 'c'"):
-        folder.read(tmp_path)
+        own.read(tmp_path)
 
 
 def test_the_journal_is_a_table_like_any_other(records, journal):

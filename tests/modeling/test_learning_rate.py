@@ -9,7 +9,7 @@ import torch
 
 from medic.data.images.preprocess import Preprocessing
 from medic.data.prepare import prepare
-from medic.data.readers import folder as folder_reader
+from medic.data.readers import own
 from medic.data.split import split_by_image
 from medic.errors import MedicError
 from medic.modeling.classifier import Classifier
@@ -37,7 +37,7 @@ def learnable(tmp_path_factory):
         path = folder / ("lying" if lying else "standing") / f"{number:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert("RGB").save(path)
-    records, store = folder_reader.read(folder, task=STRIPES)
+    records, store = own.read(folder, task=STRIPES)
     records = split_by_image(records, test=0.1, validation=0.1)
     return prepare(records, store, folder.parent / "prepared", Preprocessing(size=32, crop="square"))
 

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 import torch
 
-from medic.data import idx
-from medic.data.readers import digits, folder, table
+from medic.data.readers import digits, own
 from medic.data.readers.digits import batch_order, read_idx_set, write_idx_part
+from medic.data.stores import idx
 from medic.errors import MedicError
 from medic.modeling.lenet import curves
 from medic.modeling.lenet import jax as lenet_jax
@@ -113,8 +113,8 @@ def test_idx_parts_are_read_back_and_missing_ones_are_told(few, tmp_path):
 def test_digits_written_as_ones_own_are_read_alike_from_folder_and_table(repository, tmp_path):
     records, store = digits.read(repository / "sample_data" / "digits")
     write_as_own(tmp_path, records[records["label"].isin([3, 8])].groupby("label").head(5), store)
-    by_folder, _ = folder.read(tmp_path)
-    by_table, _ = table.read(tmp_path / "labels.csv")
+    by_folder, _ = own.read(tmp_path, level=1)
+    by_table, _ = own.read(tmp_path / "labels.csv")
     assert list(by_folder["class"]) == ["digit 3"] * 5 + ["digit 8"] * 5
     assert by_folder.equals(by_table.sort_values("image", ignore_index=True))
 

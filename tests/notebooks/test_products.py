@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from medic.data import idx
 from medic.data.corrections import Corrections
 from medic.data.readers import DATA_SETS, OWN, lesions_or_own
+from medic.data.stores import idx
 from medic.errors import MedicError
 from medic.notebooks.products import PREPARED_SIZE, corrections_file, prepared_set
 from medic.notebooks.session import Session, begin

@@ -13,13 +13,18 @@ import typer
 
 from medic.cli.options import (
     DataOption,
+    ImageColumnOption,
     ImagesOption,
+    LabelColumnOption,
     LevelOption,
     LookedForOption,
+    PatientColumnOption,
+    PositiveOption,
     SeedOption,
     SizeOption,
     TaskArgument,
     TestOption,
+    how_to_read,
 )
 from medic.errors import MedicError
 
@@ -100,6 +105,10 @@ def describe(
     data: DataOption = Path("sample_data"),
     images: ImagesOption = None,
     level: LevelOption = None,
+    label_column: LabelColumnOption = None,
+    image_column: ImageColumnOption = None,
+    patient_column: PatientColumnOption = None,
+    positive: PositiveOption = None,
     looked_for: LookedForOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
@@ -110,7 +119,8 @@ def describe(
     """
     from medic.data.explore import describe as describe_records
 
-    records, store, found, _ = _read(task, data, images, level, looked_for)
+    how = how_to_read(level, label=label_column, image=image_column, patient=patient_column)
+    records, store, found, _ = _read(task, data, images, how, positive or looked_for)
     description = describe_records(records, store, found)
     print(json.dumps(description.to_dict(), indent=2) if as_json else description)
 
@@ -127,6 +137,9 @@ def check_sets(
         "outputs/check"
     ),
     level: LevelOption = None,
+    label_column: LabelColumnOption = None,
+    image_column: ImageColumnOption = None,
+    patient_column: PatientColumnOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Find what is wrong with images and labels before training: broken, repeated, dark, blurred, odd, rare.
@@ -149,11 +162,14 @@ def check_sets(
         raise MedicError(f"with --data, name a line to check ({', '.join(DATA_SETS)}, {OWN.name}), not {what!r}")
     checked, failed = {}, []
     sets = sets_in(folder, None if is_folder else name)
-    if level is not None and set(sets) != {OWN.name}:
-        raise MedicError(f"--level is for images of your own; {' and '.join(sets)} in {folder} have their own layout")
+    how = how_to_read(level, label=label_column, image=image_column, patient=patient_column)
+    if how and set(sets) != {OWN.name}:
+        raise MedicError(
+            f"--level and columns are for images of your own; {' and '.join(sets)} in {folder} have their layout"
+        )
     for found, (line, source) in sets.items():
         try:
-            checked[found] = check_set(line, source, to / found, level)
+            checked[found] = check_set(line, source, to / found, **how)
         except MedicError as error:
             failed.append(f"{found}: {error}")
             continue
@@ -221,6 +237,10 @@ def prepare(
     size: SizeOption = 256,
     test: TestOption = None,
     level: LevelOption = None,
+    label_column: LabelColumnOption = None,
+    image_column: ImageColumnOption = None,
+    patient_column: PatientColumnOption = None,
+    positive: PositiveOption = None,
     looked_for: LookedForOption = None,
     seed: SeedOption = 0,
 ) -> None:
@@ -233,9 +253,10 @@ def prepare(
     from medic.data.readers import OWN
     from medic.data.records import class_counts, lacking
 
-    records, store, found, line = _read(task, data, images, level, looked_for)
+    how = how_to_read(level, label=label_column, image=image_column, patient=patient_column)
+    records, store, found, line = _read(task, data, images, how, positive or looked_for)
     if line is OWN and found.thresholds:
-        print(f"of the two classes {found.classes[1]} is what is looked for (--looked-for names the other)")
+        print(f"of the two classes {found.classes[1]} is the positive one (--positive names the other)")
     records = _split(records, store, found, test, seed)
     prepared = prepare_images(records, store, to, replace(line.preprocessing, size=size))
     print(class_counts(prepared.records, found).to_string())
@@ -246,17 +267,17 @@ def prepare(
 
 
 def _read(
-    task: str, data: Path, images: Path | None, level: int | None = None, looked_for: str | None = None
+    task: str, data: Path, images: Path | None, how: dict[str, object], positive: str | None
 ) -> tuple[pd.DataFrame, Store, Task, DataSet]:
     from medic.data.readers import OWN, data_set_of
     from medic.task import find_task
 
     line = OWN if task == OWN.name else data_set_of(find_task(task))
-    if line is not OWN and (level, looked_for) != (None, None):
-        raise MedicError(f"--level and --looked-for are for images of your own; {task} has its own classes")
-    records, store = line.read(line.find(data), images, **({} if level is None else {"level": level}))
-    if looked_for is not None:
-        records = line.looking_for(records, looked_for)
+    if line is not OWN and (how or positive is not None):
+        raise MedicError(f"--level, --positive and columns are for images of your own; {task} has its own classes")
+    records, store = line.read(line.find(data), images, **how)
+    if positive is not None:
+        records = line.with_positive(records, positive)
     return records, store, line.task(records) if line is OWN else find_task(task), line
 
 

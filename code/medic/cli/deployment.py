@@ -236,11 +236,11 @@ def predict(
     \b
     Example: medic predict results/images -m outputs/bundles/retinopathy --to results/result.csv
     """
-    from medic.data.stores import is_image_name, open_store
+    from medic.data.stores import open_store
     from medic.predict.batch import predict_to, start_over
 
     store = open_store(images)
-    names = [name for name in store.names() if is_image_name(name)]
+    names = store.images()
     if not names:
         raise MedicError(f"{images} holds no image files; put JPEG, PNG or DICOM files there")
     loaded, at_once = _load_model(model)

@@ -21,9 +21,15 @@ TaskArgument = Annotated[
 LevelOption = Annotated[
     int | None, typer.Option("--level", help="own: which level of folders is the classes', where it can be mistaken.")
 ]
-LookedForOption = Annotated[
+PositiveOption = Annotated[
     str | None,
-    typer.Option("--looked-for", help="own: of two classes the one looked for; else the last by name."),
+    typer.Option("--positive", help="own: of two classes the positive one, such as malignant; else the last by name."),
+]
+LookedForOption = Annotated[str | None, typer.Option("--looked-for", hidden=True, help="The former --positive.")]
+LabelColumnOption = Annotated[str | None, typer.Option("--label-column", help="own: title of the labels' column.")]
+ImageColumnOption = Annotated[str | None, typer.Option("--image-column", help="own: title of the images' column.")]
+PatientColumnOption = Annotated[
+    str | None, typer.Option("--patient-column", help="own: title of the column that tells patients apart.")
 ]
 ImagesOption = Annotated[Path | None, typer.Option("--images", help="Folder or zip of the images, when elsewhere.")]
 SeedOption = Annotated[
@@ -51,3 +57,9 @@ class Target(StrEnum):
 
 
 TargetOption = Annotated[Target, typer.Option("--target", help="Where: this machine, a cloud or a cluster.")]
+
+
+def how_to_read(level: int | None, **columns: str | None) -> dict[str, object]:
+    """What a person says of images of their own, as their reader takes it: nothing where nothing is said."""
+    named = {what: title for what, title in columns.items() if title is not None}
+    return ({} if level is None else {"level": level}) | ({"columns": named} if named else {})

@@ -24,7 +24,7 @@ from medic.data.prepare import Prepared, prepare
 from medic.data.readers import retinopathy
 from medic.data.records import validate
 from medic.data.split import split_by_patient
-from medic.data.stores import FolderStore, JointStore, ZipStore, is_image_name, location_from
+from medic.data.stores import FolderStore, JointStore, ZipStore, location_from
 from medic.errors import ImageError, MedicError
 from medic.files import replacing, write_json
 from medic.task import RETINOPATHY
@@ -189,10 +189,7 @@ def select(
             [(listed["image"][row], *why) for row, why in sorted(reasons.items())],
             columns=["image", "reason", "detail"],
         ),
-        unlisted={
-            key: sum(is_image_name(name) and f"{key}/{name}" not in names for name in part.names())
-            for key, part in stores.items()
-        },
+        unlisted={key: sum(f"{key}/{name}" not in names for name in part.images()) for key, part in stores.items()},
     )
 
 

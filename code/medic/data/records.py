@@ -84,14 +84,15 @@ def originals(records: pd.DataFrame) -> pd.DataFrame:
     return records[records["copy"] == 0] if {"copy", "copy_of"} <= set(records) else records
 
 
-_TEXT, _NUMBERS = ("eye", "sex", "view", "note", "diagnosis"), ("age", "width", "height")
-_TYPES = dict.fromkeys(_TEXT, "string") | dict.fromkeys(_NUMBERS, "Int64")
+_TYPES = dict.fromkeys(("eye", "sex", "view", "note", "diagnosis"), "string") | dict.fromkeys(
+    ("age", "width", "height"), "Int64"
+)
 """Of columns that readers may give and that a CSV file would lose; where there is none of that name, none is made."""
 
 
 def read_records(path: str | os.PathLike) -> pd.DataFrame:
     """Read records back from the CSV file they were saved as; names stay text, also ``007`` and ``NA``."""
-    text = dict.fromkeys(("image", "patient", "class", "copy_of"), str)
+    text = dict.fromkeys(("image", "patient", "patient_source", "class", "copy_of"), str)
     # A class may be called NA: only an empty cell is missing.
     records = pd.read_csv(path, converters=text | {"corrected": lambda cell: cell or pd.NA}, dtype=_TYPES)
     return records.astype({"corrected": "string"}) if "corrected" in records else records
@@ -137,14 +138,8 @@ def class_counts(records: pd.DataFrame, task: Task) -> pd.DataFrame:
 def class_weights(labels: np.ndarray | pd.Series, task: Task) -> tuple[float, ...]:
     """Factors on the loss that make every class count the same in sum: N / (C * n_c).
 
-    King & Zeng, Political Analysis 9(2), 2001, p. 144; the formula is that of scikit-learn's ``balanced``.
-
-    Args:
-        labels: int (N,) class codes of the training images.
-        task: whose codes they are.
-
-    Returns:
-        One factor a class, mean 1 over the images. A class without images gets 1, which nothing uses.
+    King & Zeng, Political Analysis 9(2), 2001, p. 144; the formula is that of scikit-learn's ``balanced``. The mean
+    over the images is 1, and a class without images gets 1, which nothing uses.
 
     Raises:
         MedicError: the task is multilabel.
@@ -168,16 +163,12 @@ def in_order(names: Sequence[str]) -> list[str]:
 def task_of(records: pd.DataFrame, name: str) -> Task:
     """The multiclass task that a person's own records ask.
 
-    Args:
-        records: with the columns ``label`` and ``class``, as the readers ``folder`` and ``table`` give them.
-        name: what the task is to be called in folders, files and commands.
-
     Raises:
         MedicError: a column is missing, there are fewer than two classes, or codes and names do not belong together.
     """
     missing = [column for column in ("label", "class") if column not in records]
     if missing:
-        raise MedicError(f"the records lack {' and '.join(missing)}; medic.data.readers.folder and table make both")
+        raise MedicError(f"the records lack {' and '.join(missing)}; medic.data.readers.own makes both")
     pairs = records[["label", "class"]].drop_duplicates().sort_values("label")
     if list(pairs["label"]) != list(range(len(pairs))):
         raise MedicError(
@@ -187,31 +178,22 @@ def task_of(records: pd.DataFrame, name: str) -> Task:
     return Task(name, "multiclass", tuple(pairs["class"]))
 
 
-def looking_for(records: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Give two classes their codes so that the one that is looked for comes second, as the figures expect it.
+def with_positive(records: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Give two classes their codes so that the positive one comes second: sensitivity and areas are that one's.
 
-    Of two classes sensitivity, areas and the operating point are those of the second. Where their owner does not say,
-    the second is the last in alphabetical order.
-
-    Args:
-        records: with the columns ``label`` and ``class``.
-        name: the class that is looked for, such as ``malignant``.
+    Where nobody says, the positive class is the last in alphabetical order.
 
     Raises:
         MedicError: there are not two classes, or none of that name.
     """
     found = list(task_of(records, "own").classes)
     if len(found) != 2 or name not in found:
-        raise MedicError(f"{name!r} cannot be what is looked for: that is one of two classes, and there are {found}")
+        raise MedicError(f"{name!r} cannot be the positive class: that is one of two, and there are {found}")
     return records.assign(label=(records["class"] == name).astype("int64"))
 
 
 def without_gaps(records: pd.DataFrame, task: Task) -> pd.DataFrame:
     """Number the classes anew, in the same order, where corrections have left one without images; that is said.
-
-    Args:
-        records: as corrected, with the columns ``label`` and ``class``.
-        task: whose classes the labels were before the corrections.
 
     Raises:
         MedicError: one class only is left.
@@ -229,12 +211,7 @@ def without_gaps(records: pd.DataFrame, task: Task) -> pd.DataFrame:
 
 
 def lacking(records: pd.DataFrame, task: Task) -> list[str]:
-    """Classes that a split has no image of, in one sentence each: a model cannot learn or be tested on what is absent.
-
-    Args:
-        records: with all their splits.
-        task: whose classes are looked for; of several classes an image, each by itself.
-    """
+    """Classes that a split has no image of, in one sentence each: what is absent is neither learned nor tested."""
     counts, sentences = class_counts(records, task).reindex(task.classes), []
     splits = [split for split in counts if split != "total"]
     for name, row in counts.iterrows():
@@ -256,17 +233,14 @@ def with_codes(records: pd.DataFrame, task: Task | None, source: object) -> pd.D
     """Give records their class codes, and check them as every reader does.
 
     Args:
-        records: with the columns ``image``, ``patient``, ``split`` and ``class`` (text).
+        records: with the columns ``image``, ``patient``, ``split`` and ``class`` (text), maybe ``patient_source``.
         task: whose codes to give: ``class`` holds its names, or for all images its codes as numbers. None numbers the
             classes in their order.
         source: where the records come from, for messages.
 
-    Returns:
-        The records with ``label`` before ``class``.
-
     Raises:
-        MedicError: fewer than two classes, two that differ in writing only, one that only test or validation images
-            have, one that the task does not know, or one of the task's that no image has.
+        MedicError: fewer than two classes, two that differ in writing only, one without training images, one that the
+            task does not know, or one of the task's that no image has.
     """
     found = in_order(records["class"])
     if len(found) < 2:
@@ -282,7 +256,8 @@ def with_codes(records: pd.DataFrame, task: Task | None, source: object) -> pd.D
     codes = {name: code for code, name in enumerate(found)} if task is None else _codes_of(task, found, source)
     chosen = task or Task("own", "multiclass", tuple(found))
     labelled = records.assign(label=records["class"].map(codes))
-    return validate(labelled[["image", "patient", "split", "label", "class"]], chosen)
+    told_by = ["patient_source"] if "patient_source" in records else []
+    return validate(labelled[["image", "patient", *told_by, "split", "label", "class"]], chosen)
 
 
 def _codes_of(task: Task, found: list[str], source: object) -> dict[str, int]:
@@ -291,21 +266,16 @@ def _codes_of(task: Task, found: list[str], source: object) -> dict[str, int]:
     codes = {name: code for code, name in enumerate(task.classes)}
     if not set(found) & codes.keys() and all(_number(name) in range(len(codes)) for name in found):
         codes = {name: int(_number(name)) for name in found}
-    for names, what in (
-        (
-            [name for name in found if name not in codes],
-            "has the class {name!r}, which the task {task!r} does not know",
-        ),
-        (
-            [name for code, name in enumerate(task.classes) if code not in {codes.get(name) for name in found}],
-            "has no image of the class {name!r} of the task {task!r}",
-        ),
-    ):
-        if names:
-            raise MedicError(
-                f"{source} {what.format(name=names[0], task=task.name)} ({', '.join(task.classes)}); "
-                f"correct the names, or read without a task"
-            )
+    unknown = [name for name in found if name not in codes]
+    absent = [name for code, name in enumerate(task.classes) if code not in {codes.get(name) for name in found}]
+    if unknown or absent:
+        what = (
+            f"the class {unknown[0]!r}, which is unknown to" if unknown else f"no image of the class {absent[0]!r} of"
+        )
+        raise MedicError(
+            f"{source} has {what} the task {task.name!r} ({', '.join(task.classes)}); correct the names, or read "
+            "without a task"
+        )
     return codes
 
 

@@ -7,8 +7,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from medic.data import idx
-from medic.data.stores import Store
+from medic.data.stores import Store, idx
 from medic.files import write_bytes, write_text
 from medic.sample.layout import earlier_files
 

@@ -17,7 +17,7 @@ from medic.data.images.decode import decode, read_header
 from medic.data.parallel import each
 from medic.data.records import SPLITS, targets
 from medic.data.split import crossing_patients
-from medic.data.stores import NOT_READ, Store, is_image_name
+from medic.data.stores import NOT_READ, Store
 from medic.errors import ImageError
 from medic.task import FINDINGS, NO_FINDING, Task
 
@@ -79,10 +79,11 @@ def unlisted(records: pd.DataFrame, store: Store) -> list[str]:
     out: the same images at another size may be there. So are images that the corrections beside the store exclude.
     """
     excluded = _excluded(store) if "corrected" in records else set()
+    images = set(store.images())
     return [
         name
         for name in _beside(records, store)
-        if is_image_name(name) and not name.lower().endswith(_OTHER_PICTURES) and name not in excluded
+        if name in images and not name.lower().endswith(_OTHER_PICTURES) and name not in excluded
     ]
 
 
@@ -96,16 +97,13 @@ def foreign(records: pd.DataFrame, store: Store) -> list[tuple[str, str, str]]:
         Name, finding and detail: ``unsupported`` for pictures in a format that is not read, ``not_an_image`` for all
         else.
     """
-    found = []
+    found, images = [], set(store.images())
     for name in _beside(records, store):
         folder, _, file = name.rpartition("/")
         if file.lower().endswith(_OTHER_PICTURES):
             found.append((name, "unsupported", f"no row names it, and it would not be read: {_refusal(store, name)}"))
         elif (
-            folder
-            and not is_image_name(name)
-            and not file.lower().endswith(_TABLES)
-            and not file.lower().startswith(_ABOUT)
+            folder and name not in images and not file.lower().endswith(_TABLES) and not file.lower().startswith(_ABOUT)
         ):
             found.append((name, "not_an_image", "a file of another kind among the images; move it elsewhere"))
     return found

@@ -500,19 +500,19 @@ def unknown_in(data: str | os.PathLike) -> list[str]:
     )
 
 
-def check_set(line: DataSet, source: Path, to: str | os.PathLike, level: int | None = None) -> Checked:
+def check_set(line: DataSet, source: Path, to: str | os.PathLike, **how: object) -> Checked:
     """Read one set, check it, and write ``findings.csv`` and ``findings.html``.
 
     Args:
         line: whose reader reads it.
         source: where it lies.
         to: the folder to write to.
-        level: of one's own images, which level of folders is the classes', where it can be mistaken.
+        how: for the reader of one's own images: ``level`` or ``columns``, where they can be mistaken.
 
     Raises:
         MedicError: the set cannot be read, or nothing can be written.
     """
-    records, store = line.read(source, **({} if level is None else {"level": level}))
+    records, store = line.read(source, **how)
     task = line.task(records)
     findings = check(records, store, task)
     table, page = Path(to) / "findings.csv", Path(to) / "findings.html"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from medic.data.images.preprocess import Preprocessing
 from medic.data.readers import chest_xray, digits, own, retinopathy, skin_lesion
-from medic.data.records import looking_for, task_of
+from medic.data.records import task_of, with_positive
 from medic.data.stores import Store
 from medic.errors import MedicError
 from medic.task import (
@@ -44,19 +44,19 @@ class DataSet:
         """The line's usual task, or the one that the classes found make; raises as ``task_of``."""
         return self.tasks[0] if self.tasks else task_of(records, self.name)
 
-    def looking_for(self, records: pd.DataFrame, name: str) -> pd.DataFrame:
-        """Records of images of one's own in two classes, with the class that is looked for second.
+    def with_positive(self, records: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Records of images of one's own in two classes, with the class that is positive second.
 
         Raises:
             MedicError: the line has classes of its own, whose order is given; or as
-                ``medic.data.records.looking_for``.
+                ``medic.data.records.with_positive``.
         """
         if self.tasks:
             raise MedicError(
-                f"what is looked for in {self.name} is given ({', '.join(self.tasks[0].classes)}); {name!r} can be "
+                f"the positive class of {self.name} is given ({', '.join(self.tasks[0].classes)}); {name!r} can be "
                 "named for images of your own only, leave it away"
             )
-        return looking_for(records, name)
+        return with_positive(records, name)
 
     def find(self, data: Path) -> Path:
         """Where the line's set lies: its folder or zip file below ``data``, or ``data`` itself."""

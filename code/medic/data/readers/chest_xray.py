@@ -6,8 +6,6 @@ by text mining.
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 from collections.abc import Callable
@@ -17,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from medic.data.corrections import corrected
-from medic.data.readers.listing import locate, open_images, stem
+from medic.data.readers.listed_images import find_images, stem
+from medic.data.readers.listing import find_table, line_numbers, open_images, read_table, refuse_twice
 from medic.data.records import validate
 from medic.data.stores import FolderStore, Store, open_store
 from medic.errors import MedicError
@@ -62,7 +61,8 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
             in folders, in one zip file or in several (``images_001.zip`` to ``images_012.zip``), or in both.
 
     Returns:
-        Records with the columns ``image``, ``patient``, ``follow_up`` (int64), ``age`` (Int64, years, missing where
+        Records with the columns ``image``, ``patient``, ``patient_source``, ``follow_up`` (int64),
+        ``age`` (Int64, years, missing where
         implausible), ``sex`` (``M``, ``F`` or missing), ``view`` (``PA``, ``AP`` or missing), ``width`` and ``height``
         (Int64, pixels of the original before NIH scaled it to 1024), ``split``, ``label`` (1 where there is any
         finding), one 0/1 column for each of the 14 findings and for ``No Finding``, and ``note`` (what could not be
@@ -83,14 +83,8 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
         file = _find_table(tables)
     rows = _rows(tables, file)
     where = f"{file} in {tables.location}"
-    stems = pd.Series([stem(name) for name in rows["image"]], dtype=object)
-    twice = stems.duplicated(keep=False)
-    if twice.any():
-        first = stems[twice].iloc[0]
-        raise MedicError(
-            f"{where} lists {int(stems.duplicated().sum())} images more than once, for instance {first} in the lines "
-            f"{_line_numbers(stems == first)}; keep one line an image"
-        )
+    stems = rows["image"].map(stem)
+    refuse_twice(stems, where)
     store = open_images(tables.location if images is None else Path(images))
     labels = _labels(rows["findings"], where)
     people = {
@@ -99,13 +93,14 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
     }
     records = pd.DataFrame(
         {
-            "image": locate(stems, store).fillna(rows["image"]),
-            "patient": rows["patient"],
+            "image": find_images(list(rows["image"]), store),
+            "patient": rows["patient"].to_numpy(),
+            "patient_source": "column Patient ID",
             "follow_up": _numbers(rows["follow_up"], where),
             "age": people["age"][0].astype("Int64"),
             "sex": people["sex"][0].astype("string"),
             "view": people["view"][0].astype("string"),
-            **{column: _sizes(rows[column]) for column in _SIZE_HEADERS if column in rows},
+            **{column: _sizes(rows[column]).array for column in _SIZE_HEADERS if column in rows},
             "split": _splits(stems, tables, file),
             "label": 1 - labels[NO_FINDING],
             **labels,
@@ -120,84 +115,40 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
 
 def _find_table(tables: Store) -> str:
     """The table nearest to the top of the store."""
-    for wanted in TABLES:
-        found = sorted(
-            (name for name in tables.names() if name.rpartition("/")[2] == wanted), key=lambda name: name.count("/")
+    found = next(filter(None, (find_table(tables, wanted) for wanted in TABLES)), None)
+    if found is None:
+        raise MedicError(
+            f"{tables.location} holds no table of chest X-rays; it needs {TABLES[1]} or {TABLES[0]} (medic download "
+            "nih_chest_xray14 tells where they are), or name the table itself"
         )
-        if len(found) > 1 and found[0].count("/") == found[1].count("/"):
-            raise MedicError(
-                f"{tables.location} holds {wanted} twice ({found[0]}, {found[1]}); name the folder of one of them"
-            )
-        if found:
-            return found[0]
-    raise MedicError(
-        f"{tables.location} holds no table of chest X-rays; it needs {TABLES[1]} or {TABLES[0]} (medic download "
-        "nih_chest_xray14 tells where they are), or name the table itself"
-    )
+    return found
 
 
 def _rows(tables: Store, file: str) -> pd.DataFrame:
-    """The columns that are used, as text without blanks at the ends, one row a line after the header."""
+    """The columns that are used, by what they are; the index is the line."""
     where = f"{file} in {tables.location}"
-    text = _text(tables, file)
-    header = [cell.strip() for cell in next(csv.reader(io.StringIO(text, newline=None)), [])]
-    places = {cell.lower(): place for place, cell in reversed(list(enumerate(header)))}
-    columns = {
-        column: next((places[title.lower()] for title in titles if title.lower() in places), None)
+    table = read_table(tables, file)
+    header = [title.lower() for title in table.columns]
+    found = {
+        column: next((header.index(title.lower()) for title in titles if title.lower() in header), None)
         for column, titles in (_HEADERS | _SIZE_HEADERS).items()
     }
-    missing = [titles[0] for column, titles in _HEADERS.items() if columns[column] is None]
+    missing = [titles[0] for column, titles in _HEADERS.items() if found[column] is None]
     if missing:
         raise MedicError(
             f"{where} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} (its first line is "
-            f"{','.join(header)[:100]!r}); get it again from its source"
+            f"{','.join(table.columns)[:100]!r}); get it again from its source"
         )
-    beyond = len(header)  # the first edition's lines end with a comma, in some copies where its header does not
-    try:
-        table = pd.read_csv(
-            io.StringIO(text),
-            header=None,
-            skiprows=1,
-            names=range(beyond + 1),
-            dtype=str,
-            na_filter=False,
-            skip_blank_lines=False,
-            index_col=False,
-        )
-    except pd.errors.EmptyDataError as error:
-        raise MedicError(f"{where} lists no image; get it again from its source") from error
-    except pd.errors.ParserError as error:
-        raise MedicError(f"{where} cannot be read ({error}); correct that line") from error
-    too_long = table[beyond].fillna("") != ""
-    if too_long.any():
-        raise MedicError(
-            f"{where} line {_line_numbers(too_long)} has more columns than the first line; is there a comma in a value?"
-        )
-    rows = pd.DataFrame(
-        {column: _stripped(table[place].fillna("")) for column, place in columns.items() if place is not None}
-    )
-    blank = (rows["image"] == "") & (rows["findings"] == "") & (rows["patient"] == "")
-    rows = rows.iloc[: int(np.flatnonzero(~blank).max(initial=-1)) + 1]
-    if rows.empty:
+    if table.empty:
         raise MedicError(f"{where} lists no image; get it again from its source")
-    for column, name in (("image", "image"), ("patient", "patient")):
+    rows = pd.DataFrame({column: table.iloc[:, place] for column, place in found.items() if place is not None})
+    for column in ("image", "patient"):
         if (rows[column] == "").any():
             raise MedicError(
-                f"{where} line {_line_numbers(rows[column] == '')} names no {name}; fill it in or remove the line"
+                f"{where} line {line_numbers(rows.index[rows[column] == ''])} names no {column}; fill it in or remove "
+                "the line"
             )
     return rows
-
-
-def _stripped(values: pd.Series) -> pd.Series:
-    codes, texts = pd.factorize(values)
-    return pd.Series(np.array([text.strip() for text in texts], dtype=object)[codes])
-
-
-def _text(tables: Store, file: str) -> str:
-    try:
-        return tables.read(file).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise MedicError(f"{file} in {tables.location} is no UTF-8 text ({error}); get it again") from error
 
 
 def _labels(findings: pd.Series, where: str) -> dict[str, np.ndarray]:
@@ -208,16 +159,11 @@ def _labels(findings: pd.Series, where: str) -> dict[str, np.ndarray]:
     for number, combination in enumerate(combinations):
         said = [name.strip() for name in combination.split("|")]
         unknown = [name for name in said if name not in names]
-        if unknown:
-            raise MedicError(
-                f"{where} line {_line_numbers(findings == combination)}: {unknown[0]!r} is no known finding; there is "
-                f"{', '.join(names)}, and | between several"
-            )
-        if NO_FINDING in said and len(set(said)) > 1:
-            raise MedicError(
-                f"{where} line {_line_numbers(findings == combination)}: {combination!r} names a finding together "
-                f"with {NO_FINDING!r}; keep one of the two"
-            )
+        contradictory = NO_FINDING in said and len(set(said)) > 1
+        if unknown or contradictory:
+            lines = line_numbers(findings.index[findings == combination])
+            what = f"{unknown[0]!r} is unknown" if unknown else f"{combination!r} names a finding with {NO_FINDING!r}"
+            raise MedicError(f"{where} line {lines}: {what}; there is {', '.join(names)}, and | between several")
         present[number] = [name in said for name in names]
     return {name: present[codes, column] for column, name in enumerate(names)}
 
@@ -227,8 +173,8 @@ def _numbers(values: pd.Series, where: str) -> np.ndarray:
     unfit = ~(numbers % 1 == 0)
     if unfit.any():
         raise MedicError(
-            f"{where} line {_line_numbers(unfit)}: {values[unfit].iloc[0]!r} is no number of a follow-up; it must be "
-            "0, 1, 2, ..."
+            f"{where} line {line_numbers(values.index[unfit])}: {values[unfit].iloc[0]!r} is no "
+            "number of a follow-up; it must be 0, 1, 2, ..."
         )
     return numbers.to_numpy(np.int64)
 
@@ -283,7 +229,7 @@ def _splits(stems: pd.Series, tables: Store, file: str) -> np.ndarray:
         raise MedicError(f"{tables.location} has {there[0]} but not {absent}; add it, or move the other one away")
     listed = {}
     for split, name in lists.items():
-        named = {stem(line.strip()) for line in _text(tables, name).splitlines()} - {""}
+        named = set(read_table(tables, name, ()).iloc[:, 0].map(stem))
         listed[split] = stems.isin(named)
         if not listed[split].any():
             raise MedicError(
@@ -298,9 +244,3 @@ def _splits(stems: pd.Series, tables: Store, file: str) -> np.ndarray:
                 f"{tables.location}, for instance {stems[at_fault].iloc[0]}; correct the lists, or move both away"
             )
     return np.where(listed["test"], "test", "train").astype(object)
-
-
-def _line_numbers(at_fault: pd.Series) -> str:
-    """The first lines of a table that a mask marks; its first row stands in line 2."""
-    rows = np.flatnonzero(at_fault)
-    return ", ".join(str(row + 2) for row in rows[:3]) + ", ..." * (len(rows) > 3)

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medic.data import idx
 from medic.data.corrections import corrected
-from medic.data.idx_store import PARTS, IdxStore, find_file, image_name
 from medic.data.images.preprocess import Preprocessing
 from medic.data.parallel import each
 from medic.data.records import validate
-from medic.data.stores import FolderStore, Store
+from medic.data.stores import FolderStore, IdxStore, Store, idx
+from medic.data.stores.idx import PARTS, find_file, image_name
 from medic.errors import ImageError, MedicError
 from medic.task import DIGITS
 
@@ -66,7 +65,7 @@ def read_idx_set(folder: str | os.PathLike) -> dict[str, tuple[np.ndarray, np.nd
     """
     arrays = {}
     for split in PARTS:
-        files = [find_file(Path(folder), split, *kind) for kind in (("images", 3), ("labels", 1))]
+        files = [find_file(Path(folder), split, what) for what in ("images", "labels")]
         if None in files:
             raise MedicError(f"{folder} lacks images or labels of {split}; it needs the four IDX files of the digits")
         images, labels = map(idx.read, files)
@@ -133,8 +132,9 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
         images: the folder that holds the two files of images, where that is another one.
 
     Returns:
-        Records with the columns ``image`` (such as ``train/00042.png``), ``patient`` (the same), ``split`` (``train``,
-        ``test``) and ``label`` (0..9), in the files' order; and the store, which gives each image as a PNG file.
+        Records with the columns ``image`` (such as ``train/00042.png``), ``patient`` (the same), ``patient_source``,
+        ``split`` (``train``, ``test``) and ``label`` (0..9), in the files' order; and the store, which gives each
+        image as a PNG file.
 
     Raises:
         MedicError: a file is missing or damaged, the numbers of images and labels differ, or a label is no digit.
@@ -147,7 +147,7 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
         f"{PARTS[split]}-{what}-idx{dimensions}-ubyte.gz"
         for split in PARTS
         for what, dimensions, place in (("images", 3, pictures), ("labels", 1, folder))
-        if find_file(place, split, what, dimensions) is None
+        if find_file(place, split, what) is None
     ]
     if missing:
         raise MedicError(
@@ -156,16 +156,18 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
         )
     parts = []
     for split in PARTS:
-        labels = _labels(find_file(folder, split, "labels", 1))
-        path = find_file(pictures, split, "images", 3)
-        count = idx.read_header(path)[1][0]
+        labels = _labels(find_file(folder, split, "labels"))
+        path = find_file(pictures, split, "images")
+        count = idx.read_shape(path)[1][0]
         if count != len(labels):
             raise MedicError(
                 f"{path.name} has {count:,} images and the labels beside it are {len(labels):,}; the n-th label "
                 "belongs to the n-th image, so get both files from one source"
             )
         names = [image_name(split, number, count) for number in range(count)]
-        parts.append(pd.DataFrame({"image": names, "patient": names, "split": split, "label": labels}))
+        parts.append(
+            pd.DataFrame({"image": names, "patient": names, "patient_source": "image", "split": split, "label": labels})
+        )
     store = IdxStore(pictures)
     store.names()  # images that are no images show themselves here, not in the middle of a training
     return corrected(validate(pd.concat(parts), DIGITS), FolderStore(folder), DIGITS), store

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import sys
 from functools import reduce
@@ -12,9 +10,10 @@ from pathlib import Path
 import pandas as pd
 
 from medic.data.corrections import corrected
-from medic.data.readers import folder
-from medic.data.readers.listing import locate, open_images, stem
-from medic.data.readers.table import csv_files
+from medic.data.readers import own
+from medic.data.readers.listed_images import find_images, stem
+from medic.data.readers.listing import csv_files, find_table, line_numbers, open_images, read_table
+from medic.data.readers.patients import EACH_IMAGE
 from medic.data.records import validate
 from medic.data.stores import Store, open_store
 from medic.errors import MedicError
@@ -29,7 +28,7 @@ _READ = (
     "isic_id",
     *_VERDICTS,
     *_DIAGNOSES,
-    *("patient_id", "lesion_id", "age_approx", "sex", "pixelsx", "pixelsy", "pixels_x", "pixels_y"),
+    *("patient_id", "lesion_id", "age_approx", "sex", "split", "pixelsx", "pixelsy", "pixels_x", "pixels_y"),
 )
 _CODED = {"0": "benign", "0.0": "benign", "1": "malignant", "1.0": "malignant"}
 """As the challenge of 2016 wrote the verdicts of its test images."""
@@ -62,9 +61,9 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
 
     Returns:
         Records with the columns ``image``, ``patient`` (``patient_id`` where the table knows it, otherwise
-        ``lesion_id``, otherwise the image's own name), ``split`` (``train``: the archive has none), ``label`` (0
-        benign, 1 malignant) and ``class``. Of ``metadata.csv`` also ``diagnosis`` (text), ``age`` (Int64, years,
-        rounded by the archive to five), ``sex`` (``F``, ``M``), ``width`` and ``height`` (Int64, pixels of the
+        ``lesion_id``, otherwise the image's own name), ``patient_source``, ``split`` (``train`` where
+        no column says), ``label`` (0 benign, 1 malignant) and ``class``. Of ``metadata.csv`` also ``diagnosis``
+        (text), ``age`` (Int64, years, rounded by the archive to five), ``sex`` (``F``, ``M``), ``width`` and ``height`` (Int64, pixels of the
         original), each missing where it is not given, and ``note`` (what contradicts; missing for most). Rows that
         are neither benign nor malignant are left out, which is said. And the store. An image that is listed but absent
         keeps its listed name, and ``medic.data.check.check`` reports it.
@@ -74,7 +73,7 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
             listed twice; not one row that is benign or malignant; an image found at two places.
     """
     tables = open_store(source)
-    found = {wanted: name for wanted in TABLES if (name := _find(tables, wanted)) is not None}
+    found = {wanted: name for wanted in TABLES if (name := find_table(tables, wanted)) is not None}
     if not found:
         others = csv_files(tables)
         if others:
@@ -82,7 +81,7 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
                 f"{tables.location} holds {', '.join(others[:3])} but neither {TABLES[0]} nor {TABLES[1]} of the "
                 "ISIC Archive; read a table of your own with medic.data.readers.own (on the command line: own)"
             )
-        return folder.read(source, images, SKIN_LESION)
+        return own.read(source, images, SKIN_LESION)
     listed = _metadata(tables, found[TABLES[0]]) if TABLES[0] in found else None
     truth = _groundtruth(tables, found[TABLES[1]]) if TABLES[1] in found else None
     records = truth if listed is None else listed if truth is None else _compared(listed, truth, found[TABLES[1]])
@@ -94,45 +93,28 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
         left_out = f"{total - len(records)} of {total} images are neither benign nor malignant and are left out"
         print(left_out, file=sys.stderr)
     store = open_images(tables.location if images is None else Path(images))
-    records["image"] = locate(records["name"], store).fillna(records["name"])
+    records["image"] = find_images(list(records["name"]), store)
     records["label"] = [SKIN_LESION.classes.index(name) for name in records["class"]]
-    first = ["image", "patient", "split", "label", "class"]
-    records = records.assign(split="train")[first + [c for c in records if c not in (*first, "name", "split")]]
+    first = ["image", "patient", "patient_source", "split", "label", "class"]
+    records = records[first + [column for column in records if column not in (*first, "name")]]
     return corrected(validate(records, SKIN_LESION), tables, SKIN_LESION), store
-
-
-def _find(tables: Store, wanted: str) -> str | None:
-    """The table of that name, in any case, nearest to the top of the store."""
-    fitting = [name for name in csv_files(tables) if name.rpartition("/")[2].lower() == wanted]
-    fitting.sort(key=lambda name: name.count("/"))
-    if len(fitting) > 1 and fitting[0].count("/") == fitting[1].count("/"):
-        raise MedicError(
-            f"{tables.location} holds {wanted} twice ({fitting[0]}, {fitting[1]}); name the folder of one of them"
-        )
-    return fitting[0] if fitting else None
 
 
 def _metadata(tables: Store, file: str) -> pd.DataFrame:
     where = f"{file} in {tables.location}"
-    rows = _lines(tables, file)
+    table = read_table(tables, file)
     # Exports differ in what stands before a column's name: metadata.clinical.sex, meta.acquisition.pixelsX.
-    header = [cell.strip().lower().rpartition(".")[2] for cell in rows[0][1]]
+    header = [title.lower().rpartition(".")[2] for title in table.columns]
     twice = [name for name in _READ if header.count(name) > 1]
     if twice:
         raise MedicError(f"{where} has several columns called {twice[0]}; keep one")
     verdicts = [name for name in _VERDICTS if name in header]
     if "isic_id" not in header or not verdicts:
         raise MedicError(f"{where} needs the columns isic_id and {' or '.join(_VERDICTS)}; it has: {', '.join(header)}")
-    for number, line in rows[1:]:
-        if len(line) != len(header):
-            raise MedicError(f"{where}, line {number}, has {len(line)} columns instead of {len(header)}; mend it")
-    if len(rows) < 2:
+    if table.empty:
         raise MedicError(f"{where} lists no image; get it again")
-    cells = {
-        column: pd.Series([line[header.index(column)].strip() for _, line in rows[1:]], dtype="object")
-        for column in _READ
-        if column in header
-    }
+    table = table.set_axis(header, axis=1).reset_index(drop=True)
+    cells = {column: table[column].astype(object) for column in _READ if column in header}
     name = _names(cells["isic_id"], where)
     given = {column: values.replace("", pd.NA) for column, values in cells.items()}
 
@@ -144,10 +126,13 @@ def _metadata(tables: Store, file: str) -> pd.DataFrame:
         return reduce(pd.Series.fillna, map(known, columns))
 
     sizes = {"width": first("pixelsx", "pixels_x"), "height": first("pixelsy", "pixels_y")}
+    patient, told_by = _patients(known("patient_id"), known("lesion_id"), name)
     return pd.DataFrame(
         {
             "name": name,
-            "patient": first("patient_id", "lesion_id").fillna(name),
+            "patient": patient,
+            "patient_source": told_by,
+            "split": known("split").str.lower().fillna("train"),
             "class": first(*verdicts).str.lower().fillna(""),
             "diagnosis": first(*_DIAGNOSES).astype("string"),
             "age": _whole(known("age_approx")),
@@ -159,14 +144,23 @@ def _metadata(tables: Store, file: str) -> pd.DataFrame:
 
 def _groundtruth(tables: Store, file: str) -> pd.DataFrame:
     where = f"{file} in {tables.location}"
-    lines = _lines(tables, file)
-    for number, line in lines:
-        if len(line) != 2 or not all(cell.strip() for cell in line):
-            raise MedicError(f"{where}, line {number}, is not an image and its verdict, such as ISIC_0000001,benign")
-    name = _names(pd.Series([line[0].strip() for _, line in lines], dtype="object"), where)
-    verdicts = [line[1].strip().lower() for _, line in lines]
-    classes = [_CODED.get(verdict, verdict) for verdict in verdicts]
-    return pd.DataFrame({"name": name, "patient": name, "class": classes})
+    lines = read_table(tables, file, titles=())
+    empty = (lines == "").any(axis=1) | (len(lines.columns) != 2)
+    if empty.any():
+        first = line_numbers(lines.index[empty])
+        raise MedicError(f"{where}, line {first}, is not an image and its verdict, such as ISIC_0000001,benign")
+    name = _names(lines[0].reset_index(drop=True), where)
+    classes = [_CODED.get(verdict, verdict) for verdict in lines[1].str.lower()]
+    return pd.DataFrame(
+        {"name": name, "patient": name, "patient_source": EACH_IMAGE, "split": "train", "class": classes}
+    )
+
+
+def _patients(patient: pd.Series, lesion: pd.Series, name: pd.Series) -> tuple[pd.Series, str]:
+    """Who is on each image, and what tells: the patient, else the lesion, else the image itself."""
+    told = [title for title, cells in (("patient_id", patient), ("lesion_id", lesion)) if cells.notna().any()]
+    source = f"column {' and '.join(told)}" if told else EACH_IMAGE
+    return patient.fillna(lesion).fillna(name), f"{source} (no patient is known)" if told == ["lesion_id"] else source
 
 
 def _compared(listed: pd.DataFrame, truth: pd.DataFrame, file: str) -> pd.DataFrame:
@@ -195,16 +189,3 @@ def _names(cells: pd.Series, where: str) -> pd.Series:
 def _whole(values: pd.Series) -> pd.Series:
     """Whole numbers, missing where there are none."""
     return pd.to_numeric(values, errors="coerce").round().astype("Int64")
-
-
-def _lines(tables: Store, file: str) -> list[tuple[int, list[str]]]:
-    """The lines that are not blank, with their numbers."""
-    where = f"{file} in {tables.location}"
-    try:
-        rows = csv.reader(io.StringIO(tables.read(file).decode("utf-8-sig"), newline=None))
-        lines = [(rows.line_num, line) for line in rows if any(cell.strip() for cell in line)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise MedicError(f"{where} cannot be read as a table ({error}); get it again") from error
-    if not lines:
-        raise MedicError(f"{where} is empty; get it again")
-    return lines

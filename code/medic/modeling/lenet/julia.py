@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medic.data import idx
+from medic.data.stores import idx
 from medic.errors import MedicError
 
 INSTALL = """install Julia 1.6 (julialang.org/downloads/oldreleases), then run

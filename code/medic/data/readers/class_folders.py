@@ -1,68 +1,44 @@
-"""A person's own images, sorted into one folder a class."""
+"""Images sorted into folders that are named as their classes: ``cat/1.jpeg``, ``dog/2.jpeg``.
+
+The class folders may lie below ``train``, ``validation`` (``val``, ``valid``) and ``test``; a split that is there is
+kept. One folder around everything does not matter, nor do folders within a class, unless they are called like classes.
+Patients are told apart by folders such as ``patient0012`` within a class or by file names such as ``5_L`` and ``5_R``;
+otherwise each image counts as a patient.
+"""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import PurePosixPath
 
 import pandas as pd
 
-from medic.data.corrections import corrected
-from medic.data.records import task_of, with_codes, without_gaps
-from medic.data.stores import Store, is_image_name, open_store
+from medic.data.readers.headers import known
+from medic.data.readers.patients import EACH_IMAGE, is_patient_folder, patients_of
+from medic.data.stores import Store
 from medic.errors import MedicError
-from medic.task import Task
-
-SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-    "testing": "test",
-}
-"""What the folders of splits are called, in any case, and the split they stand for."""
 
 
-def read(
-    source: str | os.PathLike,
-    images: str | os.PathLike | None = None,
-    task: Task | None = None,
-    level: int | None = None,
-) -> tuple[pd.DataFrame, Store]:
-    """Read folders whose names are the classes: ``cat/1.jpeg``, ``dog/2.jpeg``, in a folder or inside a zip file.
+def are_there(store: Store) -> bool:
+    """Whether all images lie in class folders, two at least."""
+    inside = _without_outer_folder([PurePosixPath(name).parts for name in store.images()])
+    classes = {parts[1 if _is_split(parts) else 0] for parts in inside if len(parts) > 1 + _is_split(parts)}
+    return len(classes) > 1 and all(len(parts) > 1 for parts in inside)
 
-    The class folders may lie below ``train``, ``validation`` (``val``, ``valid``) and ``test``; a split that is there
-    is kept, and without such folders all images come as ``train``. One folder around everything does not matter, nor
-    do folders within a class, unless they are called like classes.
 
-    Folders do not tell whose images they are: each image counts as a patient of its own. Where several images show one
-    patient, use a table with a patient column (``medic.data.readers.table``), or the splits mix patients.
+def records_of(store: Store, level: int | None = None) -> pd.DataFrame:
+    """Records without codes: ``image``, ``patient``, ``patient_source``, ``split`` and ``class`` of each image.
 
     Args:
-        source: the folder or zip file.
-        images: the same, for whoever calls all readers alike; when given it is read instead of ``source``.
-        task: whose classes the folders are; by default the classes are the folders' names, sorted.
+        store: with at least one image.
         level: which level of folders, from 1, names the class, below folders of splits and those around everything:
-            2 for ``clinic a/cat/1.jpeg``, ``clinic b/cat/2.jpeg``. None takes the first, as long as no other can be
-            meant.
-
-    Returns:
-        Records with the columns ``image``, ``patient`` (the same), ``split``, ``label`` (class code) and ``class``
-        (the folder's name); and the store.
+            2 for ``clinic a/cat/1.jpeg``. None takes the first, as long as no other can be meant.
 
     Raises:
-        MedicError: no images, images outside class folders, split folders beside others, one class within another,
-            two levels that could be meant, one class only, or a class that does not fit the task.
+        MedicError: images outside class folders, split folders beside others, one class within another, or two levels
+            that could be meant.
     """
-    store = open_store(source if images is None else images)
-    names = [name for name in store.names() if is_image_name(name) and not _is_litter(name)]
-    if not names:
-        raise MedicError(
-            f"{store.location} holds no images (.jpeg, .png, .tif, .bmp, ...); name a folder with one folder a class"
-        )
+    names = store.images()
     inside = _without_outer_folder([PurePosixPath(name).parts for name in names])
     splits = _splits(inside, store)
     if splits is not None:
@@ -77,28 +53,30 @@ def read(
             f"{loose[0]}; folders of splits and those around everything do not count: name another level"
         )
     if loose:
+        sheets = [name for name in store.names() if name.lower().endswith((".xlsx", ".xls", ".ods"))]
+        listed = f"save {sheets[0]} as CSV, if it lists them" if sheets else "list them in a table"
         raise MedicError(
             f"{len(loose)} of {len(names)} images in {store.location} lie in no class folder, for instance {loose[0]}; "
-            "move each into a folder named as its class, or list them in a table"
+            f"move each into a folder named as its class, or {listed}"
         )
-    classes = [parts[place] for parts in inside]
     if level is None:
         _refuse_nested(names, inside, store)
-    records = pd.DataFrame({"image": names, "patient": names, "split": splits or "train", "class": classes})
-    labelled = with_codes(records, task, store.location)
-    listed = task or task_of(labelled, "own")
-    given = corrected(labelled, store, listed)
-    return (given if task else without_gaps(given, listed)), store
-
-
-def _is_litter(name: str) -> bool:
-    """What macOS and editors leave in archives: ``__MACOSX/._1.jpeg`` ends as images do and is none."""
-    return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
+    below = ["/".join(parts[:place] + parts[place + 1 :]) for parts in inside]
+    patients, told_by = patients_of(names, below) or (names, EACH_IMAGE)
+    return pd.DataFrame(
+        {
+            "image": names,
+            "patient": patients,
+            "patient_source": told_by,
+            "split": splits or "train",
+            "class": [parts[place] for parts in inside],
+        }
+    )
 
 
 def _without_outer_folder(inside: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """Names without the folders that are around all of them, as long as each still lies in a folder."""
-    while len({parts[0] for parts in inside}) == 1 and min(map(len, inside)) > 2 and not _is_split(inside[0]):
+    while inside and len({p[0] for p in inside}) == 1 and min(map(len, inside)) > 2 and not _is_split(inside[0]):
         inside = [parts[1:] for parts in inside]
     return inside
 
@@ -118,7 +96,7 @@ def _refuse_nested(names: list[str], inside: list[tuple[str, ...]], store: Store
     # Folders within several others, as cat and dog within clinic a and clinic b, may be the classes. The same one
     # alone within each (images) is none, and where an image lies beside them they cannot be.
     places = Counter(name for folders in within.values() for name in folders)
-    shared = sorted(name for name, count in places.items() if count > 1)
+    shared = sorted(name for name, count in places.items() if count > 1 and not is_patient_folder(name))
     if len(shared) > 1 and "" not in places:
         raise MedicError(
             f"{store.location} has the folders {', '.join(shared[:3])} within several of {', '.join(within)}: which "
@@ -127,7 +105,7 @@ def _refuse_nested(names: list[str], inside: list[tuple[str, ...]], store: Store
 
 
 def _is_split(parts: tuple[str, ...]) -> bool:
-    return len(parts) > 1 and parts[0].lower() in SPLIT_FOLDERS
+    return len(parts) > 1 and parts[0].lower() in known()["splits"]
 
 
 def _splits(inside: list[tuple[str, ...]], store: Store) -> list[str] | None:
@@ -141,4 +119,4 @@ def _splits(inside: list[tuple[str, ...]], store: Store) -> list[str] | None:
             f"{store.location} has the split folder {within[0][0]} beside {'/'.join(outside)}; put every class folder "
             "below a split, or none (a class called like a split needs another name)"
         )
-    return [SPLIT_FOLDERS[parts[0].lower()] for parts in inside]
+    return [known()["splits"][parts[0].lower()] for parts in inside]
