@@ -84,9 +84,8 @@ def originals(records: pd.DataFrame) -> pd.DataFrame:
     return records[records["copy"] == 0] if {"copy", "copy_of"} <= set(records) else records
 
 
-_TYPES = dict.fromkeys(("eye", "sex", "view", "note", "diagnosis"), "string") | dict.fromkeys(
-    ("age", "width", "height"), "Int64"
-)
+_WHOLE = dict.fromkeys(("age", "width", "height"), "Int64")
+_TYPES = dict.fromkeys(("eye", "sex", "view", "note", "diagnosis"), "string") | _WHOLE
 """Of columns that readers may give and that a CSV file would lose; where there is none of that name, none is made."""
 
 

@@ -24,7 +24,7 @@ class ZipStore(Listed):
         self.location = location
         self._opened: tuple[int, zipfile.ZipFile, threading.Lock] | None = None
         self._refuse_parts()
-        escaping = [name for name in self._listed if _escapes(name)]
+        escaping = [name for name in map(_member_name, self._open()[0].infolist()) if _escapes(name)]
         if escaping:
             raise MedicError(
                 f"{location} has member names that lead out of the archive ({escaping[0]!r}, {len(escaping)} in all); "

@@ -79,7 +79,7 @@ def _read(path: Path, everything: bool) -> tuple[np.dtype, tuple[int, ...], byte
                 raise MedicError(f"{path} is no IDX file (it begins with {magic.hex(' ') or 'nothing'}); get it again")
             dtype, shape = np.dtype(TYPES[code]), struct.unpack(f">{dimensions}I", sizes)
             size = math.prod(shape) * dtype.itemsize
-            if size > MAX_BYTES:
+            if math.prod(max(1, side) for side in shape) * dtype.itemsize > MAX_BYTES:
                 raise MedicError(f"{path} claims {size:,} bytes, more than the {MAX_BYTES:,} allowed; get it again")
             return dtype, shape, file.read(size + 1) if everything else b""
     except (OSError, EOFError, zlib.error) as error:
