@@ -20,10 +20,10 @@ from medic.errors import MedicError
 
 
 def are_there(store: Store) -> bool:
-    """Whether all images lie in class folders, two at least."""
+    """Whether all images lie in class folders, two at least; folders of patients are none."""
     inside = _without_outer_folder([PurePosixPath(name).parts for name in store.images()])
     classes = {parts[1 if _is_split(parts) else 0] for parts in inside if len(parts) > 1 + _is_split(parts)}
-    return len(classes) > 1 and all(len(parts) > 1 for parts in inside)
+    return len(classes) > 1 and all(len(p) > 1 for p in inside) and not any(map(is_patient_folder, classes))
 
 
 def records_of(store: Store, level: int | None = None) -> pd.DataFrame:

@@ -69,8 +69,10 @@ def read(
     files = [path.name] if named else csv_files(tables)
     read_files = {file: _tried(tables, file, columns) for file in files}
     lists = files if named else [file for file in files if _is_list(read_files[file], columns)]
-    if in_folders and not columns:
-        lists = [file for file in lists if _lists_some(read_files[file], folders)]
+    if folders is not None and not columns:
+        # Beside class folders, and without titles, a table counts only if its images are here.
+        sure = [file for file in lists if _has_titles(read_files[file]) and not in_folders]
+        lists = [file for file in lists if file in sure or _lists_some(read_files[file], folders)]
     if level is not None and not named:
         lists, in_folders = [], True
     if len(lists) > 1:

@@ -64,8 +64,8 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
         ``lesion_id``, otherwise the image's own name), ``patient_source``, ``split`` (``train`` where
         no column says), ``label`` (0 benign, 1 malignant) and ``class``. Of ``metadata.csv`` also ``diagnosis``
         (text), ``age`` (Int64, years, rounded by the archive to five), ``sex`` (``F``, ``M``), ``width`` and
-        ``height`` (Int64, pixels of the original), and ``note`` (what contradicts), each missing where it is not given.
-        Rows that are neither benign nor malignant are left out, which is said. And the store. An image that is listed but absent
+        ``height`` (Int64, pixels of the original), and ``note`` (what contradicts), each missing where not given.
+        Rows that are neither benign nor malignant are left out, which is said. And the store. An image that is absent
         keeps its listed name, and ``medic.data.check.check`` reports it.
 
     Raises:

@@ -1,0 +1,307 @@
+"""Stores: every file is found once, by one name, and what cannot be read in place is named with a remedy."""
+
+import gzip
+import io
+import os
+import pickle
+import struct
+import unicodedata
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import FileMetaDataset
+
+from medic.data import stores
+from medic.data.stores import FolderStore, IdxStore, JointStore, ZipStore, idx, open_from, open_store
+from medic.errors import ImageError, MedicError
+
+PNG = cv2.imencode(".png", np.full((4, 4), 9, np.uint8))[1].tobytes()
+
+
+def dicom() -> bytes:
+    """A DICOM file with its preamble; its pixels do not matter here."""
+    header = FileMetaDataset()
+    header.MediaStorageSOPClassUID, header.MediaStorageSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1", "1.2.3"
+    header.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    dataset = pydicom.Dataset()
+    dataset.file_meta, dataset.Modality = header, "CR"
+    file = io.BytesIO()
+    pydicom.dcmwrite(file, dataset, enforce_file_format=True)
+    return file.getvalue()
+
+
+def lay(folder: Path, *names: str, data: bytes = PNG) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def packed(path: Path, *names: str, data: bytes = PNG) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, data)
+    return path
+
+
+def without_utf8_flag(path: Path) -> Path:
+    """As a Mac packs: names in UTF-8, and no flag that says so."""
+    data = bytearray(path.read_bytes())
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = -1
+        while (start := data.find(mark, start + 1)) >= 0:
+            data[start + flags + 1] &= ~0x08
+    path.write_bytes(data)
+    return path
+
+
+def in_method(path: Path, method: int) -> Path:
+    """The same archive, said to be packed in another way."""
+    data = bytearray(path.read_bytes())
+    for mark, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        start = -1
+        while (start := data.find(mark, start + 1)) >= 0:
+            data[start + place : start + place + 2] = struct.pack("<H", method)
+    path.write_bytes(data)
+    return path
+
+
+def test_a_folder_and_a_zip_file_hold_the_same_images_by_the_same_names(tmp_path):
+    names = ["a/1.png", "a/2.JPG", "b/c/3.dcm"]
+    folder = open_store(lay(tmp_path / "set", *names, "b/notes.txt", ".hidden/4.png", "a/._1.png"))
+    archive = open_store(packed(tmp_path / "set.zip", *names, "b/notes.txt", "__MACOSX/a/._1.png", "a/.DS_Store"))
+    for store in (folder, archive, pickle.loads(pickle.dumps(archive))):
+        assert store.names() == sorted([*names, "b/notes.txt"])
+        assert store.images() == names
+        assert store.read("a/1.png") == PNG
+        assert (store.size("a/1.png"), "a/1.png" in store, "a/9.png" in store) == (len(PNG), True, False)
+    assert folder.checksum("a/1.png") == archive.checksum("a/1.png")
+    (tmp_path / "set" / "a" / "1.png").write_bytes(b"other")
+    assert folder.fingerprint("a/1.png") != open_store(tmp_path / "set").fingerprint("a/2.JPG")
+
+
+@pytest.mark.parametrize("name", ["IM000001", "A0001.IMA", "1.2.840.113619.2.55", "scan.unknown", "DICOMDIR.1"])
+def test_dicom_files_are_known_by_their_content(name, tmp_path):
+    lay(tmp_path / "export", f"series/{name}", data=dicom())
+    lay(tmp_path / "export", "series/README", "series/DICOMDIR", "series/table.csv", data=b"text of some length" * 9)
+    packed(tmp_path / "export.zip", f"series/{name}", data=dicom())
+    assert open_store(tmp_path / "export").images() == [f"series/{name}"]
+    assert open_store(tmp_path / "export.zip").images() == [f"series/{name}"]
+
+
+def test_a_file_with_another_known_ending_is_never_opened_to_see_what_it_is(tmp_path):
+    assert open_store(lay(tmp_path, "a.csv", "b.zip.part", data=dicom())).images() == []
+
+
+def test_linked_folders_are_followed_once_and_circles_end(tmp_path):
+    lay(tmp_path / "elsewhere" / "benign", "1.png", "deep/2.png")
+    (tmp_path / "set" / "real").mkdir(parents=True)
+    lay(tmp_path / "set" / "real", "3.png")
+    for name, target in {"benign": "../elsewhere/benign", "circle": ".", "again": "real"}.items():
+        os.symlink(target, tmp_path / "set" / name)
+    os.symlink("../elsewhere/benign/1.png", tmp_path / "set" / "4.png")
+    os.symlink("nowhere", tmp_path / "set" / "broken")
+    images = open_store(tmp_path / "set").images()
+    assert images == ["4.png", "benign/1.png", "benign/deep/2.png", "real/3.png"]
+
+
+def test_what_medic_wrote_below_a_data_folder_is_passed_over_but_opens_by_itself(tmp_path):
+    lay(tmp_path, "a/1.png", "outputs/check/findings.csv", "outputs/check/2.png")
+    (tmp_path / "outputs" / stores.PRODUCT_MARK).touch()
+    assert open_store(tmp_path).names() == ["a/1.png"]
+    assert open_store(tmp_path / "outputs").images() == ["check/2.png"]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("kind", ["folder", "zip", "zip without the flag"])
+def test_an_accent_is_the_same_in_one_character_or_two(form, kind, tmp_path):
+    name, composed = unicodedata.normalize(form, "bösartig/1.png"), "bösartig/1.png"
+    place = lay(tmp_path / "set", name) if kind == "folder" else packed(tmp_path / "set.zip", name)
+    store = open_store(without_utf8_flag(place) if "flag" in kind else place)
+    assert store.names() == [composed]
+    for asked in (name, composed, unicodedata.normalize("NFD", composed)):
+        assert asked in store
+        assert store.read(asked) == PNG
+
+
+def test_backslashes_in_a_zip_file_are_folders(tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("set\\benign\\1.png", PNG)
+        archive.writestr("set\\empty\\", b"")
+    assert open_store(tmp_path / "set.zip").names() == ["set/benign/1.png"]
+
+
+@pytest.mark.parametrize("name", ["../evil.png", "images/../../evil.png", "/evil.png", "C:\\evil.png", "..\\evil.png"])
+def test_a_zip_file_whose_names_lead_out_of_it_is_refused_as_a_whole(name, tmp_path):
+    with pytest.raises(MedicError, match="lead out of the archive"):
+        open_store(packed(tmp_path / "set.zip", "a.png", name))
+    with pytest.raises(MedicError, match=r"leads out of|no file|cannot read"):
+        FolderStore(tmp_path).read("../evil.png")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    {
+        "deflate64": (lambda path: in_method(packed(path, "a.png"), 9), "1 of 1 files .*Deflate64.*unpack it"),
+        "another method": (lambda path: in_method(packed(path, "a.png"), 98), "in a way that is not read"),
+        "last of several parts": (
+            lambda path: lay(packed(path, "a.png").parent, "set.z01") and path,
+            r"one part of a split archive \(set.z01\); unpack all its parts",
+        ),
+        "the end of a cut archive": (
+            lambda path: path.write_bytes(packed(path, "a.png", "b.png").read_bytes()[60:]) and path,
+            "split archive|no zip file that can be read",
+        ),
+        "damaged": (lambda path: path.write_bytes(b"PK\x03\x04 and no more") and path, "no zip file that can be read"),
+    }.values(),
+)
+def test_an_archive_that_cannot_be_read_in_place_is_refused_with_the_remedy(make, message, tmp_path):
+    with pytest.raises(MedicError, match=message):
+        open_store(make(tmp_path / "set.zip"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("set.tar.gz", "is a tar archive.*unpack it"),
+        ("set.tgz", "is a tar archive"),
+        ("labels.xlsx", "is a spreadsheet; save it as CSV"),
+        ("set.7z", "is an archive that is not read; unpack it"),
+        ("set.z01", "one part of a split archive"),
+        ("set.zip.001", "one part of a split archive"),
+        ("eye.jpeg", "is a single image; name the folder"),
+        ("nowhere", "there is no folder or zip file"),
+    ],
+)
+def test_what_is_neither_folder_nor_zip_file_is_named_for_what_it_is(name, message, tmp_path):
+    if name != "nowhere":
+        lay(tmp_path, name)
+    with pytest.raises(MedicError, match=message):
+        open_store(tmp_path / name)
+
+
+def test_a_member_that_is_damaged_encrypted_or_too_large_is_one_image_error(tmp_path, monkeypatch):
+    path = packed(tmp_path / "set.zip", "a.png", "b.png")
+    data = bytearray(path.read_bytes())
+    data[data.find(PNG) + 20] ^= 0xFF
+    path.write_bytes(data)
+    store = open_store(path)
+    with pytest.raises(ImageError, match="cannot be unpacked"):
+        store.read("a.png")
+    assert store.read("b.png") == PNG
+    with pytest.raises(MedicError, match="has no member"):
+        store.read("c.png")
+    data[data.find(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match="is encrypted"):
+        open_store(path).read("a.png")
+    for module in (stores.folder, stores.archive):
+        monkeypatch.setattr(module, "MAX_BYTES", 10)
+    for large in (open_store(path), open_store(lay(tmp_path / "set", "b.png"))):
+        with pytest.raises(ImageError, match="more than the 10 allowed"):
+            large.read("b.png")
+
+
+def test_several_stores_are_one_and_are_found_again_from_where_they_were_moved_to(tmp_path):
+    lay(tmp_path / "here" / "set", "1.png")
+    packed(tmp_path / "here" / "more.zip", "2.png")
+    joint = open_store({"main": tmp_path / "here" / "set", "more": tmp_path / "here" / "more.zip"})
+    assert isinstance(joint, JointStore)
+    assert joint.names() == joint.images() == ["main/1.png", "more/2.png"]
+    assert joint.checksum("main/1.png") == joint.checksum("more/2.png")
+    described = stores.location_from(tmp_path / "here", joint)
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert open_from(tmp_path / "there", described).read("more/2.png") == PNG
+    with pytest.raises(MedicError, match="begins with none of the keys"):
+        joint.read("other/1.png")
+
+
+def test_threads_and_processes_share_one_archive(tmp_path):
+    from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+    names = [f"{number}.png" for number in range(40)]
+    store = ZipStore(packed(tmp_path / "set.zip", *names))
+    for pool in (ThreadPoolExecutor(4), ProcessPoolExecutor(2)):
+        with pool:
+            assert set(pool.map(store.read, names)) == {PNG}
+
+
+# IDX, MNIST's format
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int32", "float32", "float64"])
+@pytest.mark.parametrize("name", ["set", "set.gz"])
+def test_an_array_is_read_back_as_it_was_written(dtype, name, tmp_path):
+    array = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    idx.write(tmp_path / name, array)
+    found = idx.read(tmp_path / name)
+    assert found.dtype == array.dtype
+    assert np.array_equal(found, array)
+    assert idx.read_shape(tmp_path / name) == (np.dtype(dtype).newbyteorder(">"), (2, 3, 4))
+    first = (tmp_path / name).read_bytes()
+    idx.write(tmp_path / name, array)
+    assert (tmp_path / name).read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("set", b"", "is no IDX file"),
+        ("set", b"\x89PNG\r\n\x1a\n", "is no IDX file"),
+        ("set", b"\0\0\x0a\x01\0\0\0\x03abc", "is no IDX file"),
+        ("set", b"\0\0\x08\x01\0\0\0\x05abc", "its header promises 5"),
+        ("set", b"\0\0\x08\x01\0\0\0\x02abc", "its header promises 2"),
+        ("set", b"\0\0\x08\x02\xff\xff\xff\xff\xff\xff\xff\xff", "more than the"),
+        ("set", b"\0\0\x08\x03\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff", "more than the"),
+        ("set.gz", b"\0\0\x08\x01\0\0\0\x01a", "cannot read"),
+        ("set.gz", gzip.compress(b"\0\0\x08\x01\0\0\0\x01a")[:-9], "cannot read"),
+    ],
+)
+def test_a_file_that_is_not_what_it_says_is_refused(name, content, message, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(MedicError, match=message):
+        idx.read(tmp_path / name)
+
+
+def test_images_inside_idx_files_are_png_files_by_name(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8)
+    idx.write(tmp_path / "train-images-idx3-ubyte.gz", pixels)
+    store = open_store(tmp_path)
+    assert isinstance(store, IdxStore)
+    assert store.images() == [f"train/0000{number}.png" for number in range(3)]
+    copied = pickle.loads(pickle.dumps(store))
+    for number, name in enumerate(copied.images()):
+        decoded = cv2.imdecode(np.frombuffer(copied.read(name), np.uint8), cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(decoded, pixels[number])
+    assert "train-images-idx3-ubyte.gz" in store.names()
+    lay(tmp_path, "photo.png")
+    assert isinstance(open_store(tmp_path), FolderStore)
+
+
+# Inputs that once failed
+
+
+@pytest.mark.parametrize(
+    ("case", "images"),
+    {
+        "own_dcm_noext/export": 24,
+        "mac_zip_umlaut/Bilder.zip": 24,
+        "backslash_zip/photos.zip": 24,
+        "isic_mac_zip/skin_lesion.zip": 24,
+        "no_meta": 1,
+    }.items(),
+)
+def test_each_case_shows_its_images(case, images, cases):
+    store = open_store(cases / case)
+    assert len(store.images()) == images
+    assert all(store.read(name) for name in store.images())
+
+
+@pytest.mark.parametrize("case", ["deflate64/photos.zip", "split_zip/photos.zip", "tar/photos.tar.gz"])
+def test_each_archive_that_is_not_read_says_to_unpack_it(case, cases):
+    with pytest.raises(MedicError, match="unpack"):
+        open_store(cases / case)
