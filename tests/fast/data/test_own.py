@@ -261,7 +261,7 @@ def test_each_fault_of_a_table_is_one_sentence(text, message, lay):
 def test_a_spreadsheet_beside_the_images_is_named(lay):
     place = lay("1.png", "2.png")
     (place / "labels.xlsx").write_bytes(b"PK\x03\x04")
-    with pytest.raises(MedicError, match="save labels.xlsx as CSV"):
+    with pytest.raises(MedicError, match=r"save labels\.xlsx as CSV"):
         own.read(place)
 
 
@@ -301,7 +301,7 @@ def test_of_several_files_that_in_the_fuller_folder_is_taken_and_said_or_both_ar
     store = FolderStore(lay("large/1.png", "large/2.png", "small/1.png"))
     assert find_images(["1", "2"], store) == ["large/1.png", "large/2.png"]
     assert "1 listed images lie at several places" in capsys.readouterr().err
-    with pytest.raises(MedicError, match="1 at two places, large/1.png and small/1.png"):
+    with pytest.raises(MedicError, match=r"1 at two places, large/1\.png and small/1\.png"):
         find_images(["1"], store)
     assert find_images(["1.png"], FolderStore(lay("1.png"))) == ["1.png"]
 

@@ -85,7 +85,7 @@ def read_table(tables: Store, file: str, titles: Iterable[str] | None = None) ->
             index_col=False,
         ).fillna("")
     except pd.errors.ParserError as error:
-        raise MedicError(f"{where} cannot be read as a table ({error}); correct that line") from error
+        raise MedicError(f"{where} cannot be read as a table ({str(error).strip()}); correct that line") from error
     table.index = pd.RangeIndex(1, len(table) + 1) + skipped + _breaks_before(table, text)
     table = table.apply(_stripped, decimals=separator != ",")
     table = table[~(table == "").all(axis=1)]
