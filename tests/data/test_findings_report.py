@@ -170,7 +170,7 @@ def test_the_level_of_the_classes_can_be_said(tmp_path, data):
         cv2.imwrite(str(tmp_path / "pets" / name), np.full((60, 60, 3), 99, np.uint8))
     assert "8 images" in run(tmp_path / "pets", "--level", 2, "--to", tmp_path / "out")
     result = CliRunner().invoke(app, ["check", str(data), "--level", "2", "--to", str(tmp_path / "out")])
-    assert "--level is for images of your own" in str(result.exception)
+    assert "--level and columns are for images of your own" in str(result.exception)
 
 
 def test_a_set_is_known_by_its_own_folder(data):
