@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from medic.data.stores import Store, composed, is_image_name
@@ -24,20 +24,16 @@ def find_images(listed: Sequence[str], store: Store) -> list[str]:
     Raises:
         MedicError: a listed image could be two files, and neither folder has more of the listed ones.
     """
-    stored = store.images()
+    stored, pending = store.images(), {name: _path(name) for name in listed}
     hits: dict[str, list[str]] = {}
     other_endings = []
-    for spell in (_as_written, _without_ending, _in_small_letters):
-        pending = [name for name in listed if name not in hits]
-        if not pending:
-            break
-        found = _matches(pending, stored, spell)
+    for spell in (str, _without_ending, _in_small_letters):
+        found = _matches(pending, stored, spell) if pending else {}
         hits |= found
-        if spell is not _as_written:
+        pending = {name: path for name, path in pending.items() if name not in found}
+        if spell is not str:
             other_endings += [name for name in found if is_image_name(name)]
-    for name in listed:
-        if name not in hits and name in store:
-            hits[name] = [composed(name)]
+    hits |= {name: [path] for name, path in pending.items() if path in store}
     if other_endings:
         first = other_endings[0]
         print(
@@ -51,15 +47,14 @@ def find_images(listed: Sequence[str], store: Store) -> list[str]:
 
 def stem(name: str) -> str:
     """A file's name without its folder and without the ending of an image file."""
-    return _without_ending(name).rpartition("/")[2]
+    return _without_ending(_path(name)).rpartition("/")[2]
 
 
-def _as_written(name: str) -> str:
-    return composed(name.replace("\\", "/").removeprefix("./"))
+def _path(name: str) -> str:
+    return composed(name.replace("\\", "/").removeprefix("./")) if "\\" in name or name[:1] == "." else composed(name)
 
 
 def _without_ending(name: str) -> str:
-    name = _as_written(name)
     return name.rpartition(".")[0] if is_image_name(name) else name
 
 
@@ -67,31 +62,36 @@ def _in_small_letters(name: str) -> str:
     return _without_ending(name).casefold()
 
 
-def _matches(pending: list[str], stored: list[str], spell: Callable[[str], str]) -> dict[str, list[str]]:
+def _matches(pending: dict[str, str], stored: list[str], spell: Callable[[str], str]) -> dict[str, list[str]]:
     """Of each name that matches, all files it could be: one is the end of the other, in whole folders."""
     whole: dict[str, list[str]] = {}
-    spelled = [(spell(name), name) for name in stored]
-    for key, name in spelled:
-        whole.setdefault(key, []).append(name)
-    ends: dict[int, dict[str, list[str]]] = {}
-    for depth in {spell(name).count("/") + 1 for name in pending}:
-        ends[depth] = defaultdict(list)
-        for key, name in spelled:
-            if key.count("/") + 1 >= depth:
-                ends[depth][_end(key, depth)].append(name)
-    found = {}
-    for name in pending:
-        key = spell(name)
-        depth = key.count("/") + 1
-        shorter = (whole.get(_end(key, fewer)) for fewer in range(depth - 1, 0, -1))
-        fitting = whole.get(key) or ends[depth].get(key) or next(filter(None, shorter), None)
-        if fitting:
-            found[name] = fitting
+    for name in stored:
+        whole.setdefault(spell(name), []).append(name)
+    found, others = {}, {}
+    for name, path in pending.items():
+        key = spell(path)
+        if key in whole:
+            found[name] = whole[key]
+        else:
+            others[name] = key
+    for depth in {key.count("/") + 1 for key in others.values()}:
+        ends: dict[str, list[str]] = {}
+        for key, names in whole.items():
+            if (end := _end(key, depth)) in ends:
+                ends[end] = ends[end] + names
+            else:
+                ends[end] = names
+        for name, key in others.items():
+            if key.count("/") + 1 == depth:
+                shorter = (whole.get(_end(key, fewer)) for fewer in range(depth - 1, 0, -1))
+                if fitting := ends.get(key) or next(filter(None, shorter), None):
+                    found[name] = fitting
     return found
 
 
 def _end(path: str, parts: int) -> str:
-    return path if path.count("/") < parts else "/".join(path.rsplit("/", parts)[1:])
+    """The last parts of a path, or all of it where it has fewer."""
+    return path.rpartition("/")[2] if parts == 1 else "/".join(path.rsplit("/", parts)[-parts:])
 
 
 def _chosen(hits: dict[str, list[str]], store: Store) -> dict[str, str]:

@@ -24,7 +24,7 @@ class ZipStore(Listed):
         self.location = location
         self._opened: tuple[int, zipfile.ZipFile, threading.Lock] | None = None
         self._refuse_parts()
-        escaping = [name for name in map(_member_name, self._open()[0].infolist()) if _escapes(name)]
+        escaping = [name for name in self._open()[0].namelist() if _escapes(name)]
         if escaping:
             raise MedicError(
                 f"{location} has member names that lead out of the archive ({escaping[0]!r}, {len(escaping)} in all); "
@@ -145,7 +145,7 @@ def _member_name(member: zipfile.ZipInfo) -> str:
 
 def _escapes(name: str) -> bool:
     # Archives have a hundred thousand names, and nearly none of them has any of these marks.
-    if not name.startswith("/") and ".." not in name and ":" not in name:
+    if not name.startswith(("/", "\\")) and ".." not in name and ":" not in name:
         return False
-    parts = PurePosixPath(name)
+    parts = PurePosixPath(name.replace("\\", "/"))
     return parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]

@@ -58,7 +58,7 @@ class Listed:
 
     @cached_property
     def _images(self) -> list[str]:
-        return [name for name in self.names() if is_image_name(name) or self._is_dicom(name)]
+        return [name for name in self.names() if name.lower().endswith(IMAGE_SUFFIXES) or self._is_dicom(name)]
 
     def __contains__(self, name: str) -> bool:
         return composed(name) in self._listed
