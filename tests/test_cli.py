@@ -348,7 +348,7 @@ def test_own_images_are_prepared_with_what_is_looked_for_second(moles, tmp_path)
         medic(*arguments, cwd=tmp_path)
     )
     shown = succeeded(medic(*arguments, "--looked-for", "bad", cwd=tmp_path))
-    assert "of the two classes bad is what is looked for" in shown
+    assert "of the two classes bad is the positive one" in shown
     assert "20 images prepared at 32 px in made" in shown
     records = pd.read_csv(tmp_path / "made" / "records.csv")
     assert records.groupby("class")["label"].unique().map(list).to_dict() == {"bad": [1], "fine": [0]}

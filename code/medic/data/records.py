@@ -28,8 +28,7 @@ def validate(records: pd.DataFrame, task: Task) -> pd.DataFrame:
         task: whose class codes the labels are.
 
     Raises:
-        MedicError: a column is missing, a value is empty, an image is listed twice, a split or a label is unknown;
-            the message names the first rows at fault.
+        MedicError: a column or a value is missing, an image is listed twice, a split or a label is unknown.
     """
     classes = list(task.classes) if task.kind == "multilabel" else []
     missing = [column for column in ("image", "patient", "split", "label", *classes) if column not in records]
