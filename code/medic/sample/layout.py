@@ -1,39 +1,191 @@
-"""Folders that hold a generated sample: which may be written to, and what an earlier run left there."""
+"""What the drawn sets share: hospitals, the folder they are written to, its page, damaged files, small twins."""
 
-from collections.abc import Callable
+import contextlib
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
+import numpy as np
+import pandas as pd
+
+from medic.data.stores import SYNTHETIC_MARK
 from medic.errors import MedicError
+from medic.files import write_text
+
+FAULTS = "planted_faults.csv"
+
+ABOUT = """# {title}
+
+**Synthetic.** Every {kind} here was drawn by a program from random numbers. No real patient, and no clinical meaning:
+a result from this folder says that the software works, nothing about patients.
+
+Made by `medic sample` with seed {seed}, hospital {hospital}: {made}. The same seed gives the same files.
+
+| file | content |
+| --- | --- |
+{files}
+| `planted_faults.csv` | the faults that were put in on purpose: `image,fault,detail` |
+| `masks/` | where each lesion lies; written on request (`--masks`), not committed |
+
+{text}
+
+| | hospital 1 | hospital 2 |
+| --- | --- | --- |
+{hospitals}
+"""
 
 
-def earlier_files(folder: Path, mark: str, title: str, of_a_sample: Callable[[str], bool]) -> set[Path]:
-    """The files of an earlier sample in a folder, which a new one may replace.
+@dataclass(frozen=True)
+class Hospital:
+    """Where images are taken: its camera, the people who come, and what gives the label away without being illness.
+
+    Attributes:
+        camera: a few words for ``SYNTHETIC.md``; ``people`` and ``shortcut`` likewise.
+        people: how frequent illness is.
+        shortcut: what goes with illness here and nowhere else.
+        tint: gain of red, green and blue.
+        gamma: exponent of the brightness (0-1); below 1 is brighter.
+        blur: standard deviation of the focus, in widths of the image.
+    """
+
+    camera: str
+    people: str
+    shortcut: str
+    tint: tuple[float, float, float] = (1, 1, 1)
+    gamma: float = 1
+    blur: float = 0
+
+    def take(self, pixels: np.ndarray) -> np.ndarray:
+        """Return an image, uint8 (height, width) or RGB (height, width, 3), as this hospital's camera takes it."""
+        if self.blur:
+            pixels = cv2.GaussianBlur(pixels, (0, 0), self.blur * pixels.shape[1])
+        gain = np.array(self.tint if pixels.ndim == 3 else self.tint[:1])
+        table = np.rint(255 * ((np.arange(256) / 255) ** self.gamma)[:, None] * gain).clip(0, 255).astype(np.uint8)
+        return cv2.LUT(pixels, table[None] if pixels.ndim == 3 else table[:, 0])
+
+
+@contextlib.contextmanager
+def replacing_sample(folder: str | os.PathLike, title: str, files: str) -> Iterator[Path]:
+    """Give an empty folder to write a sample to; it takes the place of ``folder`` when the block ends well.
 
     Args:
-        folder: where a sample is to be written.
-        mark: the file that describes a sample, such as ``SYNTHETIC.md``.
-        title: how that file begins; without it, the files there are somebody else's.
-        of_a_sample: whether a sample has a file of this name, a path below the folder with forward slashes.
-
-    Returns:
-        Empty where nothing is there.
+        folder: absent, empty, or holding an earlier sample; where the block fails, it stays as it is.
+        title: how the earlier sample's ``SYNTHETIC.md`` begins, after the ``#``.
+        files: regular expression of the paths that a sample has, below the folder, with forward slashes.
 
     Raises:
-        MedicError: the folder is a file, or holds anything else.
+        MedicError: the folder is a file, holds anything else, or cannot be written.
     """
-    if not folder.exists():
-        return set()
-    if not folder.is_dir():
+    folder, mark_and_faults = Path(folder), {SYNTHETIC_MARK, FAULTS}
+    of_a_sample = re.compile(rf"masks/[^/]+\.png|{files}").fullmatch
+    earlier = earlier_files(
+        folder, SYNTHETIC_MARK, f"# {title}", lambda name: name in mark_and_faults or bool(of_a_sample(name))
+    )
+    unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        # The mark goes first, so that a run that is killed here can be repeated; the faults go last.
+        order = {SYNTHETIC_MARK: 0, FAULTS: 2}
+        made = [path.relative_to(unfinished) for path in unfinished.rglob("*") if path.is_file()]
+        for path in sorted(made, key=lambda path: (order.get(str(path), 1), path)):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(unfinished / path, folder / path)
+        for path in earlier - {folder / path for path in made}:
+            path.unlink()
+    except OSError as error:
+        raise MedicError(f"cannot write a sample to {folder}: {error.strerror or error}; choose another") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def earlier_files(folder: Path, mark: str, heading: str, of_a_sample: Callable[[str], bool]) -> set[Path]:
+    """Return the files of the earlier sample in a folder, which a new one may replace; refuse a folder with others.
+
+    ``mark`` is the file that describes a sample, ``heading`` how it begins, ``of_a_sample`` says whether a sample has a
+    file of this path below the folder.
+    """
+    if folder.exists() and not folder.is_dir():
         raise MedicError(f"cannot write a sample to {folder}: it is a file; name a folder")
     found = {path for path in folder.rglob("*") if not path.is_dir()}
-    about = folder / mark
-    ours = not found or (about in found and about.read_bytes().startswith(title.encode()))
+    ours = not found or (folder / mark in found and (folder / mark).read_bytes().startswith(heading.encode()))
     for path in sorted(found):
         inside = path.relative_to(folder).as_posix()
-        unfinished = path.name.startswith(".") and path.name.endswith(".part")  # of a run that was killed
-        if not ours or not (inside == mark or of_a_sample(inside) or unfinished):
+        if not ours or not (inside == mark or of_a_sample(inside)):
             raise MedicError(
                 f"cannot write a sample to {folder}: it holds {inside}, which no earlier sample made; "
                 "name an empty or a new folder"
             )
     return found
+
+
+def write_about(
+    folder: Path, title: str, kind: str, made: dict[str, object], files: dict[str, str], text: str, hospitals: dict
+) -> None:
+    """Write ``SYNTHETIC.md``.
+
+    Args:
+        folder: of the sample.
+        title: of the page, as for ``replacing_sample``.
+        kind: what one image is, such as "photograph".
+        made: ``seed``, ``hospital`` (number) and ``made`` (how many images, of what size).
+        files: content by file, for the table.
+        text: what a reader needs to know besides, in Markdown.
+        hospitals: ``Hospital`` by number.
+    """
+    rows = [
+        f"| {name} | " + " | ".join(getattr(hospital, name) for hospital in hospitals.values()) + " |"
+        for name in ("camera", "people", "shortcut")
+    ]
+    listed = "\n".join(f"| {name} | {content} |" for name, content in files.items())
+    page = ABOUT.format(title=title, kind=kind, files=listed, text=text.strip(), hospitals="\n".join(rows), **made)
+    write_text(folder / SYNTHETIC_MARK, page)
+
+
+def write_table(path: Path, rows: pd.DataFrame | pd.Series, header: bool = True) -> None:
+    """Write a CSV with the same bytes on every system."""
+    write_text(path, rows.to_csv(index=False, header=header, lineterminator="\n"))
+
+
+def choose_small(records: pd.DataFrame, most: dict[str, int]) -> pd.Series:
+    """Choose the images of the small twin tables: whole patients without faults, the classes in turn.
+
+    Args:
+        records: ``patient``, ``split``, ``label``, ``fault`` ("" for none).
+        most: images by split, at most.
+
+    Returns:
+        bool by the records' index.
+    """
+    chosen = pd.Series(False, records.index)
+    sound = records.groupby("patient")["fault"].transform(lambda faults: (faults == "").all())
+    for split, limit in most.items():
+        rows = records[sound & (records["split"] == split)]
+        waiting = [list(of["patient"].unique()) for _, of in sorted(rows.groupby("label"), key=lambda pair: -pair[0])]
+        left, size, taken = limit, rows["patient"].value_counts(), set()
+        while any(waiting):
+            for patients in filter(None, waiting):
+                patient = patients.pop(0)
+                if patient not in taken and size[patient] <= left:
+                    taken.add(patient)
+                    left -= size[patient]
+        chosen |= records["patient"].isin(taken) & (records["split"] == split)
+    return chosen
+
+
+def jpeg(pixels: np.ndarray, quality: int, fault: str = "") -> bytes:
+    """Encode uint8 RGB as JPEG; with a fault: "truncated", "not an image", "nearly black" or "blurred"."""
+    if fault == "not an image":
+        return b"This is not a photograph. It is a text file with another name.\n"
+    if fault == "nearly black":
+        pixels = pixels // 25
+    if fault == "blurred":
+        pixels = cv2.GaussianBlur(pixels, (0, 0), pixels.shape[1] / 45)
+    _, encoded = cv2.imencode(".jpeg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    data = encoded.tobytes()
+    return data[: len(data) * 2 // 5] if fault == "truncated" else data
