@@ -184,7 +184,7 @@ def _files_below(root: Path) -> Iterator[str]:
             if entry.name.startswith(".") or entry.name == "__MACOSX":
                 continue
             path = f"{below}/{entry.name}" if below else entry.name
-            if entry.is_dir():
+            if os.path.isdir(entry.path):  # a link in a circle is none, and no error
                 (links if entry.is_symlink() else waiting).append(path)
             else:
                 yield path
