@@ -156,19 +156,23 @@ def find_learning_rate(
     rates = low * ratio ** np.arange(len(losses))
     finite = np.isfinite(losses)
     tested = LearningRates(rates[finite], losses[finite], prepared.synthetic)
-    _check_falls(tested)
+    check_falls(tested)
     return tested
 
 
-def _check_falls(tested: LearningRates) -> None:
-    """Refuse to read a rate from a curve that only rises, or that wavers no more than its batches scatter."""
+def check_falls(tested: LearningRates) -> None:
+    """Refuse a curve that only rises, or that wavers no more than its batches scatter.
+
+    Raises:
+        MedicError: no learning rate can be read from it.
+    """
     if len(tested.losses) >= 20:
         smoothed = tested.smoothed
         fall = smoothed[: len(smoothed) // 10].mean() - smoothed.min()
         before = max(len(smoothed) // 10, int(np.argmin(smoothed)))
         scatter = np.std((tested.losses - smoothed)[:before])
         together = max(1.0, 2 * math.sqrt(math.pi) * SMOOTHING * len(smoothed))  # batches in one smoothed value
-        if fall > 2.5 * scatter / math.sqrt(together):
+        if fall > max(2.5 * scatter / math.sqrt(together), 1e-6):  # rounding is no fall
             return
     raise MedicError(
         f"the loss falls at no learning rate from {tested.rates[:1].sum():.0e} on; look at the images and labels, "
