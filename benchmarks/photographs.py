@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from medic.files import replacing
-from medic.sample.fundus.drawing import fundus_photograph
+from medic.sample.fundus import fundus_photograph
 
 WIDTH, HEIGHT = 3872, 2592
 
@@ -31,7 +31,7 @@ def camera_photographs(data: Path, drawn: Path, count: int = 6) -> tuple[list[by
     for number in range(count):
         path = drawn / f"{number}.jpeg"
         if not path.is_file():
-            pixels = fundus_photograph(number % 5, "left", np.random.default_rng(number), width=WIDTH, height=HEIGHT)
+            pixels = fundus_photograph(number % 5, "left", np.random.default_rng(number), (WIDTH, HEIGHT))[0]
             with replacing(path) as temporary:
                 Image.fromarray(pixels).save(temporary, "JPEG", quality=86)
         made.append(path.read_bytes())

@@ -26,7 +26,7 @@ from medic.data.prepare import prepare
 from medic.data.records import class_counts, validate
 from medic.data.split import split_by_patient
 from medic.data.stores import open_store
-from medic.sample.fundus.drawing import fundus_photograph
+from medic.sample.fundus import fundus_photograph
 from medic.task import RETINOPATHY
 
 NAME = "preparation_scale"
@@ -37,7 +37,7 @@ SECONDS = 180
 def write_zip(path: Path, members: int) -> None:
     """A stored zip of small photographs, each with its own bytes: ``0000001.jpeg`` and so on."""
     kinds = [
-        cv2.imencode(".jpg", fundus_photograph(grade, "left", np.random.default_rng(grade), width=96, height=72))[1]
+        cv2.imencode(".jpg", fundus_photograph(grade, "left", np.random.default_rng(grade), (96, 72))[0])[1]
         for grade in range(5)
     ]
     photographs = [kind.tobytes() for kind in kinds]

@@ -44,7 +44,7 @@ def features(images: list[bytes], side: int = 224) -> np.ndarray:
     return torch.cat(rows).numpy()
 
 
-def linear_probe(images: np.ndarray, labels: np.ndarray, C: float = 0.003):  # noqa: N803 (scikit-learn's name)
+def linear_probe(images: np.ndarray, labels: np.ndarray, C: float = 0.003):
     """Fit a logistic regression on features."""
     probe = LogisticRegression(class_weight="balanced", C=C, max_iter=2000)
     return make_pipeline(StandardScaler(), probe).fit(images, labels)

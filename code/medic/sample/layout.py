@@ -51,14 +51,16 @@ class Hospital:
         tint: gain of red, green and blue.
         gamma: exponent of the brightness (0-1); below 1 is brighter.
         blur: standard deviation of the focus, in widths of the image.
+        zoom: size of what is shown; below 1 the field of view is wider.
     """
 
     camera: str
     people: str
-    shortcut: str
+    shortcut: str = "none"
     tint: tuple[float, float, float] = (1, 1, 1)
     gamma: float = 1
     blur: float = 0
+    zoom: float = 1
 
     def take(self, pixels: np.ndarray) -> np.ndarray:
         """Return an image, uint8 (height, width) or RGB (height, width, 3), as this hospital's camera takes it."""

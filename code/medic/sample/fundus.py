@@ -1,0 +1,336 @@
+"""Synthetic photographs of the retina, drawn from random numbers: no real eye is behind any of them.
+
+A retina is drawn as light travels: the glow of the fundus, the optic disc, deposits, then blood (vessels and
+haemorrhages), which absorbs, then the camera. What a grade shows follows the International Clinical Diabetic
+Retinopathy scale (Wilkinson et al., Ophthalmology 110, 2003); numbers and sizes vary so widely within a grade that
+neighbouring grades overlap, as they do in photographs. Places are in field units: 0 is the centre of the round field,
+1 its radius with hospital 1's camera, x grows from the nose to the temple, y downwards.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from medic.errors import MedicError
+from medic.sample.layout import Hospital
+from medic.sample.strokes import draw_ribbons, draw_spots, fill, winding_paths
+
+HOSPITALS = {
+    1: Hospital("warm colours, a field of 45°", "an eye clinic: about half of the photographs show retinopathy"),
+    2: Hospital(
+        "cooler and paler, softer focus, a wider field with smaller lesions",
+        "a screening programme: about a third of the photographs show retinopathy",
+        tint=(0.88, 1.06, 1.25),
+        gamma=0.85,
+        blur=0.0025,
+        zoom=0.86,
+    ),
+}
+DEPOSITS = {"scar": (222, 206, 150), "cotton wool spot": (232, 214, 170), "exudate": (250, 222, 105)}
+BLOOD = ("vitreous haemorrhage", "preretinal haemorrhage", "haemorrhage", "shunt", "new vessels", "microaneurysm")
+LESIONS = (*DEPOSITS, *BLOOD)
+"""In a mask, n marks the n-th of these, counted from 1. Deposits have a colour; blood absorbs light."""
+
+# looks of real photographs, RGB of 0-1: brown-orange, red, pale pink, ochre
+LOOKS = np.array([(0.68, 0.36, 0.13), (0.74, 0.29, 0.09), (0.82, 0.49, 0.34), (0.70, 0.42, 0.13)])
+
+# the main vessels, veins and arteries in turn: two arcades, four to the nose, four small ones
+HEADING = np.radians([-86, -74, 84, 72, -128, -142, 132, 146, 168, -20, 24, 8])
+BEND = np.radians([112, 92, -112, -92, -22, -16, 24, 16, 10, 26, -22, 4])
+LENGTH = np.array([1.75, 1.65, 1.75, 1.65, 0.8, 0.75, 0.8, 0.75, 0.5, 0.5, 0.5, 0.3])
+CALIBRE = np.array([1, 0.74, 1, 0.74, 0.62, 0.5, 0.62, 0.5, 0.4, 0.34, 0.34, 0.28])
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What the two eyes of a person have in common."""
+
+    colour: tuple[float, float, float]  # of the retina, RGB, 0-1
+    mottle: float  # contrast of the pigment's texture
+    disc: float  # radius of the optic disc, field units
+    cup: float  # radius of its pale cup, in disc radii
+    calibre: float  # width of the widest vein, field units
+    tortuosity: float  # how much vessels wind, radians
+    field: float  # radius of the field in widths of the photograph; above 3/8 of a 4:3 frame the field is cut
+    vessels: int  # seed of their course
+
+
+def sample_anatomy(rng: np.random.Generator) -> Anatomy:
+    """Draw a person."""
+    return Anatomy(
+        colour=tuple((rng.dirichlet(np.full(len(LOOKS), 0.5)) @ LOOKS).tolist()),
+        mottle=rng.uniform(0.025, 0.07),
+        disc=rng.uniform(0.12, 0.155),
+        cup=rng.uniform(0.3, 0.65),
+        calibre=rng.uniform(0.022, 0.029),
+        tortuosity=rng.uniform(0.1, 0.3),
+        field=0.36 if rng.random() < 0.15 else rng.uniform(0.41, 0.45),
+        vessels=int(rng.integers(2**31)),
+    )
+
+
+class Retina:
+    """One eye before the camera: where its field and landmarks lie, and what is drawn at random on it."""
+
+    def __init__(
+        self, anatomy: Anatomy, eye: str, rng: np.random.Generator, size: tuple[int, int], hospital: Hospital
+    ) -> None:
+        self.anatomy, self.rng, self.side = anatomy, rng, 1 if eye == "left" else -1
+        self.width, self.height = size
+        self.rim = min(anatomy.field * self.width, 0.6 * self.height)  # radius of the field, pixels
+        self.radius = self.rim * hospital.zoom  # of a field unit, pixels
+        self.centre = 0.5 * np.array(size) + rng.normal(0, (0.008, 0.006)) * size
+        self.disc = np.array([rng.uniform(-0.66, -0.46), rng.uniform(-0.08, 0.08)])
+        # 2.5 disc diameters from the optic disc
+        self.macula = self.disc + np.array([5 * anatomy.disc * rng.uniform(0.94, 1.06), rng.uniform(0.04, 0.12)])
+
+    def to_pixels(self, points: np.ndarray) -> np.ndarray:
+        """Return places (..., 2) in pixels."""
+        return points * (self.side * self.radius, self.radius) + self.centre
+
+    def layer(self) -> np.ndarray:
+        """Return an empty layer to draw on, uint8 (height, width)."""
+        return np.zeros((self.height, self.width), np.uint8)
+
+    def places(self, count: int, reach: float = 0.93) -> np.ndarray:
+        """Return ``count`` random visible places off the optic disc, (count, 2)."""
+        points = self.rng.uniform(-reach, reach, (count * 4 + 16, 2))
+        points[:, 1] *= min(1.0, 0.5 * self.height / self.radius)
+        off_disc = np.hypot(*(points - self.disc).T) > 1.5 * self.anatomy.disc
+        return points[(np.hypot(*points.T) < reach) & off_disc][:count]
+
+    def spots(
+        self, places: np.ndarray, radius: tuple[float, float], value: tuple[float, float], rough: float, stretch: float
+    ) -> np.ndarray:
+        """Return a layer of irregular spots: the radii's median and log-spread, the range of values."""
+        layer, count = self.layer(), len(places)
+        radii = radius[0] * np.exp(self.rng.normal(0, radius[1], count).clip(-1.2, 1.2))
+        draw_spots(layer, self, self.rng, (places, radii), self.rng.uniform(*value, count), rough, stretch)
+        return layer
+
+    def blurred(self, layer: np.ndarray, sigma: float) -> np.ndarray:
+        """Return a layer blurred by ``sigma`` field units."""
+        return cv2.GaussianBlur(layer, (0, 0), max(0.4, sigma * self.radius))
+
+
+def fundus_photograph(
+    grade: int,
+    eye: str,
+    rng: np.random.Generator,
+    size: tuple[int, int] = (288, 216),
+    *,
+    anatomy: Anatomy | None = None,
+    hospital: Hospital = HOSPITALS[1],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one photograph of a retina.
+
+    Args:
+        grade: 0-4 on the International Clinical Diabetic Retinopathy scale.
+        eye: "left" (the optic disc left of the macula) or "right".
+        rng: source of everything that differs between two photographs: lesions, pose, focus, exposure, grain.
+        size: width and height, pixels, at least 32.
+        anatomy: the person; None draws another one.
+        hospital: whose camera takes it.
+
+    Returns:
+        The photograph, uint8 (height, width, 3) RGB, black outside the round field; and the mask of its lesions, uint8
+        (height, width), 0 where there is none, n where the n-th of ``LESIONS`` lies.
+
+    Raises:
+        MedicError: the grade is not 0-4, the eye neither left nor right, or the frame below 32 pixels.
+    """
+    if grade not in range(5) or eye not in ("left", "right") or min(size) < 32:
+        raise MedicError(
+            f"cannot draw grade {grade!r} of the {eye!r} eye at {size[0]} x {size[1]}: "
+            "use a grade of 0-4, 'left' or 'right', and at least 32 pixels"
+        )
+    retina = Retina(anatomy or sample_anatomy(rng), eye, rng, size, hospital)
+    pixels = _optic_disc(_glow(retina), retina)
+    lesions = _lesions(grade, retina)
+    mask, blood = retina.layer(), _vessels(retina, beading=rng.uniform(0.25, 0.5) if grade == 3 else 0.0)
+    for number, name in enumerate(LESIONS, 1):
+        layer = lesions.get(name, retina.layer())
+        mask[layer > 40] = number
+        if name in DEPOSITS:
+            pixels += layer[..., None] / np.float32(255) * (np.float32(DEPOSITS[name]) - pixels)
+        else:
+            blood = np.maximum(blood, layer)
+    # blood absorbs green and blue at once, red only where there is much of it
+    depth = blood[..., None] / np.float32(255)
+    pixels *= np.exp(-np.concatenate([0.75 * depth**2, 1.6 * depth, 1.25 * depth], axis=2))
+    pixels, inside = _camera(pixels, retina, hospital)
+    return pixels, np.where(inside > 127, mask, 0).astype(np.uint8)
+
+
+def _glow(retina: Retina) -> np.ndarray:
+    """Paint the retina without vessels, at a quarter of the resolution: illumination, pigment, macula; float 0-255."""
+    rng, shape = retina.rng, (max(retina.height // 4, 8), max(retina.width // 4, 8))
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    x = ((x + 0.5) * retina.width / shape[1] - retina.centre[0]) / (retina.side * retina.radius)
+    y = ((y + 0.5) * retina.height / shape[0] - retina.centre[1]) / retina.radius
+
+    def spot(centre: np.ndarray, size: float) -> np.ndarray:
+        return np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * size**2))
+
+    def texture(rows: int) -> np.ndarray:
+        grid = rng.standard_normal((rows, rows * 4 // 3), np.float32)
+        return cv2.resize(grid, shape[::-1], interpolation=cv2.INTER_CUBIC)
+
+    slope, mottle = rng.normal(0, 0.1, 2), retina.anatomy.mottle
+    light = 1 - rng.uniform(0.12, 0.48) * (x**2 + y**2) + slope[0] * x + slope[1] * y
+    light += 0.05 * texture(4) + mottle * (0.3 * texture(10) + 0.4 * texture(24) + 0.5 * texture(60))
+    light += 0.16 * spot(retina.disc, 2.2 * retina.anatomy.disc)
+    light *= 1 - rng.uniform(0.12, 0.3) * spot(retina.macula, 0.26) - rng.uniform(0.2, 0.4) * spot(retina.macula, 0.08)
+    # the rim and the shades are redder: dim light comes out of the choroid
+    glow = light.clip(0.02)[..., None] ** (0.8, 1.2, 1.4) * retina.anatomy.colour * rng.uniform(0.95, 1.05, 3)
+    if rng.random() < 0.35:  # the lens' reflection, a bluish haze near the middle
+        haze = spot(rng.normal(0, 0.12, 2), rng.uniform(0.06, 0.14))
+        glow += rng.uniform(0.04, 0.14) * haze[..., None] * (0.7, 0.8, 1.0)
+    if rng.random() < 0.15:  # stray light: a pale crescent at the rim
+        turn = rng.uniform(0, 2 * np.pi)
+        crescent = np.clip(np.hypot(x - 0.12 * np.cos(turn), y - 0.12 * np.sin(turn)) - 0.95, 0, 0.3)
+        glow += rng.uniform(1, 2.6) * crescent[..., None] * (1.0, 0.85, 0.6)
+    return cv2.resize((glow.clip(0, 1) * 255).astype(np.float32), (retina.width, retina.height))
+
+
+def _optic_disc(pixels: np.ndarray, retina: Retina) -> np.ndarray:
+    """Paint the pale disc and its paler cup."""
+    rng, pallor = retina.rng, retina.rng.uniform(0.0, 0.8)
+    axes = retina.anatomy.disc * retina.radius * rng.uniform((0.86, 1.0), (0.95, 1.1))
+    rim = np.array([252, 172 + 40 * pallor, 78 + 75 * pallor]) * rng.uniform(0.9, 1.0)
+    cup = np.array([255, 218 + 14 * pallor, 140 + 50 * pallor])
+    y, x = np.mgrid[: retina.height, : retina.width].astype(np.float32)
+    x, y = ((np.stack([x, y], -1) - retina.to_pixels(retina.disc)) / axes).clip(-9, 9).transpose(2, 0, 1)
+    uneven = 1 + 0.05 * np.sin(np.arctan2(y, x) * 2 + rng.uniform(0, 6))
+    over = 0.92 / (1 + np.exp((np.hypot(x, y) * uneven - 1) * rng.uniform(12, 24)))
+    inner = 0.8 / (1 + np.exp((np.hypot(x - 0.12 * retina.side, y) - retina.anatomy.cup) * 9))
+    return (pixels + over[..., None] * (rim + inner[..., None] * (cup - rim) - pixels)).astype(np.float32)
+
+
+def _vessels(retina: Retina, beading: float) -> np.ndarray:
+    """Draw veins and arteries that leave the optic disc, arch round the macula, branch and taper."""
+    anatomy, rng = retina.anatomy, np.random.default_rng([retina.anatomy.vessels, retina.side + 1])
+    heading = HEADING + rng.normal(0, 0.12, len(HEADING))
+    bend, length = BEND * rng.uniform(0.8, 1.15, len(BEND)), LENGTH * rng.uniform(0.9, 1.1, len(LENGTH))
+    size, vein = CALIBRE, np.arange(len(CALIBRE)) % 2 == 0
+    start = retina.disc + rng.normal(0, 0.14, (len(heading), 2)) * anatomy.disc
+    t, levels = np.linspace(0, 1, 48), []
+    for level, children in enumerate((6, 3, 1)):
+        paths = winding_paths(rng, start, heading, length, bend, anatomy.tortuosity * (1 + 0.4 * level), points=48)
+        widths = anatomy.calibre * size[:, None] * (1 - 0.62 * t)
+        beads = np.sin(rng.uniform(60, 90, (len(paths), 1)) * length[:, None] * t)
+        widths = widths * (1 + beading * (level < 2) * vein[:, None] * np.minimum(1, 3 * t) * beads)
+        # nothing crosses the fovea: a vessel ends before it
+        reaches = np.minimum.accumulate(np.linalg.norm(paths - retina.macula, axis=-1) > 0.13, axis=1)
+        stop = np.maximum(reaches.sum(axis=1), 2) - 1
+        paths = paths[np.arange(len(paths))[:, None], np.minimum(np.arange(48), stop[:, None])]
+        levels.append((paths, widths, np.where(vein, 132, 100) - 10 * level))
+        # children leave to alternate sides, then turn to run beside their parent
+        parent = np.repeat(np.arange(len(paths)), children)
+        at = (np.tile(np.arange(children), len(paths)) + rng.uniform(0.1, 0.9, len(parent))) / children * 0.86 + 0.14
+        step, side = np.clip(at * 44, 3, 46).astype(int), np.where(np.arange(len(parent)) % 2, 1, -1)
+        start = paths[parent, step]
+        along = start - paths[parent, step - 2]
+        heading = np.arctan2(along[:, 1], along[:, 0]) + side * rng.uniform(0.45, 1.0, len(parent))
+        bend = -side * rng.uniform(-0.1, 0.8, len(parent))
+        length = length[parent] * rng.uniform(0.22, 0.5, len(parent)) * (1 - 0.35 * at)
+        size, vein = size[parent] * (1 - 0.62 * at) * rng.uniform(0.45, 0.75, len(parent)), vein[parent]
+    layer = retina.layer()
+    for paths, widths, values in reversed(levels):
+        draw_ribbons(layer, retina, paths, widths, values)
+    return layer
+
+
+def _lesions(grade: int, retina: Retina) -> dict[str, np.ndarray]:
+    """Draw what a retina of this grade shows: layers by name of ``LESIONS``, those that there are, 0-255."""
+    rng, severity = retina.rng, retina.rng.beta(*((1.3, 1.6) if grade < 3 else (2, 1.5)))
+    if grade == 0:
+        return {}
+    dots = 1 + rng.poisson(3.5) if grade == 1 else 2 + rng.poisson(10 * severity)
+    lesions = {"microaneurysm": retina.spots(retina.places(dots, 0.8), (0.0105, 0.15), (110, 180), 0.15, 0.2)}
+    if grade == 1:
+        return lesions
+    if grade == 3:  # many haemorrhages in each of the four quadrants round the optic disc and macula
+        places = retina.places(300)
+        quadrant, count = 2 * (places[:, 0] > -0.1) + (places[:, 1] > 0), rng.poisson(3.5 + 9 * severity, 4)
+        places = np.concatenate([places[quadrant == number][: count[number]] for number in range(4)])
+        lesions["shunt"] = _tangles(retina, retina.places(rng.integers(2, 6), 0.7), reach=0.09, count=5)
+    else:
+        places = retina.places(1 + rng.poisson(1 + 11 * severity))
+    flames = len(places) // 4  # drawn out along the nerve fibres; the others are dots and blots
+    blots = retina.spots(places[flames:], (0.0165, 0.42), (95, 205), 0.22, 0.2)
+    flames = retina.spots(places[:flames], (0.0165, 0.42), (95, 205), 0.3, 0.6)
+    lesions["haemorrhage"] = retina.blurred(np.maximum(blots, flames), 0.005)
+    if grade == 4:
+        lesions |= _proliferative(retina)
+    if rng.random() < 0.55:  # clusters of yellow spots
+        clusters = [
+            centre + rng.normal(0, rng.uniform(0.04, 0.1), (rng.integers(8, 22 + int(50 * severity)), 2))
+            for centre in retina.places(1 + rng.poisson(0.6 + 2.4 * severity), 0.65)
+        ]
+        spots = retina.spots(np.concatenate(clusters), (0.0075, 0.45), (140, 255), 0.3, 0.3)
+        lesions["exudate"] = retina.blurred(spots, 0.0022)
+    if rng.random() < (0.35, 0.6, 0.35)[grade - 2]:  # a few pale patches with feathered edges
+        places = retina.places(1 + rng.poisson(3 if grade > 2 else 1.5), 0.75)
+        lesions["cotton wool spot"] = retina.blurred(retina.spots(places, (0.038, 0.2), (110, 190), 0.3, 0.35), 0.011)
+    return lesions
+
+
+def _proliferative(retina: Retina) -> dict[str, np.ndarray]:
+    """Draw new vessels, blood before the retina or in the vitreous (at least one of these), perhaps scars."""
+    rng, lesions = retina.rng, {}
+    at_disc, elsewhere, boat, vitreous = rng.random(4) < (0.5, 0.45, 0.35, 0.2)
+    new = []
+    if at_disc:
+        new.append(_tangles(retina, retina.disc[None], reach=1.3 * retina.anatomy.disc, count=16))
+    if elsewhere or not (at_disc or boat or vitreous):
+        new.append(_tangles(retina, retina.places(rng.integers(1, 4), 0.75), reach=0.11, count=13))
+    if new:
+        lesions["new vessels"] = np.max(new, axis=0)
+    if new and rng.random() < 0.5:  # pale bands that arch from the optic disc
+        count, scar = rng.integers(2, 5), retina.layer()
+        start = retina.disc + rng.normal(0, retina.anatomy.disc, (count, 2))
+        heading, length, bend = rng.uniform((-1.9, 0.3, -1.2), (1.9, 0.8, 1.2), (count, 3)).T
+        widths = np.linspace(0.07, 0.015, 24) * rng.uniform(0.5, 1.2, (count, 1))
+        paths = winding_paths(rng, start, heading, length, bend, 0.25)
+        draw_ribbons(scar, retina, paths, widths, rng.uniform(90, 160, count))
+        lesions["scar"] = retina.blurred(scar, 0.014)
+    if boat:  # blood that has settled before the retina: level above, curved below
+        angle, layer = np.linspace(0, np.pi, 28), retina.layer()
+        shape = np.stack([np.cos(angle), np.sin(angle) ** 0.8], -1) * rng.uniform(0.09, (0.28, 0.2))
+        shape[:, 1] *= 1 + np.convolve(rng.normal(0, 0.1, 30), (0.3, 0.4, 0.3), "valid")
+        fill(layer, retina.to_pixels(retina.places(1, 0.7)[:, None] + shape), rng.uniform(215, 250))
+        lesions["preretinal haemorrhage"] = retina.blurred(layer, 0.007)
+    if vitreous:  # a dark red cloud without edges, denser below
+        cloud = cv2.resize(rng.standard_normal((6, 8), np.float32), (64, 48), interpolation=cv2.INTER_CUBIC)
+        cloud = cloud + np.linspace(-1.6, 1.2, 48)[:, None] + rng.uniform(-1.6, -0.5)
+        density = (rng.uniform(130, 210) / (1 + np.exp(-2 * cloud))).astype(np.uint8)
+        lesions["vitreous haemorrhage"] = cv2.resize(density, (retina.width, retina.height))
+    return lesions
+
+
+def _tangles(retina: Retina, places: np.ndarray, reach: float, count: int) -> np.ndarray:
+    """Draw fine winding vessels that set out from each place: shunts (IRMA) when few, new vessels when many."""
+    rng, layer = retina.rng, retina.layer()
+    start = np.repeat(places, count, axis=0) + rng.normal(0, 0.2 * reach, (len(places) * count, 2))
+    heading, length, bend, wiggle = rng.uniform((0, 1.2, 1.5, 0.5), (6.28, 3, 5.5, 1.1), (len(start), 4)).T
+    bend *= rng.choice([-1, 1], len(start))
+    paths = winding_paths(rng, start, heading, reach * length, bend, wiggle, points=30)
+    draw_ribbons(layer, retina, paths, np.full(paths.shape[:2], 0.0055), rng.uniform(95, 150, len(paths)))
+    return layer
+
+
+def _camera(pixels: np.ndarray, retina: Retina, hospital: Hospital) -> tuple[np.ndarray, np.ndarray]:
+    """Focus, haze, exposure, grain and the hospital's colours; also return the round field, 0-255."""
+    rng, size = retina.rng, (retina.width, retina.height)
+    pixels = cv2.GaussianBlur(pixels, (0, 0), max(retina.rim * (0.0022 + 0.008 * rng.beta(0.8, 4)), 0.3))
+    haze, exposure = 0.3 * rng.beta(0.6, 4), rng.uniform(0.72, 1.18)
+    pixels = exposure * (pixels * (1 - haze) + 255 * haze * np.float32([0.72, 0.6, 0.48]))
+    grain = rng.standard_normal((retina.height // 2, retina.width // 2), np.float32) * rng.uniform(0.8, 2.2)
+    pixels = hospital.take((pixels + cv2.resize(grain, size)[..., None]).clip(0, 255).astype(np.uint8))
+    inside = retina.layer()
+    x, y, radius = (round(16 * float(value)) for value in (*retina.centre, retina.rim))
+    cv2.circle(inside, (x, y), radius, 255, -1, cv2.LINE_AA, 4)
+    inside = cv2.GaussianBlur(inside, (0, 0), max(0.004 * retina.rim, 0.3))
+    return cv2.multiply(pixels, cv2.merge([inside] * 3), scale=1 / 255), inside
