@@ -331,7 +331,7 @@ def test_a_main_archive_too_small_for_two_splits_is_refused(tmp_path, archives):
 def test_the_folder_is_a_prepared_set_with_labels_account_and_chart(archives, tmp_path):
     prepared = write(select(*archives, per_class=8), tmp_path / "data", SMALL)
     assert {path.name for path in (tmp_path / "data").iterdir()} == {
-        *("images", "journal.jsonl", "manifest.json", "records.csv", "skipped.csv"),
+        *(".medic-product", "images", "index.txt", "manifest.json", "records.csv", "skipped.csv"),
         *("labels_train.csv", "labels_val.csv", "selection.json"),
     }
     assert set(prepared.records["split"]) == {"train", "validation"}
@@ -403,7 +403,7 @@ def test_another_folder_gets_the_same_bytes(archives, tmp_path):
     made = []
     for name in ("one", "two"):
         write(select(*archives, per_class=8), tmp_path / name, SMALL)
-        made.append({file: data for file, data in contents(tmp_path / name).items() if file != "journal.jsonl"})
+        made.append({file: data for file, data in contents(tmp_path / name).items() if file != "index.txt"})
     assert made[0] == made[1]
 
 
@@ -428,7 +428,7 @@ def test_interrupted_it_goes_on_and_leaves_nothing_of_an_earlier_selection(archi
     write(select(*archives, per_class=8), folder, SMALL)
     ended, undisturbed = contents(folder), contents(tmp_path / "undisturbed")
     assert undisturbed.keys() <= ended.keys()
-    assert all(ended[name] == data for name, data in undisturbed.items() if name != "journal.jsonl")
+    assert all(ended[name] == data for name, data in undisturbed.items() if name != "index.txt")
     assert not [name for name in ended if name.endswith(".part")]
 
 

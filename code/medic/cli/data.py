@@ -20,6 +20,7 @@ from medic.cli.options import (
     LookedForOption,
     PatientColumnOption,
     PositiveOption,
+    SchedulerOption,
     SeedOption,
     SizeOption,
     TaskArgument,
@@ -140,6 +141,7 @@ def check_sets(
     label_column: LabelColumnOption = None,
     image_column: ImageColumnOption = None,
     patient_column: PatientColumnOption = None,
+    scheduler: SchedulerOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Find what is wrong with images and labels before training: broken, repeated, dark, blurred, odd, rare.
@@ -169,7 +171,7 @@ def check_sets(
         )
     for found, (line, source) in sets.items():
         try:
-            checked[found] = check_set(line, source, to / found, **how)
+            checked[found] = check_set(line, source, to / found, scheduler=scheduler, **how)
         except MedicError as error:
             failed.append(f"{found}: {error}")
             continue
@@ -243,6 +245,7 @@ def prepare(
     positive: PositiveOption = None,
     looked_for: LookedForOption = None,
     seed: SeedOption = 0,
+    scheduler: SchedulerOption = None,
 ) -> None:
     """Check, split by patient, crop and scale once. Interrupted, it goes on; repeated, it does only what is new.
 
@@ -258,7 +261,7 @@ def prepare(
     if line is OWN and found.thresholds:
         print(f"of the two classes {found.classes[1]} is the positive one (--positive names the other)")
     records = _split(records, store, found, test, seed)
-    prepared = prepare_images(records, store, to, replace(line.preprocessing, size=size))
+    prepared = prepare_images(records, store, to, replace(line.preprocessing, size=size), scheduler=scheduler)
     print(class_counts(prepared.records, found).to_string())
     print(f"{len(prepared.records)} images prepared at {size} px in {to}")
     for sentence in lacking(prepared.records, found) if line is OWN else ():

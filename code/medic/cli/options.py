@@ -35,6 +35,12 @@ ImagesOption = Annotated[Path | None, typer.Option("--images", help="Folder or z
 SeedOption = Annotated[
     int, typer.Option("--seed", min=0, max=4294967295, help="Fixes splits, order, augmentation and weights.")
 ]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler", help="A Dask cluster that does the work, such as tcp://10.0.0.1:8786 (docs/clusters.md)."
+    ),
+]
 SizeOption = Annotated[int, typer.Option("--size", help="Side of the prepared images in pixels.")]
 TestOption = Annotated[
     float | None, typer.Option("--test", help="Share of patients for testing; by default the source's own test split.")

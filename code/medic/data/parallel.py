@@ -1,20 +1,30 @@
-"""Work on many images with all cores, in order, with a progress bar and flat memory."""
+"""Work on many images in order, with a progress bar and flat memory: with all cores, or on a Dask cluster."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
+import pickle
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import cv2
 from tqdm import tqdm
 
+from medic.errors import MedicError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+BATCH = 16
+"""Items that go to a cluster as one task: about a second of work, beside which a task's own millisecond is nothing."""
+CONNECT = 60
+"""Seconds in which a scheduler must answer and have a first worker."""
 
 
 def usable_cores() -> int:
@@ -23,35 +33,100 @@ def usable_cores() -> int:
 
 
 def each(
-    function: Callable[[Item], Result], items: Iterable[Item], *, title: str, workers: int | None = None
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    title: str,
+    workers: int | None = None,
+    scheduler: str | None = None,
 ) -> Iterator[Result]:
-    """Apply a function to every item in threads, and give the results in the items' order.
+    """Apply a function to every item, and give the results in the items' order.
 
-    Decoding, scaling and encoding release Python's lock, so threads scale as processes do and need no pickling. Only
-    a few results are held at a time. When the caller stops early or a call raises, what has not begun is dropped.
+    On this machine it runs in threads: decoding, scaling and encoding release Python's lock, so threads scale as
+    processes do and need no pickling. Only a few results are held at a time. When the caller stops early or a call
+    raises, what has not begun is dropped.
 
     Args:
-        function: what to do with one item; an exception it raises reaches the caller.
+        function: what to do with one item; an exception it raises reaches the caller. A cluster's workers get it by
+            pickle, and see the paths in it where this process sees them.
         items: any number of items; a sized collection gives the progress bar its length.
         title: what the progress bar says. It shows on a terminal and in notebooks, and rarely enough for a log.
-        workers: threads; one a core when None.
+        workers: threads; one a core when None. A cluster has its own number.
+        scheduler: address of a ``dask.distributed`` scheduler, such as ``tcp://10.0.0.1:8786``; None works here. What a
+            worker that dies has not handed over is done by another.
+
+    Raises:
+        MedicError: the scheduler cannot be reached, has no worker, or its workers die or lack medic.
     """
-    workers = workers or usable_cores()
-    cv2.setNumThreads(1)
-    remaining = iter(items)
-    total = len(items) if isinstance(items, Sized) else None
-    pool = ThreadPoolExecutor(workers)
-    waiting = deque(pool.submit(function, item) for item in islice(remaining, 4 * workers))
+    results = _on_cluster(function, items, scheduler) if scheduler else _in_threads(function, items, workers)
     # Nothing for work of a moment; a moving bar on a terminal; a line now and then in a log or a notebook.
     pause = 0.2 if sys.stderr.isatty() else 15
     first = min(pause, 2)  # a log's first line comes early, so that work of less than a pause shows its rate too
-    with tqdm(total=total, desc=title, unit="image", delay=2, mininterval=first, maxinterval=max(10, pause)) as bar:
+    total = len(items) if isinstance(items, Sized) else None
+    bar = tqdm(total=total, desc=title, unit="image", delay=2, mininterval=first, maxinterval=max(10, pause))
+    with bar, contextlib.closing(results):
+        for result in results:
+            if bar.update():
+                bar.mininterval = pause
+            yield result
+
+
+class _Future(Protocol):
+    def result(self): ...
+
+
+def _in_order(submit: Callable[[Item], _Future], items: Iterable[Item], ahead: int) -> Iterator:
+    remaining = iter(items)
+    waiting = deque(map(submit, islice(remaining, ahead)))
+    while waiting:
+        result = waiting.popleft().result()
+        waiting.extend(map(submit, islice(remaining, 1)))
+        yield result
+
+
+def _in_threads(function: Callable[[Item], Result], items: Iterable[Item], workers: int | None) -> Iterator[Result]:
+    cv2.setNumThreads(1)
+    workers = workers or usable_cores()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield from _in_order(lambda item: pool.submit(function, item), items, 4 * workers)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _on_cluster(function: Callable[[Item], Result], items: Iterable[Item], scheduler: str) -> Iterator[Result]:
+    try:
+        from distributed import Client, KilledWorker
+    except ImportError as error:
+        raise MedicError("a cluster needs Dask here too; install it: pip install 'medic[cluster]'") from error
+    try:
+        client = Client(scheduler, timeout=CONNECT, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise MedicError(f"no scheduler answers at {scheduler} ({error}); start one (dask scheduler)") from error
+    with client:
         try:
-            while waiting:
-                result = waiting.popleft().result()
-                waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
-                if bar.update():
-                    bar.mininterval = pause
-                yield result
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            client.wait_for_workers(1, timeout=CONNECT)
+        except TimeoutError as error:
+            raise MedicError(f"{scheduler} has no worker; start some (dask worker {scheduler})") from error
+        work, remaining = pickle.dumps(function), iter(items)
+        batches = iter(lambda: list(islice(remaining, BATCH)), [])
+        ahead = 4 * sum(client.nthreads().values())
+        try:
+            for results in _in_order(lambda batch: client.submit(_apply, work, batch, pure=False), batches, ahead):
+                yield from results
+        except KilledWorker as error:
+            raise MedicError(f"workers of {scheduler} died again and again; give each more memory ({error})") from error
+        except ModuleNotFoundError as error:
+            raise MedicError(f"a worker of {scheduler} has no {error.name}; install the same medic there") from error
+
+
+def _apply(work: bytes, batch: list) -> list:
+    function = _unpickled(work)
+    return [function(item) for item in batch]
+
+
+@functools.lru_cache(maxsize=8)
+def _unpickled(work: bytes) -> Callable:
+    """Once a worker: opening a large archive takes longer than a batch."""
+    cv2.setNumThreads(1)
+    return pickle.loads(work)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from functools import partial
 
 import cv2
 import numpy as np
@@ -138,13 +139,14 @@ COLUMNS = ["image", "finding", "detail", "other"]
 _NAMED = 5  # duplicates that a sentence names, before it only counts
 
 
-def check(records: pd.DataFrame, store: Store, task: Task | None = None) -> pd.DataFrame:
+def check(records: pd.DataFrame, store: Store, task: Task | None = None, scheduler: str | None = None) -> pd.DataFrame:
     """Look for faults: in the files, between files, and between files and table. Each image is decoded once.
 
     Args:
         records: as every reader gives them.
         store: where their images are.
         task: names the classes, which are then counted too; None counts none.
+        scheduler: a Dask cluster that looks at the images instead (``medic.data.parallel.each``).
 
     Returns:
         One row a finding, with the columns ``image``, ``finding``, ``detail`` and ``other`` (of duplicates, the image
@@ -172,7 +174,7 @@ def check(records: pd.DataFrame, store: Store, task: Task | None = None) -> pd.D
     findings += [(name, "absent", f"not in {store.location.name}") for name in records["image"][~present]]
     there = records[present].reset_index(drop=True)
     names = there["image"].tolist()
-    looks = list(each(lambda name: look(store, name), names, title="checking"))
+    looks = list(each(partial(look, store), names, title="checking", scheduler=scheduler))
     findings += [(name, one.fault, one.detail) for name, one in zip(names, looks, strict=True) if one.fault]
     sound = [row for row, one in enumerate(looks) if not one.fault]
     findings += outliers([names[row] for row in sound], [looks[row] for row in sound])

@@ -15,7 +15,7 @@ from medic.data.check import check
 from medic.data.images.decode import decode, shrunk
 from medic.data.parallel import each
 from medic.data.readers import DATA_SETS, OWN, DataSet, find_data_set, lesions_or_own
-from medic.data.stores import Store, is_synthetic
+from medic.data.stores import Store, is_synthetic, mark_product
 from medic.errors import ImageError, MedicError
 from medic.files import replacing, write_text
 from medic.task import Task
@@ -500,13 +500,16 @@ def unknown_in(data: str | os.PathLike) -> list[str]:
     )
 
 
-def check_set(line: DataSet, source: Path, to: str | os.PathLike, **how: object) -> Checked:
+def check_set(
+    line: DataSet, source: Path, to: str | os.PathLike, *, scheduler: str | None = None, **how: object
+) -> Checked:
     """Read one set, check it, and write ``findings.csv`` and ``findings.html``.
 
     Args:
         line: whose reader reads it.
         source: where it lies.
         to: the folder to write to.
+        scheduler: as for ``check``.
         how: for the reader of one's own images: ``level`` or ``columns``, where they can be mistaken.
 
     Raises:
@@ -514,7 +517,8 @@ def check_set(line: DataSet, source: Path, to: str | os.PathLike, **how: object)
     """
     records, store = line.read(source, **how)
     task = line.task(records)
-    findings = check(records, store, task)
+    findings = check(records, store, task, scheduler)
+    mark_product(to)
     table, page = Path(to) / "findings.csv", Path(to) / "findings.html"
     with replacing(table) as temporary:
         findings.to_csv(temporary, index=False)

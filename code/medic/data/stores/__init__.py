@@ -19,6 +19,7 @@ from medic.data.stores.folder import (
     composed,
     is_image_name,
     is_litter,
+    mark_product,
 )
 from medic.data.stores.idx import IdxStore, holds_idx_images
 from medic.errors import MedicError
@@ -38,6 +39,7 @@ __all__ = [
     "is_litter",
     "is_synthetic",
     "location_from",
+    "mark_product",
     "open_from",
     "open_store",
 ]
@@ -69,6 +71,9 @@ class JointStore(Listed):
             raise MedicError(f"a joint store needs stores by keys without a slash, not {unfit or 'none'}; name each")
         self.stores = dict(stores)
         self.location = Path(" + ".join(store.location.name or "." for store in stores.values()))
+
+    def __getstate__(self) -> dict:
+        return {"stores": self.stores, "location": self.location}
 
     def names(self) -> list[str]:
         """All names, sorted."""

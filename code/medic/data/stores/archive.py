@@ -38,7 +38,7 @@ class ZipStore(Listed):
             )
 
     def __getstate__(self) -> dict:
-        return {"location": self.location}
+        return {"location": Path(os.path.abspath(self.location))}
 
     def __setstate__(self, state: dict) -> None:
         self.location, self._opened = state["location"], None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import unicodedata
 import zlib
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from medic.errors import ImageError, MedicError
+from medic.files import write_text
 
 NOT_READ = (".gif", ".webp", ".heic", ".heif", ".avif", ".jp2")
 """Endings of pictures in formats that are not read, such as the HEIC of telephones. They are listed, to be refused."""
@@ -26,10 +28,19 @@ NO_IMAGES = (
 MAX_BYTES = 256 * 1024**2
 """No single image file is larger; one that claims more is refused before it is read."""
 PRODUCT_MARK = ".medic-product"
-"""A folder that medic wrote holds a file of this name: below a data folder, it is passed over."""
+"""A folder that medic wrote holds a file of this name (``mark_product``): below a data folder, it is passed over."""
 
 DICOM_START = 132
 """Bytes by which a DICOM file is known."""
+
+
+def mark_product(folder: str | os.PathLike) -> None:
+    """Make a folder known as one that medic wrote, whose tables are no labels and whose images no originals.
+
+    Raises:
+        MedicError: the folder cannot be written.
+    """
+    write_text(Path(folder) / PRODUCT_MARK, "medic wrote this folder: nothing in it is read as data\n")
 
 
 def is_image_name(name: str) -> bool:
@@ -85,6 +96,17 @@ class FolderStore(Listed):
 
     def __init__(self, location: Path):
         self.location = location
+
+    def __getstate__(self) -> dict:
+        return {"location": Path(os.path.abspath(self.location))}
+
+    def __setstate__(self, state: dict) -> None:
+        self.location = state["location"]
+        if not self.location.is_dir():
+            raise MedicError(
+                f"{socket.gethostname()} does not see {self.location}; give a folder that all workers share under the "
+                "same path"
+            )
 
     @cached_property
     def _listed(self) -> dict[str, str]:

@@ -119,7 +119,7 @@ class IdxStore(Listed):
         self._opened: tuple[int, dict[str, np.ndarray], threading.Lock] | None = None
 
     def __getstate__(self) -> dict:
-        return {"location": self.location}
+        return {"location": Path(os.path.abspath(self.location))}
 
     def __setstate__(self, state: dict) -> None:
         self.__init__(state["location"])
