@@ -10,7 +10,7 @@ CUT_ABOVE_AND_BELOW = (640, 480, 320, 240, 300)
 OFF_CENTRE = (640, 480, 230, 260, 200)
 CUT_AT_ONE_SIDE = (640, 480, 180, 240, 215)
 SMALL = (800, 600, 500, 200, 110)
-LARGE = (3000, 2000, 1520, 990, 1150)
+LARGE = (1500, 1000, 760, 495, 575)
 TINY_FRAME = (96, 64, 48, 32, 29)
 
 
@@ -24,20 +24,14 @@ def test_the_disc_is_found_within_two_per_cent_of_its_radius(shape, photograph):
     assert np.hypot(disc.x - x, disc.y - y) < 0.02 * radius
 
 
-def test_noise_in_the_dark_surround_does_not_move_the_disc(photograph):
+def test_noise_in_the_dark_surround_and_a_notch_do_not_move_the_disc(photograph):
     pixels = photograph(*WHOLE, noise=5)
     scattered = np.random.default_rng(0).random(pixels.shape[:2]) < 0.002
     pixels[scattered] = 200
+    pixels[60:100, 470:520] = 180  # the notch that cameras cut into the edge
     disc = find_disc(pixels)
     assert disc.radius == pytest.approx(220, rel=0.02)
     assert np.hypot(disc.x - 320, disc.y - 240) < 0.02 * 220
-
-
-def test_the_notch_that_cameras_cut_into_the_edge_does_not_move_the_disc(photograph):
-    pixels = photograph(*WHOLE)
-    pixels[60:100, 470:520] = 180
-    disc = find_disc(pixels)
-    assert disc.radius == pytest.approx(220, rel=0.02)
 
 
 def test_a_black_photograph_has_no_disc_and_is_kept_whole(photograph):
@@ -83,11 +77,6 @@ def test_what_the_camera_cut_off_comes_out_black_and_the_disc_stays_round(photog
     assert not cut[: missing - 8].any()
     assert not cut[len(cut) - missing + 8 :].any()
     assert cut[len(cut) // 2, len(cut) // 2].max() > 100
-
-
-def test_a_crop_of_a_cropped_photograph_changes_little(photograph):
-    once = fundus(photograph(*WHOLE))
-    assert len(fundus(once)) == pytest.approx(len(once), rel=0.02)
 
 
 @pytest.mark.parametrize("size", [(3, 2000), (1, 1000), (1000, 1), (1, 1), (2, 3)])

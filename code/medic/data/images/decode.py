@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from medic.data.images.dicom import DicomImage, decode_dicom, is_dicom, read_dicom
 from medic.errors import ImageError
@@ -32,9 +32,12 @@ _OTHERS = (
     (4, b"ftyp", "a HEIC photograph, as telephones write them"),
     (0, b"\0\0\0\x0cjP  ", "a JPEG 2000"),
 )
-# Pillow only warns between one and two times its own limit; ours is an error and lower. Once for the process: to
-# change the filters for a moment is not safe among threads.
+# Pillow only warns between one and two times its own limit, and of broken EXIF; OpenCV writes its own lines about each
+# file that it cannot decode, where an error says it. Once for the process: to change this for a moment is not safe
+# among threads.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 @dataclass(frozen=True)
@@ -95,22 +98,8 @@ def decode_with_header(data: bytes, at_least: int | None = None, bits: int | Non
     header, dicom = _open(data)
     if dicom is not None:
         return header, decode_dicom(dicom)
-    try:
-        if header.format == "JPEG" and header.mode in ("L", "RGB"):
-            return header, _upright(_decode_jpeg(data, header, at_least), header.orientation)
-        if header.format == "TIFF" and header.mode in ("RGBA", "LA", "PA"):
-            return header, _decode_with_pillow(data)
-        _verify(data, header)
-        if bits is None:
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-        else:
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_BGR | cv2.IMREAD_ANYDEPTH)
-            pixels = pixels if pixels is None else np.ascontiguousarray(pixels[:, :, ::-1])
-    except (ValueError, SyntaxError, OSError, cv2.error) as error:
-        raise _damaged(header) from error
-    if pixels is None:
-        raise _damaged(header)
-    return header, pixels if pixels.dtype == np.uint8 else _scaled(pixels, bits)
+    pixels = _decode(data, header, at_least)
+    return header, pixels if pixels.dtype == np.uint8 else _scaled(pixels, bits or 16)
 
 
 def used_bits(data: bytes) -> int | None:
@@ -123,12 +112,8 @@ def used_bits(data: bytes) -> int | None:
     sixteen = data[24:25] == b"\x10" if header.format == "PNG" else header.format == "TIFF"
     if dicom is not None or not sixteen:
         return None
-    try:
-        _verify(data, header)
-    except (ValueError, SyntaxError, OSError) as error:
-        raise _damaged(header) from error
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    return int(pixels.max()).bit_length() if pixels is not None and pixels.dtype == np.uint16 else None
+    pixels = _decode(data, header, None)
+    return int(pixels.max()).bit_length() if pixels.dtype == np.uint16 else None
 
 
 def shrunk(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -147,7 +132,7 @@ def _open(data: bytes) -> tuple[Header, DicomImage | None]:
     dicom = read_dicom(data) if is_dicom(data) else None
     header = _read_with_pillow(data) if dicom is None else _of_dicom(dicom)
     if header.width * header.height > MAX_PIXELS or max(header.width, header.height) > MAX_SIDE:
-        raise _too_large(f"{header.width} x {header.height}")
+        raise _too_large()
     if dicom is None and _cut_off(data, header.format):
         raise _truncated(len(data))
     return header, dicom
@@ -162,8 +147,10 @@ def _read_with_pillow(data: bytes) -> Header:
             orientation = image.getexif().get(0x0112, 1) if kind == "JPEG" else 1
             header = Header(kind, *image.size, image.mode, orientation)
     except Image.DecompressionBombError as error:
-        raise _too_large(str(error)) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError) as error:
+        raise _too_large() from error
+    except MemoryError:
+        raise
+    except Exception as error:
         if data[:3] == b"\xff\xd8\xff" and _cut_off(data, "JPEG"):
             raise _truncated(len(data)) from error
         if kind := next((kind for at, start, kind in _OTHERS if data[at:].startswith(start)), ""):
@@ -194,12 +181,40 @@ def _cut_off(data: bytes, kind: str) -> bool:
     return (kind == "PNG" and b"IEND" not in data) or (kind == "JPEG" and b"\xff\xd9" not in data[2:])
 
 
+def _decode(data: bytes, header: Header, at_least: int | None) -> np.ndarray:
+    """RGB of 8 or 16 bits, as stored, upright."""
+    try:
+        pixels = _decode_strictly(data, header, at_least)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises nearly every exception there is for bytes that are wrong
+        raise _damaged(header) from error
+    if pixels is None:
+        raise _damaged(header)
+    return pixels
+
+
+def _decode_strictly(data: bytes, header: Header, at_least: int | None) -> np.ndarray | None:
+    if header.format == "JPEG" and header.mode != "CMYK":
+        return _upright(_decode_jpeg(data, header, at_least), header.orientation)
+    if header.format == "TIFF" and header.mode in ("RGBA", "LA", "PA"):
+        with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
+            return np.ascontiguousarray(np.array(ImageOps.exif_transpose(image).convert("RGBA"))[:, :, :3])
+    # Inside these, OpenCV takes damage for colours and says nothing.
+    if header.format == "JPEG":
+        simplejpeg.decode_jpeg(data, "CMYK", strict=True)
+    elif header.format == "PNG":
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            image.verify()
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_BGR | cv2.IMREAD_ANYDEPTH)
+    return pixels if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
 def _decode_jpeg(data: bytes, header: Header, at_least: int | None) -> np.ndarray:
     shorter = min(header.width, header.height)
     factor = 1 if at_least is None else max((f for f in (2, 4, 8) if shorter // f >= at_least), default=1)
     wanted = {} if factor == 1 else {"min_height": -(-header.height // factor), "min_width": -(-header.width // factor)}
-    pixels = simplejpeg.decode_jpeg(data, "RGB", strict=True, min_factor=factor, **wanted)
-    return pixels
+    return simplejpeg.decode_jpeg(data, "RGB", strict=True, min_factor=factor, **wanted)
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -213,29 +228,14 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def _decode_with_pillow(data: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        colours = np.array(ImageOps.exif_transpose(image).convert("RGBA"))
-    return np.ascontiguousarray(colours[:, :, :3])
-
-
-def _verify(data: bytes, header: Header) -> None:
-    """Refuse a PNG whose checksums do not fit: OpenCV decodes it to other pixels, and says nothing."""
-    if header.format == "PNG":
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            image.verify()
-
-
-def _scaled(pixels: np.ndarray, bits: int | None) -> np.ndarray:
+def _scaled(pixels: np.ndarray, bits: int) -> np.ndarray:
     """uint16 of which so many bits are used to uint8."""
-    if bits is None or bits >= 16:
-        return (pixels >> 8).astype(np.uint8)
     return (np.minimum(pixels, (1 << bits) - 1) >> (bits - 8)).astype(np.uint8)
 
 
-def _too_large(size: str) -> ImageError:
+def _too_large() -> ImageError:
     return ImageError(
-        f"the image claims {size} pixels; at most {MAX_PIXELS:,} and {MAX_SIDE:,} a side are read; scale it down first",
+        f"the image has too many pixels; at most {MAX_PIXELS:,} and {MAX_SIDE:,} a side are read; scale it down first",
         "too_large",
     )
 

@@ -6,11 +6,11 @@ import io
 import logging
 import struct
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import simplejpeg
 
 from medic.errors import ImageError
 
@@ -69,7 +69,7 @@ def read_dicom(data: bytes) -> DicomImage:
     """
     import pydicom
     from pydicom.pixels import get_decoder
-    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGExtended12Bit
 
     # Its log has a stack trace for every decoder that fails, and pydicom sets the level when it is imported.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
@@ -106,7 +106,7 @@ def read_dicom(data: bytes) -> DicomImage:
     if rows < 1 or columns < 1:
         raise _damaged()
     try:
-        able = get_decoder(syntax).is_available
+        able = get_decoder(syntax).is_available and not (syntax == JPEGExtended12Bit and bits > 8)
     except NotImplementedError:
         able = False
     if not able:
@@ -134,9 +134,14 @@ def decode_dicom(image: DicomImage) -> np.ndarray:
     Raises:
         ImageError: the pixels are damaged, or no installed decoder undoes their compression.
     """
+    from pydicom.encaps import get_frame
     from pydicom.pixels import apply_color_lut, pixel_array
+    from pydicom.uid import JPEGBaseline8Bit
 
     try:
+        if image.dataset.file_meta.TransferSyntaxUID == JPEGBaseline8Bit:
+            # The decoder behind pydicom fills what is damaged inside, and says nothing.
+            simplejpeg.decode_jpeg(get_frame(image.dataset.PixelData, 0, number_of_frames=1), strict=True)
         pixels = pixel_array(image.dataset)
         if image.kind.startswith("MONOCHROME"):
             shown = _grey(pixels, image)
@@ -153,28 +158,42 @@ def decode_dicom(image: DicomImage) -> np.ndarray:
 
 def _grey(stored: np.ndarray, image: DicomImage) -> np.ndarray:
     """Grey, uint8 (H, W), of stored values (H, W)."""
-    from pydicom.pixels import apply_modality_lut, apply_voi
+    from pydicom.pixels import apply_modality_lut, apply_windowing
 
     header = image.dataset
     padding = _padding(stored, header)
     measured = apply_modality_lut(stored, header)
     if header.get("VOILUTSequence"):
-        values = apply_voi(measured.astype(np.int64) if measured.dtype.kind == "f" else measured, header)
-        # Tables that claim 16 bits and end at 4095 exist. Other viewers go by the values, and so does this.
-        entries = (
-            np.asarray(header.VOILUTSequence[0].LUTData)
-            if not isinstance(header.VOILUTSequence[0].LUTData, bytes)
-            else np.frombuffer(header.VOILUTSequence[0].LUTData, "<u2")
-        )
-        shown = values / ((1 << max(8, int(entries.max()).bit_length())) - 1)
+        shown = _looked_up(measured, header)
     elif header.get("WindowCenter") is not None and header.get("WindowWidth") is not None:
-        shown = _window(measured.astype(np.float64), header)
+        # pydicom gives windowed values in a range of its own: two values beyond any window tell which.
+        black, white = apply_windowing(np.array([-1e30, 1e30]), header)
+        shown = (apply_windowing(measured, header) - black) / (white - black)
     else:
-        low, high = _range(measured, padding, image)
-        shown = (measured - low) / (high - low) if high > low else np.zeros(stored.shape)
+        black, white = _range(measured, padding, image)
+        shown = (measured - black) / (white - black) if white > black else np.zeros(stored.shape)
     if image.kind == "MONOCHROME1":
         shown = 1 - shown
     return np.where(padding, 0, _to_bytes(shown)).astype(np.uint8)
+
+
+def _looked_up(measured: np.ndarray, header: Dataset) -> np.ndarray:
+    """The share of white that the lookup table gives (PS3.3, C.11.2.1.1).
+
+    pydicom's own way goes round at entry 256 of tables of 8 bits. Tables that claim 16 bits and end at 4095 exist as
+    well: other viewers go by the values, and so does this.
+    """
+    table = header.VOILUTSequence[0]
+    count, first, _ = table.LUTDescriptor
+    entries = table.LUTData
+    if isinstance(entries, bytes):
+        from pydicom.uid import ExplicitVRBigEndian
+
+        order = ">" if header.file_meta.TransferSyntaxUID == ExplicitVRBigEndian else "<"
+        entries = np.frombuffer(entries, np.uint8 if len(entries) == count else f"{order}u2")
+    entries = np.atleast_1d(np.asarray(entries, np.int64))
+    values = entries[np.clip(np.rint(measured).astype(np.int64) - first, 0, len(entries) - 1)]
+    return values / ((1 << max(8, int(entries.max()).bit_length())) - 1)
 
 
 def _range(measured: np.ndarray, padding: np.ndarray, image: DicomImage) -> tuple[float, float]:
@@ -188,27 +207,6 @@ def _range(measured: np.ndarray, padding: np.ndarray, image: DicomImage) -> tupl
     )
     low, high = sorted(slope * end + intercept for end in (least, least + (1 << image.bits) - 1))
     return low, high
-
-
-def _window(measured: np.ndarray, header: Dataset) -> np.ndarray:
-    """The share of white that the first window gives (PS3.3, C.11.2.1.2 and C.11.2.1.3)."""
-    centre, width = (_first(header[f"Window{name}"].value) for name in ("Center", "Width"))
-    function = str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
-    if function == "SIGMOID":
-        return 1 / (1 + np.exp(np.clip(-4 * (measured - centre) / width, -50, 50)))
-    if function == "LINEAR":
-        centre, width = centre - 0.5, width - 1
-    if width < 0 or not np.isfinite([centre, width]).all():
-        raise ImageError(
-            "the DICOM file's window is too narrow to show anything; correct its Window Width", "unreadable"
-        )
-    if width == 0:
-        return (measured > centre).astype(np.float64)
-    return (measured - centre) / width + 0.5
-
-
-def _first(value: float | Sequence[float]) -> float:
-    return float(value[0] if isinstance(value, Sequence) and not isinstance(value, str) else value)
 
 
 def _padding(stored: np.ndarray, header: Dataset) -> np.ndarray:
