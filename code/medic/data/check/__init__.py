@@ -1,26 +1,24 @@
-"""Classes that a set has too few images of to learn or to judge, and splits that lack one."""
+"""What is wrong with a data set, found before training rather than after."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from functools import partial
 
-import cv2
 import numpy as np
 import pandas as pd
 
 from medic.data import corrections
 from medic.data.check.duplicates import near_duplicates
-from medic.data.check.images import Appearance, look, outliers
-from medic.data.images.crop import DARK
-from medic.data.images.decode import decode, read_header
-from medic.data.parallel import each
+from medic.data.check.images import ImageStats, measure, outliers, stats_of_set
+from medic.data.images.decode import read_header
 from medic.data.records import SPLITS, targets
-from medic.data.split import crossing_patients
+from medic.data.split import crossing_patients, patients_known
 from medic.data.stores import NOT_READ, Store
 from medic.errors import ImageError
 from medic.task import FINDINGS, NO_FINDING, Task
+
+__all__ = ["COLUMNS", "check", "foreign", "label_oddities", "measure", "unlisted"]
 
 FEWEST_IMAGES = 10
 """Of a class: fewer cannot be dealt to training, validation and test with more than one or two in each."""
@@ -47,8 +45,7 @@ def label_oddities(records: pd.DataFrame, task: Task) -> list[tuple[str, str, st
         theirs = records[labels[:, code] == 1 if task.kind == "multilabel" else labels == code]
         images, patients = len(theirs), theirs["patient"].nunique()
         counted = f"{name}: {_many(images, 'image')}"
-        # Where each image counts as a patient of its own, nothing is known of patients.
-        counted += "" if records["patient"].is_unique else f" of {_many(patients, 'patient')}"
+        counted += f" of {_many(patients, 'patient')}" if patients_known(records) else ""
         if not images:
             found.append(("", "rare_class", f"{name}: no image shows it"))
             continue
@@ -174,11 +171,13 @@ def check(records: pd.DataFrame, store: Store, task: Task | None = None, schedul
     findings += [(name, "absent", f"not in {store.location.name}") for name in records["image"][~present]]
     there = records[present].reset_index(drop=True)
     names = there["image"].tolist()
-    looks = list(each(partial(look, store), names, title="checking", scheduler=scheduler))
-    findings += [(name, one.fault, one.detail) for name, one in zip(names, looks, strict=True) if one.fault]
-    sound = [row for row, one in enumerate(looks) if not one.fault]
-    findings += outliers([names[row] for row in sound], [looks[row] for row in sound])
-    findings += _identical(there, looks) + _near(there, looks)
+    stats, bits = stats_of_set(store, names, title="checking", scheduler=scheduler)
+    if bits is not None:
+        findings.append(("", "noted", f"the images of 16 bits use {bits} of them: they are scaled by that"))
+    findings += [(name, one.fault, one.detail) for name, one in zip(names, stats, strict=True) if one.fault]
+    sound = [row for row, one in enumerate(stats) if not one.fault]
+    findings += outliers([names[row] for row in sound], [stats[row] for row in sound])
+    findings += _identical(there, stats) + _near(there, stats)
     for patient, theirs in records[records["patient"].isin(crossing_patients(records))].groupby("patient"):
         sides = ", ".join(f"{image} in {split}" for image, split in zip(theirs["image"], theirs["split"], strict=True))
         findings.append((theirs["image"].iloc[0], "patient_in_two_splits", f"patient {patient}: {sides}"))
@@ -189,10 +188,10 @@ def check(records: pd.DataFrame, store: Store, task: Task | None = None, schedul
     return pd.DataFrame([(*row, "")[:4] for row in findings], columns=COLUMNS, dtype=object)
 
 
-def _identical(records: pd.DataFrame, looks: list[Appearance]) -> list[tuple[str, ...]]:
+def _identical(records: pd.DataFrame, stats: list[ImageStats]) -> list[tuple[str, ...]]:
     """Groups of files with the same bytes, each file once."""
     groups: dict[bytes, list[int]] = defaultdict(list)
-    for row, one in enumerate(looks):
+    for row, one in enumerate(stats):
         if one.digest:
             groups[one.digest].append(row)
     findings = []
@@ -204,15 +203,15 @@ def _identical(records: pd.DataFrame, looks: list[Appearance]) -> list[tuple[str
     return findings
 
 
-def _near(records: pd.DataFrame, looks: list[Appearance]) -> list[tuple[str, ...]]:
+def _near(records: pd.DataFrame, stats: list[ImageStats]) -> list[tuple[str, ...]]:
     """Files that show one picture in other bytes, each file once, with those it is most like first."""
-    rows = [row for row, one in enumerate(looks) if one.fingerprint is not None]
+    rows = [row for row, one in enumerate(stats) if one.fingerprint is not None]
     if len(rows) < 2:
         return []
     like: dict[int, list[tuple[float, int, str]]] = defaultdict(list)
-    for pair in near_duplicates(np.stack([looks[row].fingerprint for row in rows])):
+    for pair in near_duplicates(np.stack([stats[row].fingerprint for row in rows])):
         one, other = rows[pair.first], rows[pair.second]
-        if looks[one].digest != looks[other].digest:
+        if stats[one].digest != stats[other].digest:
             like[one].append((pair.correlation, other, pair.turn))
             like[other].append((pair.correlation, one, pair.turn))
     findings = []
@@ -233,8 +232,7 @@ def _compared(records: pd.DataFrame, row: int, others: list[int], finding: str, 
     mine, *theirs = _labels(records.iloc[[row, *others]])
     if set(theirs) != {mine}:
         notes.append(f"labels differ ({mine} and {', '.join(sorted(set(theirs)))})")
-    # Where each image counts as a patient of its own, nothing is known of patients.
-    if not records["patient"].is_unique and (records["patient"].iloc[others] != records["patient"].iloc[row]).any():
+    if patients_known(records) and (records["patient"].iloc[others] != records["patient"].iloc[row]).any():
         notes.append("of another patient")
     if (records["split"].iloc[others] != records["split"].iloc[row]).any():
         notes.append("in another split")
@@ -252,41 +250,3 @@ def _labels(group: pd.DataFrame) -> list[str]:
     if set(FINDINGS) <= set(group):
         return ["|".join(name for name in FINDINGS if row[name]) or NO_FINDING for _, row in group.iterrows()]
     return group["class" if "class" in group else "label"].astype(str).tolist()
-
-
-def measure(records: pd.DataFrame, store: Store) -> pd.DataFrame:
-    """Measure each image: what differs between cameras and sittings before any disease does.
-
-    Args:
-        records: as every reader gives them.
-        store: where their images are.
-
-    Returns:
-        The records' ``image`` with ``width`` and ``height`` (pixels, as stored), ``brightness`` (mean of the lit
-        region's pixels, 0..255), ``red``, ``green``, ``blue`` (the same by channel) and ``sharpness`` (variance of the
-        Laplacian of the green channel at about 512 px; Pech-Pacheco et al., ICPR 2000, p. 314). Missing values
-        where an image is absent or cannot be read.
-    """
-    columns = ["width", "height", "brightness", "red", "green", "blue", "sharpness"]
-    values = list(each(lambda name: _measure_one(store, name), list(records["image"]), title="measuring"))
-    return pd.DataFrame(values, columns=columns, index=records.index).assign(image=records["image"])[
-        ["image", *columns]
-    ]
-
-
-def _measure_one(store: Store, name: str) -> tuple[float, ...]:
-    try:
-        data = store.read(name) if name in store else b""
-        header = read_header(data)
-        pixels = decode(data, at_least=512)
-    except ImageError:
-        return (np.nan,) * 7
-    scale = 512 / max(pixels.shape[:2])
-    if scale < 1:
-        pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    lit = pixels.max(axis=2) > DARK
-    colour = pixels[lit].mean(axis=0) if lit.any() else np.zeros(3)
-    inside = cv2.erode(lit.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool)
-    edges = cv2.Laplacian(pixels[:, :, 1], cv2.CV_32F)
-    sharpness = float(edges[inside].var()) if inside.any() else 0.0
-    return (header.width, header.height, float(colour.mean()), *map(float, colour), sharpness)

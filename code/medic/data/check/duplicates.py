@@ -134,21 +134,23 @@ def copy_groups(records: pd.DataFrame, store: Store) -> pd.Series:
     Returns:
         For each row the name of the first image of its group, which is its own name where there is no copy.
     """
-    from medic.data.check.images import look
+    from medic.data.check.images import stats_of_set
 
     names = records["image"].tolist()
-    looks = list(each(lambda name: look(store, name), names, title="looking for copies"))
-    first_with = {one.digest: row for row, one in reversed(list(enumerate(looks))) if one.digest}
-    edges = [(row, first_with[one.digest]) for row, one in enumerate(looks) if one.digest]
-    rows = [row for row, one in enumerate(looks) if one.fingerprint is not None]
-    if rows:
-        pairs = near_duplicates(np.stack([looks[row].fingerprint for row in rows]))
-        edges += [(rows[pair.first], rows[pair.second]) for pair in pairs]
-    one, other = np.array(edges, int).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(one)), (one, other)), shape=(len(names), len(names)))
-    _, group = connected_components(graph, directed=False)
+    stats, _ = stats_of_set(store, names, title="looking for copies")
+    first_with = {one.digest: row for row, one in reversed(list(enumerate(stats))) if one.digest}
+    same = [(row, first_with[one.digest]) for row, one in enumerate(stats) if one.digest]
+    rows = [row for row, one in enumerate(stats) if one.fingerprint is not None]
+    pairs = near_duplicates(np.stack([stats[row].fingerprint for row in rows])) if rows else []
+    group = connected(len(names), same + [(rows[pair.first], rows[pair.second]) for pair in pairs])
     first = pd.Series(names).groupby(group).first()
     return pd.Series(first.loc[group].to_numpy(), index=records.index, name="group")
+
+
+def connected(count: int, pairs: list[tuple[int, int]]) -> np.ndarray:
+    """Give what pairs join, directly or through others, one number: int (count,)."""
+    one, other = np.array(pairs, int).reshape(-1, 2).T
+    return connected_components(coo_array((np.ones(len(one)), (one, other)), shape=(count, count)), directed=False)[1]
 
 
 def _blocks(fingerprints: np.ndarray, size: int = 4096) -> list[np.ndarray]:

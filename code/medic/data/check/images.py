@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from medic.data.check.duplicates import fingerprint
 from medic.data.images.crop import DARK
-from medic.data.images.decode import Header, decode_with_header, shrunk
+from medic.data.images.decode import Header, decode, decode_with_header, read_header, shrunk, used_bits
+from medic.data.parallel import each
 from medic.data.stores import Store
 from medic.errors import ImageError
 
@@ -26,7 +29,7 @@ _STORED = {"1": "grey", "L": "grey", "LA": "grey with transparency", "P": "palet
 
 
 @dataclass(frozen=True, eq=False)
-class Appearance:
+class ImageStats:
     """One image as the check sees it.
 
     Attributes:
@@ -56,24 +59,40 @@ class Appearance:
     fingerprint: np.ndarray | None = None
 
 
-def look(store: Store, name: str) -> Appearance:
-    """Read and decode one image, once, and take down all that findings are made from."""
+def stats_of_set(
+    store: Store, names: Sequence[str], *, title: str, scheduler: str | None = None
+) -> tuple[list[ImageStats], int | None]:
+    """Take down what each image is like, and how many of 16 bits the set uses where it is not all of them."""
+    bits = max(each(partial(_bits, store), names, title=f"{title}, bits", scheduler=scheduler), default=0)
+    used = bits if 9 <= bits < 16 else None
+    return list(each(partial(image_stats, store, bits=used), names, title=title, scheduler=scheduler)), used
+
+
+def _bits(store: Store, name: str) -> int:
+    try:
+        return 0 if name.lower().endswith((".jpg", ".jpeg", ".bmp")) else used_bits(store.read(name)) or 0
+    except ImageError:
+        return 0
+
+
+def image_stats(store: Store, name: str, bits: int | None = None) -> ImageStats:
+    """Read and decode one image, once, and take down all that findings are made from; ``bits`` as ``decode`` has it."""
     try:
         data = store.read(name)
     except ImageError as error:
-        return Appearance(b"", error.reason, str(error))
+        return ImageStats(b"", error.reason, str(error))
     digest = hashlib.sha256(data).digest()
     try:
-        header, pixels = decode_with_header(data, at_least=_SIDE)
+        header, pixels = decode_with_header(data, at_least=_SIDE, bits=bits)
     except ImageError as error:
-        return Appearance(digest, error.reason, str(error))
+        return ImageStats(digest, error.reason, str(error))
     large = max(pixels.shape[:2]) >= _SIDE
     pixels = shrunk(pixels, _SIDE)
     red, green, blue = cv2.split(pixels)
     brightest = cv2.max(cv2.max(red, green), blue)
     lit = (brightest > DARK).astype(np.uint8)
-    fault, detail = _too_dark_to_see(brightest, data)
-    return Appearance(
+    fault, detail = _too_dark_to_see(brightest)
+    return ImageStats(
         digest=digest,
         fault=fault,
         detail=detail,
@@ -87,20 +106,12 @@ def look(store: Store, name: str) -> Appearance:
     )
 
 
-def _too_dark_to_see(brightest: np.ndarray, data: bytes) -> tuple[str, str]:
+def _too_dark_to_see(brightest: np.ndarray) -> tuple[str, str]:
     counts = cv2.calcHist([brightest], [0], None, [256], [0, 256]).ravel()
     level = int(np.searchsorted(counts.cumsum(), 0.99 * brightest.size))
     if level >= NEARLY_BLACK:
         return "", ""
-    detail = f"99 % of the pixels are below {level + 1} of 255"
-    if _sixteen_bits(data):
-        detail += "; of its 16 bits the values may use only the lower ones: save it anew, scaled to all of them"
-    return "nearly_black", detail
-
-
-def _sixteen_bits(data: bytes) -> bool:
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    return pixels is not None and pixels.dtype == np.uint16
+    return "nearly_black", f"99 % of the pixels are below {level + 1} of 255"
 
 
 def _channels(header: Header, red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> str:
@@ -127,6 +138,44 @@ def _sharpness(green: np.ndarray, lit: np.ndarray) -> float:
     return float(np.log(deviations[0] / deviations[2]))
 
 
+def measure(records: pd.DataFrame, store: Store) -> pd.DataFrame:
+    """Measure each image: what differs between cameras and sittings before any disease does.
+
+    Args:
+        records: as every reader gives them.
+        store: where their images are.
+
+    Returns:
+        The records' ``image`` with ``width`` and ``height`` (pixels, as stored), ``brightness`` (mean of the lit
+        region's pixels, 0..255), ``red``, ``green``, ``blue`` (the same by channel) and ``sharpness`` (variance of the
+        Laplacian of the green channel at about 512 px; Pech-Pacheco et al., ICPR 2000, p. 314). Missing values
+        where an image is absent or cannot be read.
+    """
+    columns = ["width", "height", "brightness", "red", "green", "blue", "sharpness"]
+    values = list(each(partial(_measured, store), list(records["image"]), title="measuring"))
+    return pd.DataFrame(values, columns=columns, index=records.index).assign(image=records["image"])[
+        ["image", *columns]
+    ]
+
+
+def _measured(store: Store, name: str) -> tuple[float, ...]:
+    try:
+        data = store.read(name) if name in store else b""
+        header = read_header(data)
+        pixels = decode(data, at_least=512)
+    except ImageError:
+        return (np.nan,) * 7
+    scale = 512 / max(pixels.shape[:2])
+    if scale < 1:
+        pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    lit = pixels.max(axis=2) > DARK
+    colour = pixels[lit].mean(axis=0) if lit.any() else np.zeros(3)
+    inside = cv2.erode(lit.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool)
+    edges = cv2.Laplacian(pixels[:, :, 1], cv2.CV_32F)
+    sharpness = float(edges[inside].var()) if inside.any() else 0.0
+    return (header.width, header.height, float(colour.mean()), *map(float, colour), sharpness)
+
+
 FEWEST = 20
 """Images that make a set to compare with; a smaller one has no usual."""
 FAR = 2.5
@@ -147,12 +196,12 @@ RARE_CHANNELS = 0.05
 """Of the set that may share odd channels, while four images in five share others."""
 
 
-def outliers(names: Sequence[str], looks: Sequence[Appearance]) -> list[tuple[str, str, str]]:
+def outliers(names: Sequence[str], stats: Sequence[ImageStats]) -> list[tuple[str, str, str]]:
     """Find images that stand out of their set.
 
     Args:
         names: of the images that could be decoded and are not nearly black.
-        looks: what they look like, in the same order.
+        stats: what ``image_stats`` says of them, in the same order.
 
     Returns:
         Image, finding and detail: ``too_dark``, ``too_bright``, ``blurred``, ``odd_size`` and ``odd_channels``. None
@@ -160,9 +209,9 @@ def outliers(names: Sequence[str], looks: Sequence[Appearance]) -> list[tuple[st
     """
     if len(names) < FEWEST:
         return []
-    brightness = np.array([look.brightness for look in looks])
-    white = np.array([look.white for look in looks])
-    sharpness = np.array([look.sharpness for look in looks])
+    brightness = np.array([one.brightness for one in stats])
+    white = np.array([one.white for one in stats])
+    sharpness = np.array([one.sharpness for one in stats])
     found = []
     usual, lower = _below(np.log(brightness + 1))
     for at in np.flatnonzero(lower & (brightness + 1 < DARK_SHARE * np.exp(usual))):
@@ -176,7 +225,7 @@ def outliers(names: Sequence[str], looks: Sequence[Appearance]) -> list[tuple[st
         for at in np.flatnonzero(lower & (sharpness < usual + np.log(BLURRED_SHARE))):
             share = np.exp(sharpness[at] - usual)
             found.append((names[at], "blurred", f"against coarse detail it has {share:.0%} of the usual fine detail"))
-    return found + _odd_sizes(names, looks) + _odd_channels(names, looks)
+    return found + _odd_sizes(names, stats) + _odd_channels(names, stats)
 
 
 def _below(values: np.ndarray) -> tuple[float, np.ndarray]:
@@ -186,20 +235,20 @@ def _below(values: np.ndarray) -> tuple[float, np.ndarray]:
     return middle, values < middle - FAR * spread
 
 
-def _odd_sizes(names: Sequence[str], looks: Sequence[Appearance]) -> list[tuple[str, str, str]]:
+def _odd_sizes(names: Sequence[str], stats: Sequence[ImageStats]) -> list[tuple[str, str, str]]:
     """Those whose shape or size hardly any other has.
 
     Shapes count as the same within a tenth of the sides' ratio, upright or lying; sizes within a factor 1.5 of the
     longer side.
     """
-    sides = np.array([(look.width, look.height) for look in looks], dtype=float)
+    sides = np.array([(one.width, one.height) for one in stats], dtype=float)
     usual = " x ".join(f"{side:.0f}" for side in np.median(sides, axis=0))
     longer, shorter = sides.max(axis=1), sides.min(axis=1)
     allowed = int(RARE_SHARE * len(names))
     found: dict[str, tuple[str, str, str]] = {}
     for values, within, what in ((longer / shorter, 1.1, "shape"), (longer, 1.5, "size")):
         for at in np.flatnonzero(_neighbours(np.log(values), np.log(within)) <= allowed):
-            mine = f"{looks[at].width} x {looks[at].height} pixels"
+            mine = f"{stats[at].width} x {stats[at].height} pixels"
             detail = f"{mine}, a {what} that hardly any other has (usual: {usual})"
             found.setdefault(names[at], (names[at], "odd_size", detail))
     return list(found.values())
@@ -212,8 +261,8 @@ def _neighbours(values: np.ndarray, within: float) -> np.ndarray:
     return last - np.searchsorted(ordered, values - within - 1e-9, side="left") - 1
 
 
-def _odd_channels(names: Sequence[str], looks: Sequence[Appearance]) -> list[tuple[str, str, str]]:
-    kinds, codes, counts = np.unique([look.channels for look in looks], return_inverse=True, return_counts=True)
+def _odd_channels(names: Sequence[str], stats: Sequence[ImageStats]) -> list[tuple[str, str, str]]:
+    kinds, codes, counts = np.unique([one.channels for one in stats], return_inverse=True, return_counts=True)
     usual = int(counts.argmax())
     if counts[usual] < 0.8 * len(names):
         return []
