@@ -21,10 +21,8 @@ from medic.task import FINDINGS, NO_FINDING, Task
 
 FILE = "corrections.csv"
 """The name under which readers look for the journal, beside the table or in the folder that they read."""
-EXCLUDED = "(excluded)"
-"""Stands for a class where an image is left out."""
-NOTHING = "(none)"
-"""Stands for the classes of a multilabel image that has none."""
+EXCLUDED, NOTHING = "(excluded)", "(none)"
+"""Stand for a class where an image is left out, and for the classes of a multilabel image that has none."""
 HEADER = ("when", "who", "image", "from", "to")
 
 
@@ -34,7 +32,7 @@ class Correction:
 
     Attributes:
         when: ISO 8601, UTC, to the second.
-        who: the name of whoever made it.
+        who: the name of the person who made it.
         image: its name in the store.
         before: class name, or ``EXCLUDED``; several classes of a multilabel task stand as ``Mass|Nodule``.
         after: the same, of what holds from then on.
@@ -48,20 +46,20 @@ class Correction:
 
 
 def written_labels(records: pd.DataFrame, task: Task) -> list[str]:
-    """What records say, as the journal writes it: the class's name, or several with ``|`` between them.
+    """Return labels as the journal writes them: the class's name, or several with ``|`` between them.
 
     "No Finding" is no class here: it follows from the others.
 
     Raises:
-        MedicError: the records have a column for each finding and the task only asks whether there is any: its answer
+        MedicError: the task only asks whether there is any finding, and the records have a column for each: the answer
             follows from the findings, which are what can be corrected.
     """
-    if task.kind != "multilabel" and set(FINDINGS) <= set(records):
-        raise MedicError(
-            f"the task {task.name!r} follows from the findings of a chest X-ray; correct those, with the task "
-            "'chest_xray'"
-        )
     if task.kind != "multilabel":
+        if set(FINDINGS) <= set(records):
+            raise MedicError(
+                f"the task {task.name!r} follows from the findings of a chest X-ray; correct those, with the task "
+                "'chest_xray'"
+            )
         return [task.classes[label] for label in records["label"]]
     names = _classes(task)
     rows = records[names].to_numpy() == 1
@@ -73,26 +71,23 @@ class Corrections:
 
     Args:
         path: the CSV file, with the columns ``when,who,image,from,to``; what is there already is gone on with.
-        records: the records before any correction, as a reader gives them.
+        records: what the source says, as a reader gives it.
         task: whose classes the labels are.
-        who: who makes the changes; the name of the account by default.
+        who: makes the changes; by default the account's name.
 
     Raises:
-        MedicError: the file is no such journal, or does not fit the records.
+        MedicError: as ``apply``.
     """
 
     def __init__(self, path: str | os.PathLike, records: pd.DataFrame, task: Task, who: str | None = None):
-        self.path = Path(path)
-        self.task = task
-        self.who = who or _account()
-        self._made = 0
+        self.path, self.task, self.who = Path(path), task, who or _account()
         self._original = dict(zip(records["image"], written_labels(records, task), strict=True))
-        there = _numbered(self.path) if self.path.exists() else []
-        self._journal = [correction for _, correction in there]
-        self._now = _followed(there, self._original, task, self.path, _is_corrected(records))
+        self._journal = read(self.path) if self.path.exists() else []
+        self._now = _followed(self._journal, self._original, task, self.path, "corrected" in records)
+        self._found = len(self._journal)
 
     def current(self, image: str) -> str:
-        """What holds for an image now: a class's name, or ``EXCLUDED``.
+        """Return what holds for an image now: a class's name, or ``EXCLUDED``.
 
         Raises:
             MedicError: the records have no such image.
@@ -102,7 +97,7 @@ class Corrections:
         return self._now[image]
 
     def original(self, image: str) -> str:
-        """What the source says of an image; raises as ``current``."""
+        """Return what the source says of an image; raises as ``current``."""
         self.current(image)
         return self._original[image]
 
@@ -114,7 +109,7 @@ class Corrections:
             to: a class of the task; for a multilabel task several with ``|`` between them, or ``NOTHING``.
 
         Raises:
-            MedicError: unknown image or class; the file cannot be written, or somebody else has changed it meanwhile.
+            MedicError: unknown image or class; the file cannot be written, or has changed since it was opened here.
                 Then nothing has changed.
         """
         self._change(image, _in_order(to, self.task))
@@ -125,40 +120,35 @@ class Corrections:
 
     def include(self, image: str) -> None:
         """Take an excluded image in again, with the class it had before; raises as ``label``."""
-        if self.current(image) != EXCLUDED:
-            return
-        earlier = [correction for correction in self._journal if correction.image == image]
-        self._change(image, earlier[-1].before)
+        if self.current(image) == EXCLUDED:
+            self._change(image, [one for one in self._journal if one.image == image][-1].before)
 
     def undo(self) -> Correction | None:
-        """Take the last change back that this object made, in the file too; None where there is none (any more).
+        """Take back the last change that this object made, in the file too; None where there is none (any more).
 
         Raises:
-            MedicError: the file cannot be written, or somebody else has changed it (then nothing has changed).
+            MedicError: as ``label``.
         """
-        if not self._made:
+        if len(self._journal) == self._found:
             return None
         *rest, last = self._journal
         self._write(rest)
-        self._made -= 1
         self._now[last.image] = last.before
         return last
 
     def table(self) -> pd.DataFrame:
-        """The journal: text columns ``when``, ``who``, ``image``, ``from``, ``to``, in the order of the changes."""
-        return pd.DataFrame([astuple(correction) for correction in self._journal], columns=list(HEADER), dtype="object")
+        """Return the journal: text columns ``when``, ``who``, ``image``, ``from``, ``to``, in the changes' order."""
+        return pd.DataFrame([astuple(one) for one in self._journal], columns=list(HEADER), dtype="object")
 
     def __len__(self) -> int:
         return len(self._journal)
 
     def _change(self, image: str, to: str) -> None:
         before = self.current(image)
-        if to == before:
-            return
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        self._write([*self._journal, Correction(now, self.who, image, before, to)])
-        self._made += 1
-        self._now[image] = to
+        if to != before:
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            self._write([*self._journal, Correction(now, self.who, image, before, to)])
+            self._now[image] = to
 
     def _write(self, journal: list[Correction]) -> None:
         # Two notebooks may have the journal open: the second would write over what the first has added.
@@ -167,39 +157,32 @@ class Corrections:
                 f"{self.path} has changed since it was opened here, so nothing was written; open it again, and go on"
             )
         text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(HEADER)
-        rows.writerows(astuple(correction) for correction in journal)
+        csv.writer(text, lineterminator="\n").writerows([HEADER, *map(astuple, journal)])
         write_text(self.path, text.getvalue())
         self._journal = journal
 
 
 def read(path: str | os.PathLike) -> list[Correction]:
-    """The changes in a journal, in their order.
+    """Read the changes in a journal, in their order.
 
     Raises:
-        MedicError: there is none, or it is damaged; the message names the line.
+        MedicError: there is none, or it is damaged.
     """
-    return [correction for _, correction in _numbered(Path(path))]
-
-
-def _numbered(path: Path) -> list[tuple[int, Correction]]:
-    """The changes in a journal, each with the number of its line."""
     try:
-        rows = csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""))
-        lines = [(rows.line_num, line) for line in rows if line]
+        text = Path(path).read_bytes().decode("utf-8-sig")
+        header, *lines = [tuple(line) for line in csv.reader(io.StringIO(text, newline="")) if line] or [()]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise MedicError(f"the corrections {path} cannot be read ({error}); correct the path or the file") from error
-    if not lines or tuple(lines[0][1]) != HEADER:
+    if header != HEADER:
         raise MedicError(f"{path} is no journal of corrections: its first line is not {','.join(HEADER)}")
-    for number, line in lines[1:]:
+    for number, line in enumerate(lines, 1):
         if len(line) != len(HEADER) or not all(line[2:]):
-            raise MedicError(f"{path}, line {number}, does not have {', '.join(HEADER)}, each filled in; mend it")
-    return [(number, Correction(*line)) for number, line in lines[1:]]
+            raise MedicError(f"{path}, change {number}, does not have {', '.join(HEADER)}, each filled in; mend it")
+    return [Correction(*line) for line in lines]
 
 
 def apply(records: pd.DataFrame, path: str | os.PathLike, task: Task) -> pd.DataFrame:
-    """Records as corrected: changed labels, and without the images that are left out.
+    """Return records as corrected: with changed labels, and without the images that are left out.
 
     Args:
         records: as a reader gives them.
@@ -215,34 +198,33 @@ def apply(records: pd.DataFrame, path: str | os.PathLike, task: Task) -> pd.Data
             task does not, or starts from another label than the source now has.
     """
     original = dict(zip(records["image"], written_labels(records, task), strict=True))
-    now = _followed(_numbered(Path(path)), original, task, Path(path), _is_corrected(records))
-    kept = records[[now[image] != EXCLUDED for image in records["image"]]].reset_index(drop=True)
+    now = records["image"].map(_followed(read(path), original, task, Path(path), "corrected" in records))
+    kept = records[now != EXCLUDED].reset_index(drop=True)
     if kept.empty:
         raise MedicError(f"{path} leaves out all {len(records)} images; take some in again")
-    corrected = pd.Series([now[image] != original[image] for image in kept["image"]], dtype=bool)
-    labels = [now[image] for image in kept["image"]]
-    former = kept["image"].map(original).where(corrected).astype("string")
-    columns: dict[str, object] = {"corrected": kept["corrected"].fillna(former) if "corrected" in kept else former}
+    labels, former = now[now != EXCLUDED].reset_index(drop=True), kept["image"].map(original).astype("string")
+    former = former.where(labels != former)
+    kept = kept.assign(corrected=kept["corrected"].fillna(former) if "corrected" in kept else former)
     if task.kind == "multilabel":
-        present = [set(label.split("|")) for label in labels]
-        columns |= {name: [int(name in names) for names in present] for name in _classes(task)}
-        columns["label"] = [int(label != NOTHING) for label in labels]
+        present = labels.str.split("|").map(set)
+        kept = kept.assign(
+            **{name: [int(name in names) for names in present] for name in _classes(task)},
+            label=(labels != NOTHING).astype(int),
+        )
         if NO_FINDING in kept:
-            columns[NO_FINDING] = [int(label == NOTHING) for label in labels]
+            kept = kept.assign(**{NO_FINDING: 1 - kept["label"]})
     else:
-        columns["label"] = [task.classes.index(label) for label in labels]
-        if "class" in kept:
-            columns["class"] = labels
-    return validate(kept.assign(**columns), task)
+        kept = kept.assign(label=labels.map(task.classes.index), **({"class": labels} if "class" in kept else {}))
+    return validate(kept, task)
 
 
 def beside(source: Path) -> Path:
-    """Where readers look for the journal of a set: in its folder; beside a zip file, not in it."""
+    """Return where readers look for the journal of a set: in its folder; beside a zip file, not in it."""
     return (source.parent if source.is_file() else source) / FILE
 
 
 def corrected(records: pd.DataFrame, source: Store, task: Task) -> pd.DataFrame:
-    """What every reader does at its end: apply the journal that lies at the source, if one does, and say so.
+    """Apply the journal that lies at the source, if one does, and say so: what every reader does at its end.
 
     Args:
         records: as read.
@@ -252,9 +234,10 @@ def corrected(records: pd.DataFrame, source: Store, task: Task) -> pd.DataFrame:
     Raises:
         MedicError: as ``apply``.
     """
-    path, packed = beside(source.location), isinstance(source, ZipStore)
+    path = beside(source.location)
     if not path.is_file():
-        inside = [name for name in source.names() if name.rpartition("/")[2] == FILE] if packed else []
+        packed = source.names() if isinstance(source, ZipStore) else []
+        inside = [name for name in packed if name.rpartition("/")[2] == FILE]
         if inside:
             print(f"{inside[0]} in {source.location.name} is not applied: put it beside the zip file", file=sys.stderr)
         return records
@@ -267,36 +250,27 @@ def corrected(records: pd.DataFrame, source: Store, task: Task) -> pd.DataFrame:
     return found
 
 
-def _is_corrected(records: pd.DataFrame) -> bool:
-    """Whether a reader has found a journal beside its source and applied it."""
-    return "corrected" in records
-
-
 def _followed(
-    journal: list[tuple[int, Correction]], original: dict[str, str], task: Task, path: Path, before: bool
+    journal: list[Correction], original: dict[str, str], task: Task, path: Path, before: bool
 ) -> dict[str, str]:
-    """What holds for each image after all changes; each must start from what held before it.
-
-    ``before`` says whether another journal was applied already, which may be why this one does not fit.
-    """
+    """What holds for each image after all changes. ``before``: another journal was applied already."""
     now = dict(original)
-    again = f"; or {FILE} beside the source, which its reader has applied, says the same: keep one of the two"
-    for number, correction in journal:
-        if correction.image not in now:
+    again = f"; or {FILE} beside the source, which its reader has applied, says the same: keep one of the two" * before
+    for number, one in enumerate(journal, 1):
+        where = f"{path}, change {number},"
+        if one.image not in now:
             raise MedicError(
-                f"{path}, line {number}, corrects {correction.image!r}, which the records do not have; remove the "
-                f"line, or correct the name{again * before}"
+                f"{where} corrects {one.image!r}, which the records do not have; remove its line, or correct the name"
+                + again
             )
-        if now[correction.image] != correction.before:
+        if now[one.image] != one.before:
             raise MedicError(
-                f"{path}, line {number}, changes {correction.image} from {correction.before!r}, but it is "
-                f"{now[correction.image]!r} there; the source has changed since, look at the image again and "
-                f"remove the line{again * before}"
+                f"{where} takes {one.image} from {one.before!r}, but the source says {now[one.image]!r}; look at the "
+                f"image again and remove the line{again}"
             )
-        for label in (correction.before, correction.after):
-            if label != EXCLUDED and label != _in_order(label, task, f"{path}, line {number}: "):
-                raise MedicError(f"{path}, line {number}: write {label!r} as {_in_order(label, task)!r}")
-        now[correction.image] = correction.after
+        if one.after != EXCLUDED and one.after != (asked := _in_order(one.after, task, f"{where} ")):
+            raise MedicError(f"{where} write {one.after!r} as {asked!r}")
+        now[one.image] = one.after
     return now
 
 
