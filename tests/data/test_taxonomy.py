@@ -119,7 +119,7 @@ def test_a_node_twice_in_a_file_is_refused(tmp_path):
 def test_a_name_twice_in_one_place_is_refused_and_not_halved(tmp_path, text, name):
     path = tmp_path / "tree.json"
     path.write_text(text)
-    with pytest.raises(MedicError, match=f"tree.json holds no tree of findings .'{name}' stands twice in one place"):
+    with pytest.raises(MedicError, match=f"tree.json holds no tree of findings: '{name}' stands twice in one place"):
         read_taxonomy(path)
 
 

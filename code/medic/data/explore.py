@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import io
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -33,13 +35,13 @@ class Description:
         pairs: patients with both eyes, where the source tells eyes; otherwise None.
         absent: images that the table lists and the store lacks.
         unlisted: image files beside the listed ones that no row of the table names.
+        told_by: what tells patients apart; None where each image counts as a patient, empty where it is not said.
         crossing: patients with images in more than one split.
-        counts: images by class and split, with a total.
-        by_split: images by split, with a total. For a multilabel task the counts do not sum to it.
         age: the images' median age in years, where the source tells ages; otherwise None.
         sex: images by sex, most frequent first; empty where the source does not tell.
         view: images by view, likewise.
-        told_by: what tells patients apart; None where each image counts as a patient, empty where it is not said.
+        counts: images by class and split, with a total.
+        by_split: images by split, with a total. For a multilabel task the counts do not sum to it.
     """
 
     task: Task
@@ -48,13 +50,13 @@ class Description:
     pairs: int | None
     absent: int
     unlisted: int
+    told_by: str | None
     crossing: int
-    counts: pd.DataFrame
-    by_split: pd.Series
     age: float | None
     sex: dict[str, int]
     view: dict[str, int]
-    told_by: str | None = ""
+    counts: pd.DataFrame
+    by_split: pd.Series
 
     def to_dict(self) -> dict:
         """Plain values, for JSON."""
@@ -75,34 +77,24 @@ class Description:
         }
 
     def _sentences(self) -> list[str]:
-        sentences = [f"{self.images} images of {self.patients} patients"]
-        if self.pairs is not None:
-            sentences[0] += f", {self.pairs} of them with both eyes"
+        known = self.told_by is not None
+        images = f"{self.images} images" + (f" of {self.patients} patients" if known else "")
         people = [f"median age {self.age:g} years"] if self.age is not None else []
         people += [
-            ", ".join(f"{value} {count}" for value, count in counts.items())
-            for counts in (self.sex, self.view)
-            if counts
+            ", ".join(f"{value} {n}" for value, n in counts.items()) for counts in (self.sex, self.view) if counts
         ]
-        if people:
-            sentences.append("; ".join(people))
-        if self.absent == self.images:
-            sentences.append("the images are elsewhere: this describes the tables alone")
-        else:
-            sentences.append(
-                f"{self.absent} listed images are absent" if self.absent else "every listed image is there"
-            )
-        if self.unlisted:
-            sentences.append(f"{self.unlisted} image files are in no row of the table")
-        if self.told_by is None:
-            sentences.append("no patient is known: each image counts as a patient")
-        elif self.told_by:
-            sentences.append(f"patients are told apart by {self.told_by}")
-        if self.crossing:
-            sentences.append(f"{self.crossing} patients have images in more than one split: split again by patient")
-        elif self.told_by is not None:
-            sentences.append("no patient is in two splits")
-        return sentences
+        absent = f"{self.absent} listed images are absent" if self.absent else "every listed image is there"
+        crossing = f"{self.crossing} patients have images in more than one split: split again by patient"
+        sentences = [
+            images + (f", {self.pairs} of them with both eyes" if self.pairs is not None else ""),
+            "; ".join(people),
+            absent if self.absent < self.images else "the images are elsewhere: this describes the tables alone",
+            f"{self.unlisted} image files are in no row of the table" if self.unlisted else "",
+            f"patients are told apart by {self.told_by}" if self.told_by else "",
+            "" if known else "no patient is known: each image counts as a patient",
+            crossing if self.crossing else "no patient is in two splits" if known else "",
+        ]
+        return list(filter(None, sentences))
 
     def __str__(self) -> str:
         # The classes of a multilabel task overlap: the last row is not their sum.
@@ -111,50 +103,36 @@ class Description:
         return f"{self.task.name}: " + "\n".join([*self._sentences(), "", pd.concat([self.counts, total]).to_string()])
 
     def _repr_html_(self) -> str:
-        lines = "".join(f"<li>{sentence}</li>" for sentence in self._sentences())
-        return f"<b>{self.task.name}</b><ul>{lines}</ul>{self.counts.to_html()}"
+        lines = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self._sentences())
+        return f"<b>{html.escape(self.task.name)}</b><ul>{lines}</ul>{self.counts.to_html()}"
 
 
 def describe(records: pd.DataFrame, store: Store, task: Task) -> Description:
     """Count images, patients and classes by split, and what is missing. No image is opened."""
-    eyes = records["eye"].dropna() if "eye" in records else pd.Series(dtype=object)
+    told = {name: records[name].dropna() for name in ("eye", "age", "sex", "view") if name in records}
+    eyes = records.loc[told["eye"].index] if "eye" in told else records.head(0)
     counts = class_counts(records, task)
     sizes = records["split"].value_counts().reindex(counts.columns.drop("total"))
-    ages = records["age"].dropna() if "age" in records else pd.Series(dtype=float)
-    pairs = int((records.loc[eyes.index].groupby("patient")["eye"].nunique() == 2).sum()) if len(eyes) else None
+    source = str(records["patient_source"].iloc[0]) if "patient_source" in records and len(records) else ""
     return Description(
         task=task,
         images=len(records),
         patients=records["patient"].nunique(),
-        pairs=pairs,
+        pairs=int((eyes.groupby("patient")["eye"].nunique() == 2).sum()) if len(eyes) else None,
         absent=sum(name not in store for name in records["image"]),
         unlisted=len(unlisted(records, store)),
+        told_by=source if patients_known(records) else None,
         crossing=len(crossing_patients(records)),
+        age=float(told["age"].median()) if len(told.get("age", ())) else None,
+        sex={str(value): int(count) for value, count in told["sex"].value_counts().items()} if "sex" in told else {},
+        view={str(value): int(count) for value, count in told["view"].value_counts().items()} if "view" in told else {},
         counts=counts,
         by_split=pd.concat([sizes, pd.Series({"total": len(records)})]),
-        age=float(ages.median()) if len(ages) else None,
-        sex=_shares(records, "sex"),
-        view=_shares(records, "view"),
-        told_by=_told_by(records),
     )
-
-
-def _told_by(records: pd.DataFrame) -> str | None:
-    """What tells patients apart, as the reader says; None where each image counts as one."""
-    if not patients_known(records):
-        return None
-    return str(records["patient_source"].iloc[0]) if "patient_source" in records else ""
-
-
-def _shares(records: pd.DataFrame, column: str) -> dict[str, int]:
-    if column not in records:
-        return {}
-    return {str(value): int(count) for value, count in records[column].value_counts().items()}
 
 
 # Findings of ``medic.data.check.check`` that leave no pixels to look at.
 _BROKEN = {"absent", "empty", "unsupported", "truncated", "unreadable", "too_large"}
-
 # How Pillow calls what a PNG, TIFF, BMP or JPEG file stores, for those kinds that occur among radiographs.
 _STORED = {"L": "grey", "I;16": "16 bits", "I;16B": "16 bits", "P": "palette"}
 
@@ -166,21 +144,14 @@ def readable(records: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
 
 
 def examples(records: pd.DataFrame, task: Task, count: int, *, seed: int = 0) -> pd.DataFrame:
-    """As many images of each class that occurs: `count`, or as many as the rarest of them has.
+    """Choose as many images of each class that occurs: ``count``, or as many as the rarest of them has.
 
     Of a multilabel task, images with few classes besides the one they are to show come first, and the most frequent
     class stands first; otherwise classes stand in the task's order.
 
-    Args:
-        records: as a reader gives them.
-        task: names the classes.
-        count: images wanted of each.
-        seed: the same seed chooses the same images.
-
     Returns:
         Rows of the records, class after class, with two more columns: ``class``, the name of the class that the image
-        is to show, and ``others``, how many classes it has besides. The index is that of the records; an image that
-        has several classes may be chosen for each.
+        is to show, and ``others``, how many classes it has besides. An image of several classes may stand for each.
     """
     shuffled = records.sample(frac=1, random_state=seed).assign(others=0)
     totals = class_counts(records, task)["total"].reindex(task.classes)
@@ -188,20 +159,12 @@ def examples(records: pd.DataFrame, task: Task, count: int, *, seed: int = 0) ->
         shuffled["others"] = targets(shuffled, task).sum(axis=1) - 1
         shuffled = shuffled.sort_values("others", kind="stable")
         totals = totals.sort_values(ascending=False, kind="stable")
-    occurring = totals[totals > 0]
-    chosen = [
-        shuffled[_has(shuffled, task, name)].head(min(count, occurring.min())).assign(**{"class": name})
-        for name in occurring.index
-    ]
-    return pd.concat(chosen) if chosen else shuffled.assign(**{"class": pd.Series(dtype=str)})
-
-
-def _has(records: pd.DataFrame, task: Task, name: str) -> np.ndarray:
-    return (
-        targets(records, task)[:, task.classes.index(name)] == 1
-        if task.kind == "multilabel"
-        else (records["label"] == task.classes.index(name)).to_numpy()
-    )
+    labels, chosen = targets(shuffled, task), [shuffled.head(0).assign(**{"class": pd.Series(dtype=str)})]
+    for name in totals[totals > 0].index:
+        code = task.classes.index(name)
+        theirs = shuffled[(labels[:, code] == 1) if task.kind == "multilabel" else labels == code]
+        chosen.append(theirs.head(min(count, totals[totals > 0].min())).assign(**{"class": name}))
+    return pd.concat(chosen[1:] or chosen)
 
 
 def some_patients(records: pd.DataFrame, images: int | None, *, seed: int = 0) -> pd.DataFrame:
@@ -213,15 +176,7 @@ def some_patients(records: pd.DataFrame, images: int | None, *, seed: int = 0) -
 
 
 def standardised_difference(one: pd.DataFrame, other: pd.DataFrame) -> pd.Series:
-    """The means of `other` minus those of `one`, in standard deviations (Austin, Statistics in Medicine 28, 2009).
-
-    Args:
-        one: numbers, a row an image.
-        other: the same columns of the other group.
-
-    Returns:
-        One value a column; missing where a side has fewer than two rows, or no spread.
-    """
+    """Return ``other``'s means minus ``one``'s in standard deviations, by column (Austin, Stat. Med. 28, 2009)."""
     spread = np.sqrt((one.var() + other.var()) / 2)
     return (other.mean() - one.mean()) / spread.replace(0, np.nan)
 
@@ -242,18 +197,10 @@ def disc_on_wrong_side(records: pd.DataFrame, store: Store) -> pd.Series:
     """Whether the brightest spot of the optic disc's size lies away from the nose, where the file's name puts the nose.
 
     The optic disc lies left in a picture of a left eye, right in that of a right eye. A bright exudate can be mistaken
-    for it.
-
-    Args:
-        records: readable fundus photographs with ``eye`` known.
-        store: where they are.
-
-    Returns:
-        bool, one a row.
+    for it. The records are readable fundus photographs with ``eye`` known; the answer is bool, one a row.
     """
-    small = Preprocessing(size=128)
+    small, places = Preprocessing(size=128), []
     inner = cv2.circle(np.zeros((128, 128), np.uint8), (64, 64), 53, 1, -1)
-    places = []
     for pixels in each(lambda name: small.pixels(store.read(name)), list(records["image"]), title="optic discs"):
         green = pixels[:, :, 1].astype(np.float32)
         bright = cv2.GaussianBlur(green, (0, 0), 4) - cv2.GaussianBlur(green, (0, 0), 20)
@@ -263,10 +210,9 @@ def disc_on_wrong_side(records: pd.DataFrame, store: Store) -> pd.Series:
 
 
 def file_kinds(records: pd.DataFrame, store: Store) -> pd.Series:
-    """How each file stores its pixels, such as ``PNG, RGBA`` or ``DICOM, 16 bits, MONOCHROME1``.
+    """Say how each file stores its pixels, such as ``PNG, RGBA`` or ``DICOM, 16 bits, MONOCHROME1``.
 
-    Returns:
-        One text a row; missing where the file is absent or its header cannot be read.
+    One text a row; missing where the file is absent or its header cannot be read.
     """
     kinds = list(each(lambda name: _kind(store, name), list(records["image"]), title="kinds of files"))
     return pd.Series(kinds, index=records.index, dtype="string")
@@ -286,11 +232,9 @@ def _kind(store: Store, name: str) -> str | None:
 
 
 def co_occurrence(records: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """How many images have each two classes of a multilabel task at once.
+    """Count the images that have each two classes of a multilabel task at once: int (C, C), by class name.
 
-    Returns:
-        int (C, C), rows and columns by class name, the most frequent first, classes that do not occur left out. The
-        diagonal holds the images of each class.
+    The most frequent class comes first; classes that do not occur are left out. The diagonal counts single classes.
     """
     present = targets(records, task)
     order = [column for column in np.argsort(-present.sum(axis=0), kind="stable") if present[:, column].any()]
@@ -299,37 +243,22 @@ def co_occurrence(records: pd.DataFrame, task: Task) -> pd.DataFrame:
 
 
 def pairs(together: pd.DataFrame) -> pd.DataFrame:
-    """The classes that ride on others: which share of one's images shows the other too.
+    """Say which share of one class's images shows another too, of a table of ``co_occurrence``.
 
-    Args:
-        together: as ``co_occurrence`` gives it.
-
-    Returns:
-        One row for each two classes that meet, in both orders, the highest share first: ``class``, ``with``, ``images``
-        (with both) and ``share`` (of those of ``class``).
+    One row for each two classes that meet, in both orders, the highest share first: ``class``, ``with``, ``images``
+    (with both) and ``share`` (of those of ``class``).
     """
-    shares = together.div(np.diag(together), axis=0)
-    rows = [
-        (one, other, int(together.loc[one, other]), float(shares.loc[one, other]))
-        for one in together.index
-        for other in together.columns
-        if one != other and together.loc[one, other]
-    ]
-    return pd.DataFrame(rows, columns=["class", "with", "images", "share"]).sort_values(
-        "share", ascending=False, kind="stable", ignore_index=True
-    )
+    counted = together.rename_axis(index="with").melt(ignore_index=False, var_name="class", value_name="images")
+    counted = counted.reset_index()[["class", "with", "images"]]
+    shares = counted["images"] / counted["class"].map(pd.Series(np.diag(together), together.index))
+    met = counted.assign(share=shares)[(counted["class"] != counted["with"]) & (counted["images"] > 0)]
+    return met.sort_values("share", ascending=False, kind="stable", ignore_index=True)
 
 
-@dataclass(frozen=True)
-class Repeats:
-    """How much a patient's images say about one another.
+class Repeats(NamedTuple):
+    """How many patients have several images, and how often such an image has exactly the classes of the one before.
 
-    Attributes:
-        patients: those with two images or more.
-        most: images of the patient who has most.
-        alike: probability that an image of such a patient has exactly the classes of the one before, the mean over
-            patients; NaN without any.
-        by_chance: the same for two images of different patients; NaN with fewer than two patients.
+    ``alike`` is the mean over patients, ``by_chance`` that of two images of different patients; NaN without any.
     """
 
     patients: int
@@ -339,40 +268,28 @@ class Repeats:
 
 
 def repeats(records: pd.DataFrame, task: Task) -> Repeats:
-    """Compare each image with the one before of the same patient, and with those of other patients.
-
-    Args:
-        records: with ``follow_up`` where the source has an order; otherwise the records' order is taken.
-        task: whose classes are compared.
-    """
+    """Compare each image with the one before of the same patient (by ``follow_up``), and with those of others."""
     ordered = records.sort_values(["patient", "follow_up"] if "follow_up" in records else ["patient"], kind="stable")
     patient = ordered["patient"].reset_index(drop=True)
-    said = pd.Series(list(map(bytes, targets(ordered, task).astype(np.uint8).reshape(len(ordered), -1))), dtype=object)
+    said = pd.Series(list(map(tuple, targets(ordered, task).reshape(len(ordered), -1)))).factorize()[0]
+    said = pd.Series(said, index=patient.index)
     again = patient == patient.shift()
-    sizes = patient.value_counts()
-    alike = (said == said.shift())[again].groupby(patient[again]).mean()
+    alike = (said == said.shift())[again].groupby(patient[again]).mean().mean()
+
+    def pairs_of(*keys: pd.Series) -> int:
+        sizes = patient.groupby(list(keys)).size() if keys else pd.Series([len(patient)])
+        return int((sizes * (sizes - 1) // 2).sum())
+
     # Two images of different patients: all pairs, without those of one patient.
-    apart = _pairs(len(ordered)) - _pairs(sizes).sum()
-    same = _pairs(said.value_counts()).sum() - _pairs(said.groupby([patient, said]).size()).sum()
-    return Repeats(
-        patients=int((sizes > 1).sum()),
-        most=int(sizes.max()) if len(sizes) else 0,
-        alike=float(alike.mean()),
-        by_chance=float(same / apart) if apart else float("nan"),
-    )
-
-
-def _pairs(count: int | pd.Series) -> int | pd.Series:
-    return count * (count - 1) // 2
+    apart = pairs_of() - pairs_of(patient)
+    same = pairs_of(said) - pairs_of(patient, said)
+    sizes = patient.value_counts()
+    most = int(sizes.max()) if len(sizes) else 0
+    return Repeats(int((sizes > 1).sum()), most, float(alike), same / apart if apart else float("nan"))
 
 
 def chest_figures(records: pd.DataFrame) -> dict[str, float]:
-    """The few figures that describe a set of chest X-rays.
-
-    Returns:
-        ``chest_images``, ``chest_patients``, ``share_no_finding`` and ``share_several_findings`` (of the images),
-        ``share_ap`` (of the images whose view is known; NaN without any).
-    """
+    """Return images, patients, and the shares without and with several findings, and of AP (of known views)."""
     several = targets(records, CHEST_XRAY).sum(axis=1)
     return {
         "chest_images": len(records),

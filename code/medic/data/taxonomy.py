@@ -28,16 +28,16 @@ class Taxonomy:
     none: str | None = None
 
     def __post_init__(self) -> None:
-        known: set[str] = set()
-        for node, parent in self.edges:
-            if node in known or (parent not in known if known else parent):
+        if len(self.edges) < 2:
+            raise MedicError("the tree needs a root and at least one node below it")
+        known = {""}
+        for place, (node, parent) in enumerate(self.edges):
+            if node in known or parent not in known or (place == 0) != (parent == ""):
                 raise MedicError(
                     f"the tree is none at {node!r} (below {parent!r}): it needs one root with an empty parent, every "
                     "other node once, after its parent"
                 )
             known.add(node)
-        if len(known) < 2:
-            raise MedicError("the tree needs a root and at least one node below it")
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -75,11 +75,10 @@ class Taxonomy:
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """An object of JSON; a name that stands twice in it would lose what is below its first place."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice in one place")
-    return found
+    names = [name for name, _ in pairs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{twice[0]!r} stands twice in one place")
+    return dict(pairs)
 
 
 def read_taxonomy(path: str | os.PathLike = CHEST_XRAY_TREE) -> Taxonomy:
@@ -88,6 +87,8 @@ def read_taxonomy(path: str | os.PathLike = CHEST_XRAY_TREE) -> Taxonomy:
     Raises:
         MedicError: the file is absent, no JSON of this form, has a name twice, or no tree; the message names it.
     """
+    if not Path(path).exists():
+        raise MedicError(f"there is no tree of findings at {path}; correct the path")
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_once)
         (root,) = content["tree"].items()
@@ -97,13 +98,7 @@ def read_taxonomy(path: str | os.PathLike = CHEST_XRAY_TREE) -> Taxonomy:
             node, children, parent = waiting.pop(0)
             edges.append((node, parent))
             waiting += [(child, below, node) for child, below in children.items()]
-    except FileNotFoundError as error:
-        raise MedicError(f"there is no tree of findings at {path}; correct the path") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MedicError(
-            f'{path} holds no tree of findings ({error}); it should be {{"tree": {{"root": {{"leaf": {{}}}}}}}}'
-        ) from error
-    try:
         return Taxonomy(tuple(edges), content.get("none"))
-    except MedicError as error:
-        raise MedicError(f"{path} holds no tree of findings: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, MedicError) as error:
+        form = "" if isinstance(error, MedicError) else '; it should be {"tree": {"root": {"leaf": {}}}}'
+        raise MedicError(f"{path} holds no tree of findings: {error}{form}") from error
