@@ -79,20 +79,26 @@ def sample(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, max=4294967295, help="The same seed gives the same files.")
     ] = None,
+    hospital: Annotated[
+        int | None, typer.Option("--hospital", min=1, max=2, help="2 has another camera and no shortcuts.")
+    ] = None,
+    masks: Annotated[bool, typer.Option("--masks", help="Write where each lesion lies, too.")] = False,
 ) -> None:
     """Write a sample in the published layout: synthetic fundus photographs, radiographs or lesions, or real digits.
 
     \b
     Example: medic sample outputs/more_eyes/retinopathy --patients 200 --seed 7
              medic sample outputs/more_chests/chest_xray --line chest_xray
-             medic sample outputs/more_lesions/skin_lesion --line skin_lesion --seed 7
+             medic sample outputs/second/skin_lesion --line skin_lesion --hospital 2 --masks
     """
     from medic.sample import SAMPLES
 
-    asked = {key: value for key, value in {"patients": patients, "seed": seed}.items() if value is not None}
+    options = {"patients": patients, "seed": seed, "hospital": hospital, "masks": masks or None}
+    asked = {key: value for key, value in options.items() if value is not None}
     if SAMPLES[line.value].draw is None:
         if asked:
-            raise MedicError("the digits are real scans whose number is given; leave --patients and --seed away")
+            named = ", ".join(f"--{name}" for name in asked)
+            raise MedicError(f"the digits are real scans, which are not drawn; leave {named} away")
         SAMPLES[line.value].write(folder)
         print(f"scikit-learn's handwritten digits in {folder}")
         return

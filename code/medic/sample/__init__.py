@@ -16,8 +16,8 @@ class Sample:
     """The sample of one data set.
 
     Attributes:
-        write: writes the sample that the repository holds: ``write(folder, patients=..., seed=...)``; for the digits,
-            which are real and whose number is given, ``write(folder)``.
+        write: writes the sample that the repository holds, ``write(folder, patients=, seed=, hospital=, masks=)``; for
+            the digits, which are real and whose number is given, ``write(folder)``.
         draw: writes generated images to pretrain on, ``draw(folder, patients, seed, side)`` with ``side`` the pixels
             across their subject; None where none can be drawn.
     """

@@ -9,7 +9,7 @@ import pandas as pd
 
 from medic.data.stores import Store, idx
 from medic.files import write_bytes, write_text
-from medic.sample.layout import earlier_files
+from medic.sample.layout import replacing_sample
 
 SIDE = 28
 DIGIT_SIDE = 20
@@ -20,8 +20,8 @@ FILES = {
     "t10k-images-idx3-ubyte.gz": "297 images to test on",
     "t10k-labels-idx1-ubyte.gz": "their labels",
 }
-TITLE = "# Handwritten digits: 1,797 scans from the UCI repository"
-ABOUT = f"""{TITLE}
+TITLE = "Handwritten digits: 1,797 scans from the UCI repository"
+ABOUT = f"""# {TITLE}
 
 Real handwriting, not generated. Alpaydin E, Kaynak C (1998), Optical Recognition of Handwritten Digits, UCI Machine
 Learning Repository, doi 10.24432/C50P49. Licence: CC BY 4.0. The pixels are those that scikit-learn carries
@@ -55,37 +55,28 @@ def write_sample(folder: str | os.PathLike) -> None:
     """
     from sklearn.datasets import load_digits
 
-    folder = Path(folder)
-    # MNIST itself has the same file names, and is told apart by what describes it.
-    earlier_files(folder, "SOURCES.md", TITLE, {*FILES, "SOURCES.md"}.__contains__)
     digits = load_digits()
     images = np.stack([_like_mnist(scan) for scan in digits.images])
     labels = digits.target.astype(np.uint8)
-    parts = {"train": slice(None, -TEST_IMAGES), "t10k": slice(-TEST_IMAGES, None)}
-    write_text(folder / "SOURCES.md", ABOUT)
-    for name, part in parts.items():
-        idx.write(folder / f"{name}-images-idx3-ubyte.gz", images[part])
-        idx.write(folder / f"{name}-labels-idx1-ubyte.gz", labels[part])
+    # MNIST itself has the same file names, and is told apart by what describes it.
+    with replacing_sample(folder, TITLE, "|".join(FILES), mark="SOURCES.md") as new:
+        write_text(new / "SOURCES.md", ABOUT)
+        for name, part in {"train": slice(None, -TEST_IMAGES), "t10k": slice(-TEST_IMAGES, None)}.items():
+            idx.write(new / f"{name}-images-idx3-ubyte.gz", images[part])
+            idx.write(new / f"{name}-labels-idx1-ubyte.gz", labels[part])
 
 
 def write_as_own(folder: str | os.PathLike, records: pd.DataFrame, store: Store) -> None:
     """Write digits in two layouts in which people have their own images, to show how those are read.
 
-    Args:
-        folder: gets ``digit 3/00007.png`` and so on, a folder a class, and ``labels.csv`` with ``image,label``, the
-            image named without folder and extension.
-        records: which digits; no two of them may have the same number.
-        store: where they are.
-
-    Raises:
-        MedicError: the folder cannot be written.
+    ``folder`` gets ``digit 3/00007.png`` and so on, a folder a class, and ``labels.csv`` with ``image,label``, images
+    named without folder and extension. No two of the records may have the same number.
     """
-    paths = [PurePosixPath(image) for image in records["image"]]
-    classes = [f"digit {label}" for label in records["label"]]
-    for image, path, name in zip(records["image"], paths, classes, strict=True):
-        write_bytes(Path(folder) / name / path.name, store.read(image))
-    listed = pd.DataFrame({"image": [path.stem for path in paths], "label": classes})
-    write_text(Path(folder) / "labels.csv", listed.to_csv(index=False))
+    classes = "digit " + records["label"].astype(str)
+    for image, name in zip(records["image"], classes, strict=True):
+        write_bytes(Path(folder) / name / PurePosixPath(image).name, store.read(image))
+    stems = [PurePosixPath(image).stem for image in records["image"]]
+    write_text(Path(folder) / "labels.csv", pd.DataFrame({"image": stems, "label": classes}).to_csv(index=False))
 
 
 def _like_mnist(scan: np.ndarray) -> np.ndarray:

@@ -7,8 +7,6 @@ neighbouring grades overlap, as they do in photographs. Places are in field unit
 1 its radius with hospital 1's camera, x grows from the nose to the temple, y downwards.
 """
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
@@ -42,48 +40,28 @@ LENGTH = np.array([1.75, 1.65, 1.75, 1.65, 0.8, 0.75, 0.8, 0.75, 0.5, 0.5, 0.5, 
 CALIBRE = np.array([1, 0.74, 1, 0.74, 0.62, 0.5, 0.62, 0.5, 0.4, 0.34, 0.34, 0.28])
 
 
-@dataclass(frozen=True)
-class Anatomy:
-    """What the two eyes of a person have in common."""
-
-    colour: tuple[float, float, float]  # of the retina, RGB, 0-1
-    mottle: float  # contrast of the pigment's texture
-    disc: float  # radius of the optic disc, field units
-    cup: float  # radius of its pale cup, in disc radii
-    calibre: float  # width of the widest vein, field units
-    tortuosity: float  # how much vessels wind, radians
-    field: float  # radius of the field in widths of the photograph; above 3/8 of a 4:3 frame the field is cut
-    vessels: int  # seed of their course
-
-
-def sample_anatomy(rng: np.random.Generator) -> Anatomy:
-    """Draw a person."""
-    return Anatomy(
-        colour=tuple((rng.dirichlet(np.full(len(LOOKS), 0.5)) @ LOOKS).tolist()),
-        mottle=rng.uniform(0.025, 0.07),
-        disc=rng.uniform(0.12, 0.155),
-        cup=rng.uniform(0.3, 0.65),
-        calibre=rng.uniform(0.022, 0.029),
-        tortuosity=rng.uniform(0.1, 0.3),
-        field=0.36 if rng.random() < 0.15 else rng.uniform(0.41, 0.45),
-        vessels=int(rng.integers(2**31)),
-    )
-
-
 class Retina:
-    """One eye before the camera: where its field and landmarks lie, and what is drawn at random on it."""
+    """One eye before the camera: its looks, where its field and landmarks lie, and what is drawn at random on it."""
 
     def __init__(
-        self, anatomy: Anatomy, eye: str, rng: np.random.Generator, size: tuple[int, int], hospital: Hospital
+        self, person: int | list[int], eye: str, rng: np.random.Generator, size: tuple[int, int], hospital: Hospital
     ) -> None:
-        self.anatomy, self.rng, self.side = anatomy, rng, 1 if eye == "left" else -1
-        self.width, self.height = size
-        self.rim = min(anatomy.field * self.width, 0.6 * self.height)  # radius of the field, pixels
+        both = np.random.default_rng(person)  # what the two eyes of a person have in common
+        self.colour = both.dirichlet(np.full(len(LOOKS), 0.5)) @ LOOKS
+        self.mottle = both.uniform(0.035, 0.08)  # contrast of the pigment's texture
+        self.disc_radius = both.uniform(0.12, 0.155)
+        self.cup = both.uniform(0.3, 0.65)  # radius of the optic disc's pale cup, in disc radii
+        self.calibre = both.uniform(0.022, 0.029)  # width of the widest vein
+        self.tortuosity = both.uniform(0.1, 0.3)  # how much vessels wind, radians
+        field = 0.36 if both.random() < 0.15 else both.uniform(0.41, 0.45)  # radius of the field, in widths
+        self.rng, self.size, self.side = rng, size, 1 if eye == "left" else -1
+        self.course = np.random.default_rng([*both.integers(2**31, size=2), self.side + 1])  # of the vessels
+        self.rim = min(field * size[0], 0.6 * size[1])  # the same in pixels; it may be cut above and below
         self.radius = self.rim * hospital.zoom  # of a field unit, pixels
         self.centre = 0.5 * np.array(size) + rng.normal(0, (0.008, 0.006)) * size
-        self.disc = np.array([rng.uniform(-0.66, -0.46), rng.uniform(-0.08, 0.08)])
+        self.disc = rng.uniform((-0.66, -0.12), (-0.46, 0.12))
         # 2.5 disc diameters from the optic disc
-        self.macula = self.disc + np.array([5 * anatomy.disc * rng.uniform(0.94, 1.06), rng.uniform(0.04, 0.12)])
+        self.macula = self.disc + rng.uniform((4.7 * self.disc_radius, 0.04), (5.3 * self.disc_radius, 0.12))
 
     def to_pixels(self, points: np.ndarray) -> np.ndarray:
         """Return places (..., 2) in pixels."""
@@ -91,13 +69,13 @@ class Retina:
 
     def layer(self) -> np.ndarray:
         """Return an empty layer to draw on, uint8 (height, width)."""
-        return np.zeros((self.height, self.width), np.uint8)
+        return np.zeros(self.size[::-1], np.uint8)
 
     def places(self, count: int, reach: float = 0.93) -> np.ndarray:
         """Return ``count`` random visible places off the optic disc, (count, 2)."""
         points = self.rng.uniform(-reach, reach, (count * 4 + 16, 2))
-        points[:, 1] *= min(1.0, 0.5 * self.height / self.radius)
-        off_disc = np.hypot(*(points - self.disc).T) > 1.5 * self.anatomy.disc
+        points[:, 1] *= min(1.0, 0.5 * self.size[1] / self.radius)
+        off_disc = np.hypot(*(points - self.disc).T) > 1.5 * self.disc_radius
         return points[(np.hypot(*points.T) < reach) & off_disc][:count]
 
     def spots(
@@ -120,7 +98,7 @@ def fundus_photograph(
     rng: np.random.Generator,
     size: tuple[int, int] = (288, 216),
     *,
-    anatomy: Anatomy | None = None,
+    person: int | list[int] | None = None,
     hospital: Hospital = HOSPITALS[1],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw one photograph of a retina.
@@ -130,7 +108,7 @@ def fundus_photograph(
         eye: "left" (the optic disc left of the macula) or "right".
         rng: source of everything that differs between two photographs: lesions, pose, focus, exposure, grain.
         size: width and height, pixels, at least 32.
-        anatomy: the person; None draws another one.
+        person: seed of what both eyes of a person have in common; None draws one.
         hospital: whose camera takes it.
 
     Returns:
@@ -145,7 +123,7 @@ def fundus_photograph(
             f"cannot draw grade {grade!r} of the {eye!r} eye at {size[0]} x {size[1]}: "
             "use a grade of 0-4, 'left' or 'right', and at least 32 pixels"
         )
-    retina = Retina(anatomy or sample_anatomy(rng), eye, rng, size, hospital)
+    retina = Retina(int(rng.integers(2**31)) if person is None else person, eye, rng, size, hospital)
     pixels = _optic_disc(_glow(retina), retina)
     lesions = _lesions(grade, retina)
     mask, blood = retina.layer(), _vessels(retina, beading=rng.uniform(0.25, 0.5) if grade == 3 else 0.0)
@@ -165,10 +143,10 @@ def fundus_photograph(
 
 def _glow(retina: Retina) -> np.ndarray:
     """Paint the retina without vessels, at a quarter of the resolution: illumination, pigment, macula; float 0-255."""
-    rng, shape = retina.rng, (max(retina.height // 4, 8), max(retina.width // 4, 8))
+    rng, shape = retina.rng, (max(retina.size[1] // 4, 8), max(retina.size[0] // 4, 8))
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
-    x = ((x + 0.5) * retina.width / shape[1] - retina.centre[0]) / (retina.side * retina.radius)
-    y = ((y + 0.5) * retina.height / shape[0] - retina.centre[1]) / retina.radius
+    x = ((x + 0.5) * retina.size[0] / shape[1] - retina.centre[0]) / (retina.side * retina.radius)
+    y = ((y + 0.5) * retina.size[1] / shape[0] - retina.centre[1]) / retina.radius
 
     def spot(centre: np.ndarray, size: float) -> np.ndarray:
         return np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * size**2))
@@ -177,13 +155,13 @@ def _glow(retina: Retina) -> np.ndarray:
         grid = rng.standard_normal((rows, rows * 4 // 3), np.float32)
         return cv2.resize(grid, shape[::-1], interpolation=cv2.INTER_CUBIC)
 
-    slope, mottle = rng.normal(0, 0.1, 2), retina.anatomy.mottle
+    slope, mottle = rng.normal(0, 0.14, 2), retina.mottle
     light = 1 - rng.uniform(0.12, 0.48) * (x**2 + y**2) + slope[0] * x + slope[1] * y
     light += 0.05 * texture(4) + mottle * (0.3 * texture(10) + 0.4 * texture(24) + 0.5 * texture(60))
-    light += 0.16 * spot(retina.disc, 2.2 * retina.anatomy.disc)
+    light += 0.16 * spot(retina.disc, 2.2 * retina.disc_radius)
     light *= 1 - rng.uniform(0.12, 0.3) * spot(retina.macula, 0.26) - rng.uniform(0.2, 0.4) * spot(retina.macula, 0.08)
     # the rim and the shades are redder: dim light comes out of the choroid
-    glow = light.clip(0.02)[..., None] ** (0.8, 1.2, 1.4) * retina.anatomy.colour * rng.uniform(0.95, 1.05, 3)
+    glow = light.clip(0.02)[..., None] ** (0.8, 1.2, 1.4) * retina.colour * rng.uniform(0.95, 1.05, 3)
     if rng.random() < 0.35:  # the lens' reflection, a bluish haze near the middle
         haze = spot(rng.normal(0, 0.12, 2), rng.uniform(0.06, 0.14))
         glow += rng.uniform(0.04, 0.14) * haze[..., None] * (0.7, 0.8, 1.0)
@@ -191,34 +169,34 @@ def _glow(retina: Retina) -> np.ndarray:
         turn = rng.uniform(0, 2 * np.pi)
         crescent = np.clip(np.hypot(x - 0.12 * np.cos(turn), y - 0.12 * np.sin(turn)) - 0.95, 0, 0.3)
         glow += rng.uniform(1, 2.6) * crescent[..., None] * (1.0, 0.85, 0.6)
-    return cv2.resize((glow.clip(0, 1) * 255).astype(np.float32), (retina.width, retina.height))
+    return cv2.resize((glow.clip(0, 1) * 255).astype(np.float32), retina.size)
 
 
 def _optic_disc(pixels: np.ndarray, retina: Retina) -> np.ndarray:
     """Paint the pale disc and its paler cup."""
     rng, pallor = retina.rng, retina.rng.uniform(0.0, 0.8)
-    axes = retina.anatomy.disc * retina.radius * rng.uniform((0.86, 1.0), (0.95, 1.1))
+    axes = retina.disc_radius * retina.radius * rng.uniform((0.86, 1.0), (0.95, 1.1))
     rim = np.array([252, 172 + 40 * pallor, 78 + 75 * pallor]) * rng.uniform(0.9, 1.0)
     cup = np.array([255, 218 + 14 * pallor, 140 + 50 * pallor])
-    y, x = np.mgrid[: retina.height, : retina.width].astype(np.float32)
+    y, x = np.mgrid[: retina.size[1], : retina.size[0]].astype(np.float32)
     x, y = ((np.stack([x, y], -1) - retina.to_pixels(retina.disc)) / axes).clip(-9, 9).transpose(2, 0, 1)
     uneven = 1 + 0.05 * np.sin(np.arctan2(y, x) * 2 + rng.uniform(0, 6))
     over = 0.92 / (1 + np.exp((np.hypot(x, y) * uneven - 1) * rng.uniform(12, 24)))
-    inner = 0.8 / (1 + np.exp((np.hypot(x - 0.12 * retina.side, y) - retina.anatomy.cup) * 9))
+    inner = 0.8 / (1 + np.exp((np.hypot(x - 0.12 * retina.side, y) - retina.cup) * 9))
     return (pixels + over[..., None] * (rim + inner[..., None] * (cup - rim) - pixels)).astype(np.float32)
 
 
 def _vessels(retina: Retina, beading: float) -> np.ndarray:
     """Draw veins and arteries that leave the optic disc, arch round the macula, branch and taper."""
-    anatomy, rng = retina.anatomy, np.random.default_rng([retina.anatomy.vessels, retina.side + 1])
-    heading = HEADING + rng.normal(0, 0.12, len(HEADING))
-    bend, length = BEND * rng.uniform(0.8, 1.15, len(BEND)), LENGTH * rng.uniform(0.9, 1.1, len(LENGTH))
+    rng = retina.course
+    heading = HEADING + rng.normal(0, 0.18, len(HEADING))
+    bend, length = BEND * rng.uniform(0.72, 1.2, len(BEND)), LENGTH * rng.uniform(0.9, 1.1, len(LENGTH))
     size, vein = CALIBRE, np.arange(len(CALIBRE)) % 2 == 0
-    start = retina.disc + rng.normal(0, 0.14, (len(heading), 2)) * anatomy.disc
+    start = retina.disc + rng.normal(0, 0.14, (len(heading), 2)) * retina.disc_radius
     t, levels = np.linspace(0, 1, 48), []
     for level, children in enumerate((6, 3, 1)):
-        paths = winding_paths(rng, start, heading, length, bend, anatomy.tortuosity * (1 + 0.4 * level), points=48)
-        widths = anatomy.calibre * size[:, None] * (1 - 0.62 * t)
+        paths = winding_paths(rng, start, heading, length, bend, retina.tortuosity * (1 + 0.4 * level), points=48)
+        widths = retina.calibre * size[:, None] * (1 - 0.62 * t)
         beads = np.sin(rng.uniform(60, 90, (len(paths), 1)) * length[:, None] * t)
         widths = widths * (1 + beading * (level < 2) * vein[:, None] * np.minimum(1, 3 * t) * beads)
         # nothing crosses the fovea: a vessel ends before it
@@ -283,14 +261,14 @@ def _proliferative(retina: Retina) -> dict[str, np.ndarray]:
     at_disc, elsewhere, boat, vitreous = rng.random(4) < (0.5, 0.45, 0.35, 0.2)
     new = []
     if at_disc:
-        new.append(_tangles(retina, retina.disc[None], reach=1.3 * retina.anatomy.disc, count=16))
+        new.append(_tangles(retina, retina.disc[None], reach=1.3 * retina.disc_radius, count=16))
     if elsewhere or not (at_disc or boat or vitreous):
         new.append(_tangles(retina, retina.places(rng.integers(1, 4), 0.75), reach=0.11, count=13))
     if new:
         lesions["new vessels"] = np.max(new, axis=0)
     if new and rng.random() < 0.5:  # pale bands that arch from the optic disc
         count, scar = rng.integers(2, 5), retina.layer()
-        start = retina.disc + rng.normal(0, retina.anatomy.disc, (count, 2))
+        start = retina.disc + rng.normal(0, retina.disc_radius, (count, 2))
         heading, length, bend = rng.uniform((-1.9, 0.3, -1.2), (1.9, 0.8, 1.2), (count, 3)).T
         widths = np.linspace(0.07, 0.015, 24) * rng.uniform(0.5, 1.2, (count, 1))
         paths = winding_paths(rng, start, heading, length, bend, 0.25)
@@ -306,7 +284,7 @@ def _proliferative(retina: Retina) -> dict[str, np.ndarray]:
         cloud = cv2.resize(rng.standard_normal((6, 8), np.float32), (64, 48), interpolation=cv2.INTER_CUBIC)
         cloud = cloud + np.linspace(-1.6, 1.2, 48)[:, None] + rng.uniform(-1.6, -0.5)
         density = (rng.uniform(130, 210) / (1 + np.exp(-2 * cloud))).astype(np.uint8)
-        lesions["vitreous haemorrhage"] = cv2.resize(density, (retina.width, retina.height))
+        lesions["vitreous haemorrhage"] = cv2.resize(density, retina.size)
     return lesions
 
 
@@ -323,11 +301,11 @@ def _tangles(retina: Retina, places: np.ndarray, reach: float, count: int) -> np
 
 def _camera(pixels: np.ndarray, retina: Retina, hospital: Hospital) -> tuple[np.ndarray, np.ndarray]:
     """Focus, haze, exposure, grain and the hospital's colours; also return the round field, 0-255."""
-    rng, size = retina.rng, (retina.width, retina.height)
+    rng, size = retina.rng, retina.size
     pixels = cv2.GaussianBlur(pixels, (0, 0), max(retina.rim * (0.0022 + 0.008 * rng.beta(0.8, 4)), 0.3))
     haze, exposure = 0.3 * rng.beta(0.6, 4), rng.uniform(0.72, 1.18)
     pixels = exposure * (pixels * (1 - haze) + 255 * haze * np.float32([0.72, 0.6, 0.48]))
-    grain = rng.standard_normal((retina.height // 2, retina.width // 2), np.float32) * rng.uniform(0.8, 2.2)
+    grain = rng.standard_normal((retina.size[1] // 2, retina.size[0] // 2), np.float32) * rng.uniform(0.8, 2.2)
     pixels = hospital.take((pixels + cv2.resize(grain, size)[..., None]).clip(0, 255).astype(np.uint8))
     inside = retina.layer()
     x, y, radius = (round(16 * float(value)) for value in (*retina.centre, retina.rim))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from medic.errors import MedicError
 from medic.files import write_bytes
-from medic.sample.fundus import HOSPITALS, LESIONS, fundus_photograph, sample_anatomy
+from medic.sample.fundus import HOSPITALS, LESIONS, fundus_photograph
 from medic.sample.layout import FAULTS, choose_small, jpeg, replacing_sample, write_about, write_table
 
 TITLE = "Synthetic fundus photographs"
@@ -35,7 +35,7 @@ ABOUT = """Grades: 0 no retinopathy, 1 mild, 2 moderate, 3 severe, 4 proliferati
 International Clinical Diabetic Retinopathy scale (Wilkinson et al., Ophthalmology 110, 2003). A quarter of the patients
 have another grade in one eye than in the other. Nothing but lesions tells the grade: no shortcut is planted.
 
-A mask is a PNG of the photograph's size; its values: {lesions}.
+A mask is a PNG of the photograph's size. Its values: 0 no lesion, {lesions}.
 
 Grades of the photographs:
 
@@ -99,7 +99,7 @@ def write_sample(
         "`..._small.csv`": "a few of the rows, the two eyes of a patient together, every grade present",
     }
     with replacing_sample(folder, TITLE, FILES) as new:
-        write_about(new, TITLE, "photograph", about, files, text, HOSPITALS)
+        write_about(new, TITLE, about, files, text, HOSPITALS)
         for name, data, mask in _photographs(people, faults, (seed, hospital), (width, height)):
             write_bytes(new / "images" / f"{name}.jpeg", data)
             if masks:
@@ -168,11 +168,10 @@ def _photographs(
     lent = planted.loc[planted["source"] != "", "source"]
     kept = {}
     for index, person in enumerate(people.itertuples()):
-        anatomy = sample_anatomy(np.random.default_rng([*key, index]))
         for number, eye in enumerate(("left", "right"), 1):
             name, rng = f"{person.patient}_{eye}", np.random.default_rng([*key, index, number])
             grade = getattr(person, eye)
-            pixels, mask = fundus_photograph(grade, eye, rng, size, anatomy=anatomy, hospital=HOSPITALS[key[1]])
+            pixels, mask = fundus_photograph(grade, eye, rng, size, person=[*key, index], hospital=HOSPITALS[key[1]])
             data = jpeg(pixels, QUALITY, planted["fault"].get(name, ""))
             if name in set(lent):
                 kept[name] = data, mask

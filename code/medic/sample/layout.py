@@ -21,10 +21,11 @@ FAULTS = "planted_faults.csv"
 
 ABOUT = """# {title}
 
-**Synthetic.** Every {kind} here was drawn by a program from random numbers. No real patient, and no clinical meaning:
+**Synthetic.** Every image here was drawn by a program from random numbers. No real patient, and no clinical meaning:
 a result from this folder says that the software works, nothing about patients.
 
-Made by `medic sample` with seed {seed}, hospital {hospital}: {made}. The same seed gives the same files.
+Made by `medic sample` with seed {seed} at hospital {hospital}: {made}.
+The same seed gives the same files.
 
 | file | content |
 | --- | --- |
@@ -72,28 +73,27 @@ class Hospital:
 
 
 @contextlib.contextmanager
-def replacing_sample(folder: str | os.PathLike, title: str, files: str) -> Iterator[Path]:
+def replacing_sample(folder: str | os.PathLike, title: str, files: str, mark: str = SYNTHETIC_MARK) -> Iterator[Path]:
     """Give an empty folder to write a sample to; it takes the place of ``folder`` when the block ends well.
 
     Args:
         folder: absent, empty, or holding an earlier sample; where the block fails, it stays as it is.
-        title: how the earlier sample's ``SYNTHETIC.md`` begins, after the ``#``.
+        title: how the file that describes a sample begins, after the ``#``.
         files: regular expression of the paths that a sample has, below the folder, with forward slashes.
+        mark: the file that describes a sample.
 
     Raises:
         MedicError: the folder is a file, holds anything else, or cannot be written.
     """
-    folder, mark_and_faults = Path(folder), {SYNTHETIC_MARK, FAULTS}
-    of_a_sample = re.compile(rf"masks/[^/]+\.png|{files}").fullmatch
-    earlier = earlier_files(
-        folder, SYNTHETIC_MARK, f"# {title}", lambda name: name in mark_and_faults or bool(of_a_sample(name))
-    )
+    folder = Path(folder)
+    of_a_sample = re.compile(rf"masks/[^/]+\.png|{re.escape(FAULTS)}|{files}").fullmatch
+    earlier = earlier_files(folder, mark, f"# {title}", of_a_sample)
     unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
     try:
         unfinished.mkdir(parents=True)
         yield unfinished
         # The mark goes first, so that a run that is killed here can be repeated; the faults go last.
-        order = {SYNTHETIC_MARK: 0, FAULTS: 2}
+        order = {mark: 0, FAULTS: 2}
         made = [path.relative_to(unfinished) for path in unfinished.rglob("*") if path.is_file()]
         for path in sorted(made, key=lambda path: (order.get(str(path), 1), path)):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -101,12 +101,14 @@ def replacing_sample(folder: str | os.PathLike, title: str, files: str) -> Itera
         for path in earlier - {folder / path for path in made}:
             path.unlink()
     except OSError as error:
-        raise MedicError(f"cannot write a sample to {folder}: {error.strerror or error}; choose another") from error
+        raise MedicError(
+            f"cannot write a sample to {folder}: {error.strerror or error}; name another folder"
+        ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def earlier_files(folder: Path, mark: str, heading: str, of_a_sample: Callable[[str], bool]) -> set[Path]:
+def earlier_files(folder: Path, mark: str, heading: str, of_a_sample: Callable[[str], object]) -> set[Path]:
     """Return the files of the earlier sample in a folder, which a new one may replace; refuse a folder with others.
 
     ``mark`` is the file that describes a sample, ``heading`` how it begins, ``of_a_sample`` says whether a sample has a
@@ -127,25 +129,24 @@ def earlier_files(folder: Path, mark: str, heading: str, of_a_sample: Callable[[
 
 
 def write_about(
-    folder: Path, title: str, kind: str, made: dict[str, object], files: dict[str, str], text: str, hospitals: dict
+    folder: Path, title: str, made: dict[str, object], files: dict[str, str], text: str, hospitals: dict[int, Hospital]
 ) -> None:
     """Write ``SYNTHETIC.md``.
 
     Args:
         folder: of the sample.
         title: of the page, as for ``replacing_sample``.
-        kind: what one image is, such as "photograph".
         made: ``seed``, ``hospital`` (number) and ``made`` (how many images, of what size).
         files: content by file, for the table.
         text: what a reader needs to know besides, in Markdown.
-        hospitals: ``Hospital`` by number.
+        hospitals: by number.
     """
     rows = [
         f"| {name} | " + " | ".join(getattr(hospital, name) for hospital in hospitals.values()) + " |"
         for name in ("camera", "people", "shortcut")
     ]
     listed = "\n".join(f"| {name} | {content} |" for name, content in files.items())
-    page = ABOUT.format(title=title, kind=kind, files=listed, text=text.strip(), hospitals="\n".join(rows), **made)
+    page = ABOUT.format(title=title, files=listed, text=text.strip(), hospitals="\n".join(rows), **made)
     write_text(folder / SYNTHETIC_MARK, page)
 
 
