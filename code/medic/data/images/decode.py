@@ -178,7 +178,8 @@ def _of_dicom(dicom: DicomImage) -> Header:
 
 def _cut_off(data: bytes, kind: str) -> bool:
     """Whether the end marker of a JPEG or PNG file is missing (decoders would fill the rest, and say nothing)."""
-    return (kind == "PNG" and b"IEND" not in data) or (kind == "JPEG" and b"\xff\xd9" not in data[2:])
+    # From the end, where it is: to search a megabyte from the start takes a millisecond.
+    return data.rfind({"PNG": b"IEND", "JPEG": b"\xff\xd9"}.get(kind, b"")) < 2
 
 
 def _decode(data: bytes, header: Header, at_least: int | None) -> np.ndarray:
