@@ -1,237 +1,242 @@
-"""Findings on synthetic radiographs: what each of the 14 of NIH ChestX-ray14 changes in the picture.
+"""Findings on synthetic radiographs: what each of the 14 of NIH ChestX-ray14 adds to the density of the picture.
 
 Signs follow Hansell et al., "Fleischner Society: glossary of terms for thoracic imaging", Radiology 246(3), 2008, where
 it has the term; the cardiothoracic ratio is Danzer's (American Journal of the Medical Sciences 157, 1919). Severity
 and size vary widely, and the signs of neighbouring findings overlap, as they do in radiographs.
+
+Each takes its severity (0-1), the chest and a person's own random numbers, and returns what it adds, (size, size).
 """
 
-from collections.abc import Mapping
-
-import cv2
 import numpy as np
 
-from medic.sample.chest.anatomy import Anatomy, Changes, Chest, View, spot, step
-from medic.sample.chest.pleura import draw_effusion, draw_pneumothorax, draw_thickening, source_of
-from medic.sample.strokes import draw_ribbons, winding_paths
+from medic.sample.chest.body import WALL, Chest, Person, curve, step
+from medic.sample.strokes import winding_paths
 from medic.task import FINDINGS
 
+Source = np.random.Generator
 
-def changes_of(findings: Mapping[str, float], anatomy: Anatomy) -> Changes:
-    """What findings do to the shape of heart, lungs and diaphragm."""
-    changes = Changes()
-    for name, severity in findings.items():
-        if name == "Cardiomegaly":  # a cardiothoracic ratio over 0.5, whatever it was before
-            changes += Changes(heart=0.54 + 0.14 * severity - anatomy.cardiothoracic_ratio)
-        elif name == "Emphysema":
-            narrower = 0 if "Cardiomegaly" in findings else 0.03 + 0.05 * severity
-            changes += Changes(heart=-narrower, height=0.08 + 0.1 * severity, flat=0.55 + 0.45 * severity)
-        elif name == "Fibrosis":
-            changes += Changes(height=-0.04 - 0.07 * severity)
-        elif name == "Atelectasis" and severity > 0.4:
-            side = source_of(anatomy, FINDINGS.index(name)).choice([-1, 1])
-            raised = 0.12 + 0.2 * (severity - 0.4)
-            changes += Changes(
-                raised=(raised, 0.0) if side < 0 else (0.0, raised), shift=side * (0.04 + 0.14 * (severity - 0.4))
-            )
+
+def source(person: Person, finding: str) -> Source:
+    """Return a person's own random numbers for one finding: it keeps its place between radiographs."""
+    return np.random.default_rng([person.seed, 100 + FINDINGS.index(finding)])
+
+
+def changes_of(findings: dict[str, float], person: Person) -> dict[str, float]:
+    """Return what findings do to the shape of heart, lungs and diaphragm, as ``body.expose`` takes it."""
+    changes = {}
+    if s := findings.get("Fibrosis"):
+        changes = {"height": -0.01 - 0.09 * s}
+    if s := findings.get("Emphysema"):
+        changes = {"height": 0.02 + 0.13 * s, "flat": 0.1 + 0.8 * s, "heart": person.heart - 0.07 * s}
+    if s := findings.get("Cardiomegaly"):  # a ratio over 0.5, whatever it was before
+        changes |= {"heart": 0.51 + 0.14 * s}
+    if (s := findings.get("Atelectasis", 0)) > 0.4:
+        side = source(person, "Atelectasis").choice([-1, 1])
+        changes |= {"left" if side < 0 else "right": 0.04 + 0.2 * s, "shift": side * (0.14 * s - 0.016)}
     return changes
 
 
-def draw_findings(
-    density: np.ndarray, findings: Mapping[str, float], chest: Chest, anatomy: Anatomy, view: View
-) -> np.ndarray:
-    """Add findings to a density, float32 (size, size); the person's anatomy holds where each of them lies."""
-    density = density.astype(np.float32)
-    for name in FINDINGS:
-        if name not in findings:
-            continue
-        severity, rng = findings[name], source_of(anatomy, FINDINGS.index(name))
-        if name == "Effusion":
-            draw_effusion(density, severity, chest, view, rng)
-        elif name == "Pneumothorax":
-            draw_pneumothorax(density, severity, chest, anatomy)
-        elif name == "Pleural_Thickening":
-            draw_thickening(density, severity, chest, rng)
-        elif name in IN_THE_LUNG:
-            density += IN_THE_LUNG[name](severity, chest, rng).astype(np.float32)
-    return density
+def _sides(rng: Source, both: float) -> list[int]:
+    """One side, or both with this probability."""
+    first = int(rng.choice([-1, 1]))
+    return [first, -first] if rng.random() < both else [first]
 
 
-def _place(chest: Chest, rng: np.random.Generator, margin: float, side: int | None = None) -> tuple[float, float]:
-    """A place in the visible lung, at least ``margin`` from the wall and the dome, chest units."""
-    side = side or int(rng.choice([-1, 1]))
-    v = chest.height * rng.uniform(0.22, 0.82)
-    inner = 0.24 if v < 0.55 * chest.height else chest.heart[side > 0] * (0.75 if side > 0 else 0.95)
-    outer = float(chest.wall_at(v)) - margin
+def _place(chest: Chest, rng: Source, margin: float) -> tuple[float, float]:
+    """A place in the visible lung, at least ``margin`` from the wall."""
+    side, v = int(rng.choice([-1, 1])), chest.height * rng.uniform(0.22, 0.82)
+    inner = 0.24 if v < 0.55 * chest.height else chest.heart[side] * (0.75 if side > 0 else 0.95)
+    outer = float(curve(*WALL, v)) - margin
     return side * rng.uniform(min(inner + 0.5 * margin, outer), outer), v
 
 
-def _lump(
-    chest: Chest, rng: np.random.Generator, centre: tuple[float, float], radius: float, rough: float
-) -> np.ndarray:
+def _lump(chest: Chest, rng: Source, centre: tuple[float, float], radius: float, rough: float) -> np.ndarray:
     """A round opacity with a lobulated rim, 0-1; dense in the middle as a ball is."""
     u, v = chest.u - centre[0], chest.v - centre[1]
-    angle = np.arctan2(v, u)
-    rim = np.ones_like(u)
-    for harmonic in (2, 3, 5):
-        rim += rough / harmonic**0.5 * rng.normal() * np.sin(harmonic * angle + rng.uniform(0, 6.3))
+    rim = 1 + sum(rough / k**0.5 * rng.normal() * np.sin(k * np.arctan2(v, u) + rng.uniform(0, 6.3)) for k in (2, 3, 5))
     distance = np.hypot(u, v) / (radius * rim)
     return np.sqrt(np.clip(1.15 - distance**2, 0, 1)) * step(1.05 - distance, 0.12)
 
 
-def _nodule(severity: float, chest: Chest, rng: np.random.Generator) -> np.ndarray:
-    """Rounded opacities, well or poorly defined, up to 3 cm across: 1-3 of them."""
-    opacity, places = 0, []
+def cardiomegaly(s: float, chest: Chest, rng: Source) -> np.ndarray:
+    """The larger heart is drawn with the body; here it is only a little denser."""
+    low = step(chest.v - 0.4 * chest.height, 0.1) * step(chest.dome - chest.v, 0.03)
+    return 0.02 * low * step(-chest.middle, 0.03) * step(np.abs(chest.u) - 0.1, 0.05)
+
+
+def nodule(s: float, chest: Chest, rng: Source) -> np.ndarray:
+    """Rounded opacities up to 3 cm across, one to three, not touching."""
+    opacity, places = np.zeros_like(chest.u), []
     for _ in range(1 + rng.binomial(2, 0.4)):
-        centre, radius = _place(chest, rng, 0.14), 0.056 + 0.043 * severity * rng.uniform(0.7, 1)
-        if all(
-            np.hypot(centre[0] - u, centre[1] - v) > 0.3 for u, v in places
-        ):  # two that touch would look like a mass
+        centre, radius = _place(chest, rng, 0.14), 0.056 + 0.043 * s * rng.uniform(0.7, 1)
+        if all(np.hypot(*np.subtract(centre, other)) > 0.3 for other in places):
             places.append(centre)
-            opacity = opacity + (0.17 + 0.14 * severity) * _lump(chest, rng, centre, radius, 0.05)
+            opacity += (0.2 + 0.14 * s) * _lump(chest, rng, centre, radius, 0.05)
     return opacity
 
 
-def _mass(severity: float, chest: Chest, rng: np.random.Generator) -> np.ndarray:
+def mass(s: float, chest: Chest, rng: Source) -> np.ndarray:
     """An opacity greater than 3 cm, its rim lobulated."""
-    radius = 0.13 + 0.14 * severity
-    centre = _place(chest, rng, 0.75 * radius)
-    return (0.24 + 0.14 * severity) * _lump(chest, rng, centre, radius, 0.09)
+    radius = 0.13 + 0.14 * s
+    return (0.24 + 0.14 * s) * _lump(chest, rng, _place(chest, rng, 0.75 * radius), radius, 0.09)
 
 
-def _infiltration(severity: float, chest: Chest, rng: np.random.Generator) -> np.ndarray:
+def infiltration(s: float, chest: Chest, rng: Source) -> np.ndarray:
     """Patchy, ill-defined haze (infiltrate: a term that the glossary discourages; NIH's labels use it)."""
-    opacity = 0
-    sides = (-1, 1) if rng.random() < 0.45 else (int(rng.choice([-1, 1])),)
-    patches = np.clip(0.5 + 0.55 * chest.noise(rng, 9) + 0.45 * chest.noise(rng, 18), 0, 1.6)
-    for side in sides:
-        where = 0
-        for _ in range(3):
-            centre = (side * rng.uniform(0.3, 0.75), chest.height * rng.uniform(0.35, 0.95))
-            where = where + spot(chest, centre, tuple(rng.uniform(0.16, 0.3, 2)))
-        opacity = opacity + chest.at(side) * np.clip(where, 0, 1)
-    return (0.13 + 0.13 * severity) * opacity * patches * chest.lung
+    patches, haze = np.clip(0.5 + 0.55 * chest.noise(rng, 9) + 0.45 * chest.noise(rng, 18), 0, 1.6), 0
+    for side in _sides(rng, 0.45):
+        spots = [
+            (side * rng.uniform(0.3, 0.75), chest.height * rng.uniform(0.35, 0.95), *rng.uniform(0.16, 0.3, 2))
+            for _ in range(3)
+        ]
+        haze = haze + chest.at(side) * np.clip(sum(chest.spot(*spot) for spot in spots), 0, 1)
+    return (0.06 + 0.18 * s) * haze * patches * chest.lung
 
 
-def _consolidation(severity: float, chest: Chest, rng: np.random.Generator) -> np.ndarray:
+def consolidation(s: float, chest: Chest, rng: Source) -> np.ndarray:
     """A homogeneous opacity of a lobe, cut off at the fissure, with dark bronchi in it."""
-    side = int(rng.choice([-1, 1]))
-    upper = rng.random() < 0.35
+    side, upper = int(rng.choice([-1, 1])), rng.random() < 0.35
     fissure = chest.height * rng.uniform(0.46, 0.56) + rng.uniform(-0.15, 0.15) * (np.abs(chest.u) - 0.5)
-    wavy = 0.06 * chest.noise(rng, 6)
-    reach = (0.3 + 0.35 * severity) * chest.height
-    distance = (fissure - chest.v) if upper else (chest.v - fissure - 0.05)
-    # sharp at the fissure, fading away from it (upper lobe) or filling the base (lower lobe)
-    lobe = step(distance, 0.035) * (step(reach - distance + wavy, 0.12) if upper else 1.0)
-    if not upper:
-        lobe = lobe * step(distance - (0.5 - 0.5 * severity) * 0.6 * chest.height + wavy, 0.14)
-    opacity = (0.3 + 0.1 * severity) * lobe * chest.at(side) * chest.lung
-    count = 7
-    start = np.tile([side * 0.3, 0.47 * chest.height], (count, 1)) + rng.normal(0, 0.03, (count, 2))
-    fan = np.linspace(-1.3, 0.1, count) if upper else np.linspace(0.1, 1.3, count)
-    heading = np.where(side > 0, fan, np.pi - fan) + rng.normal(0, 0.1, count)
-    paths = winding_paths(rng, start, heading, rng.uniform(0.4, 0.75, count), rng.normal(0, 0.3, count), 0.15)
-    layer = chest.layer()
-    draw_ribbons(layer, chest, paths, np.tile(np.linspace(0.05, 0.025, 24), (count, 1)), np.full(count, 220))
-    return opacity * (1 - 0.3 * cv2.GaussianBlur(layer, (0, 0), 0.01 * chest.radius) / 255)
-
-
-def _pneumonia(severity: float, chest: Chest, rng: np.random.Generator) -> np.ndarray:
-    """One dense segment, widening towards the pleura, soft-edged and mottled."""
-    side = int(rng.choice([-1, 1]))
-    turn = rng.uniform(-0.5, 0.9)
-    hilum = (side * 0.27, chest.height * 0.47)
-    u, v = side * (chest.u - hilum[0]), chest.v - hilum[1]
-    along, across = u * np.cos(turn) + v * np.sin(turn), v * np.cos(turn) - u * np.sin(turn)
-    half = 0.1 + (0.28 + 0.2 * severity) * np.clip(along, 0, 1)
-    wedge = step(half - np.abs(across) + 0.04 * chest.noise(rng, 10), 0.09) * step(along - 0.14, 0.12)
-    mottled = np.clip(1 + 0.22 * chest.noise(rng, 16), 0.4, 1.5)
-    return (0.23 + 0.13 * severity) * wedge * mottled * chest.at(side) * chest.lung
-
-
-def _atelectasis(severity: float, chest: Chest, rng: np.random.Generator) -> np.ndarray:
-    """Plates of airless lung at the base; with more of it the base is dense and the diaphragm high."""
-    side = int(rng.choice([-1, 1]))  # the first draw, as in changes_of
-    count = 1 + rng.integers(0, 3)
-    start = np.stack(
-        [
-            side * rng.uniform(0.36, 0.5, count),
-            chest.height * (0.62 + 0.28 * (np.arange(count) + rng.uniform(0, 0.6, count)) / count),
-        ],
-        -1,
+    wavy, below = 0.06 * chest.noise(rng, 6), chest.v - fissure
+    if upper:  # sharp at the fissure, fading away from it
+        lobe = step(-below, 0.035) * step((0.3 + 0.35 * s) * chest.height + below + wavy, 0.12)
+    else:
+        lobe = step(below - 0.05, 0.035) * step(below - 0.3 * (1 - s) * chest.height + wavy, 0.14)
+    fan = np.linspace(-1.3, 0.1, 7) if upper else np.linspace(0.1, 1.3, 7)
+    start = np.array([side * 0.3, 0.47 * chest.height]) + rng.normal(0, 0.03, (7, 2))
+    paths = winding_paths(
+        rng, start, np.where(side > 0, fan, np.pi - fan), rng.uniform(0.4, 0.75, 7), rng.normal(0, 0.3, 7), 0.15
     )
+    bronchi = chest.lines(paths, np.linspace(0.05, 0.025, paths.shape[1]), 0.01)
+    return (0.16 + 0.2 * s) * lobe * chest.at(side) * chest.lung * (1 - 0.3 * bronchi)
+
+
+def pneumonia(s: float, chest: Chest, rng: Source) -> np.ndarray:
+    """One dense segment, widening towards the pleura, soft-edged and mottled."""
+    side, turn = int(rng.choice([-1, 1])), rng.uniform(-0.5, 0.9)
+    u, v = side * chest.u - 0.27, chest.v - chest.height * 0.47
+    along, across = u * np.cos(turn) + v * np.sin(turn), v * np.cos(turn) - u * np.sin(turn)
+    half = 0.1 + (0.28 + 0.2 * s) * np.clip(along, 0, 1)
+    wedge = step(half - np.abs(across) + 0.04 * chest.noise(rng, 10), 0.09) * step(along - 0.14, 0.12)
+    return (0.1 + 0.22 * s) * wedge * np.clip(1 + 0.22 * chest.noise(rng, 16), 0.4, 1.5) * chest.at(side) * chest.lung
+
+
+def atelectasis(s: float, chest: Chest, rng: Source) -> np.ndarray:
+    """Plates of airless lung at the base; with more of it the base is dense and the diaphragm high."""
+    side, count = int(rng.choice([-1, 1])), 1 + int(rng.integers(0, 3))  # the side first, as in changes_of
+    low = chest.height * (0.62 + 0.28 * (np.arange(count) + rng.uniform(0, 0.6, count)) / count)
     tilt = rng.normal(0.12, 0.2, count)
-    heading = np.where(side > 0, tilt, np.pi - tilt)
-    length = rng.uniform(0.32, 0.55, count)
-    paths = winding_paths(rng, start, heading, length, rng.normal(0, 0.15, count), 0.05)
-    widths = (0.04 + 0.03 * severity) * np.sin(np.linspace(0.35, 2.8, 24)) * np.ones((count, 1))
-    layer = chest.layer()
-    draw_ribbons(layer, chest, paths, widths, rng.uniform(200, 250, count))
-    plates = (0.2 + 0.1 * severity) * cv2.GaussianBlur(layer, (0, 0), max(0.3, 0.006 * chest.radius)) / 255
-    base = np.clip((chest.v - chest.dome + 0.35) / 0.35, 0, 1) ** 1.5 * max(0.0, severity - 0.35) * 0.35
-    return (plates + base * chest.at(side)) * (0.25 + 0.75 * chest.lung)
+    start = np.stack([side * rng.uniform(0.36, 0.5, count), low], -1)
+    paths = winding_paths(
+        rng,
+        start,
+        np.where(side > 0, tilt, np.pi - tilt),
+        rng.uniform(0.32, 0.55, count),
+        rng.normal(0, 0.15, count),
+        0.05,
+    )
+    plates = chest.lines(paths, (0.04 + 0.03 * s) * np.sin(np.linspace(0.35, 2.8, paths.shape[1])))
+    base = np.clip((chest.v - chest.dome + 0.35) / 0.35, 0, 1) ** 1.5 * max(0.0, s - 0.35) * 0.35
+    return (
+        ((0.12 + 0.18 * s) * plates + base * chest.at(side))
+        * (0.25 + 0.75 * chest.lung)
+        * step(chest.dome + 0.03 - chest.v, 0.03)
+    )
 
 
-def _edema(severity: float, chest: Chest, rng: np.random.Generator) -> np.ndarray:
+def edema(s: float, chest: Chest, rng: Source) -> np.ndarray:
     """Haze round both hila and short lines at the lateral bases (Kerley B lines)."""
-    haze = 0
-    for side in (-1, 1):
-        wing = spot(chest, (side * 0.42, 0.55 * chest.height), (0.26 + 0.08 * severity, 0.42))
-        haze = haze + wing * chest.at(side)
+    haze = sum(chest.spot(side * 0.42, 0.55 * chest.height, 0.26 + 0.08 * s, 0.42) * chest.at(side) for side in (-1, 1))
     cloudy = np.clip(1 + 0.16 * chest.noise(rng, 8) + 0.12 * chest.noise(rng, 20), 0.4, 1.6)
-    lines = chest.layer()
-    count = 12
-    v = chest.height * (0.72 + 0.3 * np.tile(np.arange(count) / count, 2)) + rng.normal(0, 0.01, 2 * count)
-    side = np.repeat([-1, 1], count)
-    start = np.stack([side * (chest.wall_at(v) - 0.03), v], -1)
-    heading = np.where(side > 0, np.pi, 0) + rng.normal(0, 0.1, 2 * count)
-    paths = winding_paths(rng, start, heading, rng.uniform(0.08, 0.16, 2 * count), np.zeros(2 * count), 0.02, points=8)
-    draw_ribbons(lines, chest, paths, np.full((2 * count, 8), 0.014), np.full(2 * count, 220))
-    return ((0.17 + 0.15 * severity) * haze * cloudy + 0.03 + 0.1 * lines.astype(np.float32) / 255) * chest.lung
+    side, v = (
+        np.repeat([-1, 1], 12),
+        chest.height * (0.72 + 0.025 * np.tile(np.arange(12), 2)) + rng.normal(0, 0.01, 24),
+    )
+    start = np.stack([side * (curve(*WALL, v) - 0.03), v], -1)
+    heading = np.where(side > 0, np.pi, 0) + rng.normal(0, 0.1, 24)
+    paths = winding_paths(rng, start, heading, rng.uniform(0.08, 0.16, 24), np.zeros(24), 0.02)
+    return (
+        (0.05 + 0.24 * s) * haze * cloudy + 0.03 * s + (0.04 + 0.07 * s) * chest.lines(paths, 0.014, 0.003)
+    ) * chest.lung
 
 
-def _fibrosis(severity: float, chest: Chest, rng: np.random.Generator) -> np.ndarray:
+def fibrosis(s: float, chest: Chest, rng: Source) -> np.ndarray:
     """A net of fine lines, densest at the bases and below the pleura (reticular pattern)."""
-    net = 0
-    for cells, weight in ((26, 0.6), (40, 0.5)):
-        noise = chest.noise(rng, cells)
-        net = net + weight * np.exp(-0.5 * (noise / 0.22) ** 2)  # the zero lines of a smooth texture form a net
-    base = np.clip(chest.v / chest.height - 0.25, 0, 0.7) / 0.7
+    # the zero lines of a smooth texture form a net
+    net = sum(weight * np.exp(-0.5 * (chest.noise(rng, cells) / 0.22) ** 2) for cells, weight in ((26, 0.6), (40, 0.5)))
     rim = np.exp(-np.clip(chest.wall - np.abs(chest.u), 0, None) / 0.3)
-    where = np.clip(base * (0.35 + 0.9 * rim), 0, 1)
-    return (0.2 + 0.2 * severity) * net * where * chest.lung
+    return (
+        (0.05 + 0.3 * s) * net * np.clip((chest.v / chest.height - 0.25) / 0.7, 0, 1) * (0.35 + 0.65 * rim) * chest.lung
+    )
 
 
-def _emphysema(severity: float, chest: Chest, rng: np.random.Generator) -> np.ndarray:
+def emphysema(s: float, chest: Chest, rng: Source) -> np.ndarray:
     """Besides large dark lungs over a flat diaphragm: bullae, round lucencies with a hairline wall."""
-    opacity = np.zeros_like(chest.u)
-    for _ in range(rng.binomial(3, severity)):
-        side, radius = rng.choice([-1, 1]), rng.uniform(0.12, 0.22)
-        distance = np.hypot(chest.u - side * rng.uniform(0.45, 0.65), chest.v - rng.uniform(0.2, 0.55)) / radius
+    opacity = -(0.01 + 0.08 * s) * np.ones_like(chest.u)
+    for _ in range(rng.binomial(3, s)):
+        u, v, radius = rng.choice([-1, 1]) * rng.uniform(0.45, 0.65), rng.uniform(0.2, 0.55), rng.uniform(0.12, 0.22)
+        distance = np.hypot(chest.u - u, chest.v - v) / radius
         opacity += 0.06 * np.exp(-0.5 * ((distance - 1) / 0.09) ** 2) - 0.05 * step(1 - distance, 0.1)
-    return opacity * chest.lung - 0.03 * severity * chest.lung
+    return opacity * chest.lung
 
 
-def _hernia(severity: float, chest: Chest, rng: np.random.Generator) -> np.ndarray:
+def hernia(s: float, chest: Chest, rng: Source) -> np.ndarray:
     """A hiatus hernia: part of the stomach behind the heart, round, with gas over a level of fluid."""
-    radius = 0.21 + 0.12 * severity
-    centre = (rng.uniform(0.02, 0.16), chest.height - 0.55 * radius)
-    u, v = chest.u - centre[0], chest.v - centre[1]
-    # the level stays horizontal in the picture; the body is hardly ever tilted enough to tell
+    radius = 0.21 + 0.12 * s
+    u, v = chest.u - rng.uniform(0.02, 0.16), chest.v - chest.height + 0.55 * radius
     distance = np.hypot(u / 1.15, v) / radius
-    sac = step(1 - distance, 0.08)
     gas = step(0.88 - distance, 0.06) * step(-v - 0.05 * radius, 0.012)
-    return 0.12 * sac - (0.33 + 0.1 * severity) * gas
+    return 0.12 * step(1 - distance, 0.08) - (0.33 + 0.1 * s) * gas
 
 
-IN_THE_LUNG = {
-    "Atelectasis": _atelectasis,
-    "Infiltration": _infiltration,
-    "Mass": _mass,
-    "Nodule": _nodule,
-    "Pneumonia": _pneumonia,
-    "Consolidation": _consolidation,
-    "Edema": _edema,
-    "Emphysema": _emphysema,
-    "Fibrosis": _fibrosis,
-    "Hernia": _hernia,
-}
+def effusion(s: float, chest: Chest, rng: Source) -> np.ndarray:
+    """Fluid blunts the costophrenic angle, then rises along the wall with a meniscus.
+
+    In bed it also spreads behind the lung as a veil that thins upwards.
+    """
+    opacity = np.zeros_like(chest.u)
+    for side, amount in zip(_sides(rng, 0.35), (s, 0.6 * s), strict=False):
+        corner = (np.abs(np.abs(chest.u) - 0.97) < 0.04) & (side * chest.u > 0)
+        angle = float(np.median(chest.dome[corner])) if corner.any() else chest.height + 0.3
+        lateral = np.clip((np.abs(chest.u) - 0.25) / 0.75, 0, 1.1)
+        surface = angle - 0.16 - 0.92 * amount**1.3 + (0.1 + 0.14 * amount) * (1 - lateral**2.5)
+        fluid = step(chest.v - surface, 0.07) * chest.at(side)
+        # as dense as what lies below the diaphragm, whose outline it hides
+        opacity += fluid * (0.8 + 0.2 * amount) * (chest.air + 0.2 * chest.lung)
+        if chest.bed:
+            opacity += 0.1 * np.clip((chest.v - surface + 0.7) / 0.9, 0, 1) * chest.at(side) * chest.lung * (1 - fluid)
+    return opacity
+
+
+def collapsed(s: float, chest: Chest, rng: Source) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far each pixel lies outside a collapsed lung, and 0-1 where air without vessels surrounds it."""
+    side, sunk = rng.choice([-1, 1]), 0.1 + 0.34 * s  # the lung falls from the apex and shrinks to the hilum
+    v = chest.v - sunk * np.clip(1 - chest.v / chest.height, 0, 1)
+    edge = curve(*WALL, np.maximum(v, 0)) * (0.93 - 0.33 * s * (1 - 0.3 * chest.v / chest.height))
+    beyond = np.maximum(np.abs(chest.u) - edge, np.where(chest.v < sunk, sunk - chest.v, 0)) + 0.01 * chest.noise(
+        rng, 6
+    )
+    return np.where(side * chest.u > 0, beyond, -9), step(beyond, 0.025) * chest.at(side) * chest.lung
+
+
+def pneumothorax(s: float, chest: Chest, rng: Source) -> np.ndarray:
+    """A dark rim without vessels beyond the line of the visceral pleura."""
+    beyond, rim = collapsed(s, chest, rng)
+    line = np.exp(-0.5 * (beyond / 0.014) ** 2) * chest.lung
+    return 0.13 * line - (0.1 + 0.05 * s) * rim + (0.02 + 0.06 * s) * (beyond > -9) * (chest.lung - rim)
+
+
+def thickening(s: float, chest: Chest, rng: Source) -> np.ndarray:
+    """A dense line along the lateral wall or a cap over the apex."""
+    sides, apical, uneven = _sides(rng, 0.3), rng.random() < 0.45, 1 + 0.3 * chest.noise(rng, 9)
+    inward = chest.wall - np.abs(chest.u)
+    along = step(chest.v - (0.1 if apical else 0.45), 0.12) * step(chest.dome + 0.1 - chest.v, 0.05)
+    band = step((0.05 + 0.085 * s) * uneven - inward, 0.02) * step(inward + 0.02, 0.02) * along
+    if apical:
+        cap = sum(chest.spot(side * 0.5, 0.02, 0.26, 0.06 + 0.07 * s) for side in (-1, 1))
+        band = np.maximum(band, np.clip(2.2 * cap - 0.5, 0, 1) * step(inward, 0.03))
+    return (0.2 + 0.18 * s) * band * sum(chest.at(side) for side in sides) * (0.3 + 0.7 * chest.lung)
+
+
+SIGNS = dict(zip(FINDINGS, (atelectasis, cardiomegaly, effusion, infiltration, mass, nodule, pneumonia, pneumothorax,
+                            consolidation, edema, emphysema, fibrosis, thickening, hernia), strict=True))  # fmt: skip
