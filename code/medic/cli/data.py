@@ -58,11 +58,10 @@ def download(
         int | None, typer.Option("--limit", help="Images, half of them malignant; for skin_lesion, 200 when left.")
     ] = None,
 ) -> None:
-    """Fetch a public set from its home: progress, resume, checksum, licence. Where a login is needed, how to do it.
+    """Fetch a public set from its home: progress, checksum, licence. Where a login is needed, how to do it.
 
     \b
-    Example: medic download retinamnist --folder data
-             medic download skin_lesion --limit 200
+    Example: medic download skin_lesion --limit 200 --folder data
     """
     from medic.data.download import download as fetch_set
 
@@ -88,7 +87,6 @@ def sample(
 
     \b
     Example: medic sample outputs/more_eyes/retinopathy --patients 200 --seed 7
-             medic sample outputs/more_chests/chest_xray --line chest_xray
              medic sample outputs/second/skin_lesion --line skin_lesion --hospital 2 --masks
     """
     from medic.sample import SAMPLES
@@ -172,9 +170,7 @@ def check_sets(
     sets = sets_in(folder, None if is_folder else name)
     how = how_to_read(level, label=label_column, image=image_column, patient=patient_column)
     if how and set(sets) != {OWN.name}:
-        raise MedicError(
-            f"--level and columns are for images of your own; {' and '.join(sets)} in {folder} have their layout"
-        )
+        raise MedicError(f"--level and columns are for images of your own; {' and '.join(sets)} have their layout")
     for found, (line, source) in sets.items():
         try:
             checked[found] = check_set(line, source, to / found, scheduler=scheduler, **how)

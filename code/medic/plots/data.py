@@ -199,9 +199,11 @@ def save_balance(selection: Selection, prepared: Prepared) -> None:
     place = SimpleNamespace(synthetic=prepared.synthetic, images=prepared.folder)
     with plt.rc_context():
         plots.use_style()
-        figure = balance_before_after(selection.balance(prepared.records), selection.draw.per_class)
+        figure = balance_before_after(selection.balance(prepared.records), selection.settings["per_class"])
         reached = len(selection.before) - len(selection.short(prepared.records))
-        finding = f"{reached} of {len(selection.before)} classes reach {selection.draw.per_class} training images"
+        finding = (
+            f"{reached} of {len(selection.before)} classes reach {selection.settings['per_class']} training images"
+        )
         plots.title(figure, finding, place)
         plots.save(figure, "balance", place)
         plt.close(figure)
