@@ -154,7 +154,7 @@ def check_sets(
 
     \b
     Example: medic check ../shared/data
-             medic check skin_lesion --data ../shared/data --to outputs/check
+             medic check skin_lesion --data ../shared/data
     """
     from medic.data.check.report import check_set, sets_in, unknown_in
     from medic.data.readers import DATA_SETS, OWN, data_set_of
@@ -209,7 +209,6 @@ def competition_data(
 
     \b
     Example: medic data -m MAIN.zip -a EXTRA.zip -d data
-    Then:    medic train retinopathy -d data
     """
     from medic.data.competition import select, write
     from medic.data.images.preprocess import Preprocessing
