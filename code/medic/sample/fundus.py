@@ -1,10 +1,9 @@
 """Synthetic photographs of the retina, drawn from random numbers: no real eye is behind any of them.
 
-A retina is drawn as light travels: the glow of the fundus, the optic disc, deposits, then blood (vessels and
-haemorrhages), which absorbs, then the camera. What a grade shows follows the International Clinical Diabetic
-Retinopathy scale (Wilkinson et al., Ophthalmology 110, 2003); numbers and sizes vary so widely within a grade that
-neighbouring grades overlap, as they do in photographs. Places are in field units: 0 is the centre of the round field,
-1 its radius with hospital 1's camera, x grows from the nose to the temple, y downwards.
+A retina is drawn as light travels: the glow of the fundus, the optic disc, deposits, then blood, which absorbs, then
+the camera. What a grade shows follows the International Clinical Diabetic Retinopathy scale (Wilkinson et al.,
+Ophthalmology 110, 2003); grades that are neighbours overlap, as in photographs. Places are in field units: 0 is the
+centre of the round field, 1 its radius with hospital 1's camera, x grows from the nose to the temple, y downwards.
 """
 
 import cv2
@@ -43,9 +42,7 @@ CALIBRE = np.array([1, 0.74, 1, 0.74, 0.62, 0.5, 0.62, 0.5, 0.4, 0.34, 0.34, 0.2
 class Retina:
     """One eye before the camera: its looks, where its field and landmarks lie, and what is drawn at random on it."""
 
-    def __init__(
-        self, person: int | list[int], eye: str, rng: np.random.Generator, size: tuple[int, int], hospital: Hospital
-    ) -> None:
+    def __init__(self, person: int | list[int], eye: str, rng: np.random.Generator, size: tuple, hospital: Hospital):
         both = np.random.default_rng(person)  # what the two eyes of a person have in common
         self.colour = both.dirichlet(np.full(len(LOOKS), 0.5)) @ LOOKS
         self.mottle = both.uniform(0.035, 0.08)  # contrast of the pigment's texture
@@ -60,7 +57,6 @@ class Retina:
         self.radius = self.rim * hospital.zoom  # of a field unit, pixels
         self.centre = 0.5 * np.array(size) + rng.normal(0, (0.008, 0.006)) * size
         self.disc = rng.uniform((-0.66, -0.12), (-0.46, 0.12))
-        # 2.5 disc diameters from the optic disc
         self.macula = self.disc + rng.uniform((4.7 * self.disc_radius, 0.04), (5.3 * self.disc_radius, 0.12))
 
     def to_pixels(self, points: np.ndarray) -> np.ndarray:
@@ -78,9 +74,7 @@ class Retina:
         off_disc = np.hypot(*(points - self.disc).T) > 1.5 * self.disc_radius
         return points[(np.hypot(*points.T) < reach) & off_disc][:count]
 
-    def spots(
-        self, places: np.ndarray, radius: tuple[float, float], value: tuple[float, float], rough: float, stretch: float
-    ) -> np.ndarray:
+    def spots(self, places: np.ndarray, radius: tuple, value: tuple, rough: float, stretch: float) -> np.ndarray:
         """Return a layer of irregular spots: the radii's median and log-spread, the range of values."""
         layer, count = self.layer(), len(places)
         radii = radius[0] * np.exp(self.rng.normal(0, radius[1], count).clip(-1.2, 1.2))
@@ -119,13 +113,10 @@ def fundus_photograph(
         MedicError: the grade is not 0-4, the eye neither left nor right, or the frame below 32 pixels.
     """
     if grade not in range(5) or eye not in ("left", "right") or min(size) < 32:
-        raise MedicError(
-            f"cannot draw grade {grade!r} of the {eye!r} eye at {size[0]} x {size[1]}: "
-            "use a grade of 0-4, 'left' or 'right', and at least 32 pixels"
-        )
+        asked = f"grade {grade!r} of the {eye!r} eye at {size[0]} x {size[1]} pixels"
+        raise MedicError(f"cannot draw {asked}; use a grade of 0-4, 'left' or 'right', at least 32 pixels")
     retina = Retina(int(rng.integers(2**31)) if person is None else person, eye, rng, size, hospital)
-    pixels = _optic_disc(_glow(retina), retina)
-    lesions = _lesions(grade, retina)
+    pixels, lesions = _optic_disc(_glow(retina), retina), _lesions(grade, retina)
     mask, blood = retina.layer(), _vessels(retina, beading=rng.uniform(0.25, 0.5) if grade == 3 else 0.0)
     for number, name in enumerate(LESIONS, 1):
         layer = lesions.get(name, retina.layer())
@@ -163,8 +154,8 @@ def _glow(retina: Retina) -> np.ndarray:
     # the rim and the shades are redder: dim light comes out of the choroid
     glow = light.clip(0.02)[..., None] ** (0.8, 1.2, 1.4) * retina.colour * rng.uniform(0.95, 1.05, 3)
     if rng.random() < 0.35:  # the lens' reflection, a bluish haze near the middle
-        haze = spot(rng.normal(0, 0.12, 2), rng.uniform(0.06, 0.14))
-        glow += rng.uniform(0.04, 0.14) * haze[..., None] * (0.7, 0.8, 1.0)
+        haze = spot(rng.normal(0, 0.12, 2), rng.uniform(0.06, 0.14))[..., None]
+        glow += rng.uniform(0.04, 0.14) * haze * (0.7, 0.8, 1.0)
     if rng.random() < 0.15:  # stray light: a pale crescent at the rim
         turn = rng.uniform(0, 2 * np.pi)
         crescent = np.clip(np.hypot(x - 0.12 * np.cos(turn), y - 0.12 * np.sin(turn)) - 0.95, 0, 0.3)
@@ -192,31 +183,27 @@ def _vessels(retina: Retina, beading: float) -> np.ndarray:
     heading = HEADING + rng.normal(0, 0.18, len(HEADING))
     bend, length = BEND * rng.uniform(0.72, 1.2, len(BEND)), LENGTH * rng.uniform(0.9, 1.1, len(LENGTH))
     size, vein = CALIBRE, np.arange(len(CALIBRE)) % 2 == 0
-    start = retina.disc + rng.normal(0, 0.14, (len(heading), 2)) * retina.disc_radius
-    t, levels = np.linspace(0, 1, 48), []
+    start, t, levels = retina.disc + rng.normal(0, 0.14 * retina.disc_radius, (12, 2)), np.linspace(0, 1, 48), []
     for level, children in enumerate((6, 3, 1)):
         paths = winding_paths(rng, start, heading, length, bend, retina.tortuosity * (1 + 0.4 * level), points=48)
-        widths = retina.calibre * size[:, None] * (1 - 0.62 * t)
-        beads = np.sin(rng.uniform(60, 90, (len(paths), 1)) * length[:, None] * t)
-        widths = widths * (1 + beading * (level < 2) * vein[:, None] * np.minimum(1, 3 * t) * beads)
+        beads = np.sin(rng.uniform(60, 90, (len(paths), 1)) * length[:, None] * t) * np.minimum(1, 3 * t)
+        widths = retina.calibre * size[:, None] * (1 - 0.62 * t) * (1 + beading * (level < 2) * vein[:, None] * beads)
         # nothing crosses the fovea: a vessel ends before it
-        reaches = np.minimum.accumulate(np.linalg.norm(paths - retina.macula, axis=-1) > 0.13, axis=1)
-        stop = np.maximum(reaches.sum(axis=1), 2) - 1
-        paths = paths[np.arange(len(paths))[:, None], np.minimum(np.arange(48), stop[:, None])]
+        reach = np.minimum.accumulate(np.linalg.norm(paths - retina.macula, axis=-1) > 0.13, axis=1).sum(axis=1)
+        paths = paths[np.arange(len(paths))[:, None], np.minimum(np.arange(48), np.maximum(reach[:, None], 2) - 1)]
         levels.append((paths, widths, np.where(vein, 132, 100) - 10 * level))
         # children leave to alternate sides, then turn to run beside their parent
         parent = np.repeat(np.arange(len(paths)), children)
         at = (np.tile(np.arange(children), len(paths)) + rng.uniform(0.1, 0.9, len(parent))) / children * 0.86 + 0.14
         step, side = np.clip(at * 44, 3, 46).astype(int), np.where(np.arange(len(parent)) % 2, 1, -1)
-        start = paths[parent, step]
-        along = start - paths[parent, step - 2]
+        start, along = paths[parent, step], paths[parent, step] - paths[parent, step - 2]
         heading = np.arctan2(along[:, 1], along[:, 0]) + side * rng.uniform(0.45, 1.0, len(parent))
         bend = -side * rng.uniform(-0.1, 0.8, len(parent))
         length = length[parent] * rng.uniform(0.22, 0.5, len(parent)) * (1 - 0.35 * at)
         size, vein = size[parent] * (1 - 0.62 * at) * rng.uniform(0.45, 0.75, len(parent)), vein[parent]
     layer = retina.layer()
-    for paths, widths, values in reversed(levels):
-        draw_ribbons(layer, retina, paths, widths, values)
+    for level in reversed(levels):
+        draw_ribbons(layer, retina, *level)
     return layer
 
 
@@ -243,12 +230,13 @@ def _lesions(grade: int, retina: Retina) -> dict[str, np.ndarray]:
     if grade == 4:
         lesions |= _proliferative(retina)
     if rng.random() < 0.55:  # clusters of yellow spots
-        clusters = [
+        sites = [
             centre + rng.normal(0, rng.uniform(0.04, 0.1), (rng.integers(8, 22 + int(50 * severity)), 2))
             for centre in retina.places(1 + rng.poisson(0.6 + 2.4 * severity), 0.65)
         ]
-        spots = retina.spots(np.concatenate(clusters), (0.0075, 0.45), (140, 255), 0.3, 0.3)
-        lesions["exudate"] = retina.blurred(spots, 0.0022)
+        lesions["exudate"] = retina.blurred(
+            retina.spots(np.concatenate(sites), (0.0075, 0.45), (140, 255), 0.3, 0.3), 0.0022
+        )
     if rng.random() < (0.35, 0.6, 0.35)[grade - 2]:  # a few pale patches with feathered edges
         places = retina.places(1 + rng.poisson(3 if grade > 2 else 1.5), 0.75)
         lesions["cotton wool spot"] = retina.blurred(retina.spots(places, (0.038, 0.2), (110, 190), 0.3, 0.35), 0.011)
@@ -259,9 +247,7 @@ def _proliferative(retina: Retina) -> dict[str, np.ndarray]:
     """Draw new vessels, blood before the retina or in the vitreous (at least one of these), perhaps scars."""
     rng, lesions = retina.rng, {}
     at_disc, elsewhere, boat, vitreous = rng.random(4) < (0.5, 0.45, 0.35, 0.2)
-    new = []
-    if at_disc:
-        new.append(_tangles(retina, retina.disc[None], reach=1.3 * retina.disc_radius, count=16))
+    new = [_tangles(retina, retina.disc[None], reach=1.3 * retina.disc_radius, count=16)] if at_disc else []
     if elsewhere or not (at_disc or boat or vitreous):
         new.append(_tangles(retina, retina.places(rng.integers(1, 4), 0.75), reach=0.11, count=13))
     if new:
@@ -271,8 +257,9 @@ def _proliferative(retina: Retina) -> dict[str, np.ndarray]:
         start = retina.disc + rng.normal(0, retina.disc_radius, (count, 2))
         heading, length, bend = rng.uniform((-1.9, 0.3, -1.2), (1.9, 0.8, 1.2), (count, 3)).T
         widths = np.linspace(0.07, 0.015, 24) * rng.uniform(0.5, 1.2, (count, 1))
-        paths = winding_paths(rng, start, heading, length, bend, 0.25)
-        draw_ribbons(scar, retina, paths, widths, rng.uniform(90, 160, count))
+        draw_ribbons(
+            scar, retina, winding_paths(rng, start, heading, length, bend, 0.25), widths, rng.uniform(90, 160, count)
+        )
         lesions["scar"] = retina.blurred(scar, 0.014)
     if boat:  # blood that has settled before the retina: level above, curved below
         angle, layer = np.linspace(0, np.pi, 28), retina.layer()
@@ -301,13 +288,12 @@ def _tangles(retina: Retina, places: np.ndarray, reach: float, count: int) -> np
 
 def _camera(pixels: np.ndarray, retina: Retina, hospital: Hospital) -> tuple[np.ndarray, np.ndarray]:
     """Focus, haze, exposure, grain and the hospital's colours; also return the round field, 0-255."""
-    rng, size = retina.rng, retina.size
+    rng, (width, height), inside = retina.rng, retina.size, retina.layer()
     pixels = cv2.GaussianBlur(pixels, (0, 0), max(retina.rim * (0.0022 + 0.008 * rng.beta(0.8, 4)), 0.3))
     haze, exposure = 0.3 * rng.beta(0.6, 4), rng.uniform(0.72, 1.18)
     pixels = exposure * (pixels * (1 - haze) + 255 * haze * np.float32([0.72, 0.6, 0.48]))
-    grain = rng.standard_normal((retina.size[1] // 2, retina.size[0] // 2), np.float32) * rng.uniform(0.8, 2.2)
-    pixels = hospital.take((pixels + cv2.resize(grain, size)[..., None]).clip(0, 255).astype(np.uint8))
-    inside = retina.layer()
+    grain = rng.standard_normal((height // 2, width // 2), np.float32) * rng.uniform(0.8, 2.2)
+    pixels = hospital.take((pixels + cv2.resize(grain, (width, height))[..., None]).clip(0, 255).astype(np.uint8))
     x, y, radius = (round(16 * float(value)) for value in (*retina.centre, retina.rim))
     cv2.circle(inside, (x, y), radius, 255, -1, cv2.LINE_AA, 4)
     inside = cv2.GaussianBlur(inside, (0, 0), max(0.004 * retina.rim, 0.3))

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,8 +86,7 @@ def replacing_sample(folder: str | os.PathLike, title: str, files: str, mark: st
         MedicError: the folder is a file, holds anything else, or cannot be written.
     """
     folder = Path(folder)
-    of_a_sample = re.compile(rf"masks/[^/]+\.png|{re.escape(FAULTS)}|{files}").fullmatch
-    earlier = earlier_files(folder, mark, f"# {title}", of_a_sample)
+    earlier = _earlier_files(folder, mark, title, re.compile(rf"masks/[^/]+\.png|{mark}|{FAULTS}|{files}"))
     unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
     try:
         unfinished.mkdir(parents=True)
@@ -108,22 +107,15 @@ def replacing_sample(folder: str | os.PathLike, title: str, files: str, mark: st
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def earlier_files(folder: Path, mark: str, heading: str, of_a_sample: Callable[[str], object]) -> set[Path]:
-    """Return the files of the earlier sample in a folder, which a new one may replace; refuse a folder with others.
-
-    ``mark`` is the file that describes a sample, ``heading`` how it begins, ``of_a_sample`` says whether a sample has a
-    file of this path below the folder.
-    """
+def _earlier_files(folder: Path, mark: str, title: str, files: re.Pattern) -> set[Path]:
     if folder.exists() and not folder.is_dir():
         raise MedicError(f"cannot write a sample to {folder}: it is a file; name a folder")
     found = {path for path in folder.rglob("*") if not path.is_dir()}
-    ours = not found or (folder / mark in found and (folder / mark).read_bytes().startswith(heading.encode()))
-    for path in sorted(found):
-        inside = path.relative_to(folder).as_posix()
-        if not ours or not (inside == mark or of_a_sample(inside)):
+    ours = not found or (folder / mark in found and (folder / mark).read_bytes().startswith(f"# {title}".encode()))
+    for inside in sorted(path.relative_to(folder).as_posix() for path in found):
+        if not (ours and files.fullmatch(inside)):
             raise MedicError(
-                f"cannot write a sample to {folder}: it holds {inside}, which no earlier sample made; "
-                "name an empty or a new folder"
+                f"cannot write a sample to {folder}: {inside} there is of no sample; name an empty or a new folder"
             )
     return found
 
@@ -133,13 +125,8 @@ def write_about(
 ) -> None:
     """Write ``SYNTHETIC.md``.
 
-    Args:
-        folder: of the sample.
-        title: of the page, as for ``replacing_sample``.
-        made: ``seed``, ``hospital`` (number) and ``made`` (how many images, of what size).
-        files: content by file, for the table.
-        text: what a reader needs to know besides, in Markdown.
-        hospitals: by number.
+    ``made`` holds ``seed``, ``hospital`` (its number) and ``made`` (how many images, of what size); ``files`` is the
+    content by file; ``text``, in Markdown, is what a reader needs to know besides.
     """
     rows = [
         f"| {name} | " + " | ".join(getattr(hospital, name) for hospital in hospitals.values()) + " |"
@@ -158,12 +145,8 @@ def write_table(path: Path, rows: pd.DataFrame | pd.Series, header: bool = True)
 def choose_small(records: pd.DataFrame, most: dict[str, int]) -> pd.Series:
     """Choose the images of the small twin tables: whole patients without faults, the classes in turn.
 
-    Args:
-        records: ``patient``, ``split``, ``label``, ``fault`` ("" for none).
-        most: images by split, at most.
-
-    Returns:
-        bool by the records' index.
+    ``records`` have ``patient``, ``split``, ``label`` and ``fault`` ("" for none); ``most`` is the number of images by
+    split, at most. Returns bool by the records' index.
     """
     chosen = pd.Series(False, records.index)
     sound = records.groupby("patient")["fault"].transform(lambda faults: (faults == "").all())

@@ -23,6 +23,6 @@ def test_the_committed_digits_are_what_is_written(tmp_path):
 
 def test_a_folder_of_mnist_is_left_alone(tmp_path):
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(b"MNIST")
-    with pytest.raises(MedicError, match="which no earlier sample made"):
+    with pytest.raises(MedicError, match="is of no sample"):
         write_sample(tmp_path)
     assert (tmp_path / "train-labels-idx1-ubyte.gz").read_bytes() == b"MNIST"
