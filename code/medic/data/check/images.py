@@ -23,7 +23,7 @@ NEARLY_BLACK = 40
 WHITE = 250
 """From this value on, in every channel, a pixel is overexposed: nothing is left to see in it."""
 
-_SIDE = 256
+_SIDE = 192
 _COLOURLESS = 6
 _STORED = {"1": "grey", "L": "grey", "LA": "grey with transparency", "P": "palette"}
 
@@ -42,7 +42,7 @@ class ImageStats:
         channels: how the file holds them and whether it shows colour, such as ``RGB`` or ``RGB (all grey)``.
         brightness: mean of the lit pixels over the channels, 0..255.
         white: share of the pixels that are overexposed, 0..1.
-        sharpness: fine detail against coarse, of the lit part of the green channel at 256 pixels (natural logarithm of
+        sharpness: fine detail against coarse, of the lit part of the green channel at 192 pixels (natural logarithm of
             the ratio of two standard deviations); NaN for smaller images.
         fingerprint: as ``medic.data.check.duplicates.fingerprint`` gives it.
     """
@@ -188,8 +188,8 @@ WHITE_SHARE = 0.5
 """Of the pixels that are overexposed. Not where a quarter is usual: drawings and scans on white paper are."""
 BLURRED_SHARE = 1 / 3
 """Of the set's median ratio of fine to coarse detail: an image with less is called blurred. Gaussian blur of 0.8 % of
-the image's width leaves about 0.3; the softest images of the real sets that are in focus have 0.45 (fundus), 0.35
-(dermoscopy, with a black bar above and below) and 0.50 (chest X-rays)."""
+the image's width leaves about 0.3; the softest images of the real sets that are in focus have 0.41 (fundus), 0.46
+(dermoscopy) and 0.58 (chest X-rays)."""
 RARE_SHARE = 0.01
 """Of the set that may share an odd size: 1 image in 100."""
 RARE_CHANNELS = 0.05

@@ -134,9 +134,7 @@ def _groups(rows: pd.DataFrame, name: str) -> list[pd.DataFrame]:
 def _section(name: str, groups: list[pd.DataFrame], images: dict[str, dict]) -> dict:
     """What the template shows of one kind: cards where there are pictures, otherwise lines."""
     kind = _kind(name)
-    pictured = any(
-        images[image]["picture"] is not None for group in groups[:EXAMPLES] for image in group["image"].head(_TOGETHER)
-    )
+    pictured = any(images[image]["picture"] for group in groups[:EXAMPLES] for image in group["image"].head(_TOGETHER))
     rows = [[row for group in part for row in group.itertuples()] for part in (groups[:EXAMPLES], groups[EXAMPLES:])]
     cards = [
         {

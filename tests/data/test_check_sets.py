@@ -1,0 +1,100 @@
+"""The check of whole sets: the faults planted in the samples, and what real photographs are known to hold."""
+
+import io
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from medic.data.check import check, measure
+from medic.data.explore import co_occurrence, repeats
+from medic.data.readers import DATA_SETS
+from medic.task import CHEST_XRAY
+
+CALLED = {
+    "truncated": "truncated",
+    "not an image": "unsupported",
+    "animated GIF": "unsupported",
+    "CMYK": "odd_channels",
+    "grey": "odd_channels",
+    "palette": "odd_channels",
+    "small": "odd_size",
+    "blurred": "blurred",
+    "too dark": "nearly_black",
+    "nearly black": "nearly_black",
+    "duplicate": "identical",
+    "near duplicate": "near_duplicate",
+}
+
+
+@pytest.mark.parametrize("name", ["retinopathy", "skin_lesion"])
+def test_each_fault_planted_in_a_sample_is_found_and_nothing_else(name, repository):
+    folder = repository / "sample_data" / name
+    records, store = DATA_SETS[name].read(folder)
+    found = check(records, store, DATA_SETS[name].task(records))
+    faults = pd.read_csv(folder / "planted_faults.csv", dtype=str)
+    planted = {(row.image, CALLED[row.fault]) for row in faults.itertuples() if row.fault in CALLED}
+    stems = found["image"].str.rpartition("/")[2].str.rpartition(".")[0]
+    assert set(zip(stems, found["finding"], strict=True)) == planted
+    twins = found[found["finding"] == "identical"]["detail"]
+    assert twins.str.contains("labels differ").all()
+    (blurred,) = found.loc[found["finding"] == "blurred", "image"]
+    sharpness = measure(records, store).set_index("image")["sharpness"]
+    assert sharpness[blurred] < sharpness.quantile(0.1)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("retinopathy", {"identical": 4, "blurred": 2}),
+        ("skin_lesion", {"identical": 4}),
+        ("chest_xray", {"rare_class": 11, "split_imbalance": 7, "odd_channels": 3}),
+    ],
+)
+def test_real_photographs_hold_what_they_are_known_to_hold(name, counts, real_data):
+    records, store = DATA_SETS[name].read(real_data / name)
+    found = check(records, store, DATA_SETS[name].task(records))
+    assert found["finding"].value_counts().to_dict() == counts
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["retinopathy", "skin_lesion", "chest_xray"])
+def test_copies_of_real_images_are_found_and_none_among_the_others(name, real_data, tmp_path):
+    records, store = DATA_SETS[name].read(real_data / name)
+    records = records.head(60)
+    for row in (7, 23):
+        pixels = np.asarray(Image.open(io.BytesIO(store.read(records["image"][row]))).convert("RGB"))
+        smaller = cv2.resize(pixels, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
+        Image.fromarray(smaller if row == 7 else smaller[:, ::-1]).save(tmp_path / f"{row}.jpg", quality=60)
+
+    class Joined(type(store)):
+        """The real store, and two copies."""
+
+        def __init__(self):
+            self.__dict__ |= store.__dict__
+
+        def __contains__(self, image):
+            return image in store or (tmp_path / image).exists()
+
+        def read(self, image):
+            return store.read(image) if image in store else (tmp_path / image).read_bytes()
+
+    copies = records.iloc[[7, 23]].assign(image=["7.jpg", "23.jpg"])
+    both = pd.concat([records, copies], ignore_index=True)
+    found = check(both, Joined()).query("finding == 'near_duplicate'").set_index("image")
+    pair = {records["image"][7]: "7.jpg", records["image"][23]: "23.jpg"}
+    assert found["other"].to_dict() == pair | {copy: image for image, copy in pair.items()}
+    assert "mirrored left to right" in found.loc["23.jpg", "detail"]
+
+
+@pytest.mark.real_data
+def test_patients_of_nih_have_the_follow_ups_that_its_table_lists(real_data):
+    records, _ = DATA_SETS["chest_xray"].read(real_data / "chest_xray_64px")
+    found = repeats(records, CHEST_XRAY)
+    assert (found.patients, found.most) == (95, 66)
+    assert found.alike > 2 * found.by_chance
+    together = co_occurrence(records, CHEST_XRAY)
+    assert (together.loc["Edema", "Effusion"], together.index[0]) == (19, "Effusion")

@@ -1,0 +1,249 @@
+"""Faults are found before training, each by its name, and nothing else is."""
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from medic.data import corrections
+from medic.data.check import COLUMNS, check, measure
+from medic.data.check.images import FEWEST
+from medic.data.check.report import KINDS
+from medic.data.stores import open_store
+from medic.task import FINDINGS, Task
+
+TASK = Task("kinds", "multiclass", ("a", "b", "c", "d", "e"))
+
+
+def lesion(seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    pixels = np.full((96, 128, 3), (200, 160, 140), np.uint8)
+    for _ in range(25):
+        x, y = random.normal(0, 15, 2)
+        colour = tuple(int(value) for value in random.integers(40, 120, 3))
+        cv2.circle(pixels, (int(64 + x), int(48 + y)), int(random.integers(1, 7)), colour, -1)
+    pixels = cv2.resize(pixels, (256, 192), interpolation=cv2.INTER_CUBIC)
+    return (pixels + random.normal(0, 4, pixels.shape)).clip(0, 255).astype(np.uint8)
+
+
+def encoded(pixels: np.ndarray, format: str = "PNG", mode: str = "RGB", **options: object) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).convert(mode).save(
+        file, format, **({"compress_level": 1} if format == "PNG" else {}) | options
+    )
+    return file.getvalue()
+
+
+LESIONS = [lesion(seed) for seed in range(FEWEST + 4)]
+FILES = [encoded(pixels) for pixels in LESIONS]
+
+
+@pytest.fixture
+def even_set(tmp_path) -> Path:
+    """Noisy lesions on skin, all alike in size, light and sharpness; nothing is wrong with them."""
+    (tmp_path / "set" / "images").mkdir(parents=True)
+    for number, data in enumerate(FILES):
+        (tmp_path / "set" / "images" / f"{number:02}.png").write_bytes(data)
+    return tmp_path / "set"
+
+
+def listed(folder: Path, **columns: object) -> pd.DataFrame:
+    names = sorted(f"images/{path.name}" for path in (folder / "images").iterdir())
+    names = [name for name in names if name.lower().endswith((".png", ".jpg", ".jpeg", ".tif"))]
+    return pd.DataFrame({"image": names, "patient": names, "split": "train", "label": 0}).assign(**columns)
+
+
+def said(folder: Path, task: Task | None = None, **columns: object) -> list[tuple[str, str]]:
+    found = check(listed(folder, **columns), open_store(folder), task)
+    assert list(found) == COLUMNS
+    return list(zip(found["image"].str.removeprefix("images/"), found["finding"], strict=True))
+
+
+def test_an_even_set_has_no_findings_whatever_its_files_are_called(even_set):
+    assert said(even_set) == []
+    for number, name in enumerate(["a mole.PNG", "Köln 痣.JPG", "x%20y.Jpeg"]):
+        (even_set / "images" / name).write_bytes(encoded(lesion(100 + number), "PNG" if "PNG" in name else "JPEG"))
+    assert said(even_set) == []
+
+
+JPEG = encoded(lesion(98), "JPEG", quality=95)
+WHITE = np.where(np.arange(192)[:, None, None] < 130, 255, lesion(97)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("data", "finding"),
+    [
+        (b"", "empty"),
+        (b"<html>not found</html>", "unsupported"),
+        (JPEG[: len(JPEG) // 2], "truncated"),
+        (JPEG[: len(JPEG) // 2] + bytes(len(JPEG) // 2 - 2) + b"\xff\xd9", "unreadable"),
+        (encoded(LESIONS[3]), "identical"),
+        (encoded(LESIONS[3], "JPEG", quality=60), "near_duplicate"),
+        (encoded(LESIONS[3][:, ::-1]), "near_duplicate"),
+        (encoded(lesion(99) // 8), "nearly_black"),
+        (encoded(lesion(99) // 4), "too_dark"),
+        (encoded(WHITE), "too_bright"),
+        (encoded(cv2.GaussianBlur(lesion(99), (0, 0), 4)), "blurred"),
+        (encoded(cv2.resize(lesion(99), (512, 384))), "odd_size"),
+        (encoded(lesion(99)[60:132]), "odd_size"),
+        (encoded(np.repeat(lesion(99)[:, :, 1:2], 3, axis=2)), "odd_channels"),
+        (encoded(lesion(99), mode="L"), "odd_channels"),
+        (encoded(lesion(99), mode="RGBA"), "odd_channels"),
+        (encoded(lesion(99), "JPEG", "CMYK"), "odd_channels"),
+    ],
+)
+def test_what_is_wrong_with_one_file_is_found_by_its_name(data, finding, even_set):
+    (even_set / "images" / "odd.png").write_bytes(data)
+    found = said(even_set)
+    assert ("odd.png", finding) in found
+    twins = [("03.png", finding)] if finding in ("identical", "near_duplicate") else []
+    assert sorted(found) == sorted([*twins, ("odd.png", finding)])
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_a_set_that_uses_few_of_16_bits_is_said_to_and_is_not_dark(bits, tmp_path):
+    (tmp_path / "images").mkdir()
+    for number in range(2):
+        grey = lesion(number)[:, :, 0].astype(np.uint16) << (bits - 8)  # as detectors give them
+        cv2.imwrite(str(tmp_path / "images" / f"{number}.png"), grey)
+    found = check(listed(tmp_path), open_store(tmp_path))
+    assert found[["image", "finding"]].to_numpy().tolist() == [["", "noted"]]
+    assert f"use {bits} of them" in found["detail"][0]
+
+
+def test_half_of_a_set_is_not_odd_and_few_images_are_not_compared(even_set):
+    for number in range(len(LESIONS) // 2):
+        data = encoded(cv2.resize(LESIONS[number], (400, 400)) // 4)
+        (even_set / "images" / f"{number:02}.png").write_bytes(data)
+    assert said(even_set) == []
+    for number in range(6, len(LESIONS)):
+        (even_set / "images" / f"{number:02}.png").unlink()
+    (even_set / "images" / "00.png").write_bytes(encoded(LESIONS[0]))
+    assert said(even_set) == []
+
+
+def test_copies_say_what_the_table_says_differently_of_them(even_set):
+    (even_set / "images" / "copy.jpg").write_bytes(encoded(cv2.resize(LESIONS[5], (205, 154)), "JPEG"))
+    count = len(LESIONS)
+    columns = {"split": ["train"] * count + ["test"], "label": [0] * count + [1], "patient_source": "column mrn"}
+    found = check(listed(even_set, **columns), open_store(even_set)).set_index("image")
+    assert found.loc["images/copy.jpg", "other"] == "images/05.png"
+    assert found.loc["images/copy.jpg", "detail"].startswith("same picture as images/05.png (correlation ")
+    assert found.loc["images/copy.jpg", "detail"].endswith(
+        "; labels differ (1 and 0); of another patient; in another split"
+    )
+    alone = check(listed(even_set, **columns | {"patient_source": "image"}), open_store(even_set))
+    assert not alone["detail"].str.contains("patient").any(), "where none is known, none is spoken of"
+    found = check(
+        listed(even_set).assign(**dict.fromkeys(FINDINGS, 0) | {"Mass": [1] * count + [0]}), open_store(even_set)
+    )
+    assert found["detail"].str.contains("labels differ (", regex=False).all()
+
+
+def test_files_and_rows_that_do_not_fit_are_found(even_set):
+    for name, data in {
+        "moving.GIF": encoded(lesion(1), "GIF", save_all=True, append_images=[Image.fromarray(lesion(2))]),
+        "still.webp": encoded(lesion(1), "WEBP"),
+        "notes.txt": b"seen",
+        "labels.csv": b"a,b",
+        "LICENSE.txt": b"free",
+        ".hidden": b"",
+        "more.png": encoded(lesion(50)),
+    }.items():
+        (even_set / "images" / name).write_bytes(data)
+    (even_set / "notes.txt").write_text("not among the images")
+    records = listed(even_set, note=None)
+    records = records[records["image"] != "images/more.png"].reset_index(drop=True)
+    records.loc[0, "note"] = "age 412 taken as unknown"
+    records = pd.concat([records, records.tail(1).assign(image="images/gone.png")], ignore_index=True)
+    records.loc[[1, 2], ["patient", "split"]] = [["p", "train"], ["p", "test"]]
+    found = check(records, open_store(even_set)).set_index("image")
+    assert found["finding"].to_dict() == {
+        "images/00.png": "noted",
+        "images/gone.png": "absent",
+        "images/01.png": "patient_in_two_splits",
+        "images/more.png": "unlisted",
+        "images/moving.GIF": "unsupported",
+        "images/notes.txt": "not_an_image",
+        "images/still.webp": "unsupported",
+    }
+    assert found.loc["images/01.png", "detail"] == "patient p: images/01.png in train, images/02.png in test"
+
+
+def test_folders_that_differ_by_a_number_are_one_to_the_unlisted_files(tmp_path):
+    for name in ("images_1/a.png", "images_2/b.png", "scaled/a.png", "scaled/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(encoded(lesion(ord(name[-5]))))
+    records = pd.DataFrame({"image": ["images_1/a.png"], "patient": "1", "split": "train", "label": 0})
+    assert list(check(records, open_store(tmp_path))["image"]) == ["images_2/b.png"]
+
+
+def test_an_image_that_the_corrections_exclude_is_not_called_unlisted(even_set):
+    records = listed(even_set, label=[0, 1] * (len(LESIONS) // 2))
+    journal = corrections.Corrections(even_set / corrections.FILE, records, TASK, who="me")
+    journal.exclude("images/03.png")
+    kept = corrections.apply(records, journal.path, TASK)
+    assert check(kept, open_store(even_set)).empty
+    assert list(check(kept.drop(columns="corrected"), open_store(even_set))["image"]) == ["images/03.png"]
+
+
+def test_rare_classes_and_splits_without_a_class_are_found_where_the_task_is_given(even_set):
+    columns = {
+        "label": [0] * 12 + [1] * 5 + [2] * 7,
+        "patient": [str(number // 2) for number in range(17)] + ["last"] * 7,
+        "split": ["train", "test"] * 6 + ["train"] * 12,
+    }
+    columns["patient"][11] = columns["patient"][13]
+    found = check(listed(even_set, **columns), open_store(even_set), TASK).query("image == ''")
+    assert list(zip(found["finding"], found["detail"], strict=True)) == [
+        ("rare_class", "b: 5 images of 3 patients"),
+        ("split_imbalance", "b: none in test, 5 in train"),
+        ("single_patient_class", "c: 7 images of 1 patient (last)"),
+        ("split_imbalance", "c: none in test, 7 in train"),
+        ("rare_class", "d: no image shows it"),
+        ("rare_class", "e: no image shows it"),
+    ]
+
+
+def test_measures_are_those_of_the_drawn_image(tmp_path):
+    pixels = np.zeros((480, 640, 3), np.uint8)
+    cv2.circle(pixels, (320, 240), 200, (180, 90, 30), -1)
+    (tmp_path / "flat.png").write_bytes(encoded(pixels))
+    (tmp_path / "noisy.png").write_bytes(encoded(lesion(1)))
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    records = pd.DataFrame({"image": ["flat.png", "noisy.png", "broken.png", "absent.png"]})
+    table = measure(records, open_store(tmp_path)).set_index("image")
+    flat = table.loc["flat.png"]
+    assert (flat["width"], flat["height"]) == (640, 480)
+    assert (flat["red"], flat["green"], flat["blue"], flat["brightness"]) == pytest.approx((180, 90, 30, 100), abs=2)
+    assert flat["sharpness"] < 1 < table.loc["noisy.png", "sharpness"]
+    assert table.loc[["broken.png", "absent.png"]].isna().all(axis=None)
+
+
+def test_each_kind_of_finding_is_explained(repository):
+    documented = (repository / "docs" / "data_dictionary.md").read_text(encoding="utf-8")
+    for kind in KINDS:
+        assert f"`{kind}`" in documented, kind
+        assert kind == "mislabelled" or f"``{kind}``" in check.__doc__, kind
+
+
+@pytest.mark.parametrize(
+    ("name", "sound"),
+    [
+        ("ok.jpg", True),
+        ("ok_with_trailing_zeros.jpg", True),
+        ("zero_tail.jpg", False),
+        ("zeros_in_middle.jpg", False),
+        ("700_bytes_missing.jpg", False),
+        ("cut_with_end_marker.jpg", False),
+    ],
+)
+def test_damage_inside_a_jpeg_is_named(name, sound, cases, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes((cases / "jpeg_inside" / name).read_bytes())
+    found = {finding for _, finding in said(tmp_path)}
+    assert found == set() if sound else found & {"truncated", "unreadable"}

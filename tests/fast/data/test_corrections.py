@@ -1,0 +1,253 @@
+"""Corrections of labels: a journal, on disk at once, applied by every reader; the originals are never touched."""
+
+import re
+import zipfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from medic.data import corrections
+from medic.data.corrections import EXCLUDED, NOTHING, Corrections, apply, written_labels
+from medic.data.readers import DATA_SETS, OWN, own
+from medic.errors import MedicError
+from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, CHEST_XRAY_OR_NONE, FINDINGS, NO_FINDING, SKIN_LESION, Task
+
+HEADER = "when,who,image,from,to"
+NEWS = "2026-11-01T08:00:00Z,Ann"
+NAMES = ["a.png", "b.png", "c.png", "d.png"]
+LESIONS = pd.DataFrame({"image": NAMES, "patient": NAMES, "split": "train", "label": [0, 1, 0, 1]}).assign(
+    **{"class": ["benign", "malignant", "benign", "malignant"]}
+)
+# Of a mass and a nodule, of a hernia, of nothing.
+RADIOGRAPHS = LESIONS.head(3).drop(columns="class").assign(**dict.fromkeys(FINDINGS, 0) | {"label": [1, 1, 0]})
+RADIOGRAPHS = RADIOGRAPHS.assign(Mass=[1, 0, 0], Nodule=[1, 0, 0], Hernia=[0, 1, 0], **{NO_FINDING: [0, 0, 1]})
+
+
+@pytest.fixture
+def journal(tmp_path) -> Path:
+    return tmp_path / "notes" / "corrections.csv"
+
+
+def lines(journal: Path) -> list[str]:
+    """The journal's lines without the times."""
+    return [re.sub(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ,", "", line) for line in journal.read_text().splitlines()]
+
+
+def test_each_change_is_on_disk_before_the_next_line_runs_and_undo_takes_it_back_there(journal):
+    kept = Corrections(journal, LESIONS, SKIN_LESION, who="Ann")
+    kept.label("a.png", "benign")
+    kept.include("a.png")
+    assert not journal.exists(), "what changes nothing leaves no line"
+    kept.label("a.png", "malignant")
+    kept.exclude("a.png")
+    kept.include("a.png")
+    kept.exclude("b.png")
+    changes = ["a.png,benign,malignant", "a.png,malignant,(excluded)", "a.png,(excluded),malignant"]
+    assert lines(journal) == [HEADER, *(f"Ann,{one}" for one in changes), "Ann,b.png,malignant,(excluded)"]
+    assert [kept.current(name) for name in NAMES] == ["malignant", EXCLUDED, "benign", "malignant"]
+    assert (kept.original("a.png"), len(kept), list(kept.table())) == ("benign", 4, HEADER.split(","))
+    again = Corrections(journal, LESIONS, SKIN_LESION, who="Bob")
+    assert again.undo() is None, "what was there before stays"
+    again.label("b.png", "benign")
+    assert again.undo().who == "Bob"
+    assert again.current("b.png") == EXCLUDED
+    assert len(lines(journal)) == 5
+    assert [kept.undo().after for _ in range(4)] == [EXCLUDED, "malignant", EXCLUDED, "malignant"]
+    assert kept.undo() is None
+    assert lines(journal) == [HEADER]
+
+
+def test_who_and_when_are_kept(journal, monkeypatch):
+    before = datetime.now(UTC).replace(microsecond=0)
+    Corrections(journal, LESIONS, SKIN_LESION, who="Dr. Ångström, second reader").label("a.png", "malignant")
+    row = pd.read_csv(journal).iloc[0]
+    assert row["who"] == "Dr. Ångström, second reader"
+    assert before <= datetime.fromisoformat(row["when"]) <= datetime.now(UTC)
+
+    def nobody() -> str:
+        raise KeyError("uid not found: 1001")
+
+    monkeypatch.setattr(corrections.getpass, "getuser", nobody)
+    assert Corrections(journal, LESIONS, SKIN_LESION).who == "unknown"
+
+
+def test_what_cannot_be_written_has_not_happened(journal, unwritable):
+    kept = Corrections(unwritable / "corrections.csv", LESIONS, SKIN_LESION)
+    with pytest.raises(MedicError, match=r"cannot write .*corrections.csv"):
+        kept.label("a.png", "malignant")
+    assert (kept.current("a.png"), len(kept), kept.undo()) == ("benign", 0, None)
+    one, other = Corrections(journal, LESIONS, SKIN_LESION), Corrections(journal, LESIONS, SKIN_LESION)
+    one.label("a.png", "malignant")
+    with pytest.raises(MedicError, match="has changed since it was opened here, so nothing was written; open it again"):
+        other.exclude("b.png")
+    assert other.current("b.png") == "malignant"
+    assert one.undo().image == "a.png"
+
+
+def test_names_and_classes_with_commas_quotes_and_umlauts_come_back(journal):
+    names = ['Fuß, "links" 1.PNG', "Ärmel\nzwei.png"]
+    task = Task("own", "multiclass", ("gut, ja", "schlecht|übel", "007"))
+    records = pd.DataFrame({"image": names, "patient": names, "split": "train", "label": [0, 2]})
+    kept = Corrections(journal, records, task, who='Ann "A"')
+    kept.label(names[0], "schlecht|übel")
+    kept.exclude(names[1])
+    assert [Corrections(journal, records, task).current(name) for name in names] == ["schlecht|übel", EXCLUDED]
+    assert apply(records, journal, task)["corrected"].tolist() == ["gut, ja"]
+
+
+@pytest.mark.parametrize(
+    ("records", "task", "image", "to", "said"),
+    [
+        (LESIONS, SKIN_LESION, "z.png", "benign", "the records have no image 'z.png'"),
+        (
+            LESIONS,
+            SKIN_LESION,
+            "a.png",
+            "Malignant",
+            "the task 'skin_lesion' has no class 'Malignant'; it has: benign,",
+        ),
+        (LESIONS, SKIN_LESION, "a.png", "benign|malignant", "no class 'benign|malignant'"),
+        (LESIONS, SKIN_LESION, "a.png", NOTHING, "no class"),
+        (RADIOGRAPHS, CHEST_XRAY, "a.png", "Mass|Flu", "no class 'Flu'"),
+        (RADIOGRAPHS, CHEST_XRAY, "a.png", NO_FINDING, "no class 'No Finding'"),
+        (RADIOGRAPHS, CHEST_XRAY_BINARY, "a.png", "Mass", "follows from the findings of a chest X-ray; correct those"),
+    ],
+)
+def test_unknown_images_and_classes_change_nothing(records, task, image, to, said, journal):
+    with pytest.raises(MedicError, match=re.escape(said)):
+        Corrections(journal, records, task).label(image, to)
+    assert not journal.exists()
+
+
+def test_labels_are_changed_rows_left_out_and_the_former_label_kept(journal):
+    kept, untouched = Corrections(journal, LESIONS, SKIN_LESION), LESIONS.copy()
+    kept.label("a.png", "malignant")
+    kept.exclude("b.png")
+    kept.label("c.png", "malignant")
+    kept.label("c.png", "benign")
+    once = apply(LESIONS, journal, SKIN_LESION)
+    assert LESIONS.equals(untouched)
+    assert once["image"].tolist() == ["a.png", "c.png", "d.png"]
+    assert once["label"].tolist() == [1, 0, 1]
+    assert once["class"].tolist() == ["malignant", "benign", "malignant"]
+    assert once["corrected"].fillna("-").tolist() == ["benign", "-", "-"], "what went back to its class is as it was"
+    with pytest.raises(MedicError, match=r"beside the source, which its reader has applied, says the same"):
+        apply(once, journal, SKIN_LESION)
+    second = Corrections(journal.with_name("second.csv"), once, SKIN_LESION)
+    second.label("d.png", "benign")
+    twice = apply(once, second.path, SKIN_LESION)
+    assert twice["corrected"].fillna("-").tolist() == ["benign", "-", "malignant"], "each keeps its source's label"
+    for name in ("a.png", "c.png", "d.png"):
+        kept.exclude(name)
+    with pytest.raises(MedicError, match="leaves out all 4 images; take some in again"):
+        apply(LESIONS, journal, SKIN_LESION)
+
+
+@pytest.mark.parametrize("task", [CHEST_XRAY, CHEST_XRAY_OR_NONE])
+def test_no_finding_and_the_label_follow_from_the_findings(task, journal):
+    kept = Corrections(journal, RADIOGRAPHS, task, who="Ann")
+    for name, label in (("a.png", NOTHING), ("b.png", "Hernia|Mass"), ("c.png", "Edema"), ("c.png", "Edema")):
+        kept.label(name, label)
+    changes = ["a.png,Mass|Nodule,(none)", "b.png,Hernia,Mass|Hernia", "c.png,(none),Edema"]
+    assert lines(journal) == [HEADER, *(f"Ann,{one}" for one in changes)]
+    changed = apply(RADIOGRAPHS, journal, task)
+    assert written_labels(changed, task) == [NOTHING, "Mass|Hernia", "Edema"]
+    assert changed["label"].tolist() == [0, 1, 1]
+    assert changed[NO_FINDING].tolist() == [1, 0, 0]
+    assert changed["corrected"].tolist() == ["Mass|Nodule", "Hernia", NOTHING]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is no journal of corrections: its first line is not when,who,image,from,to"),
+        ("image,label\na.png,benign\n", "is no journal of corrections"),
+        (f"{HEADER}\n{NEWS},a.png,benign\n", "change 1, does not have when, who, image, from, to"),
+        (f"{HEADER}\n\n{NEWS},a.png,benign,malignant\n{NEWS},b.png,,benign\n", "change 2, does not have"),
+        (f"{HEADER}\n{NEWS},z.png,benign,malignant\n", "change 1, corrects 'z.png', which the records do not have"),
+        (f"{HEADER}\n{NEWS},a.png,benign,good\n", "change 1, the task 'skin_lesion' has no class 'good'"),
+        (f"{HEADER}\n{NEWS},a.png,malignant,benign\n", "takes a.png from 'malignant', but the source says 'benign'"),
+        (f"{HEADER}\n{NEWS},a.png,benign,malignant\n{NEWS},a.png,benign,(excluded)\n", "change 2, takes a.png"),
+        ('when,who,"image', "is no journal|cannot be read"),
+        (f"{HEADER}\n{NEWS},Fu\xdf.png,benign,malignant\n", "cannot be read"),
+    ],
+)
+def test_a_damaged_or_strange_journal_is_refused_by_all_that_open_it(text, said, journal):
+    journal.parent.mkdir()
+    journal.write_bytes(text.encode("latin-1"))
+    for opens in (lambda: Corrections(journal, LESIONS, SKIN_LESION), lambda: apply(LESIONS, journal, SKIN_LESION)):
+        with pytest.raises(MedicError, match=f"corrections.csv.*({said})"):
+            opens()
+
+
+def test_a_journal_that_a_spreadsheet_has_saved_is_read_and_findings_are_asked_for_in_the_tasks_order(journal):
+    journal.parent.mkdir()
+    journal.write_bytes(f"\ufeff{HEADER}\r\n{NEWS},a.png,benign,malignant\r\n".encode())
+    assert apply(LESIONS, journal, SKIN_LESION)["label"].tolist() == [1, 1, 0, 1]
+    journal.write_text(f"{HEADER}\n{NEWS},b.png,Hernia,Hernia|Mass\n")
+    with pytest.raises(MedicError, match=r"write 'Hernia\|Mass' as 'Mass\|Hernia'"):
+        apply(RADIOGRAPHS, journal, CHEST_XRAY)
+
+
+CHEST = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position\n" + "".join(
+    f"{name},{finding},0,{number},50,M,PA\n"
+    for number, (name, finding) in enumerate(zip(NAMES, ("Mass", "Hernia", "No Finding", "Mass"), strict=True))
+)
+LAYOUTS = {
+    "retinopathy": {"trainLabels.csv": "image,level\na,0\nb,4\nc,1\nd,2\n"},
+    "chest_xray": {"Data_Entry_2017.csv": CHEST},
+    "skin_lesion": {"groundtruth.csv": "a,benign\nb,malignant\nc,benign\nd,malignant\n"},
+    "own": {"labels.csv": "image,label\na,benign\nb,malignant\nc,benign\nd,malignant\n"},
+}
+TO = {"retinopathy": "Severe", "chest_xray": "Mass|Hernia"}
+
+
+def lay(name: str, folder: Path) -> Path:
+    """A small set in a reader's layout."""
+    folder.mkdir()
+    for image in NAMES:
+        cv2.imwrite(str(folder / image), np.full((20, 24, 3), 90, np.uint8))
+    for file, text in LAYOUTS[name].items():
+        (folder / file).write_text(text)
+    return folder
+
+
+def zipped(folder: Path) -> Path:
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, file.name)
+    return path
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_reader_applies_the_journal_that_lies_beside_and_says_so(name, packed, tmp_path, capsys):
+    folder, data_set = lay(name, tmp_path / "set"), {**DATA_SETS, "own": OWN}[name]
+    source = zipped(folder) if packed else folder
+    plain, _ = data_set.read(source)
+    capsys.readouterr()
+    task = data_set.task(plain)
+    kept = Corrections(corrections.beside(source), plain, task)
+    kept.label(plain["image"][0], TO.get(name, "malignant"))
+    kept.exclude(plain["image"][1])
+    changed, _ = data_set.read(source)
+    said = f"corrections.csv in {kept.path.parent.name}: 1 labels changed, 1 images left out\n"
+    assert said in capsys.readouterr().err
+    assert list(changed["image"]) == [plain["image"][0], *plain["image"][2:]]
+    assert written_labels(changed, task)[0] == TO.get(name, "malignant")
+    assert changed["corrected"].iloc[0] == written_labels(plain, task)[0]
+    assert changed["corrected"].iloc[1:].isna().all()
+
+
+def test_a_journal_inside_a_zip_file_is_not_passed_over_in_silence(tmp_path, capsys):
+    folder = lay("own", tmp_path / "set")
+    (folder / corrections.FILE).write_text(f"{HEADER}\n{NEWS},a.png,benign,malignant\n")
+    (tmp_path / "packed").mkdir()
+    source = zipped(folder).rename(tmp_path / "packed" / "set.zip")
+    assert "corrected" not in own.read(source)[0]
+    assert "corrections.csv in set.zip is not applied: put it beside the zip file" in capsys.readouterr().err

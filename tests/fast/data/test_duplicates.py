@@ -1,0 +1,77 @@
+"""The same picture under two names is found by what it shows; pictures that only look alike are not."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from medic.data.check.duplicates import TURNS, connected, fingerprint, near_duplicates
+
+
+def drawn_retina(seed: int) -> np.ndarray:
+    """A disc with vessels and spots of its own."""
+    random = np.random.default_rng(seed)
+    pixels = np.zeros((240, 320, 3), np.uint8)
+    cv2.circle(pixels, (160, 120), 110, (170, 90, 40), -1)
+    for _ in range(9):
+        points = np.cumsum(random.normal(0, 14, (12, 2)), axis=0) + random.uniform(90, 170, 2)
+        cv2.polylines(pixels, [points.astype(np.int32)], False, (110, 40, 20), 3)
+    for x, y in random.uniform(60, 220, (12, 2)).astype(int):
+        cv2.circle(pixels, (int(x), int(y)), 4, (220, 190, 90), -1)
+    return (cv2.GaussianBlur(pixels, (0, 0), 1.0) + random.normal(0, 3, pixels.shape)).clip(0, 255).astype(np.uint8)
+
+
+PICTURES = [drawn_retina(seed) for seed in range(20)]
+PRINTS = [fingerprint(pixels) for pixels in PICTURES]
+
+
+def as_jpeg(pixels: np.ndarray) -> np.ndarray:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=40)
+    return np.asarray(Image.open(file))
+
+
+CHANGES = {
+    "saved as JPEG of low quality": as_jpeg,
+    "half the size": lambda pixels: cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
+    "another shape": lambda pixels: cv2.resize(pixels, (256, 256), interpolation=cv2.INTER_AREA),
+    "brighter": lambda pixels: (255 * (pixels / 255.0) ** 0.7).astype(np.uint8),
+    "darker": lambda pixels: pixels // 2,
+    "other colours": lambda pixels: (pixels * [0.8, 1, 1.2]).clip(0, 255).astype(np.uint8),
+    "mirrored left to right": lambda pixels: pixels[:, ::-1],
+    "mirrored top to bottom": lambda pixels: pixels[::-1],
+    "turned by 180 degrees": lambda pixels: pixels[::-1, ::-1],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_copy_is_found_and_nothing_else(change):
+    copy = fingerprint(np.ascontiguousarray(CHANGES[change](PICTURES[4])))
+    (pair,) = near_duplicates(np.stack([*PRINTS, copy]))
+    assert (pair.first, pair.second) == (4, len(PRINTS))
+    assert 0.9 <= pair.correlation <= 1
+    assert pair.turn == (change if change in TURNS else "")
+    assert len(near_duplicates(np.stack([PRINTS[4], copy]))) == 1, "in a set of two as well"
+
+
+def test_pictures_of_one_kind_are_not_one_picture():
+    assert near_duplicates(np.stack(PRINTS)) == []
+    assert near_duplicates(np.stack(PRINTS[:2])) == []
+    assert near_duplicates(np.stack(PRINTS[:1])) == []
+
+
+def test_three_copies_are_three_pairs_and_one_group_wherever_they_lie():
+    noise = np.random.default_rng(1).integers(-90, 90, (600, 64, 64), dtype=np.int8)
+    noise[[3, 258, 599]] = PRINTS[0]
+    pairs = [(pair.first, pair.second) for pair in near_duplicates(noise)]
+    assert pairs == [(3, 258), (3, 599), (258, 599)]
+    group = connected(600, pairs[:2])
+    assert group[3] == group[258] == group[599]
+    assert len(set(group)) == 598
+
+
+def test_what_shows_nothing_has_no_fingerprint():
+    assert fingerprint(np.full((240, 320, 3), 90, np.uint8)) is None
+    assert fingerprint(cv2.resize(PICTURES[0], (28, 28))) is None

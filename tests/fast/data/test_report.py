@@ -1,0 +1,112 @@
+"""A report of findings holds its pictures, says what is synthetic, and asks nobody for anything."""
+
+import json
+import re
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from medic.cli import app
+from medic.data.check.report import EXAMPLES, KINDS, LISTED, check_set, sets_in, write_report
+from medic.data.readers import DATA_SETS, OWN
+from medic.data.stores import PRODUCT_MARK, open_store
+from medic.errors import MedicError
+from medic.task import SKIN_LESION
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """Own images in two classes, with a copy under another label, a broken file and a strange one."""
+    random = np.random.default_rng(0)
+    folder = tmp_path / "pets"
+    for name in ("cat/a.png", "cat/b.PNG", "dog/c d.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / name), random.integers(0, 255, (60, 60, 3), dtype=np.uint8))
+    (folder / "dog" / "a.png").write_bytes((folder / "cat" / "a.png").read_bytes())
+    (folder / "dog" / "e.png").write_bytes((folder / "cat" / "b.PNG").read_bytes()[:900])
+    (folder / "dog" / "notes.txt").write_text("x")
+    return folder
+
+
+def test_a_set_is_checked_and_its_page_explains_what_was_found(pets, tmp_path):
+    checked = check_set(OWN, pets, tmp_path / "out")
+    counts = {"identical": 2, "truncated": 1, "rare_class": 2, "not_an_image": 1}
+    assert checked.counts().set_index("finding")["found"].to_dict() == counts
+    assert "labels differ (cat and dog)" in str(checked)
+    page = checked.page.read_text(encoding="utf-8")
+    assert "<h1>6 findings: 3 to mend, 3 to look at</h1>" in page
+    for kind in counts:
+        assert f'<section id="{kind}"' in page
+        assert KINDS[kind].do in page
+    (group,) = re.findall(r"<article class=group>.*?</article>", page, re.DOTALL)
+    assert group.count("<img ") == 2
+    assert "<b>cat</b>" in group
+    assert "<b>dog</b>" in group
+    assert "<span>labels differ</span>" in group
+    assert "<li><code>dog/e.png</code> " in page, "what has no picture is listed"
+    assert "Synthetic set." not in page
+    (pets / "SYNTHETIC.md").write_text("drawn")
+    assert "Synthetic set." in check_set(OWN, pets, tmp_path / "out").page.read_text(encoding="utf-8")
+
+
+def test_the_page_asks_nobody_for_anything(pets, tmp_path):
+    page = check_set(OWN, pets, tmp_path / "out").page.read_text(encoding="utf-8")
+    assert "default-src 'none'" in page
+    assert "<script" not in page
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert sources
+    assert all(source.startswith(("data:", "#")) for source in sources)
+    assert not re.search(r"url\(|@import|https?://", page)
+
+
+def test_what_check_wrote_into_the_data_folder_is_never_read_as_data(pets):
+    first = check_set(OWN, pets, pets / "outputs" / "check" / "own")
+    assert (first.table.parent / PRODUCT_MARK).exists()
+    again = check_set(OWN, pets, pets / "outputs" / "check" / "own")
+    assert again.findings.equals(first.findings)
+
+
+def test_of_many_findings_some_are_shown_others_listed_and_the_rest_counted(tmp_path):
+    names = [f"{number:02} <b>&.png" for number in range(30)]
+    for name in names:
+        cv2.imwrite(str(tmp_path / name), np.full((20, 30, 3), 120, np.uint8))
+    records = pd.DataFrame({"image": names, "patient": names, "split": "train", "label": 0})
+    found = pd.DataFrame({"image": names, "finding": "blurred", "detail": "soft <i>&", "other": ""})
+    found = pd.concat([found, found.iloc[[0] * (LISTED + 10)]], ignore_index=True)
+    own = pd.DataFrame({"image": names[:2], "finding": ["mislabelled", "my_kind"], "detail": "look", "other": ""})
+    store = open_store(tmp_path)
+    text = write_report(found, records, store, SKIN_LESION, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert text.count("<figure>") == EXAMPLES
+    assert text.count("soft &lt;i&gt;&amp;") == EXAMPLES + LISTED
+    assert f"and {30 + 10 - EXAMPLES:,} more, in the table" in text
+    assert "<b>&amp;" not in text
+    text = write_report(own, records, store, SKIN_LESION, tmp_path / "page.html", "my <lesions>").read_text()
+    assert all(title in text for title in ("Probably labelled wrongly", "My kind", "check of my &lt;lesions&gt;"))
+    text = write_report(own.head(0), records, store, SKIN_LESION, tmp_path / "page.html").read_text()
+    assert "<h1>Nothing was found</h1>" in text
+
+
+def test_the_command_writes_the_same_counts_as_json_and_as_a_table(pets, tmp_path):
+    arguments = ["check", str(pets), "--to", str(tmp_path / "out"), "--json"]
+    said = json.loads(CliRunner().invoke(app, arguments, catch_exceptions=False).stdout)["own"]
+    table = pd.read_csv(said["table"], keep_default_na=False)
+    assert list(table) == ["image", "finding", "detail", "other"]
+    assert said["images"] == 5
+    counts = {kind: found["found"] for kind, found in said["findings"].items()}
+    assert counts == table["finding"].value_counts().to_dict()
+
+
+def test_the_sets_in_a_folder_are_known_by_name_by_table_or_taken_for_ones_own(tmp_path, pets):
+    (tmp_path / "by_hand").mkdir()
+    (tmp_path / "by_hand" / "metadata.csv").write_text("isic_id,benign_malignant\n")
+    (tmp_path / "data" / "retinopathy").mkdir(parents=True)
+    (tmp_path / "data" / "others").mkdir()
+    eyes = (DATA_SETS["retinopathy"], tmp_path / "data" / "retinopathy")
+    assert sets_in(tmp_path / "data") == sets_in(tmp_path / "data" / "retinopathy") == {"retinopathy": eyes}
+    assert sets_in(tmp_path / "by_hand") == {"skin_lesion": (DATA_SETS["skin_lesion"], tmp_path / "by_hand")}
+    assert sets_in(pets) == {"own": (OWN, pets)}
+    with pytest.raises(MedicError, match="no folder or zip file"):
+        sets_in(tmp_path / "absent")
