@@ -18,6 +18,7 @@ import torch
 
 from medic.data.prepare import Prepared
 from medic.data.records import targets
+from medic.data.split import refuse_crossing
 from medic.errors import MedicError
 from medic.files import replacing, write_json
 from medic.modeling.classifier import Classifier, parts
@@ -65,8 +66,9 @@ def fit(
         The finished run.
 
     Raises:
-        MedicError: the prepared set fits neither task nor preprocessing of the model, a split is missing, the folder
-            holds a run with other settings, the recipe does not suit the model, or the processes do not agree.
+        MedicError: the prepared set fits neither task nor preprocessing of the model, a split is missing or shares a
+            patient with another, the folder holds a run with other settings, the recipe does not suit the model, or the
+            processes do not agree.
     """
     recipe = recipe or Recipe()
     processes = join()
@@ -78,6 +80,7 @@ def fit(
     folder = Path(folder)
     for split in ("train", "validation", *watch):
         prepared.split(split)
+    refuse_crossing(prepared.records)
     highest = targets(prepared.records, model.task).max()
     if highest >= len(model.task.classes):
         raise MedicError(
