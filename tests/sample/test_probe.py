@@ -1,6 +1,7 @@
 """A linear probe on frozen ImageNet features finds each drawn task learnable, and none trivial."""
 
 import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import cohen_kappa_score, recall_score
+from sklearn.metrics import cohen_kappa_score, recall_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from medic.modeling.backbones import backbone
+from medic.sample import lesion_set
 
 SAMPLES = Path(__file__).parents[2] / "sample_data"
 
@@ -65,3 +67,48 @@ def test_retinopathy_is_graded_well_but_not_perfectly():
     answers = probe.predict(images)
     assert 0.75 <= cohen_kappa_score(grades, answers, weights="quadratic") <= 0.95
     assert recall_score(grades, answers, average=None).min() > 0.2
+
+
+def chests(folder: Path) -> tuple[pd.DataFrame, np.ndarray]:
+    rows = pd.read_csv(folder / "Data_Entry_2017.csv", dtype=str, index_col=False)
+    rows = rows[~rows["Image Index"].isin(pd.read_csv(folder / "planted_faults.csv")["image"])]
+    with zipfile.ZipFile(folder / "images.zip") as archive:
+        member = {Path(name).name: name for name in archive.namelist()}
+        images = features([archive.read(member[name]) for name in rows["Image Index"]])
+    rows["test"] = rows["Image Index"].isin((folder / "test_list.txt").read_text().split())
+    return rows, images
+
+
+def test_chest_findings_are_found_but_not_all_of_them():
+    rows, images = chests(SAMPLES / "chest_xray")
+    shown, test = rows["Finding Labels"].str.get_dummies("|"), rows["test"].to_numpy()
+    shown["any"] = 1 - shown.pop("No Finding")
+    areas = {
+        name: roc_auc_score(
+            shown.loc[test, name], linear_probe(images[~test], shown.loc[~test, name]).decision_function(images[test])
+        )
+        for name in shown.columns[shown[test].sum() >= 12]
+    }
+    assert len(areas) >= 11
+    assert 0.78 <= areas.pop("any") <= 0.92
+    assert np.median(list(areas.values())) > 0.75
+
+
+def lesions(folder: Path, split: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    rows = pd.read_csv(folder / "metadata.csv")
+    rows = rows[~rows["isic_id"].isin(pd.read_csv(folder / "planted_faults.csv")["image"])]
+    rows = rows if split is None else rows[rows["split"] == split]
+    images = features([(folder / "images" / f"{name}.jpg").read_bytes() for name in rows["isic_id"]])
+    return images, (rows["benign_malignant"] == "malignant").to_numpy()
+
+
+def test_lesions_are_told_apart_and_worse_in_the_hospital_without_stickers(tmp_path):
+    probe = linear_probe(*lesions(SAMPLES / "skin_lesion", "train"))
+    lesion_set.write_sample(tmp_path, patients=300, hospital=2)
+
+    def area(images: np.ndarray, malignant: np.ndarray) -> float:
+        return roc_auc_score(malignant, probe.decision_function(images))
+
+    here, there = area(*lesions(SAMPLES / "skin_lesion", "test")), area(*lesions(tmp_path))
+    assert 0.78 <= here <= 0.92
+    assert there < here - 0.08

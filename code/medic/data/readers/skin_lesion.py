@@ -15,7 +15,7 @@ from medic.data.readers.listed_images import find_images, stem
 from medic.data.readers.listing import csv_files, find_table, line_numbers, open_images, read_table
 from medic.data.readers.patients import EACH_IMAGE
 from medic.data.records import validate
-from medic.data.stores import Store, open_store
+from medic.data.stores import FolderStore, Store, open_store
 from medic.errors import MedicError
 from medic.task import SKIN_LESION
 
@@ -56,7 +56,7 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
     Columns of ``metadata.csv`` are found by their names, whatever stands before them up to a full stop.
 
     Args:
-        source: the folder or zip file that holds the table, or the folders.
+        source: the folder or zip file that holds the table, or the folders; or a file such as ``metadata.csv`` itself.
         images: the folder or zip file of the images; by default that of the table. A folder may hold zip files.
 
     Returns:
@@ -72,8 +72,12 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
         MedicError: no table and no such folders; a table without the needed columns, without rows, or with an image
             listed twice; not one row that is benign or malignant; an image found at two places.
     """
-    tables = open_store(source)
-    found = {wanted: name for wanted in TABLES if (name := find_table(tables, wanted)) is not None}
+    source = Path(source)
+    if source.suffix.lower() == ".csv" and source.is_file():
+        tables, found = FolderStore(source.parent), {TABLES[0]: source.name}
+    else:
+        tables = open_store(source)
+        found = {wanted: name for wanted in TABLES if (name := find_table(tables, wanted)) is not None}
     if not found:
         others = csv_files(tables)
         if others:
