@@ -140,7 +140,7 @@ def test_another_recipe_in_the_same_folder_is_refused_with_the_difference(
 def test_another_model_or_split_in_the_same_folder_is_refused(run, tiny_prepared, network, quick):
     with pytest.raises(MedicError, match=r"model\.objective .*regression"):
         fit(network(Regression()), tiny_prepared, run.folder, quick)
-    records = tiny_prepared.records.assign(split=tiny_prepared.records["split"].iloc[::-1].to_numpy())
+    records = tiny_prepared.records.replace({"split": {"validation": "train", "train": "validation"}})
     with pytest.raises(MedicError, match="other images or another split"):
         fit(network(), replace(tiny_prepared, records=records), run.folder, quick)
 
@@ -150,6 +150,15 @@ def test_a_set_without_a_validation_split_is_refused_before_anything_is_written(
 ):
     records = tiny_prepared.records.replace({"split": {"validation": "train"}})
     with pytest.raises(MedicError, match="no images in the split 'validation'"):
+        fit(network(), replace(tiny_prepared, records=records), tmp_path / "run", quick)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_split_that_shares_a_patient_is_refused_before_anything_is_written(tiny_prepared, network, quick, tmp_path):
+    records = tiny_prepared.records.copy()
+    first = records.index[records["split"] == "train"][0]
+    records.loc[first, "split"] = "test"
+    with pytest.raises(MedicError, match=f"more than one of train, test: {records['patient'][first]}"):
         fit(network(), replace(tiny_prepared, records=records), tmp_path / "run", quick)
     assert not (tmp_path / "run").exists()
 
