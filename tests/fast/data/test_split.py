@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from medic.data.check.duplicates import copy_groups
 from medic.data.explore import describe
 from medic.data.prepare import prepare
-from medic.data.split import complete_splits, crossing_patients, patients_known, refuse_crossing, split_by_patient
+from medic.data.split import (
+    complete_splits,
+    crossing_patients,
+    patients_known,
+    refuse_crossing,
+    split_by_image,
+    split_by_patient,
+)
 from medic.data.stores import open_store
 from medic.errors import MedicError
 from medic.task import Task
@@ -139,3 +146,54 @@ def test_no_patient_ever_crosses(images, seed, test):
     assert crossing_patients(dealt) == []
     assert dealt["split"].equals(split_by_patient(records, test=test, seed=seed)["split"])
     assert (dealt["split"] == "train").any()
+
+
+FINDINGS = ("rare", "seldom", "often")
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "multilabel"])
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1000), st.integers(0, 10_000))
+def test_a_class_that_three_patients_have_is_in_every_split_and_shares_are_kept(kind, seed, drawn):
+    random = np.random.default_rng(drawn)
+    patients = np.sort(random.integers(0, 60, 150))
+    rows = pd.DataFrame({"image": map(str, range(150)), "patient": map(str, patients), "split": "train"})
+    shown = pd.DataFrame(
+        {name: random.random(150) < share for name, share in zip(FINDINGS, (0.03, 0.1, 0.5), strict=True)}
+    )
+    task = Task("own", kind, FINDINGS)
+    # Of a multiclass set a patient's worst label decides; each patient has one here.
+    one = pd.Series(patients).map(dict(enumerate(random.choice(3, 60, p=[0.1, 0.2, 0.7]))))
+    records = (
+        rows.assign(label=one)
+        if kind == "multiclass"
+        else rows.assign(label=shown.any(axis=1), **shown).astype(dict.fromkeys(("label", *FINDINGS), int))
+    )
+    dealt = split_by_patient(records, validation=0.2, test=0.2, seed=seed, task=task)
+    for code, name in enumerate(FINDINGS):
+        theirs = dealt[dealt[name] == 1] if kind == "multilabel" else dealt[dealt["label"] == code]
+        if theirs["patient"].nunique() >= 3:
+            assert set(theirs["split"]) == {"train", "validation", "test"}
+    shares = dealt.drop_duplicates("patient")["split"].value_counts(normalize=True)
+    assert shares["validation"] == pytest.approx(0.2, abs=0.08)
+    assert shares["test"] == pytest.approx(0.2, abs=0.08)
+    shuffled = records.sample(frac=1, random_state=1)
+    assert split_by_patient(shuffled, validation=0.2, test=0.2, seed=seed, task=task).loc[dealt.index].equals(dealt)
+
+
+def test_splits_that_a_source_gives_are_kept_and_bad_shares_refused():
+    records = unknown([f"{number}.png" for number in range(60)])
+    records.loc[:9, "split"] = "validation"
+    dealt = complete_splits(records, seed=3)
+    assert (dealt["split"] == "validation").equals(records["split"] == "validation")
+    assert set(dealt["split"]) == {"train", "validation", "test"}
+    assert complete_splits(dealt) is dealt
+    for shares in ({"validation": 1.0}, {"test": -0.1}, {"validation": 0.5, "test": 0.5}):
+        with pytest.raises(MedicError, match="must be shares that leave something for training"):
+            split_by_patient(records, **shares)
+
+
+def test_a_split_by_image_puts_patients_on_both_sides():
+    records = unknown([f"{number}.png" for number in range(80)])
+    records["patient"] = [f"p{number // 2}" for number in range(80)]
+    assert len(crossing_patients(split_by_image(records))) > 10
