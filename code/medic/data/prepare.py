@@ -128,14 +128,13 @@ class ImageWork:
         """Prepare one image, unless that is done."""
         if name not in self.store:
             return Outcome(b"", "absent", f"not in {self.store.location.name}")
-        settings = json.dumps([_FORMAT, self.preprocessing.to_dict()], sort_keys=True)
         try:
-            original = self._original(name, settings)
+            original = self._original(name, self._settings)
             file = self.index.find(original)
             if file is not None and os.path.isfile(self.index.folder / place(file)):
                 return Outcome(file)
             data = self.store.read(name)
-            file = hashlib.blake2b(settings.encode() + data, digest_size=16).hexdigest().encode()
+            file = hashlib.blake2b(self._settings.encode() + data, digest_size=16).hexdigest().encode()
             if not os.path.isfile(self.index.folder / place(file)):
                 write_bytes(self.index.folder / place(file), jpeg(self.preprocessing.pixels(data)))
         except ImageError as error:
@@ -150,6 +149,10 @@ class ImageWork:
             return Outcome(known or b"%032d" % (used_bits(self.store.read(name)) or 0), new=None if known else original)
         except ImageError:
             return Outcome(b"0")  # said when it is prepared
+
+    @cached_property
+    def _settings(self) -> str:
+        return json.dumps([_FORMAT, self.preprocessing.to_dict()], sort_keys=True)
 
     def _original(self, name: str, settings: str) -> bytes:
         what = f"{settings}\0{name}\0{self.store.fingerprint(name)}"

@@ -18,18 +18,16 @@ class RemoteFile:
         name: what it is called on disk and on a mirror.
         url: where it is fetched from.
         md5: its checksum as published, 32 hexadecimal digits.
-        bytes: its length, or None where the publisher does not state it.
     """
 
     name: str
     url: str
     md5: str
-    bytes: int | None = None
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set somebody else publishes.
+    """A published data set.
 
     Attributes:
         title: what it is, in one line.
