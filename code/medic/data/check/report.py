@@ -252,13 +252,13 @@ def unknown_in(data: str | os.PathLike) -> list[str]:
     if OWN.name in (sets := sets_in(data)) or any(source == data for _, source in sets.values()):
         return []
     known = {source.name for _, source in sets.values()} | {f"{name}.zip" for name in sets} | set(sets)
-    return sorted(
-        path.name
-        for path in data.iterdir()
-        if not path.name.startswith(".")
-        and path.name not in known
-        and ((path.is_dir() and not (path / PRODUCT_MARK).exists()) or path.suffix == ".zip")
-    )
+    others = [path for path in data.iterdir() if not path.name.startswith(".") and path.name not in known]
+    return sorted(path.name for path in others if path.suffix == ".zip" or (path.is_dir() and not _is_product(path)))
+
+
+def _is_product(folder: Path) -> bool:
+    """Whether medic wrote a folder, or what is in it: ``outputs/check/retinopathy`` holds the mark."""
+    return any(next(folder.glob("*/" * depth + PRODUCT_MARK), None) for depth in range(3))
 
 
 def check_set(
