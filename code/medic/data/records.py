@@ -90,10 +90,12 @@ _TYPES = dict.fromkeys(("eye", "sex", "view", "note", "diagnosis"), "string") | 
 
 def read_records(path: str | os.PathLike) -> pd.DataFrame:
     """Read records back from the CSV file they were saved as; names stay text, also ``007`` and ``NA``."""
-    text = dict.fromkeys(("image", "patient", "patient_source", "class", "copy_of"), str)
-    # A class may be called NA: only an empty cell is missing.
-    records = pd.read_csv(path, converters=text | {"corrected": lambda cell: cell or pd.NA}, dtype=_TYPES)
-    return records.astype({"corrected": "string"}) if "corrected" in records else records
+    # A class may be called NA: of names and classes nothing is missing, of all else only what is empty.
+    text = dict.fromkeys(("image", "patient", "patient_source", "group", "class", "copy_of"), str)
+    header = pd.read_csv(path, nrows=0).columns
+    empty = {column: [""] for column in header if column not in text}
+    types = text | _TYPES | {"corrected": "string"}
+    return pd.read_csv(path, dtype=types, keep_default_na=False, na_values=empty)
 
 
 def _refuse(records: pd.DataFrame, at_fault: pd.Series, what: str, show: str | None = None) -> None:
