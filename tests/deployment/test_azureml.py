@@ -23,7 +23,7 @@ from medic.deployment.stubs.inference_server import inference_server
 from medic.deployment.stubs.server import CUT, Reply, Stub
 from medic.deployment.targets import azureml
 from medic.deployment.targets.azureml.files import Settings
-from medic.deployment.targets.journal import Journal, Thing
+from medic.deployment.targets.journal import DeploymentJournal, Thing
 from medic.errors import MedicError
 from medic.sample.chest.files import dicom
 from medic.task import CHEST_XRAY_BINARY
@@ -146,6 +146,7 @@ def test_what_is_asked_for_is_written_as_yaml_without_any_secret(azure, bundle, 
         "numpy",
         "opencv-python-headless",
         "pillow",
+        "simplejpeg",
         "pydicom",
         "azureml-inference-server-http",
     ]
@@ -232,7 +233,7 @@ def test_a_space_that_is_not_there_is_named(azure, bundle):
 
 def test_an_endpoint_of_somebody_else_is_left_alone(azure, bundle):
     first = azureml.deploy(bundle, name="eyes")
-    Journal.load("azureml", WORKSPACE, "eyes").close()
+    DeploymentJournal.load("azureml", WORKSPACE, "eyes").close()
     begun = len(azure.calls)
     with pytest.raises(MedicError, match="has an endpoint 'eyes' that was not made here; choose another name"):
         azureml.deploy(bundle, name="eyes")

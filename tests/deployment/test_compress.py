@@ -9,13 +9,13 @@ import pytest
 
 from medic.deployment.bundle.predictor import open_session, run
 from medic.deployment.compress import _normalise_in_one, compress, quantize
-from medic.deployment.compress.acceptance import Examples, Gate, compare
+from medic.deployment.compress.acceptance import AcceptanceCriteria, Examples, compare
 from medic.deployment.export import export
 from medic.errors import MedicError
 from medic.modeling.objectives import CrossEntropy
 from medic.task import RETINOPATHY
 
-OPEN = Gate(agreement=0.0, loss=3.0, sensitivity=1.0)
+OPEN = AcceptanceCriteria(agreement=0.0, loss=3.0, sensitivity=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_a_compressed_model_that_passes_is_kept_and_said_to_be(kept):
 def test_one_that_cannot_pass_is_not_kept_and_fp32_stays(easy, pixels, examples, tmp_path):
     older = tmp_path / "int8.onnx"
     older.write_bytes(b"from an older run")
-    impossible = Gate(agreement=1.01)
+    impossible = AcceptanceCriteria(agreement=1.01)
     refused = compress(easy, older, [pixels[:40]], examples, RETINOPATHY, impossible)
     assert (refused.path, refused.precision) == (easy, "fp32")
     assert "less than 101%" in str(refused)

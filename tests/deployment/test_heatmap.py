@@ -10,7 +10,7 @@ import torch
 
 from medic.data.images.preprocess import Preprocessing
 from medic.deployment.bundle import About, Bundle, package
-from medic.deployment.bundle.heatmap import HIGHER, argument, heatmap
+from medic.deployment.bundle.heatmap import HIGHER, evidence_weights, heatmap
 from medic.deployment.bundle.predictor import open_session, run, run_with_activation
 from medic.deployment.class_activation import WithActivation, has_activation
 from medic.deployment.compress import quantize
@@ -321,7 +321,7 @@ def test_what_the_map_argues_for_follows_from_the_objective(objective, task, pro
     grade = np.float32([1.0]) if task.kind == "ordinal" else None
     prediction = Prediction(task, np.float32([probabilities]), grade)
     settings = json.loads(json.dumps(objective.to_dict()))
-    found, said = argument(settings, prediction, of)
+    found, said = evidence_weights(settings, prediction, of)
     assert said == argued
     assert found.dtype == np.float32
     assert found.tolist() == weights
@@ -331,7 +331,7 @@ def test_what_the_map_argues_for_follows_from_the_objective(objective, task, pro
 def test_of_several_findings_the_one_furthest_above_its_threshold_is_shown():
     probabilities = np.float32([[0.3, 0.6, 0.05, 0.1]])
     for thresholds, expected in ((None, "mass"), ((0.2, 0.5, 0.01, 0.9), "fracture")):
-        weights, said = argument({"name": "multilabel"}, Prediction(FINDINGS, probabilities, None, thresholds))
+        weights, said = evidence_weights({"name": "multilabel"}, Prediction(FINDINGS, probabilities, None, thresholds))
         assert said == expected
         assert weights.tolist() == [float(name == expected) for name in FINDINGS.classes]
 
@@ -345,7 +345,7 @@ def test_a_step_towards_what_is_argued_for_makes_it_more_probable():
         for name in task.classes:
             before, *grade = objective.decode(raw, task)
             prediction = Prediction(task, before.numpy(), grade[0].numpy() if grade else None)
-            weights, _ = argument(json.loads(json.dumps(objective.to_dict())), prediction, name)
+            weights, _ = evidence_weights(json.loads(json.dumps(objective.to_dict())), prediction, name)
             after, *_ = objective.decode(raw + 0.01 * torch.from_numpy(weights), task)
             # Of grades a map argues for at least that one.
             reach = [task.classes.index(name)]

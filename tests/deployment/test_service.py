@@ -183,7 +183,7 @@ def test_it_says_what_it_is(http, bundle):
     [
         (b"", JPEG, 422, "empty"),
         (b"", {}, 422, "empty"),
-        (b"this is text, named eye.jpeg", JPEG, 415, "no readable image"),
+        (b"this is text, named eye.jpeg", JPEG, 415, "give a JPEG, PNG"),
         ("truncated", JPEG, 422, "cut off"),
         ("damaged", JPEG, 422, "damaged inside"),
         ("bomb", {"content-type": "image/png"}, 413, "pixels"),
@@ -357,7 +357,7 @@ def test_a_tensor_of_countless_empty_elements_is_refused_at_once(http):
 @pytest.mark.servers
 def test_memory_that_is_taken_is_said_on_every_route(limited):
     async def ask(client):
-        client.service.gate.hold(900)
+        client.service.counter.hold(900)
         for path in ("/predict", "/v2/models/retinopathy/infer"):
             refused = await client.post(path, content=b"x" * 500)
             assert (refused.status_code, refused.json()["reason"]) == (503, "busy"), path
@@ -427,7 +427,7 @@ def test_eight_clients_at_once_all_get_their_own_answer(bundle, url, photographs
 @pytest.mark.servers
 def test_the_client_carries_the_servers_reason(url, photographs, tmp_path):
     (tmp_path / "note.jpeg").write_text("text")
-    with pytest.raises(ServiceError, match=r"note\.jpeg: .*415: .*no readable image") as refused:
+    with pytest.raises(ServiceError, match=r"note\.jpeg: .*415: .*give a JPEG, PNG") as refused:
         score(url, [photographs[0], tmp_path / "note.jpeg"])
     assert refused.value.status == 415
     with pytest.raises(MedicError, match="correct the path"):
@@ -467,14 +467,14 @@ def test_a_full_queue_is_answered_at_once(limited, photographs):
         [pid] = client.service.workers.pids
         os.kill(pid, signal.SIGSTOP)
         first = asyncio.create_task(client.post("/predict", content=photographs[0]))
-        await until(lambda: client.service.gate.under_way == 1)
+        await until(lambda: client.service.counter.under_way == 1)
         second = await client.post("/predict", content=photographs[0])
         assert (second.status_code, second.headers["retry-after"]) == (503, "1")
         assert second.json() == {"error": "the service is busy; try again in a second", "reason": "busy"}
         os.kill(pid, signal.SIGCONT)
         assert (await first).status_code == 200
         assert (await client.post("/predict", content=photographs[0])).status_code == 200
-        assert client.service.gate.under_way == 0
+        assert client.service.counter.under_way == 0
 
     limited(two_at_once, waiting=0)
 
@@ -485,12 +485,12 @@ def test_one_client_cannot_take_every_place(limited, photographs):
         [pid] = client.service.workers.pids
         os.kill(pid, signal.SIGSTOP)
         first = [asyncio.create_task(client.post("/predict", content=photographs[0])) for _ in range(2)]
-        await until(lambda: client.service.gate.under_way == 2)
+        await until(lambda: client.service.counter.under_way == 2)
         third = await client.post("/predict", content=photographs[0])
         assert (third.status_code, third.json()["reason"]) == (429, "too_many")
         assert third.headers["retry-after"] == "1"
-        with client.service.gate.enter("10.0.0.9"):
-            assert client.service.gate.under_way == 3, "another client is let in"
+        with client.service.counter.enter("10.0.0.9"):
+            assert client.service.counter.under_way == 3, "another client is let in"
         os.kill(pid, signal.SIGCONT)
         assert [answer.status_code for answer in await asyncio.gather(*first)] == [200, 200]
 
@@ -501,8 +501,8 @@ def test_one_client_cannot_take_every_place(limited, photographs):
 def test_bodies_together_take_no_more_memory_than_allowed(limited, photographs):
     async def ask(client):
         assert (await client.post("/predict", content=photographs[0])).status_code == 200
-        with client.service.gate.enter("10.0.0.9"):
-            client.service.gate.hold(2 * len(photographs[0]))
+        with client.service.counter.enter("10.0.0.9"):
+            client.service.counter.hold(2 * len(photographs[0]))
             refused = await client.post("/predict", content=photographs[0])
         assert (refused.status_code, refused.json()["reason"]) == (503, "busy")
 
@@ -545,7 +545,7 @@ def test_a_killed_worker_loses_no_request(limited, bundle, photographs):
         for pid in client.service.workers.pids:
             os.kill(pid, signal.SIGSTOP)
         asked = [asyncio.create_task(client.post("/predict", content=data)) for data in photographs[:8]]
-        await until(lambda: client.service.gate.under_way == 8)
+        await until(lambda: client.service.counter.under_way == 8)
         for pid in client.service.workers.pids:
             os.kill(pid, signal.SIGKILL)
         for answer, row in zip(await asyncio.gather(*asked), expected.probabilities, strict=True):
@@ -561,7 +561,7 @@ def test_a_request_survives_the_end_of_all_workers_the_idle_ones_too(limited, ph
         for pid in client.service.workers.pids:
             os.kill(pid, signal.SIGSTOP)
         asked = asyncio.create_task(client.post("/predict", content=photographs[0]))
-        await until(lambda: client.service.gate.under_way == 1)
+        await until(lambda: client.service.counter.under_way == 1)
         for pid in client.service.workers.pids:
             os.kill(pid, signal.SIGKILL)
         assert (await asked).status_code == 200

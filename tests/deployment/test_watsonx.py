@@ -21,7 +21,7 @@ from medic.deployment.stubs import watsonx as stand_in
 from medic.deployment.stubs.server import CUT, Reply
 from medic.deployment.stubs.watsonx import WatsonxStub, watsonx_stub
 from medic.deployment.targets import find_target
-from medic.deployment.targets.journal import Journal, Thing
+from medic.deployment.targets.journal import DeploymentJournal, Thing
 from medic.errors import ImageError, MedicError
 from medic.task import CHEST_XRAY_BINARY
 
@@ -448,7 +448,7 @@ def test_deployments_are_listed_with_what_there_is_of_them_while_the_service_can
 
 def test_the_command_that_cleans_up_works_in_a_shell_that_knows_nothing_of_this_program(monkeypatch, tmp_path):
     monkeypatch.setenv("MEDIC_JOURNALS", str(tmp_path / "my journals"))
-    command = Journal("watsonx", "my space", "eyes").clean_up
+    command = DeploymentJournal("watsonx", "my space", "eyes").clean_up
     medic = 'medic() { printf "%s\\n" "$MEDIC_JOURNALS" "$@"; }; '
     said = subprocess.check_output(["sh", "-c", medic + command], env={"PATH": os.environ["PATH"]}, text=True)
     assert said.splitlines() == [
@@ -456,7 +456,7 @@ def test_the_command_that_cleans_up_works_in_a_shell_that_knows_nothing_of_this_
         *("delete", "eyes", "--target", "watsonx", "--space", "my space"),
     ]
     monkeypatch.delenv("MEDIC_JOURNALS")
-    assert Journal("watsonx", "demo", "eyes").clean_up == "medic delete eyes --target watsonx --space demo"
+    assert DeploymentJournal("watsonx", "demo", "eyes").clean_up == "medic delete eyes --target watsonx --space demo"
 
 
 def test_a_removal_that_fails_half_way_keeps_the_rest(cloud, refused):
@@ -468,7 +468,7 @@ def test_a_removal_that_fails_half_way_keeps_the_rest(cloud, refused):
     with pytest.raises(MedicError, match=rf"the model {model} could not be removed \(502: .*medic delete eyes"):
         deployment.delete()
     assert cloud.deployments == {}
-    assert Journal.load("watsonx", "demo", "eyes").things == [Thing("model", model)]
+    assert DeploymentJournal.load("watsonx", "demo", "eyes").things == [Thing("model", model)]
     watsonx.find("eyes", "demo").delete()
     assert [call.path for call in cloud.made("DELETE", DEPLOYMENT)] == [f"/ml/v4/deployments/{identity}"]
     assert (cloud.models, pages()) == ({}, [])

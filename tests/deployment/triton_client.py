@@ -46,7 +46,7 @@ def main(protocol: str, address: str, examples: str) -> None:
     status = "400" if protocol == "http" else "StatusCode.INVALID_ARGUMENT"
     text = triton.InferInput("image", [1], "BYTES")
     text.set_data_from_numpy(np.array([b"no image"], dtype=np.object_))
-    assert refused(client, [text], "no readable image") in (status, "415")
+    assert refused(client, [text], "give a JPEG, PNG") in (status, "415")
     small = triton.InferInput("images", [1, 5, 5, 3], "UINT8")
     small.set_data_from_numpy(np.zeros((1, 5, 5, 3), np.uint8))
     assert refused(client, [small], "UINT8") == status

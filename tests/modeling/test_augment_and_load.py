@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medic.modeling.augment import Augmentation
-from medic.modeling.training.loading import Draw, EpochSampler, PreparedDataset, loader
+from medic.modeling.training.loading import EpochSampler, PreparedDataset, SampleKey, loader
 from medic.task import RETINOPATHY
 
 NOTHING = Augmentation(flip=False, rotate=0, scale=0, shift=0, brightness=0, contrast=0, colour=0)
@@ -187,11 +187,11 @@ def test_workers_that_stay_alive_learn_of_the_next_epoch(tiny_prepared):
 
 def test_an_images_variation_does_not_depend_on_its_place_in_the_order(tiny_prepared):
     dataset = PreparedDataset(tiny_prepared, "train", Augmentation(), size=48)
-    first = dataset[Draw(5, 2)][0]
+    first = dataset[SampleKey(5, 2)][0]
     for index in (3, 8):
-        dataset[Draw(index, 2)]
-    assert torch.equal(dataset[Draw(5, 2)][0], first)
-    assert not torch.equal(dataset[Draw(5, 3)][0], first)
+        dataset[SampleKey(index, 2)]
+    assert torch.equal(dataset[SampleKey(5, 2)][0], first)
+    assert not torch.equal(dataset[SampleKey(5, 3)][0], first)
 
 
 def test_without_augmentation_the_prepared_pixels_come_in_the_sets_order(tiny_prepared):

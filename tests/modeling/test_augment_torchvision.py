@@ -20,7 +20,7 @@ from medic.modeling.ensemble import folds
 from medic.modeling.evaluate import evaluate
 from medic.modeling.training import loading as load
 from medic.modeling.training.fit import fit
-from medic.modeling.training.loading import Draw, EpochSampler, PreparedDataset, loader
+from medic.modeling.training.loading import EpochSampler, PreparedDataset, SampleKey, loader
 from medic.modeling.training.recipe import Recipe
 from medic.task import RETINOPATHY
 
@@ -191,7 +191,7 @@ class TestOnTheFly:
 
     def test_an_image_looks_different_in_every_epoch(self, tiny_prepared):
         dataset = PreparedDataset(tiny_prepared, "train", EVERYTHING, 48)
-        assert not torch.equal(dataset[Draw(0, 0)][0], dataset[Draw(0, 1)][0])
+        assert not torch.equal(dataset[SampleKey(0, 0)][0], dataset[SampleKey(0, 1)][0])
 
     def test_a_training_that_was_interrupted_ends_as_an_undisturbed_one(
         self, tiny_prepared, network, quick, tmp_path, monkeypatch
@@ -201,7 +201,7 @@ class TestOnTheFly:
         get = load.PreparedDataset.__getitem__
 
         def until_the_second_epoch(self, draw):
-            if isinstance(draw, Draw) and draw.epoch == 1 and self.augmentation is not None:
+            if isinstance(draw, SampleKey) and draw.epoch == 1 and self.augmentation is not None:
                 raise KeyboardInterrupt
             return get(self, draw)
 

@@ -49,7 +49,7 @@ prepared = Prepared.load(source)
 get = load.PreparedDataset.__getitem__
 
 def breaking(self, draw):
-    if processes().rank == 1 and isinstance(draw, load.Draw) and draw.epoch == 1:
+    if processes().rank == 1 and isinstance(draw, load.SampleKey) and draw.epoch == 1:
         raise MedicError("the second process breaks off")
     return get(self, draw)
 

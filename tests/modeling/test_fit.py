@@ -234,8 +234,8 @@ def interrupted(tiny_prepared, network, tmp_path, monkeypatch):
     def train(recipe: Recipe, **settings: object) -> Run:
         get = load.PreparedDataset.__getitem__
 
-        def interrupting(self: load.PreparedDataset, draw: load.Draw | int) -> tuple:
-            if isinstance(draw, load.Draw) and draw.epoch == 1:
+        def interrupting(self: load.PreparedDataset, draw: load.SampleKey | int) -> tuple:
+            if isinstance(draw, load.SampleKey) and draw.epoch == 1:
                 raise KeyboardInterrupt
             return get(self, draw)
 
@@ -366,7 +366,7 @@ def test_a_compiled_network_trains_alike_and_its_weights_are_those_of_any_other(
 def test_an_input_bound_run_is_told_so_once(tiny_prepared, network, quick, tmp_path, monkeypatch, capsys):
     get = load.PreparedDataset.__getitem__
 
-    def slow(self: load.PreparedDataset, draw: load.Draw | int) -> tuple:
+    def slow(self: load.PreparedDataset, draw: load.SampleKey | int) -> tuple:
         time.sleep(0.03)
         return get(self, draw)
 

@@ -24,7 +24,7 @@ from medic.modeling.training.plans import Plan
 from medic.modeling.training.recipe import Recipe
 from medic.modeling.training.run import Run
 from medic.modeling.tune import Budget, _Ledger, trials, tune
-from medic.modeling.tune.space import Space, with_settings
+from medic.modeling.tune.space import SearchSpace, with_settings
 from medic.modeling.tune.study import Study, Trial
 from medic.task import CHEST_XRAY_BINARY
 
@@ -39,7 +39,7 @@ PLAN = Plan(
         epochs=2, batch_size=32, learning_rate=1e-3, precision="32-true", augmentation=Augmentation(rotate=5)
     ),
 )
-SPACE = Space(learning_rate=(1e-4, 1e-1), dropout=(0, 0.5), image_size=(24, 32))
+SPACE = SearchSpace(learning_rate=(1e-4, 1e-1), dropout=(0, 0.5), image_size=(24, 32))
 BUDGET = Budget(trials=7)
 
 # The same study in a process of its own, slow enough to be killed in the middle of a trial.
@@ -206,7 +206,7 @@ def test_no_trial_starts_after_the_time_is_over(small, tmp_path):
 
 
 def test_the_same_settings_are_not_trained_twice(small, tmp_path):
-    found = tune(PLAN, small, tmp_path / "study", Space(image_size=(24, 32)), Budget(trials=3))
+    found = tune(PLAN, small, tmp_path / "study", SearchSpace(image_size=(24, 32)), Budget(trials=3))
     assert len({trial.value for trial in found.trials}) == 2
     assert len(list((tmp_path / "study" / "trials").iterdir())) == 2
     recommended = found.recommended()["trial"].tolist()
@@ -237,14 +237,14 @@ def test_a_damaged_study_is_named_with_the_remedy(small, tmp_path):
 @pytest.mark.parametrize(
     ("space", "said"),
     [
-        (Space(), "there is nothing to tune"),
-        (Space(learning_rate=(1e-2, 1e-4)), "cannot vary within (0.01, 0.0001)"),
-        (Space(learning_rate=(0, 1e-2)), "a learning rate of 0 cannot be drawn"),
-        (Space(dropout=(0, 1.0)), "a dropout of 1.0 leaves nothing"),
-        (Space(batch_size=(16,)), "the batch_size cannot vary over (16,)"),
-        (Space(image_size=(0, 32)), "a image_size is at least 1"),
-        (Space(backbone=("resnet18", "resnet19")), "no classification network called 'resnet19'"),
-        (Space(backbone="resnet18"), "the backbone cannot vary over 'resnet18'"),
+        (SearchSpace(), "there is nothing to tune"),
+        (SearchSpace(learning_rate=(1e-2, 1e-4)), "cannot vary within (0.01, 0.0001)"),
+        (SearchSpace(learning_rate=(0, 1e-2)), "a learning rate of 0 cannot be drawn"),
+        (SearchSpace(dropout=(0, 1.0)), "a dropout of 1.0 leaves nothing"),
+        (SearchSpace(batch_size=(16,)), "the batch_size cannot vary over (16,)"),
+        (SearchSpace(image_size=(0, 32)), "a image_size is at least 1"),
+        (SearchSpace(backbone=("resnet18", "resnet19")), "no classification network called 'resnet19'"),
+        (SearchSpace(backbone="resnet18"), "the backbone cannot vary over 'resnet18'"),
     ],
 )
 def test_a_space_that_cannot_be_is_refused_before_anything_is_written(space, said, small, tmp_path):
@@ -256,12 +256,12 @@ def test_a_space_that_cannot_be_is_refused_before_anything_is_written(space, sai
 def test_an_augmentation_without_a_strength_is_refused(small, tmp_path):
     published = replace(PLAN, recipe=replace(PLAN.recipe, augmentation=PublishedAugmentation()))
     with pytest.raises(MedicError, match="the strength of PublishedAugmentation cannot vary"):
-        tune(published, small, tmp_path / "study", Space(augmentation=(0, 2)), BUDGET)
-    assert "augmentation" not in Space.around(published).varied
+        tune(published, small, tmp_path / "study", SearchSpace(augmentation=(0, 2)), BUDGET)
+    assert "augmentation" not in SearchSpace.around(published).varied
 
 
 def test_a_usual_space_holds_the_plan():
-    space = Space.around(PLAN)
+    space = SearchSpace.around(PLAN)
     assert space.own(PLAN) == {"learning_rate": 1e-3, "batch_size": 32, "dropout": 0.0, "augmentation": 1.0}
     assert space.own(replace(PLAN, backbone="alexnet"))["dropout"] == 0.5, "the network's own"
     assert space.own(replace(PLAN, recipe=replace(PLAN.recipe, learning_rate=1.0))) is None
@@ -273,7 +273,7 @@ def made_up(*trials_: tuple[dict, float, float], state: str = "finished") -> Stu
         Trial(place, settings, state, value, (value,), 3 * seconds, seconds, 100 / seconds, Path(f"{place:03d}"))
         for place, (settings, value, seconds) in enumerate(trials_, start=1)
     )
-    space = Space(learning_rate=(1e-4, 1e-1), dropout=(0, 0.5), image_size=(24, 32, 64))
+    space = SearchSpace(learning_rate=(1e-4, 1e-1), dropout=(0, 0.5), image_size=(24, 32, 64))
     return Study(Path("made up"), PLAN, space, "auroc", rows)
 
 

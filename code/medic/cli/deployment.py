@@ -202,13 +202,13 @@ def serve(
     Then:    curl --data-binary @eye.jpeg -H 'Content-Type: image/jpeg' http://127.0.0.1:8080/predict
     """
     from medic.deployment.service.limits import Limits, cores
-    from medic.deployment.service.server import Door, read_token
+    from medic.deployment.service.server import ServerConfig, read_token
     from medic.deployment.service.server import serve as serve_bundle
     from medic.deployment.service.telemetry import log_as_json
 
     log_as_json()
-    door = Door(host, port, grpc_port, read_token(token_file), certificate, key)
-    serve_bundle(bundle, door, limits=Limits(workers=workers or cores()))
+    config = ServerConfig(host, port, grpc_port, read_token(token_file), certificate, key)
+    serve_bundle(bundle, config, limits=Limits(workers=workers or cores()))
 
 
 @app.command()

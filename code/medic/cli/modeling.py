@@ -189,7 +189,7 @@ def tune(
     from medic.modeling.training.plans import find_plan
     from medic.modeling.tune import Budget
     from medic.modeling.tune import tune as tune_plan
-    from medic.modeling.tune.space import Space
+    from medic.modeling.tune.space import SearchSpace
 
     prepared_set = Prepared.load(prepared)
     plan = find_plan(_task_of_prepared(task, prepared_set), None if recipe is None else recipe.value)
@@ -202,7 +202,7 @@ def tune(
     choices = {"backbone": backbones, "image_size": sizes}
     wider = {key: tuple(given) for key, given in choices.items() if given is not None and len(given) > 1}
     budget = Budget(trials, seconds, workers)
-    study = tune_plan(plan, prepared_set, save / name, replace(Space.around(plan), **wider), budget, weights)
+    study = tune_plan(plan, prepared_set, save / name, replace(SearchSpace.around(plan), **wider), budget, weights)
     if prepared_set.synthetic:
         print("the images are SYNTHETIC: nothing made from them is clinical")
     recommended = study.recommended()

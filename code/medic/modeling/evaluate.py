@@ -238,7 +238,7 @@ class Evaluation:
             "unreadable_images": len(self.failed),
             "baseline": self.baseline,
             "interval": "95 % percentile bootstrap over patients, 2,000 draws",
-            "figures": {name: _plain(row) for name, row in self.table().to_dict("index").items()},
+            "figures": {name: _to_json(row) for name, row in self.table().to_dict("index").items()},
             "classes": list(self.task.classes),
             **({"by_class": self._by_class_plain()} if self.task.kind == "multilabel" else {}),
             **({} if self.prediction.thresholds is None else {"thresholds": list(self.prediction.thresholds)}),
@@ -246,7 +246,7 @@ class Evaluation:
         }
 
     def _by_class_plain(self) -> list[dict]:
-        return [_plain(row) for row in self.by_class().reset_index().to_dict("records")]
+        return [_to_json(row) for row in self.by_class().reset_index().to_dict("records")]
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Write ``evaluation.json`` and ``predictions.csv`` (truth and prediction of every image)."""
@@ -321,7 +321,7 @@ def evaluate(run: Run, split: str = "test", which: str = "best") -> Evaluation:
     )
 
 
-def _plain(row: dict) -> dict:
+def _to_json(row: dict) -> dict:
     """Rounded for JSON, which has no NaN: what cannot be told is null there."""
     return {
         key: (round(value, 4) if value == value else None) if isinstance(value, float) else value

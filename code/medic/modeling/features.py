@@ -27,7 +27,7 @@ from medic.modeling.objectives import CrossEntropy
 from medic.modeling.training.fit import decide
 from medic.modeling.training.loading import PreparedDataset, loader
 from medic.modeling.training.recipe import Recipe
-from medic.modeling.training.run import Run, difference, digest_of, plain, written_by
+from medic.modeling.training.run import Run, difference, digest_of, json_values, written_by
 from medic.task import Prediction, Task
 
 
@@ -125,7 +125,7 @@ def fit_svm(model: Classifier, prepared: Prepared, folder: str | os.PathLike, sv
         raise MedicError(
             "a linear SVM chooses one of several classes: give it such a task and the objective CrossEntropy"
         )
-    settings = plain(
+    settings = json_values(
         {
             "model": model.to_dict(),
             "recipe": {"method": "svm", **asdict(svm)},

@@ -342,8 +342,8 @@ def _write_golden(model: Classifier, folder: Path, golden: Sequence[tuple[str, b
     entries = []
     for row, (name, (_, data)) in enumerate(zip(names, golden, strict=True)):
         write_bytes(folder / "golden" / name, data)
-        entry = {"image": name, **_plain(expected, row)}
-        entries.append(entry if precision == "fp32" else {**entry, "checkpoint": _plain(checkpoint, row)})
+        entry = {"image": name, **_to_json(expected, row)}
+        entries.append(entry if precision == "fp32" else {**entry, "checkpoint": _to_json(checkpoint, row)})
     write_json(folder / "golden" / "expected.json", entries)
 
 
@@ -357,7 +357,7 @@ def _without_patient(name: str, data: bytes) -> tuple[str, bytes]:
     return "golden.png", png.tobytes()
 
 
-def _plain(prediction: Prediction, row: int) -> dict:
+def _to_json(prediction: Prediction, row: int) -> dict:
     values: dict = {"probabilities": [float(value) for value in prediction.probabilities[row]]}
     return values if prediction.grade is None else {**values, "grade": float(prediction.grade[row])}
 

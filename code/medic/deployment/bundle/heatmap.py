@@ -51,7 +51,7 @@ def heatmap(activation: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return evidence / highest if highest > 0 else evidence
 
 
-def argument(objective: dict, prediction: Prediction, of: str | None = None) -> tuple[np.ndarray, str]:
+def evidence_weights(objective: dict, prediction: Prediction, of: str | None = None) -> tuple[np.ndarray, str]:
     """Which raw outputs speak for an answer, and for what.
 
     Without ``of`` it is the decided class or, where classes do not exclude each other, the one whose probability is

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 
 from medic.data.images.preprocess import Preprocessing
-from medic.deployment.bundle.heatmap import Explanation, argument, heatmap
+from medic.deployment.bundle.heatmap import Explanation, evidence_weights, heatmap
 from medic.deployment.bundle.manifest import Manifest, read_manifest, verify_files
 from medic.errors import ImageError, MedicError
 from medic.task import Prediction, Task
@@ -92,7 +92,7 @@ class Predictor:
 
         Args:
             data: the whole file.
-            of: the class whose evidence is wanted; None chooses (see ``medic.deployment.bundle.heatmap.argument``).
+            of: the class whose evidence is wanted; None chooses (see ``heatmap.evidence_weights``).
 
         Returns:
             The prediction, the pixels that the network saw, and the heatmap, which is None where the network has no
@@ -104,7 +104,7 @@ class Predictor:
         """
         pixels = self.pixels(data)
         prediction, activation = run_with_activation(self.session, self.task, pixels[None])
-        weights, of = argument(self.manifest.values["model"]["objective"], prediction, of)
+        weights, of = evidence_weights(self.manifest.values["model"]["objective"], prediction, of)
         if activation is None:
             return Explanation(prediction, pixels, None, None)
         return Explanation(prediction, pixels, heatmap(activation[0], weights), of)

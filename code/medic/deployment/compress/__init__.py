@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medic.deployment.bundle.predictor import ACTIVATION, BATCH, INPUT, open_session, thresholds_of
-from medic.deployment.compress.acceptance import Comparison, Examples, Gate, compare
+from medic.deployment.compress.acceptance import AcceptanceCriteria, Examples, GraphComparison, compare
 from medic.deployment.export import finish, quiet
 from medic.errors import MedicError
 from medic.files import write_bytes
@@ -40,7 +40,7 @@ class Compressed:
 
     path: Path
     precision: str
-    comparison: Comparison
+    comparison: GraphComparison
 
     def __str__(self) -> str:
         return f"{self.comparison}\n{self._sentence()}"
@@ -60,7 +60,7 @@ def compress(
     calibration: Iterable[np.ndarray],
     examples: Examples,
     task: Task,
-    gate: Gate | None = None,
+    gate: AcceptanceCriteria | None = None,
 ) -> Compressed:
     """Quantise a graph, and keep the result only if its decisions pass the gate.
 

@@ -40,7 +40,7 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Gate:
+class AcceptanceCriteria:
     """When a compressed model may stand in for the original. All of it must hold, on labelled images it has not seen.
 
     The metric is quadratic weighted kappa for ordinal tasks, the (mean) area under the ROC curve where the task asks
@@ -69,7 +69,7 @@ class Gate:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class GraphComparison:
     """Two graphs of one model side by side.
 
     Attributes:
@@ -87,7 +87,7 @@ class Comparison:
     metric: str
     rows: list[dict]
     sensitivity: list[dict]
-    gate: Gate
+    gate: AcceptanceCriteria
     reasons: tuple[str, ...]
 
     @property
@@ -124,7 +124,9 @@ class Comparison:
         return f"{self.gate}. On {self.images} images it {outcome}."
 
 
-def compare(fp32: str | Path, int8: str | Path, examples: Examples, task: Task, gate: Gate | None = None) -> Comparison:
+def compare(
+    fp32: str | Path, int8: str | Path, examples: Examples, task: Task, gate: AcceptanceCriteria | None = None
+) -> GraphComparison:
     """Compare a compressed graph with the original on labelled images, and judge it.
 
     Milliseconds are the median of interleaved calls at batch 1 on one thread, so that a busy machine slows all alike. A
@@ -140,7 +142,7 @@ def compare(fp32: str | Path, int8: str | Path, examples: Examples, task: Task, 
     Raises:
         MedicError: no images, another number of labels, a label outside the task, or a graph that does not load.
     """
-    gate = gate or Gate()
+    gate = gate or AcceptanceCriteria()
     _check(examples, task)
     images = examples.images
     with tempfile.TemporaryDirectory() as folder:
@@ -169,7 +171,7 @@ def compare(fp32: str | Path, int8: str | Path, examples: Examples, task: Task, 
             }
         )
     sensitivity = _sensitivities(original, predictions["int8"], examples.labels, task)
-    return Comparison(
+    return GraphComparison(
         task, len(images), _metric(task), rows, sensitivity, gate, _reasons(gate, rows[-1], sensitivity, task)
     )
 
@@ -195,7 +197,7 @@ def _check(examples: Examples, task: Task) -> None:
         )
 
 
-def _reasons(gate: Gate, row: dict, sensitivity: list[dict], task: Task) -> tuple[str, ...]:
+def _reasons(gate: AcceptanceCriteria, row: dict, sensitivity: list[dict], task: Task) -> tuple[str, ...]:
     reasons = []
     if not row["agreement"] >= gate.agreement:
         reasons.append(f"{row['agreement']:.1%} of the decisions are the same, less than {gate.agreement:.0%}")

@@ -14,7 +14,7 @@ NAMED = 3
 """Classes named in one sentence; of more it is said how many they are."""
 
 
-def in_words(task: Task, answer: dict, thresholds: Sequence[float] | None = None) -> str:
+def explain_in_words(task: Task, answer: dict, thresholds: Sequence[float] | None = None) -> str:
     """Say how sure the model is of one answer, in a few sentences.
 
     Nothing is said that the numbers do not show: close classes are called close, and that probabilities are not

@@ -24,9 +24,9 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from medic.data.images.decode import MAX_PIXELS
 from medic.deployment.bundle.predictor import answers
-from medic.deployment.service.answers import in_words
-from medic.deployment.service.guard import Guard, refusal
-from medic.deployment.service.limits import Gate, Limits, Refused
+from medic.deployment.service.answers import explain_in_words
+from medic.deployment.service.guard import RequestLimits, refusal
+from medic.deployment.service.limits import Limits, Refused, RequestCounter
 from medic.deployment.service.open_inference import BinaryDataPlane, BundleModel
 from medic.deployment.service.telemetry import MODEL, REJECTED, count_answers
 from medic.deployment.service.workers import Failed, Workers
@@ -47,8 +47,8 @@ class Service:
         limits: what it takes on.
         name: what the deployment is called, shown by ``GET /``.
         token: what clients have to show; None asks nobody.
-        grpc: the address of the gRPC door, such as ``127.0.0.1:8081``; None without.
-        gate: counts what is under way, over all doors.
+        grpc: the address of the gRPC port, such as ``127.0.0.1:8081``; None without.
+        counter: counts what is under way, over HTTP and gRPC.
         state: ``draining`` while the service ends.
     """
 
@@ -57,11 +57,11 @@ class Service:
     name: str | None = None
     token: str | None = None
     grpc: str | None = None
-    gate: Gate = field(init=False)
+    counter: RequestCounter = field(init=False)
     state: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.gate = Gate(self.limits)
+        self.counter = RequestCounter(self.limits)
 
     def data_plane(self) -> BinaryDataPlane:
         """The Open Inference Protocol's side: one model, ready while workers are there and nothing ends."""
@@ -97,7 +97,9 @@ def application(service: Service) -> FastAPI:
     """
     # The interactive page would fetch scripts from another host.
     app = FastAPI(title="MEDIC", description=service.workers.manifest.notice, docs_url=None, redoc_url=None)
-    app.add_middleware(Guard, limits=service.limits, gate=service.gate, token=service.token, state=service.state)
+    app.add_middleware(
+        RequestLimits, limits=service.limits, counter=service.counter, token=service.token, state=service.state
+    )
     _answer_errors(app)
     _register_page(app, service)
 
@@ -114,7 +116,7 @@ def application(service: Service) -> FastAPI:
         [answer] = answers(explained.manifest, explained.prediction)
         picture = "data:image/jpeg;base64," + base64.b64encode(explained.picture).decode()
         heatmap = None if explained.rows is None else {"of": explained.of, "rows": explained.rows}
-        words = in_words(explained.manifest.task, answer, explained.prediction.thresholds)
+        words = explain_in_words(explained.manifest.task, answer, explained.prediction.thresholds)
         return JSONResponse({**answer, "words": words, "picture": picture, "heatmap": heatmap})
 
     @app.get("/metrics")

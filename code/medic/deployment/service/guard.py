@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
-from medic.deployment.service.limits import Gate, Limits, Refused
+from medic.deployment.service.limits import Limits, Refused, RequestCounter
 from medic.deployment.service.telemetry import REQUESTS, SECONDS, UNDER_WAY
 
 OPEN = ("/", "/page.js", "/page.css", "/v2/health/live", "/v2/health/ready")
@@ -46,21 +46,21 @@ def same_token(given: str | bytes, token: str) -> bool:
     return hmac.compare_digest(given, b"Bearer " + token.encode())
 
 
-class Guard:
-    """An ASGI middleware: token, gate, counted bytes, silence, headers, metrics, one line of log.
+class RequestLimits:
+    """An ASGI middleware: token, limits, counted bytes, silence, headers, metrics, one line of log.
 
     Args:
         app: the application inside.
         limits: what the service takes on.
-        gate: counts what is under way.
+        counter: counts what is under way.
         token: what has to be shown; None asks nobody.
         state: ``state["draining"]`` true ends each connection with its next answer.
     """
 
-    def __init__(self, app: Any, limits: Limits, gate: Gate, token: str | None, state: dict):
+    def __init__(self, app: Any, limits: Limits, counter: RequestCounter, token: str | None, state: dict):
         self._app = app
         self._limits = limits
-        self._gate = gate
+        self._counter = counter
         self._token = token
         self._state = state
 
@@ -69,7 +69,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = _Request(scope, receive, send, self._limits, self._gate, self._state)
+        request = _Request(scope, receive, send, self._limits, self._counter, self._state)
         UNDER_WAY.inc()
         try:
             with contextlib.ExitStack() as passed:
@@ -77,7 +77,7 @@ class Guard:
                     self._check_token(scope["path"], request.headers)
                     request.check_length()
                     if scope["method"] == "POST":
-                        passed.enter_context(self._gate.enter(scope["client"][0] if scope["client"] else ""))
+                        passed.enter_context(self._counter.enter(scope["client"][0] if scope["client"] else ""))
                 except (HTTPException, Refused) as error:
                     await request.refuse(error)
                     return
@@ -89,7 +89,7 @@ class Guard:
             await request.fail()
         finally:
             UNDER_WAY.dec()
-            self._gate.release(request.held)
+            self._counter.release(request.held)
             request.note()
 
     def _check_token(self, path: str, headers: dict[bytes, bytes]) -> None:
@@ -105,9 +105,11 @@ class Guard:
 class _Request:
     """One request on its way: its body counted as it comes, its answer measured as it goes."""
 
-    def __init__(self, scope: dict, receive: Callable, send: Callable, limits: Limits, gate: Gate, state: dict):
+    def __init__(
+        self, scope: dict, receive: Callable, send: Callable, limits: Limits, counter: RequestCounter, state: dict
+    ):
         self._scope, self._receive, self._send = scope, receive, send
-        self._limits, self._gate, self._state = limits, gate, state
+        self._limits, self._counter, self._state = limits, counter, state
         self._start = time.perf_counter()
         self._route = route(scope["path"])
         self._received, self._complete, self._status = 0, False, 0
@@ -163,7 +165,7 @@ class _Request:
         self._complete = not message.get("more_body", False)
         if self._received > self._most:
             raise self._too_large()
-        self._gate.hold(count)
+        self._counter.hold(count)
         self.held += count
         return message
 

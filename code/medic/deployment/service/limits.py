@@ -1,4 +1,4 @@
-"""How much the service takes on, and the gate that holds it to that."""
+"""How much the service takes on, and what counts it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Limits:
     memory: int = 256 << 20
 
 
-class Gate:
+class RequestCounter:
     """Counts what is under way, of everybody and of each client."""
 
     def __init__(self, limits: Limits):

@@ -17,7 +17,7 @@ from kserve.protocol.infer_type import RequestedOutput
 
 from medic.deployment.bundle.predictor import INPUT
 from medic.deployment.service.telemetry import count_answers
-from medic.deployment.service.workers import Answered, Workers
+from medic.deployment.service.workers import WorkerAnswer, Workers
 from medic.task import Prediction
 
 FILES = "image"
@@ -87,7 +87,7 @@ class BundleModel(Model):
             use_binary_outputs=payload.use_binary_outputs,
         )
 
-    async def _classify(self, request: InferRequest) -> Answered:
+    async def _classify(self, request: InferRequest) -> WorkerAnswer:
         if len(request.inputs) != 1 or request.inputs[0].name not in (INPUT, FILES):
             raise InvalidInput(f"give exactly one input, {INPUT!r} (prepared pixels) or {FILES!r} (image files)")
         given = request.inputs[0]

@@ -46,7 +46,7 @@ class Certificate:
 
 
 async def start(service: Service, host: str, port: int, certificate: Certificate | None = None) -> aio.Server:
-    """Open the gRPC door; ``service.grpc`` then holds its address.
+    """Open the gRPC port; ``service.grpc`` then holds its address.
 
     Args:
         service: what answers.
@@ -60,7 +60,7 @@ async def start(service: Service, host: str, port: int, certificate: Certificate
     limits = service.limits
     servicer = _Servicer(service)
     server = aio.server(
-        interceptors=[_Doorkeeper(servicer)],
+        interceptors=[_TokenInterceptor(servicer)],
         # A message is whole in memory before it is looked at.
         maximum_concurrent_rpcs=max(limits.workers, limits.memory // limits.upload),
         options=[
@@ -85,7 +85,7 @@ async def start(service: Service, host: str, port: int, certificate: Certificate
     return server
 
 
-class _Doorkeeper(aio.ServerInterceptor):
+class _TokenInterceptor(aio.ServerInterceptor):
     """Asks for the token, and lets a question in, before any of its message is read."""
 
     def __init__(self, servicer: _Servicer):
@@ -148,19 +148,19 @@ class _Servicer(InferenceServicer):
 
         async def work() -> Any:
             nonlocal size
-            with self.service.gate.enter(_client(context.peer())):
+            with self.service.counter.enter(_client(context.peer())):
                 # Closed, or the stream would keep its message in a circle as well.
                 async with contextlib.aclosing(aiter(messages_sent)) as stream:
                     request = await asyncio.wait_for(anext(stream), self.service.limits.sending)
                 size = request.ByteSize()
-                self.service.gate.hold(size)
+                self.service.counter.hold(size)
                 try:
                     self.validate_grpc_request(request)
                     answer, _ = await self._data_plane.infer(
                         request=_read(request), headers={}, model_name=request.model_name
                     )
                 finally:
-                    self.service.gate.release(size)
+                    self.service.counter.release(size)
                 return answer.to_grpc()
 
         UNDER_WAY.inc()

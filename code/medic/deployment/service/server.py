@@ -48,7 +48,7 @@ LOG = logging.getLogger("medic")
 
 
 @dataclass(frozen=True)
-class Door:
+class ServerConfig:
     """Where a service listens, and whom it lets in.
 
     Attributes:
@@ -68,12 +68,12 @@ class Door:
     key: Path | None = None
 
 
-def serve(bundle: str | Path, door: Door, name: str | None = None, limits: Limits | None = None) -> None:
+def serve(bundle: str | Path, config: ServerConfig, name: str | None = None, limits: Limits | None = None) -> None:
     """Serve a bundle until the process is told to stop (Ctrl-C, SIGTERM); requests under way are finished first.
 
     Args:
         bundle: a bundle's folder or archive.
-        door: where it listens.
+        config: where it listens.
         name: what the deployment is called, shown by ``GET /``.
         limits: what it takes on; the usual when None.
 
@@ -81,13 +81,13 @@ def serve(bundle: str | Path, door: Door, name: str | None = None, limits: Limit
         MedicError: the port is in use, the host may be reached from elsewhere and there is no token, a TLS file is
             wrong, or the bundle is not sound. Nothing has started then.
     """
-    serve_on(bind(door.host, door.port, door.token), bundle, door, name, limits)
+    serve_on(bind(config.host, config.port, config.token), bundle, config, name, limits)
 
 
 def serve_on(
     listening: socket.socket,
     bundle: str | Path,
-    door: Door,
+    config: ServerConfig,
     name: str | None = None,
     limits: Limits | None = None,
 ) -> None:
@@ -95,17 +95,17 @@ def serve_on(
     with contextlib.closing(listening):
         # Until the bundle has been loaded once, there is nothing to load again; the signal's default is the end.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        tls = _tls(door)
+        tls = _tls(config)
         # Kept: an archive is unpacked for as long as this lives.
         loaded = Bundle.load(bundle)
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(_serve(listening, loaded, door, tls, (name, limits or Limits())))
+            asyncio.run(_serve(listening, loaded, config, tls, (name, limits or Limits())))
 
 
 async def _serve(
     listening: socket.socket,
     bundle: Bundle,
-    door: Door,
+    config: ServerConfig,
     tls: ssl.SSLContext | None,
     given: tuple[str | None, Limits],
 ) -> None:
@@ -121,14 +121,14 @@ async def _serve(
     from medic.deployment.service.app import Service
 
     workers = await starting
-    service = Service(workers, limits, name, door.token)
+    service = Service(workers, limits, name, config.token)
     certificate = None
     if tls is not None:
-        certificate = open_inference_grpc.Certificate(door.certificate.read_bytes(), door.key.read_bytes())
+        certificate = open_inference_grpc.Certificate(config.certificate.read_bytes(), config.key.read_bytes())
     rpc = None
     try:
-        if door.grpc_port is not None:
-            rpc = await open_inference_grpc.start(service, door.host, door.grpc_port, certificate)
+        if config.grpc_port is not None:
+            rpc = await open_inference_grpc.start(service, config.host, config.grpc_port, certificate)
         _announce(service, listening, tls)
         server = _server(service, listening, tls)
         reloads: set[asyncio.Task] = set()
@@ -210,18 +210,19 @@ def _server(service: Service, listening: socket.socket, tls: ssl.SSLContext | No
     )
 
 
-def _tls(door: Door) -> ssl.SSLContext | None:
-    if door.certificate is None and door.key is None:
+def _tls(config: ServerConfig) -> ssl.SSLContext | None:
+    if config.certificate is None and config.key is None:
         return None
-    if door.certificate is None or door.key is None:
+    if config.certificate is None or config.key is None:
         raise MedicError("TLS takes two files, the certificate and its private key; give both")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(door.certificate, door.key)
+        context.load_cert_chain(config.certificate, config.key)
     except (OSError, ssl.SSLError) as error:
         raise MedicError(
-            f"{door.certificate} and {door.key} are no certificate and its key in PEM form ({error}); correct the paths"
+            f"{config.certificate} and {config.key} are no certificate and its key in PEM form ({error}); correct the "
+            "paths"
         ) from error
     return context
 
@@ -264,13 +265,15 @@ def main(arguments: list[str] | None = None) -> int:
     log_as_json()
     try:
         token = read_token(given.token_file)
-        door = Door(given.host, given.port, given.grpc_port, token, given.certificate, given.key)
+        config = ServerConfig(given.host, given.port, given.grpc_port, token, given.certificate, given.key)
         if given.workers < 1:
             raise MedicError(f"{given.workers} workers compute nothing; give 1 or more")
         listening = (
-            bind(door.host, door.port, token) if given.descriptor is None else socket.socket(fileno=given.descriptor)
+            bind(config.host, config.port, token)
+            if given.descriptor is None
+            else socket.socket(fileno=given.descriptor)
         )
-        serve_on(listening, given.bundle, door, given.name, Limits(workers=given.workers))
+        serve_on(listening, given.bundle, config, given.name, Limits(workers=given.workers))
     except MedicError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

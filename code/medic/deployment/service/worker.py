@@ -72,12 +72,12 @@ def _answered(predictor: Predictor, question: dict, parts: list[bytes]) -> tuple
 
 def _answer(predictor: Predictor, kind: str, parts: list[bytes]) -> tuple[dict, list[bytes]]:
     if kind == "files":
-        return _plain(predictor.predict(parts))
+        return _to_frames(predictor.predict(parts))
     if kind == "pixels":
         size = predictor.preprocessing.size
-        return _plain(predictor.predict_pixels(np.frombuffer(parts[0], np.uint8).reshape(-1, size, size, 3)))
+        return _to_frames(predictor.predict_pixels(np.frombuffer(parts[0], np.uint8).reshape(-1, size, size, 3)))
     explanation = predictor.explain(parts[0])
-    header, arrays = _plain(explanation.prediction)
+    header, arrays = _to_frames(explanation.prediction)
     encoded = cv2.imencode(
         ".jpeg", cv2.cvtColor(explanation.pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY]
     )[1]
@@ -86,7 +86,7 @@ def _answer(predictor: Predictor, kind: str, parts: list[bytes]) -> tuple[dict, 
     return header, [*arrays, encoded.tobytes()]
 
 
-def _plain(prediction: Prediction) -> tuple[dict, list[bytes]]:
+def _to_frames(prediction: Prediction) -> tuple[dict, list[bytes]]:
     arrays = [prediction.probabilities] if prediction.grade is None else [prediction.probabilities, prediction.grade]
     return {"images": len(prediction)}, [np.ascontiguousarray(array, np.float32).tobytes() for array in arrays]
 

@@ -36,7 +36,7 @@ class Failed(MedicError):
     """A worker met an error that nobody foresaw; its log has it."""
 
 
-class Answered(NamedTuple):
+class WorkerAnswer(NamedTuple):
     """A prediction, and the manifest of the bundle that made it."""
 
     manifest: Manifest
@@ -169,7 +169,7 @@ class Workers:
         """Whether there is at least one process to answer."""
         return bool(self._now.there)
 
-    async def files(self, images: Sequence[bytes]) -> Answered:
+    async def files(self, images: Sequence[bytes]) -> WorkerAnswer:
         """Classify whole image files.
 
         Raises:
@@ -178,12 +178,12 @@ class Workers:
             Failed: an error that nobody foresaw.
         """
         manifest, header, parts = await self._ask("files", images)
-        return Answered(manifest, _prediction(manifest, header, parts))
+        return WorkerAnswer(manifest, _prediction(manifest, header, parts))
 
-    async def pixels(self, pixels: np.ndarray) -> Answered:
+    async def pixels(self, pixels: np.ndarray) -> WorkerAnswer:
         """Classify prepared pixels, uint8 (N, S, S, 3) RGB; raises as ``files``."""
         manifest, header, parts = await self._ask("pixels", [pixels.tobytes()])
-        return Answered(manifest, _prediction(manifest, header, parts))
+        return WorkerAnswer(manifest, _prediction(manifest, header, parts))
 
     async def explain(self, image: bytes) -> Explained:
         """Classify one image file and say where the evidence lies; raises as ``files``."""

@@ -31,7 +31,7 @@ class Thing:
 
 
 @dataclass(eq=False)
-class Journal:
+class DeploymentJournal:
     """One deployment's page: what was created for it, in order, and what is known of it.
 
     It is a JSON file ``<target>/<space>/<name>.json`` below ``MEDIC_JOURNALS`` or else ``outputs/journals``, written
@@ -57,7 +57,7 @@ class Journal:
         return _folder(self.target, self.space) / f"{self.name}.json"
 
     @classmethod
-    def begin(cls, target: str, space: str, name: str, **facts: Any) -> Journal:
+    def begin(cls, target: str, space: str, name: str, **facts: Any) -> DeploymentJournal:
         """Open a page.
 
         Raises:
@@ -74,7 +74,7 @@ class Journal:
         return journal
 
     @classmethod
-    def load(cls, target: str, space: str, name: str) -> Journal:
+    def load(cls, target: str, space: str, name: str) -> DeploymentJournal:
         """Read a page.
 
         Raises:

@@ -8,7 +8,7 @@ from html import escape
 
 from medic.deployment.client import Image
 from medic.deployment.targets import find_target
-from medic.deployment.targets.journal import Journal
+from medic.deployment.targets.journal import DeploymentJournal
 from medic.errors import MedicError
 from medic.task import Prediction
 
@@ -22,7 +22,7 @@ class RemoteDeployment:
             is ready, ``url``.
     """
 
-    journal: Journal
+    journal: DeploymentJournal
 
     @property
     def target(self) -> str:

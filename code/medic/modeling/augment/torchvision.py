@@ -232,14 +232,14 @@ def _described(step: object) -> dict:
     inner = getattr(step, "transforms", ())
     # What begins with an underscore is derived from the rest, or PyTorch's own.
     settings = {
-        name: _plain(value, type(step).__name__)
+        name: _to_json(value, type(step).__name__)
         for name, value in vars(step).items()
         if not name.startswith("_") and name not in ("training", "transforms")
     }
     return {"name": type(step).__name__} | settings | ({"steps": [_described(one) for one in inner]} if inner else {})
 
 
-def _plain(value: object, owner: str) -> object:
+def _to_json(value: object, owner: str) -> object:
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, torch.dtype):

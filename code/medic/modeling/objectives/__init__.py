@@ -82,7 +82,7 @@ class CrossEntropy:
         return F.cross_entropy(raw, labels, weight=weights, label_smoothing=self.label_smoothing)
 
     def decode(self, raw: Tensor, task: Task) -> tuple[Tensor, ...]:
-        """Softmax; an ordinal task's continuous grade is the expectation over the codes. With cuts: its ``shares``."""
+        """Softmax; an ordinal task's grade is the expectation over the codes; cuts, where given, decide it."""
         probabilities = torch.softmax(raw.float(), dim=1)
         if task.kind != "ordinal":
             return (probabilities,)

@@ -26,7 +26,7 @@ class Regression:
     Attributes:
         beta: where the smooth L1 loss turns from square to absolute, in grades (Girshick, arXiv 1504.08083, eq. 3).
         cuts: C-1 thresholds between the grades on the continuous grade, in order, each in 0..C-1; None rounds. See
-            ``shares`` and ``medic.modeling.cut_points``.
+            ``interpolate_probabilities`` and ``medic.modeling.cut_points``.
 
     Raises:
         MedicError: the cuts decrease, or lie off the scale.
@@ -50,9 +50,9 @@ class Regression:
         return F.smooth_l1_loss(raw[:, 0], labels.to(raw.dtype), beta=self.beta)
 
     def decode(self, raw: Tensor, task: Task) -> tuple[Tensor, ...]:
-        """Clip to the scale; the probabilities are those of ``shares``, by rounding or by the cuts."""
+        """Clip to the scale; ``interpolate_probabilities`` gives the probabilities, by rounding or by the cuts."""
         grade = raw.float()[:, 0].clamp(0, len(task.classes) - 1)
-        return shares(grade, len(task.classes), self.cuts), grade
+        return interpolate_probabilities(grade, len(task.classes), self.cuts), grade
 
     def to_dict(self) -> dict:
         """Plain values, for JSON."""
@@ -113,7 +113,7 @@ class Corn:
         return to_json(self)
 
 
-def shares(grade: Tensor, classes: int, cuts: tuple[float, ...] | None) -> Tensor:
+def interpolate_probabilities(grade: Tensor, classes: int, cuts: tuple[float, ...] | None) -> Tensor:
     """Probabilities for a continuous grade: the two nearest grades share them by their distance.
 
     Without cuts the most probable grade is the rounded one. With cuts the distance is measured after a monotone,
@@ -151,8 +151,8 @@ def _mapped(grade: Tensor, values: tuple[float, ...]) -> Tensor:
 
 
 def decided(probabilities: Tensor, grade: Tensor, cuts: tuple[float, ...] | None) -> tuple[Tensor, Tensor]:
-    """Probabilities as they are, or, where there are cuts, the grade's ``shares`` by them; and the grade."""
-    return probabilities if cuts is None else shares(grade, probabilities.shape[1], cuts), grade
+    """Probabilities, with cuts those of ``interpolate_probabilities``, and the grade."""
+    return probabilities if cuts is None else interpolate_probabilities(grade, probabilities.shape[1], cuts), grade
 
 
 def check_order(cuts: tuple[float, ...] | None) -> None:

@@ -29,7 +29,7 @@ from medic.modeling.thresholds import thresholds_for
 from medic.modeling.training.distributed import Processes, join
 from medic.modeling.training.loading import EpochSampler, PreparedDataset, loader
 from medic.modeling.training.recipe import Recipe
-from medic.modeling.training.run import Run, difference, digest_of, plain, written_by
+from medic.modeling.training.run import Run, difference, digest_of, json_values, written_by
 from medic.task import Prediction, Task
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def fit(
     recipe = recipe.resolved(model.task)
     parts(model, recipe.frozen)
     _check_chooser(targets(prepared.split("validation"), model.task), recipe, model.task)
-    settings = plain(
+    settings = json_values(
         {
             "model": model.to_dict(),
             "recipe": recipe.to_dict(),
@@ -293,4 +293,4 @@ def _completed(earlier: dict) -> dict:
     model = {"flips": False, "contrast": None, "dropout": None, "thresholds": None} | earlier["model"]
     model["preprocessing"] = {"grey": False} | model["preprocessing"]
     model["objective"] = objective_from_dict(model["objective"]).to_dict()
-    return plain(earlier | {"model": model, "recipe": recipe})
+    return json_values(earlier | {"model": model, "recipe": recipe})

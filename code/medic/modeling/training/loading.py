@@ -19,7 +19,7 @@ from medic.modeling.training.distributed import Processes
 from medic.task import Task
 
 
-class Draw(NamedTuple):
+class SampleKey(NamedTuple):
     """One image of one epoch: together with the seed, all that its augmentation depends on."""
 
     index: int
@@ -77,12 +77,12 @@ class PreparedDataset(Dataset):
     def __len__(self) -> int:
         return len(self._files)
 
-    def __getitem__(self, draw: Draw | int) -> tuple:
+    def __getitem__(self, draw: SampleKey | int) -> tuple:
         """One image, uint8 (S, S, 3) RGB, and its label. A plain index stands for the first epoch.
 
         With ``on_device`` the image as it was prepared, its label, a matrix (2, 3) and a table (256, 3).
         """
-        index, epoch = draw if isinstance(draw, Draw) else (draw, 0)
+        index, epoch = draw if isinstance(draw, SampleKey) else (draw, 0)
         pixels = self.prepared.pixels(self._files[index])
         if self.augmentation is not None:
             random = np.random.default_rng([self.seed, epoch, index])
@@ -94,7 +94,7 @@ class PreparedDataset(Dataset):
         return torch.from_numpy(pixels), self.labels[index]
 
 
-class EpochSampler(Sampler[Draw]):
+class EpochSampler(Sampler[SampleKey]):
     """A new order in every epoch, the same for the same seed and epoch whatever went before.
 
     Args:
@@ -132,17 +132,17 @@ class EpochSampler(Sampler[Draw]):
     def __len__(self) -> int:
         return self.drawn
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[SampleKey]:
         random, count = np.random.default_rng([self.seed, self.epoch]), len(self.labels)
         if self.balanced:
             weights = np.array(class_weights(self.labels, self.task))[self.labels]
             order = random.choice(count, size=count, p=weights / weights.sum())
         else:
             order = random.permutation(count)
-        return (Draw(int(index), self.epoch) for index in order[: self.drawn])
+        return (SampleKey(int(index), self.epoch) for index in order[: self.drawn])
 
 
-class Deal(Sampler[list]):
+class DistributedBatchSampler(Sampler[list]):
     """Batches of an order, dealt out so that all processes together work on exactly one process's batch.
 
     Args:
@@ -189,7 +189,9 @@ def loader(
         cv2.setNumThreads(1)
     return DataLoader(
         dataset,
-        batch_sampler=Deal(range(len(dataset)) if sampler is None else sampler, batch_size, processes or Processes()),
+        batch_sampler=DistributedBatchSampler(
+            range(len(dataset)) if sampler is None else sampler, batch_size, processes or Processes()
+        ),
         num_workers=workers,
         collate_fn=_collate,
         persistent_workers=workers > 0,

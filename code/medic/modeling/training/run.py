@@ -137,7 +137,7 @@ def written_by(*packages: str) -> dict:
     }
 
 
-def plain(settings: dict) -> dict:
+def json_values(settings: dict) -> dict:
     """Settings as they come back from JSON."""
     return json.loads(json.dumps(settings))
 

@@ -21,10 +21,10 @@ from medic.files import write_json
 from medic.modeling.metrics import metrics_for
 from medic.modeling.training.plans import Plan
 from medic.modeling.training.recipe import Recipe
-from medic.modeling.training.run import difference, digest_of, plain
-from medic.modeling.tune.space import Settings, Space, with_settings
+from medic.modeling.training.run import difference, digest_of, json_values
+from medic.modeling.tune.space import SearchSpace, Settings, with_settings
 from medic.modeling.tune.study import Study, Trial
-from medic.modeling.tune.trials import Ended, Job, Row, forget_weights, run_here, run_in_processes
+from medic.modeling.tune.trials import Job, Row, TrialResult, forget_weights, run_here, run_in_processes
 
 STARTUP = 5
 """Trials drawn at random, the plan's own among them, before the sampler learns from them and any is cut short."""
@@ -50,7 +50,7 @@ def tune(
     plan: Plan,
     prepared: Prepared,
     folder: str | os.PathLike,
-    space: Space | None = None,
+    space: SearchSpace | None = None,
     budget: Budget | None = None,
     weights: str | Path | None = None,
 ) -> Study:
@@ -72,7 +72,7 @@ def tune(
         plan: network and recipe from which the trials differ; its recipe's seed is the study's.
         prepared: the prepared set; the test split is not touched.
         folder: where the study goes.
-        space: what varies; ``Space.around(plan)`` when None.
+        space: what varies; ``SearchSpace.around(plan)`` when None.
         budget: how many trials, how long, in how many processes.
         weights: what every trial starts from, as ``Classifier`` takes them.
 
@@ -80,7 +80,7 @@ def tune(
         MedicError: the space or the budget is none, the folder holds another study, another process is at work in it,
             or the first trials all failed.
     """
-    space, budget, folder = space or Space.around(plan), budget or Budget(), Path(folder)
+    space, budget, folder = space or SearchSpace.around(plan), budget or Budget(), Path(folder)
     space.check(plan)
     if budget.trials < 1 or budget.workers < 1:
         raise MedicError("a study needs at least one trial and one worker")
@@ -116,7 +116,7 @@ def tune(
 class _Ledger:
     """The study's SQLite file: what is tried next, and what came of it. One process alone writes it."""
 
-    def __init__(self, folder: Path, plan: Plan, space: Space, weights: str | Path | None, budget: Budget):
+    def __init__(self, folder: Path, plan: Plan, space: SearchSpace, weights: str | Path | None, budget: Budget):
         self.folder, self.plan, self.space, self.weights, self.budget = folder, plan, space, weights, budget
         chosen_by = plan.recipe.resolved(plan.task).choose_by
         self.last = chosen_by == "last"
@@ -185,7 +185,7 @@ class _Ledger:
         asked.report(row[f"validation_{self.metric}"], len(rows))
         return len(rows) < self.plan.recipe.epochs and asked.should_prune()
 
-    def end(self, place: int, ended: Ended) -> None:
+    def end(self, place: int, ended: TrialResult) -> None:
         """Note and print what came of a trial."""
         asked, settings, rows = self.running.pop(place)
         values = [row[f"validation_{self.metric}"] for row in rows]
@@ -193,7 +193,9 @@ class _Ledger:
         if ended.state == "finished":
             value = values[-1] if self.last else max(values, key=lambda one: -np.inf if np.isnan(one) else one)
             if np.isnan(value):
-                ended = Ended("failed", f"{self.metric} cannot be told on the validation split; give it more patients")
+                ended = TrialResult(
+                    "failed", f"{self.metric} cannot be told on the validation split; give it more patients"
+                )
         about = {"values": values, "reason": ended.reason, "seconds": sum(row["seconds"] for row in rows)}
         if rows:
             about["seconds_an_epoch"] = float(np.median([row["seconds"] for row in rows]))
@@ -248,7 +250,7 @@ def _warm_up(recipe: Recipe) -> int:
     return -(-recipe.epochs // 3)
 
 
-def _described(plan: Plan, space: Space, data: str, start: str) -> dict:
+def _described(plan: Plan, space: SearchSpace, data: str, start: str) -> dict:
     """What decides the result, as plain values."""
     model = {
         name: getattr(plan, name) for name in ("backbone", "image_size", "contrast", "flips", "weighted", "dropout")
@@ -256,7 +258,7 @@ def _described(plan: Plan, space: Space, data: str, start: str) -> dict:
     model |= {"task": plan.task.to_dict(), "objective": plan.objective.to_dict()}
     model |= {f"space {name}": ends for name, ends in space.to_dict().items()}
     settings = {"model": model, "recipe": plan.recipe.to_dict(), "start": start, "watch": [], "data": data}
-    return plain(settings)
+    return json_values(settings)
 
 
 def _same_study(folder: Path, settings: dict) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import optuna
 
 Settings = dict[str, float | int | str]
-"""What one trial is given, by the names of ``Space``; what is not in it stays as it is in the plan."""
+"""What one trial is given, by the names of ``SearchSpace``; what is not in it stays as it is in the plan."""
 
 DROPOUT_STEP, AUGMENTATION_STEP = 0.05, 0.25
 OPTIONS = {
@@ -28,7 +28,7 @@ OPTIONS = {
 
 
 @dataclass(frozen=True)
-class Space:
+class SearchSpace:
     """What may vary, and how far. What is None stays as the plan has it.
 
     Attributes:
@@ -49,7 +49,7 @@ class Space:
     augmentation: tuple[float, float] | None = None
 
     @classmethod
-    def around(cls, plan: Plan) -> Space:
+    def around(cls, plan: Plan) -> SearchSpace:
         """A usual space with the plan in it; network and image size, which decide the time, stay as they are."""
         recipe = plan.recipe
         return cls(

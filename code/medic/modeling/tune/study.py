@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from medic import plots
 from medic.errors import MedicError
 from medic.modeling.training.plans import Plan
-from medic.modeling.tune.space import OPTIONS, Settings, Space, with_settings
+from medic.modeling.tune.space import OPTIONS, SearchSpace, Settings, with_settings
 from medic.plots import training as training_plots
 
 COSTLY = ("backbone", "image_size", "batch_size")
@@ -67,7 +67,7 @@ class Study:
 
     folder: Path
     plan: Plan
-    space: Space
+    space: SearchSpace
     metric: str
     trials: tuple[Trial, ...]
     synthetic: bool = False

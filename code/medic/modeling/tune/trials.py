@@ -41,7 +41,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Ended:
+class TrialResult:
     """How a trial ended.
 
     Attributes:
@@ -57,7 +57,7 @@ class _Pruned(Exception):
     """The trial is not worth its next epoch."""
 
 
-def train_trial(job: Job, prepared: Prepared, tell: Callable[[Row], bool]) -> Ended:
+def train_trial(job: Job, prepared: Prepared, tell: Callable[[Row], bool]) -> TrialResult:
     """Train, or go on where an earlier attempt was interrupted; what is printed goes to ``training.log``.
 
     Args:
@@ -83,10 +83,10 @@ def train_trial(job: Job, prepared: Prepared, tell: Callable[[Row], bool]) -> En
             job.plan.train(prepared, job.folder, job.weights, each_epoch)
     except _Pruned:
         forget_weights(job.folder)
-        return Ended("pruned")
+        return TrialResult("pruned")
     except Exception as error:
-        return Ended("failed", f"{type(error).__name__}: {error}".splitlines()[0][:500])
-    return Ended("finished")
+        return TrialResult("failed", f"{type(error).__name__}: {error}".splitlines()[0][:500])
+    return TrialResult("finished")
 
 
 def forget_weights(folder: Path) -> None:
@@ -100,7 +100,7 @@ def run_here(
     following: Callable[[], Job | None],
     prepared: Prepared,
     tell: Callable[[int, Row], bool],
-    end: Callable[[int, Ended], None],
+    end: Callable[[int, TrialResult], None],
 ) -> None:
     """Train one job after the other, until there is none.
 
@@ -119,7 +119,7 @@ def run_in_processes(
     following: Callable[[], Job | None],
     prepared: Prepared,
     tell: Callable[[int, Row], bool],
-    end: Callable[[int, Ended], None],
+    end: Callable[[int, TrialResult], None],
     workers: int,
 ) -> None:
     """The same in several processes, each with its share of the cores. One that dies costs its trial alone."""
@@ -145,9 +145,9 @@ def run_in_processes(
                 except (EOFError, OSError):
                     worker.process.join()
                     del busy[connection]
-                    end(place, Ended("failed", _died(worker.process.exitcode)))
+                    end(place, TrialResult("failed", _died(worker.process.exitcode)))
                     continue
-                if isinstance(said, Ended):
+                if isinstance(said, TrialResult):
                     del busy[connection]
                     idle.append(worker)
                     end(place, said)

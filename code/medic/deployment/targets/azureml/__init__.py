@@ -37,7 +37,7 @@ from medic.deployment.targets.azureml.client import (
     workspace_name,
 )
 from medic.deployment.targets.azureml.files import Settings
-from medic.deployment.targets.journal import Journal, Thing, names
+from medic.deployment.targets.journal import DeploymentJournal, Thing, names
 from medic.deployment.targets.remote import RemoteDeployment
 from medic.errors import MedicError
 from medic.task import Prediction, Task
@@ -107,7 +107,7 @@ def deploy(
             f"{name!r} is no name for an endpoint of Azure; use 3 to 32 letters, digits and '-', a letter first"
         )
     model, environment = files.model_of(bundle), files.environment_of(bundle, settings)
-    journal = Journal.begin(
+    journal = DeploymentJournal.begin(
         TARGET,
         workspace.name,
         name,
@@ -159,7 +159,7 @@ def deploy(
 def deployments(space: str = "default") -> list[RemoteDeployment]:
     """What was deployed from here into a workspace and not deleted, by name."""
     space = workspace_name(space)
-    return [RemoteDeployment(Journal.load(TARGET, space, name)) for name in names(TARGET, space)]
+    return [RemoteDeployment(DeploymentJournal.load(TARGET, space, name)) for name in names(TARGET, space)]
 
 
 def find(name: str, space: str = "default") -> RemoteDeployment:
@@ -168,7 +168,7 @@ def find(name: str, space: str = "default") -> RemoteDeployment:
     Raises:
         MedicError: there is none; the message lists those there are.
     """
-    return RemoteDeployment(Journal.load(TARGET, workspace_name(space), name))
+    return RemoteDeployment(DeploymentJournal.load(TARGET, workspace_name(space), name))
 
 
 def score(deployment: RemoteDeployment, images: Sequence[Image]) -> Prediction:
@@ -338,17 +338,17 @@ def _answer(http: httpx.Client, deployment: RemoteDeployment, image: Image) -> d
     raise MedicError(f"{where} refused with {refused}: {reason or 'no reason given'}")
 
 
-def _used_by_another(journal: Journal, thing: Thing) -> bool:
-    others = [Journal.load(TARGET, journal.space, name) for name in names(TARGET, journal.space)]
+def _used_by_another(journal: DeploymentJournal, thing: Thing) -> bool:
+    others = [DeploymentJournal.load(TARGET, journal.space, name) for name in names(TARGET, journal.space)]
     return any(other.name != journal.name and other.facts.get(thing.kind) == thing.id for other in others)
 
 
-def _folder(journal: Journal) -> Path:
+def _folder(journal: DeploymentJournal) -> Path:
     """Where the YAML of a deployment lies."""
     return journal.path.with_suffix("")
 
 
-def _noted(journal: Journal, thing: Thing, ask: Callable[[], Any]) -> Any:
+def _noted(journal: DeploymentJournal, thing: Thing, ask: Callable[[], Any]) -> Any:
     """Note what is about to be asked for, and ask; where Azure refuses, it was not made, and the note goes.
 
     After a time-out or a broken connection nobody knows: the note stays, and ``delete`` looks.
@@ -363,7 +363,7 @@ def _noted(journal: Journal, thing: Thing, ask: Callable[[], Any]) -> Any:
 
 
 @contextlib.contextmanager
-def _step(journal: Journal, what: str, more: str = "") -> Iterator[None]:
+def _step(journal: DeploymentJournal, what: str, more: str = "") -> Iterator[None]:
     """Raise what goes wrong inside as the journal tells it."""
     try:
         yield

@@ -125,12 +125,12 @@ def with_log(client: MLClient, name: str, endpoint: str, error: HttpResponseErro
         log = client.online_deployments.get_logs(name, endpoint, lines=15).strip()
     except (AzureError, MlException):
         return error
-    return Reported(f"{plain(error)}; the end of its log:\n{log}\n") if log else error
+    return Reported(f"{error_text(error)}; the end of its log:\n{log}\n") if log else error
 
 
 def explain(error: Exception, workspace: Workspace) -> tuple[str, str]:
     """Why a step failed, and what to do about it."""
-    why = plain(error)
+    why = error_text(error)
     status = getattr(error, "status_code", None)
     if isinstance(error, ClientAuthenticationError):
         return why, "check AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or sign in with az login"
@@ -147,7 +147,7 @@ def explain(error: Exception, workspace: Workspace) -> tuple[str, str]:
     return why, "mend that and try again"
 
 
-def plain(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """An error's text without the queries of addresses, where a signature may stand; on one line but for a log."""
     text = getattr(getattr(error, "error", None), "message", None) or getattr(error, "message", None) or str(error)
     text = str(text) if isinstance(error, Reported) else " ".join(str(text).split())

@@ -23,7 +23,7 @@ from medic.deployment import client as call
 from medic.deployment.bundle import Bundle
 from medic.deployment.client import Image
 from medic.deployment.targets import journal as journals
-from medic.deployment.targets.journal import Journal, Thing
+from medic.deployment.targets.journal import DeploymentJournal, Thing
 from medic.deployment.targets.kserve import storage as kserve_storage
 from medic.deployment.targets.kserve.inference_service import (
     MARK,
@@ -99,7 +99,7 @@ def deploy(bundle: Bundle | str | Path, space: str = "default", name: str | None
     if not re.fullmatch(r"[!-~]{16,200}", token):
         raise MedicError("kserve: MEDIC_KSERVE_TOKEN has to have 16 to 200 letters, digits and signs without blanks")
     mark = uuid.uuid4().hex
-    journal = Journal.begin(TARGET, space, name, bundle=bundle.manifest.version, mark=mark)
+    journal = DeploymentJournal.begin(TARGET, space, name, bundle=bundle.manifest.version, mark=mark)
     try:
         stored = store(bundle, space)
         settings = _settings(name, space, image, stored, mark)
@@ -126,7 +126,7 @@ def find(name: str, space: str = "default") -> RemoteDeployment:
     Raises:
         MedicError: there is none; the message lists those there are.
     """
-    return RemoteDeployment(Journal.load(TARGET, check_namespace(space), name))
+    return RemoteDeployment(DeploymentJournal.load(TARGET, check_namespace(space), name))
 
 
 def score(deployment: RemoteDeployment, images: Sequence[Image]) -> Prediction:
@@ -240,7 +240,7 @@ def _secret(settings: ClusterSettings, token: str) -> dict[str, Any]:
     }
 
 
-def _create(cluster: Cluster, journal: Journal, kind: str, body: Mapping[str, Any]) -> None:
+def _create(cluster: Cluster, journal: DeploymentJournal, kind: str, body: Mapping[str, Any]) -> None:
     name = body["metadata"]["name"]
     # Written down before it is asked for: whatever happens to this program or to the answer, it is not forgotten.
     journal.created(kind, name)
@@ -265,7 +265,7 @@ def _is_absent(cluster: Cluster, kind: str, name: str) -> bool:
         return False
 
 
-def _remove(cluster: Cluster, journal: Journal, thing: Thing) -> None:
+def _remove(cluster: Cluster, journal: DeploymentJournal, thing: Thing) -> None:
     found = cluster.read(thing.kind, thing.id)
     if found is not None and marked(found, journal.facts["mark"]):
         cluster.remove(thing.kind, thing.id)
@@ -277,7 +277,7 @@ def _remove(cluster: Cluster, journal: Journal, thing: Thing) -> None:
     journal.removed(thing.kind, thing.id)
 
 
-def _wait_until_ready(cluster: Cluster, journal: Journal) -> None:
+def _wait_until_ready(cluster: Cluster, journal: DeploymentJournal) -> None:
     seconds = _seconds("MEDIC_KSERVE_WAIT_SECONDS", WAIT_SECONDS)
     deadline = time.monotonic() + seconds
     while True:
@@ -309,14 +309,14 @@ def _with_warnings(words: str, cluster: Cluster, name: str) -> str:
     return "; ".join(dict.fromkeys([words, *cluster.warnings(name)]))
 
 
-def _look(cluster: Cluster, journal: Journal) -> tuple[str, str, str | None]:
+def _look(cluster: Cluster, journal: DeploymentJournal) -> tuple[str, str, str | None]:
     found = _ask(
         lambda: cluster.read(SERVICE, journal.name), f"the cluster cannot be asked for {journal.name}", journal.space
     )
     return service_state(found)
 
 
-def _token(cluster: Cluster, journal: Journal) -> str:
+def _token(cluster: Cluster, journal: DeploymentJournal) -> str:
     if token := os.environ.get("MEDIC_KSERVE_TOKEN"):
         return token
     secret = next((thing.id for thing in journal.things if thing.kind == SECRET), None)

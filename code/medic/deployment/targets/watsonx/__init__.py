@@ -17,7 +17,7 @@ import numpy as np
 from medic.data.images.preprocess import Preprocessing
 from medic.deployment.bundle import Bundle
 from medic.deployment.client import Image
-from medic.deployment.targets.journal import Journal, Thing, names
+from medic.deployment.targets.journal import DeploymentJournal, Thing, names
 from medic.deployment.targets.remote import RemoteDeployment
 from medic.deployment.targets.watsonx import assets
 from medic.deployment.targets.watsonx.assets import Settings
@@ -115,7 +115,7 @@ def deploy(
 
 def deployments(space: str = "default") -> list[RemoteDeployment]:
     """What was deployed into a space from this folder and not deleted, half-made ones included, by name."""
-    return [RemoteDeployment(Journal.load(TARGET, space, name)) for name in names(TARGET, space)]
+    return [RemoteDeployment(DeploymentJournal.load(TARGET, space, name)) for name in names(TARGET, space)]
 
 
 def find(name: str, space: str = "default") -> RemoteDeployment:
@@ -124,7 +124,7 @@ def find(name: str, space: str = "default") -> RemoteDeployment:
     Raises:
         MedicError: there is none; the message lists those there are.
     """
-    return RemoteDeployment(Journal.load(TARGET, space, name))
+    return RemoteDeployment(DeploymentJournal.load(TARGET, space, name))
 
 
 def score(deployment: RemoteDeployment, images: Sequence[Image]) -> Prediction:
@@ -214,10 +214,10 @@ def delete(deployment: RemoteDeployment, bundle: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def _page(space: str, name: str, bundle: Bundle) -> Iterator[tuple[Journal, Account]]:
+def _page(space: str, name: str, bundle: Bundle) -> Iterator[tuple[DeploymentJournal, Account]]:
     """A page of the journal with what scoring needs again; it goes if nothing was created, whatever happens."""
     who = account()
-    journal = Journal.begin(
+    journal = DeploymentJournal.begin(
         TARGET,
         space,
         name,

@@ -18,7 +18,7 @@ from ibm_watsonx_ai import APIClient
 from ibm_watsonx_ai.wml_client_error import ResourceIdByNameNotFound
 
 from medic.deployment.bundle import Bundle
-from medic.deployment.targets.journal import Journal, Thing
+from medic.deployment.targets.journal import DeploymentJournal, Thing
 from medic.deployment.targets.watsonx.connection import Refused, step
 from medic.errors import MedicError
 
@@ -63,7 +63,7 @@ class Settings:
         return cls(**given)
 
 
-def stored(client: APIClient, bundle: Bundle, journal: Journal, settings: Settings) -> str:
+def stored(client: APIClient, bundle: Bundle, journal: DeploymentJournal, settings: Settings) -> str:
     """The id of the model that holds this version of the bundle; it is uploaded only if there is none."""
     name = f"medic {bundle.task.name} {bundle.manifest.version}"
     with step(journal.failed, "cannot list the models there"):
@@ -99,7 +99,7 @@ def stored(client: APIClient, bundle: Bundle, journal: Journal, settings: Settin
     return model
 
 
-def _software(client: APIClient, journal: Journal, settings: Settings) -> str:
+def _software(client: APIClient, journal: DeploymentJournal, settings: Settings) -> str:
     specifications = client.software_specifications
     with step(journal.failed, f"cannot look up the software specification {settings.software!r}"):
         try:
@@ -114,7 +114,7 @@ def _software(client: APIClient, journal: Journal, settings: Settings) -> str:
     )
 
 
-def wait_until_ready(client: APIClient, identity: str, journal: Journal, settings: Settings) -> None:
+def wait_until_ready(client: APIClient, identity: str, journal: DeploymentJournal, settings: Settings) -> None:
     """Look at a deployment from time to time until it is ready.
 
     A look that fails for the network's or the server's sake is taken again: the deployment goes on without us.
@@ -156,7 +156,7 @@ def state(client: APIClient, identity: str) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def creating(client: APIClient, journal: Journal, kind: str, name: str) -> Iterator[None]:
+def creating(client: APIClient, journal: DeploymentJournal, kind: str, name: str) -> Iterator[None]:
     """A step that creates something: whatever becomes of its answer or of this program, it is not forgotten.
 
     Before it is asked for, that there may be one of that name is noted. An answer replaces the doubt; if it is lost,

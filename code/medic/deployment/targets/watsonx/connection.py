@@ -15,7 +15,7 @@ from medic.deployment.export import quiet
 from medic.errors import MedicError
 
 Failed = Callable[[str, object, str], MedicError]
-"""Makes the error for a step that failed, of what failed, why, and what to do; ``Journal.failed`` is one."""
+"""Makes the error for a step that failed, of what failed, why, and what to do; ``DeploymentJournal.failed`` is one."""
 
 CERTIFICATES = "WX_CLIENT_VERIFY_REQUESTS"
 SECRETS = ("WATSONX_APIKEY", "WATSONX_PASSWORD", "USER_ACCESS_TOKEN")
