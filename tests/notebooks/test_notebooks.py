@@ -52,7 +52,11 @@ NOTEBOOKS: dict[str, Run] = {
             "absent_images": (0, 0),
             "same_bytes_from_zip": (1, 1),
             "lesions": (200, 200),
-        }
+            "patients_with_both_eyes": (202, 202),
+            "share_wrong_after_shift": (0.6, 0.75),
+            "share_of_equal_pairs": (0.73, 0.74),
+        },
+        seconds=27,
     ),
     f"{STAGE_1}/02_observe_data": Run(
         checks={
