@@ -6,6 +6,7 @@ say nothing about patients.
 
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -129,14 +130,11 @@ def write_sample(
     counts = "\n".join(f"| {name} | {shown.loc['train', name]} | {shown.loc['test', name]} |" for name in shown)
     made = f"{patients} patients, {len(visits)} radiographs of {size} x {size} pixels"
     with replacing_sample(folder, TITLE, FILES) as new:
-        write_about(
-            new,
-            TITLE,
+        about, text = (
             {"seed": seed, "hospital": hospital, "made": made},
-            CONTENT,
             TEXT.format(unreported=UNREPORTED, counts=counts),
-            HOSPITALS,
         )
+        write_about(new, TITLE, about, CONTENT, text, HOSPITALS)
         with zipfile.ZipFile(new / "images.zip", "w", zipfile.ZIP_STORED) as archive:
             add_member(archive, SYNTHETIC_MARK, (new / SYNTHETIC_MARK).read_bytes())
             for name, data, shows in _images(visits, faults, seed, size, hospital):
@@ -207,9 +205,8 @@ def _choose_faults(visits: pd.DataFrame) -> pd.DataFrame:
     healthy = healthy.sort_values("of", kind="stable")  # those of patients with one radiograph first
     plain = iter(healthy.loc[healthy["split"] == "train", "image"])
     tested = healthy.loc[healthy["split"] == "test", "image"].iloc[0]
-    single = visits[(visits["split"] == "train") & (findings == 1)].sort_values(
-        "Infiltration", ascending=False, kind="stable"
-    )
+    single = visits[(visits["split"] == "train") & (findings == 1)]
+    single = single.sort_values("Infiltration", ascending=False, kind="stable")
     original, twin = next(plain), single["image"].iloc[0]
     (finding,) = single["severity"].iloc[0]
     stray = f"{int(visits['patient'].astype(int).max()) + 1:08d}_000.png"
@@ -231,12 +228,13 @@ def _choose_faults(visits: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["image", "fault", "detail"])
 
 
-def _images(visits: pd.DataFrame, faults: pd.DataFrame, seed: int, size: int, hospital: int):
+def _images(
+    visits: pd.DataFrame, faults: pd.DataFrame, seed: int, size: int, hospital: int
+) -> Iterator[tuple[str, bytes, dict]]:
     """Yield every file's name in the archive, its bytes, and the masks of its findings."""
     original, twin = faults.loc[faults["fault"] == "duplicate", "image"]
-    depth = dict(
-        zip(faults.loc[faults["fault"] == "DICOM", "image"], ((8, False), (16, True), (12, False)), strict=True)
-    )
+    depths = ((8, False), (16, True), (12, False))  # bits, and whether white is dark
+    depth = dict(zip(faults.loc[faults["fault"] == "DICOM", "image"], depths, strict=True))
     lender = next(visits[visits["image"] == original].itertuples())
     for number, visit in enumerate(visits.itertuples()):
         if visit.fault == "no image":

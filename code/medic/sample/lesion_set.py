@@ -121,11 +121,10 @@ def write_sample(
     faults = _choose_faults(images, np.random.default_rng([seed, 2]))
     images = _with_faults(images, faults)
     images["small"] = choose_small(images, {"train": 24, "test": 16})
-    tested = images["split"] == "test"
-    counts = "\n".join(
-        f"| {name} | {sum(of)} | {sum(of & tested)} | {images.loc[of, 'score'].mean():.2f} |"
-        for of, name in zip((images["label"] == 0, images["label"] == 1), SKIN_LESION.classes, strict=True)
-    )
+    labelled = images.assign(tested=images["split"] == "test").groupby("label")
+    table = labelled.agg(images=("label", "size"), tested=("tested", "sum"), score=("score", "mean")).round(2)
+    rows = zip(SKIN_LESION.classes, table.itertuples(), strict=True)
+    counts = "\n".join(f"| {name} | {row.images} | {row.tested} | {row.score} |" for name, row in rows)
     made = f"{patients} patients, {len(lesions)} lesions, {len(images)} images of {width} x {height} pixels"
     about = {"seed": seed, "hospital": hospital, "made": f"{made}, JPEG quality {quality}"}
     with replacing_sample(folder, TITLE, FILES) as new:
@@ -147,11 +146,8 @@ def _people(patients: int, malignant: float, seed: int) -> pd.DataFrame:
     rng = np.random.default_rng([seed, 0])
     two, again, often = round(0.12 * patients), round(0.15 * patients), round(0.04 * patients)
     kinds = ((2 * two, 1, False), (again, 2, False), (often, 3, False), (patients - two - again - often, 1, True))
-    rows = [
-        (int(label), times, alone)
-        for count, times, alone in kinds
-        for label in rng.permutation(np.arange(count) < round(malignant * count))
-    ]
+    ill = [rng.permutation(np.arange(count) < round(malignant * count)).astype(int) for count, _, _ in kinds]
+    rows = [(label, *kind[1:]) for labels, kind in zip(ill, kinds, strict=True) for label in labels]
     people = pd.DataFrame(rows, columns=["label", "photographs", "alone"])
     people.insert(0, "person", [*np.repeat(np.arange(two), 2), *range(two, patients)])
     people["patient"] = [f"IP_{9_000_000 + number}" for number in rng.permutation(patients)[people["person"]]]
@@ -174,29 +170,14 @@ def _images(people: pd.DataFrame, seed: int, hospital: int) -> tuple[list[Lesion
         draw_lesion(bool(row.label), seed + row.person, np.random.default_rng([seed, 4, number]))
         for number, row in enumerate(people.itertuples())
     ]
-    people = people.assign(
-        age=years[people["person"]].array, sex=sexes[people["person"]], score=[lesion.score for lesion in lesions]
-    )
+    people["age"], people["sex"] = years[people["person"]].array, sexes[people["person"]]
+    people["score"] = [lesion.score for lesion in lesions]
     images = people.assign(number=range(len(people))).loc[people.index.repeat(people["photographs"])]
     images["view"] = images.groupby("number").cumcount()
     images = images.sample(frac=1, random_state=rng).reset_index(drop=True)
     images["image"] = [f"SYN_{index:07d}" for index in range(1, len(images) + 1)]
     images["sticker"] = rng.random(len(images)) < np.take(STICKERS[hospital], images["label"])
-    columns = [
-        "image",
-        "patient",
-        "lesion",
-        "split",
-        "label",
-        "score",
-        "sticker",
-        "age",
-        "sex",
-        "alone",
-        "number",
-        "view",
-    ]
-    return lesions, images[columns]
+    return lesions, images[["image", *images.columns.drop(["image", "person", "photographs"])]]
 
 
 def _choose_faults(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
@@ -208,23 +189,15 @@ def _choose_faults(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFra
     }
     others = plain[~plain["image"].isin(clear[0] + clear[1])].sample(frac=1, random_state=rng)
     benign, malignant = (iter(others.loc[others["label"] == label, "image"]) for label in (0, 1))
-    rows = [
-        (next(malignant if fault == "rotated" else benign), fault, detail, "") for fault, detail in IN_THE_FILE.items()
-    ]
-    for fault, one, two, how, labels in (
-        ("duplicate", next(benign), next(malignant), "the same bytes", ("benign", "malignant")),
-        ("near duplicate", next(benign), next(benign), "6 % smaller and compressed once more", ("benign", "benign")),
-        (
-            "near duplicate",
-            next(malignant),
-            next(benign),
-            "6 % smaller and compressed once more",
-            ("malignant", "benign"),
-        ),
+    rows = [(next(benign), fault, detail, "") for fault, detail in IN_THE_FILE.items()]
+    for fault, one, two, labels in (
+        ("duplicate", next(benign), next(malignant), "labels benign and malignant"),
+        ("near duplicate", next(benign), next(benign), "both labels benign"),
+        ("near duplicate", next(malignant), next(benign), "labels malignant and benign"),
     ):
-        said = f"labels {labels[0]} and {labels[1]}"
-        rows.append((one, fault, f"{two} shows the same; {said}; this is the original", ""))
-        rows.append((two, fault, f"shows {one}, {how}; {said}", one))
+        how = "the same bytes" if fault == "duplicate" else "6 % smaller and compressed once more"
+        rows.append((one, fault, f"{two} shows the same; {labels}; this is the original", ""))
+        rows.append((two, fault, f"shows {one}, {how}; {labels}", one))
     for label, shown in enumerate(SKIN_LESION.classes):
         detail = f"drawn {shown}, labelled {SKIN_LESION.classes[1 - label]}"
         rows += [(image, "mislabelled", detail, "") for image in clear[label]]
@@ -253,17 +226,13 @@ def _files(
     width, height, quality = look
     for row in images.itertuples():
         rng = np.random.default_rng([seed, 5, row.number, row.view])
-        pixels, mask = dermoscopic_image(
-            lesions[row.number], rng, sticker=row.sticker, width=width, height=height, camera=CAMERAS[hospital]
-        )
-        if row.source and row.fault == "near duplicate":
+        view = {"sticker": row.sticker, "width": width, "height": height, "camera": CAMERAS[hospital]}
+        pixels, mask = dermoscopic_image(lesions[row.number], rng, **view)
+        copied = row.source and row.fault == "near duplicate"
+        if copied:
             smaller = (round(width * 0.94), round(height * 0.94))
             pixels, mask = (cv2.resize(part, smaller, interpolation=cv2.INTER_AREA) for part in (pixels, mask))
-        yield (
-            row.image,
-            _spoil(pixels, row.fault, 72 if row.source and row.fault == "near duplicate" else quality),
-            mask,
-        )
+        yield row.image, _spoil(pixels, row.fault, 72 if copied else quality), mask
 
 
 def _spoil(pixels: np.ndarray, fault: str, quality: int) -> bytes:

@@ -123,10 +123,9 @@ def step(distance: np.ndarray, soft: float) -> np.ndarray:
 def curve(knots: tuple, values: tuple, at: np.ndarray | float, smoothing: float = 0.03) -> np.ndarray:
     """Evaluate a curve through knots, its corners rounded over ``smoothing``."""
     fine = np.arange(-2.0, 4.0, 0.01)
-    smooth = cv2.GaussianBlur(
-        np.interp(fine, knots, values)[None], (0, 0), 100 * smoothing, borderType=cv2.BORDER_REPLICATE
-    )
-    return np.interp(at, fine, smooth[0]).astype(np.float32)
+    sharp = np.interp(fine, knots, values)[None]
+    smooth = cv2.GaussianBlur(sharp, (0, 0), 100 * smoothing, borderType=cv2.BORDER_REPLICATE)[0]
+    return np.interp(at, fine, smooth).astype(np.float32)
 
 
 def expose(
@@ -151,17 +150,14 @@ def expose(
     centre = (size * (0.5 + rng.normal(0, 0.02)), size * top)
     tilt = rng.normal(0, 0.03 if bed else 0.012)
     y, x = (np.mgrid[:size, :size].astype(np.float32) - np.reshape(centre[::-1], (2, 1, 1)).astype(np.float32)) / radius
-    u, v = (
-        (x * np.cos(tilt) + y * np.sin(tilt)).astype(np.float32),
-        (y * np.cos(tilt) - x * np.sin(tilt)).astype(np.float32),
-    )
+    u = (x * np.cos(tilt) + y * np.sin(tilt)).astype(np.float32)
+    v = (y * np.cos(tilt) - x * np.sin(tilt)).astype(np.float32)
 
     away, wall = np.abs(u), curve(*WALL, v, 0.02)
     depth = person.dome * (1 - 0.72 * found["flat"]) * rng.uniform(0.9, 1.1)
     tops = height - found["left"] + step(u, 0.1) * (0.08 + found["left"] - found["right"])
-    dome = (
-        tops + depth * np.clip((away - 0.42) / 0.58, 0, 1.2) ** 2.3 + 0.12 * depth * np.clip(1 - away / 0.42, 0, 1) ** 2
-    )
+    lateral, medial = np.clip((away - 0.42) / 0.58, 0, 1.2) ** 2.3, np.clip(1 - away / 0.42, 0, 1) ** 2
+    dome = tops + depth * lateral + 0.12 * depth * medial
     width = 2 * (found["heart"] + (rng.uniform(0.02, 0.05) if bed else 0))
     heart = {-1: 0.345 * width, 1: 0.655 * width}
     scaled, beat = v * 1.6 / height, (v / height - 0.4) / 0.59

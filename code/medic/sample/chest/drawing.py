@@ -210,19 +210,11 @@ def _record(density: np.ndarray, chest: Chest, film: Film, rng: np.random.Genera
     across = rng.uniform(0.88, 0.94) if film.letter == "L" else rng.uniform(0.05, 0.09)
     place = np.array([across, rng.uniform(0.06, 0.14) + 0.15 * bed]) * size
     unit, thick = size / 40, max(1, round(size / 110))
-    strokes = (
-        [[(0, -1), (0, 1), (1.1, 1)]] if film.letter == "L" else [[(0, 1), (0, -1), (1, -1), (1, 0), (0, 0), (1, 1)]]
-    )
+    letters = {"L": [(0, -1), (0, 1), (1.1, 1)], "R": [(0, 1), (0, -1), (1, -1), (1, 0), (0, 0), (1, 1)]}
+    strokes = [letters[film.letter]]
     if bed:  # in a disc, with an arrow that points up
-        cv2.circle(
-            image,
-            tuple(np.rint((place + np.array([0.4, 0]) * unit) * 16).astype(int).tolist()),
-            round(27 * unit),
-            10,
-            -1,
-            cv2.LINE_AA,
-            4,
-        )
+        centre = np.rint((place + np.array([0.4, 0]) * unit) * 16).astype(int).tolist()
+        cv2.circle(image, centre, round(27 * unit), 10, -1, cv2.LINE_AA, 4)
         strokes += [[(0.4, 7), (0.4, 3.4)], [(-0.6, 4.6), (0.4, 3.4), (1.4, 4.6)]]
     points = [np.rint((place + np.array(stroke) * unit) * 16).astype(np.int32) for stroke in strokes]
     cv2.polylines(image, points, False, 245, thick, cv2.LINE_AA, 4)

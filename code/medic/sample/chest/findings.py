@@ -104,9 +104,8 @@ def consolidation(s: float, chest: Chest, rng: Source) -> np.ndarray:
         lobe = step(below - 0.05, 0.035) * step(below - 0.3 * (1 - s) * chest.height + wavy, 0.14)
     fan = np.linspace(-1.3, 0.1, 7) if upper else np.linspace(0.1, 1.3, 7)
     start = np.array([side * 0.3, 0.47 * chest.height]) + rng.normal(0, 0.03, (7, 2))
-    paths = winding_paths(
-        rng, start, np.where(side > 0, fan, np.pi - fan), rng.uniform(0.4, 0.75, 7), rng.normal(0, 0.3, 7), 0.15
-    )
+    heading, length = np.where(side > 0, fan, np.pi - fan), rng.uniform(0.4, 0.75, 7)
+    paths = winding_paths(rng, start, heading, length, rng.normal(0, 0.3, 7), 0.15)
     bronchi = chest.lines(paths, np.linspace(0.05, 0.025, paths.shape[1]), 0.01)
     return (0.16 + 0.2 * s) * lobe * chest.at(side) * chest.lung * (1 - 0.3 * bronchi)
 
@@ -127,37 +126,25 @@ def atelectasis(s: float, chest: Chest, rng: Source) -> np.ndarray:
     low = chest.height * (0.62 + 0.28 * (np.arange(count) + rng.uniform(0, 0.6, count)) / count)
     tilt = rng.normal(0.12, 0.2, count)
     start = np.stack([side * rng.uniform(0.36, 0.5, count), low], -1)
-    paths = winding_paths(
-        rng,
-        start,
-        np.where(side > 0, tilt, np.pi - tilt),
-        rng.uniform(0.32, 0.55, count),
-        rng.normal(0, 0.15, count),
-        0.05,
-    )
+    heading, length = np.where(side > 0, tilt, np.pi - tilt), rng.uniform(0.32, 0.55, count)
+    paths = winding_paths(rng, start, heading, length, rng.normal(0, 0.15, count), 0.05)
     plates = chest.lines(paths, (0.04 + 0.03 * s) * np.sin(np.linspace(0.35, 2.8, paths.shape[1])))
     base = np.clip((chest.v - chest.dome + 0.35) / 0.35, 0, 1) ** 1.5 * max(0.0, s - 0.35) * 0.35
-    return (
-        ((0.12 + 0.18 * s) * plates + base * chest.at(side))
-        * (0.25 + 0.75 * chest.lung)
-        * step(chest.dome + 0.03 - chest.v, 0.03)
-    )
+    above = (0.25 + 0.75 * chest.lung) * step(chest.dome + 0.03 - chest.v, 0.03)
+    return ((0.12 + 0.18 * s) * plates + base * chest.at(side)) * above
 
 
 def edema(s: float, chest: Chest, rng: Source) -> np.ndarray:
     """Haze round both hila and short lines at the lateral bases (Kerley B lines)."""
     haze = sum(chest.spot(side * 0.42, 0.55 * chest.height, 0.26 + 0.08 * s, 0.42) * chest.at(side) for side in (-1, 1))
     cloudy = np.clip(1 + 0.16 * chest.noise(rng, 8) + 0.12 * chest.noise(rng, 20), 0.4, 1.6)
-    side, v = (
-        np.repeat([-1, 1], 12),
-        chest.height * (0.72 + 0.025 * np.tile(np.arange(12), 2)) + rng.normal(0, 0.01, 24),
-    )
+    side, v = np.repeat([-1, 1], 12), chest.height * (0.72 + 0.025 * np.tile(np.arange(12), 2))
+    v = v + rng.normal(0, 0.01, 24)
     start = np.stack([side * (curve(*WALL, v) - 0.03), v], -1)
     heading = np.where(side > 0, np.pi, 0) + rng.normal(0, 0.1, 24)
     paths = winding_paths(rng, start, heading, rng.uniform(0.08, 0.16, 24), np.zeros(24), 0.02)
-    return (
-        (0.05 + 0.24 * s) * haze * cloudy + 0.03 * s + (0.04 + 0.07 * s) * chest.lines(paths, 0.014, 0.003)
-    ) * chest.lung
+    lines = (0.04 + 0.07 * s) * chest.lines(paths, 0.014, 0.003)
+    return ((0.05 + 0.24 * s) * haze * cloudy + 0.03 * s + lines) * chest.lung
 
 
 def fibrosis(s: float, chest: Chest, rng: Source) -> np.ndarray:
@@ -165,9 +152,8 @@ def fibrosis(s: float, chest: Chest, rng: Source) -> np.ndarray:
     # the zero lines of a smooth texture form a net
     net = sum(weight * np.exp(-0.5 * (chest.noise(rng, cells) / 0.22) ** 2) for cells, weight in ((26, 0.6), (40, 0.5)))
     rim = np.exp(-np.clip(chest.wall - np.abs(chest.u), 0, None) / 0.3)
-    return (
-        (0.05 + 0.3 * s) * net * np.clip((chest.v / chest.height - 0.25) / 0.7, 0, 1) * (0.35 + 0.65 * rim) * chest.lung
-    )
+    low = np.clip((chest.v / chest.height - 0.25) / 0.7, 0, 1)
+    return (0.05 + 0.3 * s) * net * low * (0.35 + 0.65 * rim) * chest.lung
 
 
 def emphysema(s: float, chest: Chest, rng: Source) -> np.ndarray:

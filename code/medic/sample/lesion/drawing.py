@@ -35,7 +35,7 @@ STRUCTURES = {
     "dots": (0.30, 0.85),
     "globules": (0.45, 0.80),
 }
-ATYPIA = {False: (1.2, 3.8), True: (3.2, 1.2)}  # of the beta distribution, benign and malignant: they overlap
+ATYPIA = {False: (1.3, 3.4), True: (2.8, 1.3)}  # of the beta distribution, benign and malignant: they overlap
 BLUE_GREY, SCAR = np.array([(0.44, 0.46, 0.56), (0.93, 0.85, 0.83)], np.float32)
 _REACH = 3.2  # lesion radii that its textures cover
 
@@ -71,14 +71,12 @@ def draw_lesion(malignant: bool, person: int, rng: np.random.Generator) -> Lesio
     atypia = rng.beta(*ATYPIA[malignant])
     shape = np.array([0.72, 0.24, 0.04]) * (1 - atypia) + np.array([0.02, 0.18, 0.80]) * atypia
     asymmetry, border = int(rng.choice(3, p=shape)), int(rng.binomial(8, 0.08 + 0.6 * atypia))
+    always = rng.choice(["light brown", "dark brown"]), rng.choice(["network", "globules"])
     shown = [
         tuple(
-            name for name, (low, high) in rates.items() if rng.random() < low + (high - low) * atypia or name == always
+            name for name, (low, high) in rates.items() if name in always or rng.random() < low + (high - low) * atypia
         )
-        for rates, always in (
-            (COLOURS, rng.choice(["light brown", "dark brown"])),
-            (STRUCTURES, rng.choice(["network", "globules"])),
-        )
+        for rates in (COLOURS, STRUCTURES)
     ]
     return Lesion(asymmetry, border, *shown, person, int(rng.integers(2**31)))
 
@@ -128,10 +126,8 @@ class _Ground:
         self.asymmetry, self.shape = lesion.asymmetry, shape
         height, width = shape
         large = own.uniform(0.40, 0.52) if own.random() < 0.15 else own.uniform(0.25, 0.41)
-        self.radius, self.turn = (
-            large * height * pose.uniform(0.85, 1.15),
-            own.uniform(-np.pi, np.pi) + pose.normal(0, 0.25),
-        )
+        self.radius = large * height * pose.uniform(0.85, 1.15)
+        self.turn = own.uniform(-np.pi, np.pi) + pose.normal(0, 0.25)
         self.centre = pose.normal(0.5, (0.04, 0.035)) * (width, height)
         y, x = (np.mgrid[:height, :width] - self.centre[::-1, None, None]) / self.radius
         cos, sin = np.cos(self.turn), np.sin(self.turn)
@@ -174,11 +170,8 @@ class _Ground:
 
     def places(self, count: int, reach: float) -> np.ndarray:
         """About ``count`` places within ``reach`` of the centre: mirrored as the lesion is, else in one half."""
-        angle = (
-            self.rng.uniform(-np.pi, np.pi, count)
-            if self.asymmetry < 2
-            else self.rng.uniform(-3, 3) + self.rng.uniform(-1.3, 1.3, count)
-        )
+        middle, half = (0, np.pi) if self.asymmetry < 2 else (self.rng.uniform(-3, 3), 1.3)
+        angle = middle + self.rng.uniform(-half, half, count)
         points = np.stack([np.cos(angle), np.sin(angle)], -1) * reach * np.sqrt(self.rng.uniform(0.02, 1, (count, 1)))
         return self.mirrored(points[: -(-count // (4 >> self.asymmetry))])
 
@@ -237,24 +230,16 @@ def _structures(ground: _Ground, structures: tuple[str, ...], edge: np.ndarray) 
         waves = sum(np.cos(2 * np.pi * (c * x + s * y)) for c, s in ((1, 0), (-0.5, 0.866), (-0.5, -0.866)))
         lines = step(0.1 - 0.5 * waves - 1.25 * ground.texture(2.4 / cell), 2.6)
         clear = np.clip((cell * ground.radius - 2.0) / 2.5, 0.15, 1)  # a mesh finer than pixels is only a haze
-        factor *= 1 + np.clip(rng.uniform(0.3, 0.75) + 0.45 * ground.texture(5), 0.05, 1) * clear * (
-            0.95 * lines - 0.42
-        )
+        strength = clear * np.clip(rng.uniform(0.3, 0.75) + 0.45 * ground.texture(5), 0.05, 1)
+        factor *= 1 + strength * (0.95 * lines - 0.42)
     for name, count, reach, radii, values in (
         ("globules", (28, 64), 0.85, (0.035, 0.065), (110, 210)),
         ("dots", (40, 90), 0.95, (0.014, 0.026), (170, 250)),
     ):
         if name in structures:
             places = ground.places(int(rng.integers(*count)), reach)
-            draw_spots(
-                added,
-                ground,
-                rng,
-                (places, rng.uniform(*radii, len(places))),
-                rng.uniform(*values, len(places)),
-                0.12,
-                0.12,
-            )
+            spots = places, rng.uniform(*radii, len(places))
+            draw_spots(added, ground, rng, spots, rng.uniform(*values, len(places)), 0.12, 0.12)
     if "streaks" in structures:
         _streaks(added, ground)
     if "structureless" in structures:

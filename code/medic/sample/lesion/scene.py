@@ -56,7 +56,7 @@ class Frame:
         """Return smooth noise, ``cells`` to the height, ``stretch`` times as many to the width; float32."""
         shape = max(2, round(cells)), max(2, round(cells * self.width / self.height * stretch))
         return cv2.resize(
-            rng.standard_normal(shape, np.float32), (self.width, self.height), interpolation=cv2.INTER_CUBIC
+            rng.standard_normal(shape, np.float32), (self.width, self.height), None, 0, 0, cv2.INTER_CUBIC
         )
 
 
@@ -92,15 +92,8 @@ def add_things(image: np.ndarray, rng: np.random.Generator, person: int, sticker
     if sticker:  # it reaches into the image from its left or right border
         layer, side = frame.layer(), rng.choice([0.0, frame.width / frame.height])
         centre = frame.to_pixels([side + rng.uniform(-0.05, 0.05), rng.uniform(0.15, 0.85)]) * 16
-        cv2.circle(
-            layer,
-            np.rint(centre).astype(int).tolist(),
-            round(rng.uniform(0.2, 0.32) * 16 * frame.height),
-            255,
-            -1,
-            cv2.LINE_AA,
-            4,
-        )
+        radius = round(rng.uniform(0.2, 0.32) * 16 * frame.height)
+        cv2.circle(layer, np.rint(centre).astype(int).tolist(), radius, 255, -1, cv2.LINE_AA, 4)
         colour = STICKERS[rng.integers(len(STICKERS))] * rng.uniform(0.85, 1.05)
         image = _cover(image, cv2.GaussianBlur(layer, (0, 0), 0.03 * frame.height) // 5, np.zeros(3))
         image = _cover(image, layer, colour.clip(0, 1) * (1 + 0.04 * frame.noise(rng, 40)[..., None]))
@@ -114,9 +107,8 @@ def add_things(image: np.ndarray, rng: np.random.Generator, person: int, sticker
     if kind:
         y, x = np.mgrid[: frame.height, : frame.width] / frame.height
         away = np.hypot(x - 0.5 * frame.width / frame.height - rng.normal(0, 0.02), y - 0.5 - rng.normal(0, 0.015))
-        radius, soft, least = (
-            rng.uniform((0.66, 0.3, 0.05), (0.76, 0.5, 0.3)) if kind == 1 else (rng.uniform(0.5, 0.66), 0.04, 0.015)
-        )
+        low, high = ((0.66, 0.3, 0.05), (0.76, 0.5, 0.3)) if kind == 1 else ((0.5, 0.04, 0.01), (0.66, 0.05, 0.02))
+        radius, soft, least = rng.uniform(low, high)
         image = image * (least + (1 - least) * step(radius - away, soft))[..., None]
     return image.astype(np.float32)
 
@@ -128,9 +120,8 @@ def photograph(image: np.ndarray, rng: np.random.Generator, camera: Camera) -> n
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     light = 1 + uneven * (0.11 * (np.cos(angle) * x + np.sin(angle) * y) - 0.05 * (x * x + y * y))
     balance = rng.normal(1, (0.025, 0.02, 0.045)) * camera.balance * rng.uniform(0.93, 1.05)
-    image = cv2.GaussianBlur(
-        image * light[..., None] * balance, (0, 0), max(camera.blur * height * rng.uniform(0.7, 1.3), 0.3)
-    )
+    blur = max(camera.blur * height * rng.uniform(0.7, 1.3), 0.3)
+    image = cv2.GaussianBlur(image * light[..., None] * balance, (0, 0), blur)
     grain = rng.uniform(0.002, 0.005) * rng.standard_normal((height, width, 1))
     return np.rint(255 * (np.clip(image, 0, 1) ** rng.uniform(0.9, 1.12) + grain)).clip(0, 255).astype(np.uint8)
 
@@ -149,20 +140,13 @@ def _cover(image: np.ndarray, layer: np.ndarray, colour: np.ndarray) -> np.ndarr
 
 def _hairs(frame: Frame, rng: np.random.Generator, count: int) -> np.ndarray:
     layer = frame.layer()
-    heading, length = (
-        rng.uniform(-np.pi, np.pi) + rng.normal(0, rng.uniform(0.25, 0.9), count),
-        rng.uniform(0.5, 1.5, count),
-    )
+    heading = rng.uniform(-np.pi, np.pi) + rng.normal(0, rng.uniform(0.25, 0.9), count)
+    length = rng.uniform(0.5, 1.5, count)
     start = frame.places(rng, count) - np.stack([np.cos(heading), np.sin(heading)], -1) * length[:, None] / 2
     paths = winding_paths(rng, start, heading, length, 1.5 * rng.normal(0, 0.9, count), 0.03)
+    widths = rng.uniform(0.004, 0.012) * rng.uniform(0.6, 1.1, (count, 1))
     taper = 1 - 0.65 * np.linspace(0, 1, paths.shape[1]) ** 2
-    draw_ribbons(
-        layer,
-        frame,
-        paths,
-        rng.uniform(0.004, 0.012) * rng.uniform(0.6, 1.1, (count, 1)) * taper,
-        np.full(count, 235.0),
-    )
+    draw_ribbons(layer, frame, paths, widths * taper, np.full(count, 235.0))
     return layer
 
 
