@@ -5,8 +5,8 @@ As the entry script of a service (Azure Machine Learning, ``azmlinfsrv --entry_s
 ``run(request)`` for each request, with the bytes of an image file, or a JSON text ``{"images": ["<base64>", ...]}``.
 A list has up to 64 images. There the bundle may lie below ``AZUREML_MODEL_DIR`` instead of around this file.
 
-It needs onnxruntime, NumPy, OpenCV and Pillow, and pydicom for DICOM files; the few files of the medic library that it
-uses travel in the bundle.
+It needs onnxruntime, NumPy, OpenCV, Pillow and simplejpeg, and pydicom for DICOM files; the few files of the medic
+library that it uses travel in the bundle.
 """
 
 from __future__ import annotations
@@ -149,7 +149,13 @@ def _body(request: Any) -> bytes | None:
 
 
 def _answers(images: list[bytes]) -> list[dict]:
-    return predictor().answers(predictor().predict(images))
+    try:
+        return predictor().answers(predictor().predict(images))
+    except ImportError as error:  # all other packages are loaded when the program starts
+        raise ImageError(
+            "this is a DICOM file, and pydicom, which reads them, is not installed here; run: pip install pydicom",
+            "unsupported",
+        ) from error
 
 
 def _images(text: str | bytes) -> list[bytes]:
