@@ -58,7 +58,7 @@ def use_style() -> None:
             "image.cmap": SEQUENTIAL,
             "legend.frameon": False,
             "lines.linewidth": 1.8,
-            "savefig.dpi": 110,
+            "savefig.dpi": 144,
         }
     )
 
