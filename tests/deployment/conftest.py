@@ -54,10 +54,16 @@ def teach(model: Classifier, pixels: np.ndarray, labels: np.ndarray) -> Classifi
     return model
 
 
-def build(backbone: str, objective: CrossEntropy | Regression, pixels: np.ndarray, labels: np.ndarray) -> Classifier:
+def build(
+    backbone: str,
+    objective: CrossEntropy | Regression,
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    weights: str | None = None,
+) -> Classifier:
     torch.manual_seed(3)
-    preprocessing = Preprocessing(size=SIZE)
-    return teach(Classifier(RETINOPATHY, backbone, objective, preprocessing, image_size=64), pixels, labels)
+    model = Classifier(RETINOPATHY, backbone, objective, Preprocessing(size=SIZE), image_size=64, weights=weights)
+    return teach(model, pixels, labels)
 
 
 @pytest.fixture(scope="session")

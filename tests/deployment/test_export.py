@@ -17,7 +17,7 @@ from medic.task import RETINOPATHY, Task
 DIGITS = Task("three_digits", "multiclass", ("one", "two", "three"))
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "shufflenet_v2_x1_0"])
+@pytest.mark.parametrize("backbone", ["resnet18", "shufflenet_v2_x1_0", "efficientnet_lite0"])
 @pytest.mark.parametrize("objective", [CrossEntropy(), Regression()], ids=lambda objective: objective.name)
 def test_the_graph_agrees_with_torch_at_every_batch_size(backbone, objective, pixels, tmp_path):
     torch.manual_seed(1)

@@ -62,6 +62,7 @@ def last_bias(model: Classifier) -> torch.Tensor | float:
         ("shufflenet_v2_x0_5", {"flips": True}),
         ("mobilenet_v2", {}),
         ("efficientnet_b0", {"flips": True}),
+        ("efficientnet_lite0", {"flips": True, "dropout": 0.5}),
         ("mnasnet0_5", {}),
         ("regnet_y_400mf", {}),
         ("squeezenet1_0", {"flips": True}),

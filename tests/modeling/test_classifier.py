@@ -240,7 +240,7 @@ def test_a_start_from_nowhere_is_refused(tmp_path):
         Classifier(RETINOPATHY, "squeezenet1_1", weights=tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "densenet121"])
+@pytest.mark.parametrize("backbone", ["resnet18", "densenet121", "efficientnet_lite0"])
 def test_dropout_before_the_last_layer_leaves_out_features_in_training_alone(backbone, images):
     def build(dropout: float | None) -> Classifier:
         torch.manual_seed(5)
