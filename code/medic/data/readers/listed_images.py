@@ -37,8 +37,8 @@ def find_images(listed: Sequence[str], store: Store) -> list[str]:
     if other_endings:
         first = other_endings[0]
         print(
-            f"{len(other_endings)} listed images have another ending in {store.location}, such as {hits[first][0]} for "
-            f"{first}; they are taken as the same",
+            f"{len(other_endings)} listed images have another ending in {store.location.name}, such as "
+            f"{hits[first][0]} for {first}; they are taken as the same",
             file=sys.stderr,
         )
     chosen = _chosen(hits, store)
@@ -110,7 +110,7 @@ def _chosen(hits: dict[str, list[str]], store: Store) -> dict[str, str]:
             )
         chosen[name] = first
     print(
-        f"{len(several)} listed images lie at several places in {store.location}; those in "
+        f"{len(several)} listed images lie at several places in {store.location.name}; those in "
         f"{_folder(chosen[several[0]]) or 'the outermost folder'}, which has most, are taken",
         file=sys.stderr,
     )
