@@ -74,9 +74,10 @@ NOTEBOOKS: dict[str, Run] = {
     f"{STAGE_1}/04_check_and_correct_labels": Run(
         checks={
             "images": (200, 200),
-            "contradicting_files": (4, 4),
-            "agreement_out_of_fold": (0.6, 0.9),
+            "copies": (2, 2),
+            "agreement_out_of_fold": (0.7, 0.9),
             "suspected_labels": (5, 60),
+            "flipped_precision": (0.15, 0.8),
             "repeated_images_left": (0, 0),
         }
     ),
