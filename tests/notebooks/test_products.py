@@ -139,3 +139,19 @@ def test_a_class_of_ones_own_that_corrections_have_emptied_is_gone_from_the_set(
     ended = capsys.readouterr()
     assert "no image is left in the class scar" in ended.err
     assert "'scar'" not in ended.out
+
+
+def test_columns_that_are_named_are_read_and_other_ones_have_the_set_made_anew(clone, monkeypatch, capsys):
+    monkeypatch.chdir(clone)
+    folder = clone / "scans"
+    write_images(folder, *(f"{number}.png" for number in range(12)))
+    rows = "".join(f"{number}.png,{'ab'[number % 2]},p{number // 3}\n" for number in range(12))
+    (folder / "list.csv").write_text(f"image,verdict,who\n{rows}")
+    session = begin("quick", "scans", line="skin_lesion")
+    assert prepared_set(session, "skin_lesion", {"label": "verdict"}).records["patient"].nunique() == 12
+    titles = {"label": "verdict", "patient": "who"}
+    capsys.readouterr()
+    assert prepared_set(session, "skin_lesion", titles).records["patient"].nunique() == 4
+    assert "prepared set: of other columns" in capsys.readouterr().out
+    prepared_set(session, "skin_lesion", titles)
+    assert "prepared set: found" in capsys.readouterr().out

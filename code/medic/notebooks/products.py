@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,13 +40,14 @@ def chest_xrays(session: Session) -> Path:
     return small if session.profile == "quick" and small.is_dir() else session.data / "chest_xray"
 
 
-def prepared_set(session: Session, line: str = "retinopathy") -> Prepared:
+def prepared_set(session: Session, line: str = "retinopathy", columns: Mapping[str, str] | None = None) -> Prepared:
     """The prepared set of ``01_data_acquisition_and_understanding/03_prepare_data``, or that of another line.
 
     Args:
         session: the notebook's.
         line: a name in ``medic.data.readers.DATA_SETS``. For ``skin_lesion`` a data folder without that line stands for
             itself: a person's own images. The corrections of ``04_check_and_correct_labels`` are applied there.
+        columns: of a person's own table, the titles of ``image``, ``label`` or ``patient`` where they are not found.
     """
     from medic.data.corrections import apply, beside
     from medic.data.prepare import Prepared, prepare
@@ -63,8 +65,11 @@ def prepared_set(session: Session, line: str = "retinopathy") -> Prepared:
         found, source = lesions_or_own(session.data)
     # The reader applies the journal beside the source by itself.
     journals = [path for path in (beside(source), *([journal] if corrects else [])) if path.is_file()]
+    named, columns = folder.with_name(f"{folder.name}-columns.json"), dict(columns or {})
     state = "absent"
-    if manifest.is_file() and any(path.stat().st_mtime > manifest.stat().st_mtime for path in journals):
+    if manifest.is_file() and columns != (json.loads(named.read_text()) if named.is_file() else {}):
+        state = "of other columns"
+    elif manifest.is_file() and any(path.stat().st_mtime > manifest.stat().st_mtime for path in journals):
         state = "older than the corrections"
     elif manifest.is_file():
         try:
@@ -78,7 +83,7 @@ def prepared_set(session: Session, line: str = "retinopathy") -> Prepared:
             state = "of uncorrected labels" if journals else "of corrected labels, and the corrections are gone"
     made = "making it as 03_prepare_data does" if line == "retinopathy" else f"making it from {source.name}"
     _say(session, "prepared set", folder, f"{state}, {made}")
-    records, store = found.read(source)
+    records, store = found.read(source, columns=columns) if columns else found.read(source)
     task = found.task(records)
     if corrects:
         _say(session, "corrections", journal, "applied")
@@ -89,6 +94,8 @@ def prepared_set(session: Session, line: str = "retinopathy") -> Prepared:
     records = complete_splits(records, seed=session.seed, task=task, store=store)
     size = PREPARED_SIZE[line][session.profile]
     prepared = prepare(records, store, folder, replace(found.preprocessing, size=size))
+    if columns or named.is_file():
+        write_json(named, columns)
     for sentence in lacking(prepared.records, task) if found is OWN else ():
         print(sentence)
     return prepared
