@@ -420,7 +420,8 @@ def test_the_line_leaves_what_it_promises(line):
         "bundles/retinopathy.tar.gz",
     ):
         assert (outputs / name).stat().st_size > 0, name
-    assert not [path for path in outputs.rglob("*") if path.name.startswith(".") or path.name.endswith(".part")]
+    hidden = {path.name for path in outputs.rglob("*") if path.name.startswith(".") or path.name.endswith(".part")}
+    assert hidden == {".medic-product"}
 
 
 def test_prepare_names_what_it_skipped_and_counts_the_splits(tiny, tmp_path):
@@ -1062,7 +1063,7 @@ def test_a_deployment_outlives_its_command_answers_and_is_deleted(line, pictures
         assert f"1 of {len(images) + 1} images were not answered" in failed(asked)
         scored = [json.loads(line) for line in asked.out.splitlines()]
         assert [row.get("grade") for row in scored[:-1]] == expected["grade"].tolist()
-        assert "no readable image" in scored[-1]["error"]
+        assert "no image that is read" in scored[-1]["error"]
         by_name = succeeded(medic("score", "eyes", images[0], "--space", "demo", cwd=pictures))
         assert images[0].name in by_name
         again = succeeded(medic("deploy", bundle, "--space", "demo", "--name", "eyes", cwd=pictures))

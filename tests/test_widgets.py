@@ -76,7 +76,7 @@ def journal(tmp_path) -> Path:
 def editor(folder, records, journal) -> LabelEditor:
     findings = pd.DataFrame(
         [
-            (BROKEN, "unsupported", "no readable image"),
+            (BROKEN, "unsupported", "no image that is read"),
             ("lesion_05.png", "blurred", "sharpness 3"),
             ("lesion_06.png", "blurred", "sharpness 2"),
             ("stray.png", "unlisted", "no row names it"),

@@ -185,7 +185,7 @@ def test_what_is_suspicious_is_found_and_says_why(notebook, screenshots):
     editor = notebook.editor
     editor.get_by_label("Show").select_option("any")
     expect(editor.locator(".medic-where")).to_have_text("1 of 1")
-    expect(editor.locator("[data-role=large]")).to_contain_text("no readable image")
+    expect(editor.locator("[data-role=large]")).to_contain_text("no image that is read")
     expect(editor.locator(".medic-findings")).to_contain_text("unsupported")
     editor.screenshot(path=screenshots / "label_editor_suspicious.png")
     editor.get_by_label("Show").select_option("")

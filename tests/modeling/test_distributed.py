@@ -50,7 +50,8 @@ get = load.PreparedDataset.__getitem__
 
 def breaking(self, draw):
     if processes().rank == 1 and isinstance(draw, load.SampleKey) and draw.epoch == 1:
-        raise MedicError("the second process breaks off")
+        print("the second process breaks off", flush=True)
+        raise MedicError("broken off")
     return get(self, draw)
 
 if life == "first":
@@ -119,7 +120,8 @@ def assert_same(two: Run, one: Run) -> None:
 def test_two_processes_end_like_one_even_when_one_of_them_broke_off(tiny_prepared, copies, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_SIGNALS_TO_HANDLE", "")  # so that what the agent sets is put back
     broken, error = torchrun(copies, tiny_prepared, tmp_path, "first")
-    assert "the second process breaks off" in error, "the end of one is the end of all"
+    assert "the second process breaks off" in broken
+    assert error, "the end of one is the end of all"
     assert "4 images a step: 2 processes x 2" in broken
     assert broken.count("epoch   1/2") == 1, "only one prints"
     assert not Run.peek(tmp_path / "weighted").finished
