@@ -9,9 +9,7 @@ import pytest
 from PIL import Image
 
 from medic.data.check import check, measure
-from medic.data.explore import co_occurrence, repeats
 from medic.data.readers import DATA_SETS
-from medic.task import CHEST_XRAY
 
 CALLED = {
     "truncated": "truncated",
@@ -88,13 +86,3 @@ def test_copies_of_real_images_are_found_and_none_among_the_others(name, real_da
     pair = {records["image"][7]: "7.jpg", records["image"][23]: "23.jpg"}
     assert found["other"].to_dict() == pair | {copy: image for image, copy in pair.items()}
     assert "mirrored left to right" in found.loc["23.jpg", "detail"]
-
-
-@pytest.mark.real_data
-def test_patients_of_nih_have_the_follow_ups_that_its_table_lists(real_data):
-    records, _ = DATA_SETS["chest_xray"].read(real_data / "chest_xray_64px")
-    found = repeats(records, CHEST_XRAY)
-    assert (found.patients, found.most) == (95, 66)
-    assert found.alike > 2 * found.by_chance
-    together = co_occurrence(records, CHEST_XRAY)
-    assert (together.loc["Edema", "Effusion"], together.index[0]) == (19, "Effusion")
