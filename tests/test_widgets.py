@@ -21,7 +21,7 @@ from sklearn.metrics import confusion_matrix
 from traitlets import TraitError, link
 
 from medic import plots
-from medic.data.corrections import EXCLUDED, Corrections, read
+from medic.data.corrections import EXCLUDED, Corrections
 from medic.data.stores import open_store
 from medic.errors import MedicError
 from medic.modeling.evaluate import Evaluation
@@ -99,7 +99,7 @@ def from_the_page(widget, message=None, **traits) -> list[tuple[dict, list[bytes
 
 
 def changes(path: Path) -> list[tuple[str, str, str]]:
-    return [(one.image, one.before, one.after) for one in read(path)]
+    return list(pd.read_csv(path)[["image", "from", "to"]].itertuples(index=False, name=None))
 
 
 class TestTheLabelEditor:
