@@ -116,14 +116,13 @@ def failed(ended: Ended) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def _quiet_surroundings() -> Iterator[None]:
-    """One thread for small networks, and no setting of this machine that moves spaces or downloads."""
+    """One thread for small networks, and no setting of this machine that moves spaces."""
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("MEDIC_SPACES", "MEDIC_DOWNLOAD_MIRROR"):
-            patch.delenv(name, raising=False)
+        patch.delenv("MEDIC_SPACES", raising=False)
         yield
     torch.set_num_threads(threads)
 

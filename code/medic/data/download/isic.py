@@ -2,217 +2,132 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import re
-from collections import Counter
+import sys
 from collections.abc import Iterator
-from itertools import islice
+from itertools import zip_longest
 from pathlib import Path
 
 import httpx
+import pandas as pd
+import tenacity
 from tqdm import tqdm
 
-from medic.data.download.retrying import HEADERS, TIMEOUT, BadAnswerError, retry, tell
-from medic.data.download.sources import SOURCES
 from medic.data.images.decode import read_header
 from medic.errors import ImageError, MedicError
 from medic.files import write_bytes, write_text
 from medic.task import SKIN_LESION
 
 API = "https://api.isic-archive.com/api/v2"
-LIMIT = 200
-"""Images that are fetched if no number is given."""
-IN_A_ROW = 3
-"""Images that fail one after the other at which it is the server that fails, and the download ends."""
-# How the archive asks for a class: by today's taxonomy, and by the field of former years, which it may not know.
-_FIELDS = (("diagnosis_1", str.capitalize), ("benign_malignant", str))
-_ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "BMP": ".bmp"}
-_TEXTS = {
-    "CC-0": "https://creativecommons.org/publicdomain/zero/1.0/",
-    "CC-BY": "https://creativecommons.org/licenses/by/4.0/",
-    "CC-BY-NC": "https://creativecommons.org/licenses/by-nc/4.0/",
-}
 # fmt: off
 COLUMNS = (
     "isic_id", "benign_malignant", "diagnosis", "diagnosis_confirm_type", "age_approx", "sex", "image_type", "pixelsX",
     "pixelsY", "patient_id", "lesion_id", "copyright_license", "attribution", "sha256",
 )
 # fmt: on
+ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "BMP": ".bmp"}
 
 
-def download_isic(
-    folder: Path, *, limit: int = LIMIT, query: str = SOURCES["skin_lesion"].query, url: str = API
-) -> Path:
+def download_isic(folder: Path, query: str, *, limit: int = 200) -> None:
     """Fetch benign and malignant lesions, half of each, into ``folder/images``, with ``metadata.csv`` beside them.
 
-    The archive gives its oldest entries first. Called again it goes on: images that are there with the archive's size
-    are not fetched again, and a larger ``limit`` adds to them. An image that cannot be had is named and left out.
+    The archive gives its oldest entries first. Called again it goes on: images that are there are not fetched again,
+    and a larger ``limit`` adds to them. An image that cannot be had is named, and the next one taken.
 
     Args:
         folder: the set's own folder; absent, empty, or from an earlier call.
-        limit: images in all, 2 or more. Where one class has fewer than half, the other makes up for it.
         query: in the archive's query language (https://www.isic-archive.com/data-dictionary), without the class.
-        url: the address of the API.
-
-    Returns:
-        ``folder``, with ``images/``, ``metadata.csv``, ``SOURCES.md``, ``attribution.txt`` and ``licenses/``.
+        limit: images in all, 2 or more. Where one class has fewer than half, the other makes up for it.
 
     Raises:
         MedicError: the archive cannot be asked or answers in another shape, has no lesion of a class, or the folder
-            cannot be written or holds something else. The message says what to do by hand.
+            cannot be written. The message says what to do by hand.
     """
     if limit < 2:
         raise MedicError(f"{limit} images cannot be of two classes; ask for 2 or more (--limit)")
-    there = {path.name for path in folder.iterdir() if path.name[0] != "."} if folder.is_dir() else set()
-    if there and not (folder / "attribution.txt").is_file() and there != {"images"}:
-        raise MedicError(f"{folder} holds something other than a download of the ISIC Archive; choose another --folder")
-    rows, missing, failed = [], {}, 0
+    rows, missing = [], {}
     try:
-        with httpx.Client(follow_redirects=True, timeout=TIMEOUT, headers=HEADERS) as client:
-            entries = _select(client, url, query, limit)
-            try:
-                for entry in tqdm(entries, desc="skin lesions", unit="image", mininterval=10):
-                    try:
-                        rows.append(_row(entry) | {"sha256": _fetch(client, url, entry, folder)})
-                        failed = 0
-                    except (httpx.HTTPError, BadAnswerError) as error:
-                        missing[entry["isic_id"]] = str(error)
-                        tell(f"{entry['isic_id']} is left out: {error}")
-                        failed += getattr(getattr(error, "response", None), "status_code", 0) not in (404, 410)
-                        if failed == IN_A_ROW:
-                            raise
-            finally:
-                if rows:
-                    _write_papers(folder, rows, missing, query)
-    except (httpx.HTTPError, httpx.InvalidURL, BadAnswerError, KeyError, TypeError, AttributeError) as error:
+        with httpx.Client(follow_redirects=True, timeout=30, headers={"User-Agent": "medic"}) as client:
+            searches = [_search(client, query, name.capitalize()) for name in SKIN_LESION.classes]
+            in_turn = (entry for pair in zip_longest(*searches) for entry in pair if entry)
+            for entry in tqdm(in_turn, total=limit, desc="skin lesions", unit="image"):
+                try:
+                    rows.append(_row(entry) | {"sha256": _fetch(client, entry, folder / "images")})
+                except (ImageError, httpx.HTTPStatusError) as error:
+                    if isinstance(error, httpx.HTTPStatusError) and error.response.status_code not in (404, 410):
+                        raise
+                    missing[entry["isic_id"]] = error
+                    tqdm.write(f"{entry['isic_id']} is left out: {error}", file=sys.stderr)
+                if len(rows) == limit:
+                    break
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         raise MedicError(
-            f"the skin lesions were not all downloaded ({error or type(error).__name__}); the same command goes on. By "
+            f"the skin lesions were not all downloaded ({type(error).__name__}: {error}); the same command goes on. By "
             f"hand: pip install isic-cli, then isic image download --search '{query}' --limit {limit} {folder}"
         ) from error
-    absent = [label for label in SKIN_LESION.classes if all(row["benign_malignant"] != label for row in rows)]
-    if absent:
-        raise MedicError(f"no {absent[0]} lesion for the query {query!r} could be had; try later, or another query")
-    strays = len(list((folder / "images").glob("ISIC_*"))) - len(rows)
-    tell(f"{len(rows)} images are in {folder}; {strays} more images there are not in metadata.csv")
-    return folder
+    finally:
+        if rows:
+            _write_tables(folder, pd.DataFrame(rows).sort_values("isic_id"), missing, query)
+    if absent := set(SKIN_LESION.classes) - {row["benign_malignant"] for row in rows}:
+        raise MedicError(f"no {absent.pop()} lesion for the query {query!r} could be had; try later, or another query")
+    if len(rows) < limit:
+        tqdm.write(f"the archive has {len(rows)} lesions for the query {query!r}, not {limit}", file=sys.stderr)
 
 
-def _select(client: httpx.Client, url: str, query: str, limit: int) -> list[dict]:
-    """The entries of both classes, in turn, so that a part of them has both."""
-    left_out: Counter[str] = Counter()
-    searches = {label: _search(client, url, query, label, left_out) for label in SKIN_LESION.classes}
-    shares = zip(searches.items(), (limit - limit // 2, limit // 2), strict=True)
-    found = {label: list(islice(search, share)) for (label, search), share in shares}
-    for label, search in searches.items():
-        found[label] += islice(search, limit - sum(map(len, found.values())))
-    for reason, count in left_out.items():
-        tell(f"{count} entries are left out: {reason}")
-    entries = [entry for label in found for entry in found[label]]
-    if len(entries) < limit:
-        tell(f"the archive has {len(entries)} lesions for the query {query!r}, not {limit}")
-    ranks = {entry["isic_id"]: rank for label in found for rank, entry in enumerate(found[label])}
-    return sorted(entries, key=lambda entry: ranks[entry["isic_id"]])
+def _search(client: httpx.Client, query: str, diagnosis: str) -> Iterator[dict]:
+    page = httpx.URL(f"{API}/images/search/", params={"query": f"({query}) AND diagnosis_1:{diagnosis}", "limit": 100})
+    while page:
+        answer = _get(client, page).json()
+        yield from answer["results"]
+        page = answer["next"]
 
 
-def _search(client: httpx.Client, url: str, query: str, label: str, left_out: Counter[str]) -> Iterator[dict]:
-    """Usable entries of one class, each once, page by page as they are wanted."""
-    seen, refused = set(), 0
-    for field, spelt in _FIELDS:
-        page = httpx.URL(
-            f"{url}/images/search/", params={"query": f"({query}) AND {field}:{spelt(label)}", "limit": 100}
-        )
-        while page is not None:
-            try:
-                answer = _ask(client, page)
-            except httpx.HTTPStatusError as error:
-                refused += error.response.status_code == 400
-                if error.response.status_code != 400 or refused == len(_FIELDS):
-                    raise
-                break
-            for entry in answer["results"]:
-                row = _row(entry)
-                if row["benign_malignant"] != label or not row["copyright_license"]:
-                    left_out[f"found as {label}, without that diagnosis or without a licence"] += 1
-                elif entry["isic_id"] not in seen:
-                    yield entry
-                seen.add(entry["isic_id"])
-            page = httpx.URL(answer["next"]) if answer["next"] else None
-            if page is not None and page.host != httpx.URL(url).host:
-                raise BadAnswerError(f"{url} names a page of another server as the next one ({page.host})")
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code in (408, 429) or error.response.is_server_error
+    return isinstance(error, httpx.TransportError)
 
 
-def _ask(client: httpx.Client, url: httpx.URL | str) -> dict:
-    def attempt() -> dict:
-        response = client.get(url).raise_for_status()
-        try:
-            return response.json()
-        except ValueError as error:
-            raise BadAnswerError(f"{response.url.host} sent no JSON") from error
-
-    return retry(attempt)
+@tenacity.retry(
+    retry=tenacity.retry_if_exception(_may_pass),
+    stop=tenacity.stop_after_attempt(6),
+    wait=tenacity.wait_exponential(multiplier=2, max=60),
+    before_sleep=lambda state: tqdm.write(f"{state.outcome.exception()}; trying again", file=sys.stderr),
+    reraise=True,
+)
+def _get(client: httpx.Client, url: httpx.URL | str) -> httpx.Response:
+    return client.get(url).raise_for_status()
 
 
 def _row(entry: dict) -> dict[str, str]:
     """What ``metadata.csv`` says of an entry, as text; empty where the archive does not tell."""
-    known = {**entry["metadata"].get("acquisition", {}), **entry["metadata"].get("clinical", {}), **entry}
+    known = {**entry["metadata"]["acquisition"], **entry["metadata"]["clinical"], **entry}
+    finest = (known[level] for level in (f"diagnosis_{depth}" for depth in (5, 4, 3, 2)) if known.get(level))
+    known |= {"benign_malignant": known["diagnosis_1"].lower(), "diagnosis": next(finest, None)}
     known |= {"pixelsX": known.get("pixels_x"), "pixelsY": known.get("pixels_y")}
-    labels = {str(known[field]).lower() for field, _ in _FIELDS if known.get(field)}
-    finest = [known.get(f"diagnosis_{depth}") for depth in (5, 4, 3, 2)] + [known.get("diagnosis")]
-    known |= {"benign_malignant": labels.pop() if len(labels) == 1 else "", "diagnosis": next(filter(None, finest), "")}
     return {name: " ".join(str("" if known.get(name) is None else known[name]).split()) for name in COLUMNS}
 
 
-def _fetch(client: httpx.Client, url: str, entry: dict, folder: Path) -> str:
-    """The SHA-256 of an entry's image, which is fetched unless it is there with the right size."""
-    name, size = entry["isic_id"], entry["files"]["full"]["size"]
-    if not re.fullmatch(r"ISIC_\d+", name):
-        raise BadAnswerError(f"{name!r} is no name of the archive's")
-    for path in (folder / "images").glob(f"{name}.*"):
-        if path.stat().st_size == size:
-            return hashlib.sha256(path.read_bytes()).hexdigest()
-
-    def attempt() -> tuple[bytes, str]:
-        response = client.get(entry["files"]["full"]["url"])
-        if response.status_code in (400, 401, 403):  # the address is signed, and has expired
-            response = client.get(_ask(client, f"{url}/images/{name}/")["files"]["full"]["url"])
-        data = response.raise_for_status().content
-        try:
-            return data, _ENDINGS[read_header(data).format]
-        except (ImageError, KeyError) as error:
-            raise BadAnswerError(f"what arrived for {name} cannot be used ({error})") from error
-
-    data, ending = retry(attempt)
-    if len(data) != size:
-        tell(f"{name} has {len(data)} bytes, and the archive says {size}; it is whole, and kept")
-    write_bytes(folder / "images" / f"{name}{ending}", data)
+def _fetch(client: httpx.Client, entry: dict, images: Path) -> str:
+    """Fetch an entry's image unless it is there; return its SHA-256."""
+    if not entry["copyright_license"]:
+        raise ImageError("the archive names no licence", "unsupported")
+    there = next(images.glob(f"{entry['isic_id']}.*"), None)
+    data = there.read_bytes() if there else _get(client, entry["files"]["full"]["url"]).content
+    if not there:
+        write_bytes(images / (entry["isic_id"] + ENDINGS[read_header(data).format]), data)
     return hashlib.sha256(data).hexdigest()
 
 
-def _write_papers(folder: Path, rows: list[dict[str, str]], missing: dict[str, str], query: str) -> None:
-    rows = sorted(rows, key=lambda row: row["isic_id"])
-    licences = Counter(row["copyright_license"] for row in rows)
-    for name in licences:
-        text = _TEXTS.get(name, "https://www.isic-archive.com names this licence; see there for its text")
-        write_text(folder / "licenses" / f"{re.sub(r'[^A-Za-z0-9.-]', '_', name)}.txt", f"{name}\n{text}\n")
-    whose = Counter(f"{row['attribution'] or 'no name given'} ({row['copyright_license']})" for row in rows)
-    write_text(folder / "attribution.txt", "".join(f"{name}: {count} images\n" for name, count in whose.most_common()))
-    absent = "".join(f"- not here: {name}, {reason}\n" for name, reason in sorted(missing.items()))
-    counts = ", ".join(f"{count} {name}" for name, count in sorted(licences.items()))
-    write_text(
-        folder / "SOURCES.md",
-        f"""# Where these images come from
+def _write_tables(folder: Path, table: pd.DataFrame, missing: dict[str, Exception], query: str) -> None:
+    whose = (table["attribution"].replace("", "no name given") + " (" + table["copyright_license"] + ")").value_counts()
+    write_text(folder / "attribution.txt", "".join(f"{name}: {count} images\n" for name, count in whose.items()))
+    absent = "".join(f"- not here: {name}, {reason}\n" for name, reason in missing.items())
+    page = f"""# Where these images come from
 
-- Set: {len(rows)} images of the ISIC Archive (https://www.isic-archive.com), the oldest entries for `{query}`
-- Licences: {counts}; that of each image stands in `metadata.csv`, and whom to name in `attribution.txt`
+- Set: {len(table)} images of the ISIC Archive (https://www.isic-archive.com), the oldest entries for `{query}`
+- Licences: in `metadata.csv`, with whom to name in `attribution.txt`; terms at https://creativecommons.org/licenses
 - Classes: as many of each as asked for, not as often as in life, and perhaps from different hospitals
-{absent}
-Not for medical use.
-""",
-    )
-    table = io.StringIO()
-    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(folder / "metadata.csv", table.getvalue())
+{absent}"""
+    write_text(folder / "SOURCES.md", page)
+    write_text(folder / "metadata.csv", table.to_csv(index=False))
