@@ -7,6 +7,7 @@ import pickle
 import struct
 import unicodedata
 import zipfile
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ import pytest
 from pydicom.dataset import FileMetaDataset
 
 from medic.data import stores
-from medic.data.stores import FolderStore, IdxStore, JointStore, ZipStore, idx, open_from, open_store
+from medic.data.stores import FolderStore, IdxStore, ZipStore, idx, open_from, open_store
 from medic.errors import ImageError, MedicError
 
 PNG = cv2.imencode(".png", np.full((4, 4), 9, np.uint8))[1].tobytes()
@@ -48,24 +49,14 @@ def packed(path: Path, *names: str, data: bytes = PNG) -> Path:
     return path
 
 
-def without_utf8_flag(path: Path) -> Path:
-    """As a Mac packs: names in UTF-8, and no flag that says so."""
+def with_headers(path: Path, *changes: tuple[int, int, int]) -> Path:
+    """The same archive with 16 bits changed in all headers: their places in local and central ones, and the value."""
     data = bytearray(path.read_bytes())
-    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        start = -1
-        while (start := data.find(mark, start + 1)) >= 0:
-            data[start + flags + 1] &= ~0x08
-    path.write_bytes(data)
-    return path
-
-
-def in_method(path: Path, method: int) -> Path:
-    """The same archive, said to be packed in another way."""
-    data = bytearray(path.read_bytes())
-    for mark, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
-        start = -1
-        while (start := data.find(mark, start + 1)) >= 0:
-            data[start + place : start + place + 2] = struct.pack("<H", method)
+    for local, central, value in changes:
+        for mark, place in ((b"PK\x03\x04", local), (b"PK\x01\x02", central)):
+            start = -1
+            while (start := data.find(mark, start + 1)) >= 0:
+                data[start + place : start + place + 2] = struct.pack("<H", value)
     path.write_bytes(data)
     return path
 
@@ -75,31 +66,31 @@ def test_a_folder_and_a_zip_file_hold_the_same_images_by_the_same_names(tmp_path
     folder = open_store(lay(tmp_path / "set", *names, "b/notes.txt", ".hidden/4.png", "a/._1.png"))
     archive = open_store(packed(tmp_path / "set.zip", *names, "b/notes.txt", "__MACOSX/a/._1.png", "a/.DS_Store"))
     for store in (folder, archive, pickle.loads(pickle.dumps(archive))):
-        assert store.names() == sorted([*names, "b/notes.txt"])
-        assert store.images() == names
-        assert store.read("a/1.png") == PNG
-        assert (store.size("a/1.png"), "a/1.png" in store, "a/9.png" in store) == (len(PNG), True, False)
-    assert folder.checksum("a/1.png") == archive.checksum("a/1.png")
-    (tmp_path / "set" / "a" / "1.png").write_bytes(b"other")
-    assert folder.fingerprint("a/1.png") != open_store(tmp_path / "set").fingerprint("a/2.JPG")
+        assert (store.names(), store.images()) == (sorted([*names, "b/notes.txt"]), names)
+        assert (store.read("a/1.png"), store.size("a/1.png")) == (PNG, len(PNG))
+        assert ("a/1.png" in store, "a/9.png" in store) == (True, False)
+        for name in ("a/9.png", "../set/a/1.png"):
+            with pytest.raises(ImageError, match="no such file"):
+                store.read(name)
+        before = store.fingerprint("a/1.png")
+        assert before == store.fingerprint("a/1.png")
+    lay(tmp_path / "set", "a/1.png", data=b"other")
+    packed(tmp_path / "set.zip", "a/1.png", data=PNG[::-1])
+    assert folder.fingerprint("a/1.png") != before != open_store(tmp_path / "set.zip").fingerprint("a/1.png")
 
 
 @pytest.mark.parametrize("name", ["IM000001", "A0001.IMA", "1.2.840.113619.2.55", "scan.unknown", "DICOMDIR.1"])
 def test_dicom_files_are_known_by_their_content(name, tmp_path):
     lay(tmp_path / "export", f"series/{name}", data=dicom())
-    lay(tmp_path / "export", "series/README", "series/DICOMDIR", "series/table.csv", data=b"text of some length" * 9)
+    lay(tmp_path / "export", "series/README", "series/table.csv", data=b"text of some length" * 9)
+    lay(tmp_path / "export", "series/DICOMDIR", data=dicom())
     packed(tmp_path / "export.zip", f"series/{name}", data=dicom())
     assert open_store(tmp_path / "export").images() == [f"series/{name}"]
     assert open_store(tmp_path / "export.zip").images() == [f"series/{name}"]
 
 
-def test_a_file_with_another_known_ending_is_never_opened_to_see_what_it_is(tmp_path):
-    assert open_store(lay(tmp_path, "a.csv", "b.zip.part", data=dicom())).images() == []
-
-
 def test_linked_folders_are_followed_once_and_circles_end(tmp_path):
     lay(tmp_path / "elsewhere" / "benign", "1.png", "deep/2.png")
-    (tmp_path / "set" / "real").mkdir(parents=True)
     lay(tmp_path / "set" / "real", "3.png")
     for name, target in {"benign": "../elsewhere/benign", "circle": ".", "again": "real"}.items():
         os.symlink(target, tmp_path / "set" / name)
@@ -111,7 +102,7 @@ def test_linked_folders_are_followed_once_and_circles_end(tmp_path):
 
 def test_what_medic_wrote_below_a_data_folder_is_passed_over_but_opens_by_itself(tmp_path):
     lay(tmp_path, "a/1.png", "outputs/check/findings.csv", "outputs/check/2.png")
-    (tmp_path / "outputs" / stores.PRODUCT_MARK).touch()
+    stores.mark_product(tmp_path / "outputs")
     assert open_store(tmp_path).names() == ["a/1.png"]
     assert open_store(tmp_path / "outputs").images() == ["check/2.png"]
 
@@ -121,58 +112,49 @@ def test_what_medic_wrote_below_a_data_folder_is_passed_over_but_opens_by_itself
 def test_an_accent_is_the_same_in_one_character_or_two(form, kind, tmp_path):
     name, composed = unicodedata.normalize(form, "bösartig/1.png"), "bösartig/1.png"
     place = lay(tmp_path / "set", name) if kind == "folder" else packed(tmp_path / "set.zip", name)
-    store = open_store(without_utf8_flag(place) if "flag" in kind else place)
+    store = open_store(with_headers(place, (6, 8, 0)) if "flag" in kind else place)
     assert store.names() == [composed]
     for asked in (name, composed, unicodedata.normalize("NFD", composed)):
         assert asked in store
         assert store.read(asked) == PNG
 
 
+def test_a_name_that_is_no_text_is_read_under_one_that_a_table_can_hold(tmp_path):
+    lay(tmp_path, os.fsdecode("bösartig/1.png".encode("latin-1")))
+    store = open_store(tmp_path)
+    assert store.images() == ["b\ufffdsartig/1.png"]
+    assert store.read(store.images()[0]) == PNG
+
+
 def test_backslashes_in_a_zip_file_are_folders(tmp_path):
-    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
-        archive.writestr("set\\benign\\1.png", PNG)
-        archive.writestr("set\\empty\\", b"")
-    assert open_store(tmp_path / "set.zip").names() == ["set/benign/1.png"]
-
-
-@pytest.mark.parametrize("name", ["../evil.png", "images/../../evil.png", "/evil.png", "C:\\evil.png", "..\\evil.png"])
-def test_a_zip_file_whose_names_lead_out_of_it_is_refused_as_a_whole(name, tmp_path):
-    with pytest.raises(MedicError, match="lead out of the archive"):
-        open_store(packed(tmp_path / "set.zip", "a.png", name))
-    with pytest.raises(MedicError, match=r"leads out of|no file|cannot read"):
-        FolderStore(tmp_path).read("../evil.png")
+    assert open_store(packed(tmp_path / "set.zip", "a\\1.png", "a\\empty\\")).names() == ["a/1.png"]
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     {
-        "deflate64": (lambda path: in_method(packed(path, "a.png"), 9), "1 of 1 files .*Deflate64.*unpack it"),
-        "another method": (lambda path: in_method(packed(path, "a.png"), 98), "in a way that is not read"),
+        "deflate64": (lambda path: with_headers(path, (8, 10, 9)), "2 of 2 files .*9 is Deflate64.*unpack it"),
         "last of several parts": (
-            lambda path: lay(packed(path, "a.png").parent, "set.z01") and path,
-            r"one part of a split archive \(set.z01\); unpack all its parts",
+            lambda path: lay(path.parent, "set.z01"),
+            r"one part of a split archive \(set.z01\); unpack all",
         ),
-        "the end of a cut archive": (
-            lambda path: path.write_bytes(packed(path, "a.png", "b.png").read_bytes()[60:]) and path,
-            "split archive|no zip file that can be read",
-        ),
-        "damaged": (lambda path: path.write_bytes(b"PK\x03\x04 and no more") and path, "no zip file that can be read"),
+        "the end of a cut archive": (lambda path: path.write_bytes(path.read_bytes()[60:]), "split archive|no zip"),
+        "damaged": (lambda path: path.write_bytes(b"PK\x03\x04 and no more"), "no zip file that can be read"),
     }.values(),
 )
 def test_an_archive_that_cannot_be_read_in_place_is_refused_with_the_remedy(make, message, tmp_path):
+    make(packed(tmp_path / "set.zip", "a.png", "b.png"))
     with pytest.raises(MedicError, match=message):
-        open_store(make(tmp_path / "set.zip"))
+        open_store(tmp_path / "set.zip")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("set.tar.gz", "is a tar archive.*unpack it"),
-        ("set.tgz", "is a tar archive"),
         ("labels.xlsx", "is a spreadsheet; save it as CSV"),
         ("set.7z", "is an archive that is not read; unpack it"),
         ("set.z01", "one part of a split archive"),
-        ("set.zip.001", "one part of a split archive"),
         ("eye.jpeg", "is a single image; name the folder"),
         ("nowhere", "there is no folder or zip file"),
     ],
@@ -184,45 +166,30 @@ def test_what_is_neither_folder_nor_zip_file_is_named_for_what_it_is(name, messa
         open_store(tmp_path / name)
 
 
-def test_a_member_that_is_damaged_encrypted_or_too_large_is_one_image_error(tmp_path, monkeypatch):
+@pytest.mark.parametrize("harm", ["damaged", "encrypted"])
+def test_a_member_that_cannot_be_read_is_an_error_of_one_image(harm, tmp_path):
     path = packed(tmp_path / "set.zip", "a.png", "b.png")
     data = bytearray(path.read_bytes())
-    data[data.find(PNG) + 20] ^= 0xFF
+    data[data.find(PNG) + 20 if harm == "damaged" else data.find(b"PK\x01\x02") + 8] ^= 1
     path.write_bytes(data)
-    store = open_store(path)
-    with pytest.raises(ImageError, match="cannot be unpacked"):
-        store.read("a.png")
-    assert store.read("b.png") == PNG
-    with pytest.raises(MedicError, match="has no member"):
-        store.read("c.png")
-    data[data.find(b"PK\x01\x02") + 8] |= 1
-    path.write_bytes(data)
-    with pytest.raises(ImageError, match="is encrypted"):
+    with pytest.raises(ImageError, match=r"cannot read a\.png .*(CRC|encrypted).*has no password"):
         open_store(path).read("a.png")
-    for module in (stores.folder, stores.archive):
-        monkeypatch.setattr(module, "MAX_BYTES", 10)
-    for large in (open_store(path), open_store(lay(tmp_path / "set", "b.png"))):
-        with pytest.raises(ImageError, match="more than the 10 allowed"):
-            large.read("b.png")
+    assert open_store(path).read("b.png") == PNG
 
 
 def test_several_stores_are_one_and_are_found_again_from_where_they_were_moved_to(tmp_path):
     lay(tmp_path / "here" / "set", "1.png")
     packed(tmp_path / "here" / "more.zip", "2.png")
     joint = open_store({"main": tmp_path / "here" / "set", "more": tmp_path / "here" / "more.zip"})
-    assert isinstance(joint, JointStore)
-    assert joint.names() == joint.images() == ["main/1.png", "more/2.png"]
-    assert joint.checksum("main/1.png") == joint.checksum("more/2.png")
+    assert pickle.loads(pickle.dumps(joint)).names() == joint.images() == ["main/1.png", "more/2.png"]
     described = stores.location_from(tmp_path / "here", joint)
     (tmp_path / "here").rename(tmp_path / "there")
     assert open_from(tmp_path / "there", described).read("more/2.png") == PNG
-    with pytest.raises(MedicError, match="begins with none of the keys"):
+    with pytest.raises(ImageError, match=r"cannot read other/1\.png in set \+ more\.zip"):
         joint.read("other/1.png")
 
 
 def test_threads_and_processes_share_one_archive(tmp_path):
-    from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-
     names = [f"{number}.png" for number in range(40)]
     store = ZipStore(packed(tmp_path / "set.zip", *names))
     for pool in (ThreadPoolExecutor(4), ProcessPoolExecutor(2)):
@@ -230,59 +197,48 @@ def test_threads_and_processes_share_one_archive(tmp_path):
             assert set(pool.map(store.read, names)) == {PNG}
 
 
-# IDX, MNIST's format
-
-
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int32", "float32", "float64"])
 @pytest.mark.parametrize("name", ["set", "set.gz"])
-def test_an_array_is_read_back_as_it_was_written(dtype, name, tmp_path):
+def test_an_idx_array_is_read_back_as_it_was_written(dtype, name, tmp_path):
     array = np.arange(24).reshape(2, 3, 4).astype(dtype)
     idx.write(tmp_path / name, array)
-    found = idx.read(tmp_path / name)
+    found, first = idx.read(tmp_path / name), (tmp_path / name).read_bytes()
     assert found.dtype == array.dtype
     assert np.array_equal(found, array)
-    assert idx.read_shape(tmp_path / name) == (np.dtype(dtype).newbyteorder(">"), (2, 3, 4))
-    first = (tmp_path / name).read_bytes()
     idx.write(tmp_path / name, array)
     assert (tmp_path / name).read_bytes() == first
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("name", "content"),
     [
-        ("set", b"", "is no IDX file"),
-        ("set", b"\x89PNG\r\n\x1a\n", "is no IDX file"),
-        ("set", b"\0\0\x0a\x01\0\0\0\x03abc", "is no IDX file"),
-        ("set", b"\0\0\x08\x01\0\0\0\x05abc", "its header promises 5"),
-        ("set", b"\0\0\x08\x01\0\0\0\x02abc", "its header promises 2"),
-        ("set", b"\0\0\x08\x02\xff\xff\xff\xff\xff\xff\xff\xff", "more than the"),
-        ("set", b"\0\0\x08\x03\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff", "more than the"),
-        ("set.gz", b"\0\0\x08\x01\0\0\0\x01a", "cannot read"),
-        ("set.gz", gzip.compress(b"\0\0\x08\x01\0\0\0\x01a", mtime=0)[:-9], "cannot read"),
+        ("set", b""),
+        ("set", b"\x89PNG\r\n\x1a\n"),
+        ("set", b"\0\0\x08\x01\0\0\0\x05abc"),
+        ("set", b"\0\0\x08\x01\0\0\0\x02abc"),
+        ("set.gz", b"\0\0\x08\x01\0\0\0\x01a"),
+        ("set.gz", gzip.compress(b"\0\0\x08\x01\0\0\0\x01a", mtime=0)[:-9]),
     ],
 )
-def test_a_file_that_is_not_what_it_says_is_refused(name, content, message, tmp_path):
+def test_a_file_that_is_not_the_idx_array_of_its_header_is_refused(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(MedicError, match=message):
+    with pytest.raises(MedicError, match=r"set.* is no IDX file, or not all of it is there"):
         idx.read(tmp_path / name)
 
 
 def test_images_inside_idx_files_are_png_files_by_name(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8)
     idx.write(tmp_path / "train-images-idx3-ubyte.gz", pixels)
-    store = open_store(tmp_path)
-    assert isinstance(store, IdxStore)
-    assert store.images() == [f"train/0000{number}.png" for number in range(3)]
-    copied = pickle.loads(pickle.dumps(store))
-    for number, name in enumerate(copied.images()):
-        decoded = cv2.imdecode(np.frombuffer(copied.read(name), np.uint8), cv2.IMREAD_UNCHANGED)
-        assert np.array_equal(decoded, pixels[number])
-    assert "train-images-idx3-ubyte.gz" in store.names()
+    store = pickle.loads(pickle.dumps(open_store(tmp_path)))
+    assert store.names() == ["train-images-idx3-ubyte.gz", *(f"train/0000{number}.png" for number in range(3))]
+    for name, image in zip(store.images(), pixels, strict=True):
+        assert np.array_equal(cv2.imdecode(np.frombuffer(store.read(name), np.uint8), -1), image)
+    assert store.fingerprint("train/00000.png") != store.fingerprint("train/00001.png")
+    assert store.read(store.names()[0]) == (tmp_path / store.names()[0]).read_bytes()
     lay(tmp_path, "photo.png")
+    assert isinstance(store, IdxStore)
     assert isinstance(open_store(tmp_path), FolderStore)
-
-
-# Inputs that once failed
+    assert not isinstance(open_store(tmp_path), IdxStore)
 
 
 @pytest.mark.parametrize(
