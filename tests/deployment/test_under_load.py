@@ -38,7 +38,7 @@ def deployment(bundle, tmp_path_factory):
 def hold(url: str, images: list[bytes], expected: np.ndarray, ended: threading.Event) -> Seen:
     """Ask without a pause until told to end; every tenth request of a client is bad."""
     seen = Seen()
-    bad = itertools.cycle([(images[0][:700], 422), (b"text", 415), (b"", 422), (b"\x89PNG\r\n\x1a\n" + bytes(99), 415)])
+    bad = itertools.cycle([(images[0][:700], 422), (b"text", 415), (b"", 422), (b"\x89PNG\r\n\x1a\n" + bytes(99), 422)])
 
     def client(first: int) -> None:
         with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 
 import cv2
 import numpy as np
@@ -32,10 +33,9 @@ class Disc:
 def find_disc(pixels: np.ndarray) -> Disc | None:
     """Find the retina: the lit disc on the dark surround of a fundus photograph.
 
-    The largest region that is not dark is taken, and a circle is fitted to its left and right edges by least squares
-    (Kasa, IEEE Trans. Instrum. Meas. 25(1), 1976, p. 8), once more without the points that lie off the first circle.
-    Most cameras cut the disc at the top and the bottom: the fit still gives its true centre and radius there. Where no
-    edge is in the frame, or no circle fits, it is the circle around the region's box.
+    A circle is fitted to the left and right edges of the largest region that is not dark. Most cameras cut the disc at
+    the top and the bottom: the fit still gives its true centre and radius there. Where no edge is in the frame, or no
+    circle fits, it is the circle around the region's box.
 
     Args:
         pixels: uint8 (H, W, 3) RGB.
@@ -43,59 +43,36 @@ def find_disc(pixels: np.ndarray) -> Disc | None:
     Returns:
         The disc, or None when less than a twentieth of the frame is lit (a black photograph).
     """
-    height, width = pixels.shape[:2]
-    scale = max(1.0, max(height, width) / _SEARCH_SIDE)
-    small = cv2.resize(
-        pixels, (max(1, round(width / scale)), max(1, round(height / scale))), interpolation=cv2.INTER_NEAREST
-    )
-    # Channel by channel: NumPy's maximum over the last axis alone would take as long as all the rest.
-    red, green, blue = cv2.split(cv2.medianBlur(small, 3))
-    brightest = cv2.max(cv2.max(red, green), blue)
-    _, lit = cv2.threshold(brightest, DARK, 1, cv2.THRESH_BINARY)
-    count, labels = cv2.connectedComponents(lit, connectivity=4)
-    if count == 1:
+    sides = np.array(pixels.shape[1::-1])
+    scale = max(1.0, sides.max() / _SEARCH_SIDE)
+    small = cv2.resize(pixels, np.rint(sides / scale).astype(int).clip(1), interpolation=cv2.INTER_NEAREST)
+    lit = (reduce(cv2.max, cv2.split(cv2.medianBlur(small, 3))) > DARK).astype(np.uint8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(lit, connectivity=4)
+    stats[0, cv2.CC_STAT_AREA] = 0  # the surround
+    largest = int(stats[:, cv2.CC_STAT_AREA].argmax())
+    left, top, wide, high, area = map(int, stats[largest])
+    if area < lit.size / 20:
         return None
-    areas = np.bincount(labels.ravel())
-    largest = 1 + int(areas[1:].argmax())
-    if areas[largest] < lit.size / 20:
-        return None
-    region = (labels == largest).astype(np.uint8)
-    left, top, wide, high = cv2.boundingRect(region)
-    circle = _fit_circle(region, (left, top, wide, high))
-    longer = max(wide, high)
+    circle, longer = _fit_circle(labels == largest), max(wide, high)
     if circle is None or not longer * 0.9 <= 2 * circle.radius <= longer * 1.5:
         circle = Disc(left + (wide - 1) / 2, top + (high - 1) / 2, longer / 2)
     return Disc((circle.x + 0.5) * scale, (circle.y + 0.5) * scale, circle.radius * scale)
 
 
-def _fit_circle(region: np.ndarray, box: tuple[int, int, int, int]) -> Disc | None:
-    left, top, wide, high = box
-    inside = region[top : top + high, left : left + wide]  # connected, so that each of its rows has two edges
-    rows = np.arange(top, top + high)
-    first = left + inside.argmax(axis=1)
-    last = left + wide - 1 - inside[:, ::-1].argmax(axis=1)
-    x = np.concatenate([first, last]).astype(float)
-    y = np.concatenate([rows, rows]).astype(float)
-    in_frame = (x > 0) & (x < region.shape[1] - 1)
-    x, y = x[in_frame], y[in_frame]
+def _fit_circle(region: np.ndarray) -> Disc | None:
+    """Least squares (Kasa, IEEE Trans. Instrum. Meas. 25(1), 1976, p. 8), then without the points off that circle."""
+    rows = np.flatnonzero(region.any(axis=1))
+    last = region.shape[1] - 1
+    x = np.concatenate([region[rows].argmax(axis=1), last - region[rows, ::-1].argmax(axis=1)]).astype(float)
+    y, near = np.tile(rows, 2).astype(float), (x > 0) & (x < last)
     for _ in range(2):
+        x, y = x[near], y[near]
         if len(x) < 20:
             return None
-        # The normal equations about the mean, which keeps them well conditioned: two unknowns, no matrix library.
-        u, v = x - x.mean(), y - y.mean()
-        squares = u * u + v * v
-        uu, uv, vv = u @ u, u @ v, v @ v
-        determinant = uu * vv - uv * uv
-        if determinant <= 1e-9 * uu * vv:  # all points on one line
-            return None
-        right, down = squares @ u / 2, squares @ v / 2
-        a, b = (right * vv - down * uv) / determinant, (down * uu - right * uv) / determinant
-        radius = float(np.sqrt(squares.mean() + a * a + b * b)) + 0.5
-        circle = Disc(float(x.mean() + a), float(y.mean() + b), radius)
-        off = np.abs(np.hypot(x - circle.x, y - circle.y) - circle.radius)
-        near = off < 0.03 * circle.radius
-        x, y = x[near], y[near]
-    return circle if near.mean() > 0.5 else None
+        a, b, c = np.linalg.lstsq(np.stack([2 * x, 2 * y, np.ones_like(x)], axis=1), x * x + y * y)[0]
+        radius = float(np.sqrt(max(0, c + a * a + b * b))) + 0.5
+        near = np.abs(np.hypot(x - a, y - b) - radius) < 0.03 * radius
+    return Disc(float(a), float(b), radius) if near.mean() > 0.5 else None
 
 
 def fundus(pixels: np.ndarray) -> np.ndarray:
@@ -113,31 +90,14 @@ def fundus(pixels: np.ndarray) -> np.ndarray:
 
 
 def square(pixels: np.ndarray) -> np.ndarray:
-    """Pad an image with black to a square, the image in the middle.
-
-    Args:
-        pixels: uint8 (H, W, 3) RGB.
-
-    Returns:
-        uint8 (S, S, 3) RGB, S the longer side.
-    """
+    """Pad an image, uint8 (H, W, 3), with black to a square, the image in the middle."""
     height, width = pixels.shape[:2]
     side = max(height, width)
     return window(pixels, -((side - width) // 2), -((side - height) // 2), side)
 
 
 def window(pixels: np.ndarray, left: int, top: int, side: int) -> np.ndarray:
-    """Cut a square, which may reach beyond the frame: what lies outside is black.
-
-    Args:
-        pixels: uint8 (H, W, 3) RGB.
-        left: column of the square's first pixel; negative outside the frame.
-        top: its row.
-        side: of the square, in pixels.
-
-    Returns:
-        uint8 (side, side, 3) RGB, a copy.
-    """
+    """Cut a square, uint8 (side, side, 3), that may begin and end outside the frame: what lies there is black."""
     height, width = pixels.shape[:2]
     cut = np.zeros((side, side, 3), np.uint8)
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)

@@ -1,7 +1,6 @@
-"""Bytes to pixels. Pillow reads the header and guards; simplejpeg, OpenCV and pydicom decode.
+"""Bytes to pixels: Pillow reads the header and guards; simplejpeg, OpenCV and pydicom decode.
 
-A JPEG is decoded at reduced scale where that is enough, and strictly: libjpeg fills what is damaged inside with
-whatever comes, and only warns; here that is an error.
+Decoding is strict: libjpeg fills what is damaged inside with whatever comes, and only warns; here that is an error.
 """
 
 from __future__ import annotations
@@ -9,32 +8,33 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
-from medic.data.images.dicom import DicomImage, decode_dicom, is_dicom, read_dicom
+from medic.data.images.dicom import decode_dicom, is_dicom, read_dicom
 from medic.errors import ImageError
 
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
-"""What Pillow and OpenCV read; DICOM comes beside them."""
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
 MAX_PIXELS = 100_000_000
 """More pixels than any fundus camera or X-ray detector gives; a header that claims more is refused unread."""
 MAX_SIDE = 12_000
 """Pixels of the longer side: crops pad to a square, so that a strip of one pixel's height would fill the memory."""
 
-_OTHERS = (
-    (0, b"GIF8", "a GIF"),
-    (8, b"WEBP", "a WebP"),
-    (4, b"ftypavi", "an AVIF"),
-    (4, b"ftyp", "a HEIC photograph, as telephones write them"),
-    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000"),
+_TOO_LARGE = (
+    f"the image has too many pixels; at most {MAX_PIXELS:,} and {MAX_SIDE:,} a side are read; scale it down first"
 )
+_FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
+_OTHERS = {b"GIF8": "GIF", b"WEBP": "WebP", b"ftypavif": "AVIF", b"ftyp": "HEIC", b"\0\0\0\x0cjP": "JPEG 2000"}
+_DICOM_MODES = {"PALETTE COLOR": "P", "MONOCHROME1": "L", "MONOCHROME2": "L"}
+_ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG\r\n\x1a\n": b"IEND"}
 # Pillow only warns between one and two times its own limit, and of broken EXIF; OpenCV writes its own lines about each
-# file that it cannot decode, where an error says it. Once for the process: to change this for a moment is not safe
-# among threads.
+# file that it cannot decode. Once for the process: to change this for a moment is not safe among threads.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -42,21 +42,14 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 @dataclass(frozen=True)
 class Header:
-    """What an image says of itself before it is decoded.
+    """What an image says of itself before it is decoded."""
 
-    Attributes:
-        format: ``JPEG``, ``PNG``, ``TIFF``, ``BMP`` or ``DICOM``.
-        width: pixels as stored.
-        height: pixels as stored.
-        mode: what a pixel holds, in Pillow's words: ``L`` grey, ``RGB``, ``RGBA``, ``P`` palette, ``CMYK``, ``I;16``.
-        orientation: of EXIF, 1 (upright) to 8.
-    """
-
-    format: str
-    width: int
+    format: str  # JPEG, PNG, TIFF, BMP or DICOM
+    width: int  # pixels, as stored
     height: int
-    mode: str
-    orientation: int = 1
+    mode: str  # what a pixel holds, in Pillow's words: L (grey), RGB, RGBA, P (palette), CMYK, I;16
+    bits: int = 8  # of a stored sample
+    orientation: int = 1  # of EXIF, 1 (upright) to 8
 
 
 def read_header(data: bytes) -> Header:
@@ -95,25 +88,23 @@ def decode(data: bytes, at_least: int | None = None, bits: int | None = None) ->
 
 def decode_with_header(data: bytes, at_least: int | None = None, bits: int | None = None) -> tuple[Header, np.ndarray]:
     """Decode as ``decode`` does, and return the header as well, read once."""
-    header, dicom = _open(data)
-    if dicom is not None:
-        return header, decode_dicom(dicom)
-    pixels = _decode(data, header, at_least)
-    return header, pixels if pixels.dtype == np.uint8 else _scaled(pixels, bits or 16)
+    header, pixels = _as_stored(data, at_least)
+    if pixels.dtype == np.uint16:
+        bits = bits or 16
+        pixels = (np.minimum(pixels, (1 << bits) - 1) >> (bits - 8)).astype(np.uint8)
+    return header, pixels
 
 
 def used_bits(data: bytes) -> int | None:
     """Return how many bits the values of an image of 16 bits a sample use; None for all other images and for DICOM.
 
     Raises:
-        ImageError: as ``read_header``.
+        ImageError: as ``decode``.
     """
-    header, dicom = _open(data)
-    sixteen = data[24:25] == b"\x10" if header.format == "PNG" else header.format == "TIFF"
-    if dicom is not None or not sixteen:
+    header = read_header(data)
+    if header.format == "DICOM" or header.bits < 16:
         return None
-    pixels = _decode(data, header, None)
-    return int(pixels.max()).bit_length() if pixels.dtype == np.uint16 else None
+    return int(_as_stored(data)[1].max()).bit_length()
 
 
 def shrunk(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -125,131 +116,80 @@ def shrunk(pixels: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
-def _open(data: bytes) -> tuple[Header, DicomImage | None]:
+def _open(data: bytes) -> tuple[Header, Dataset | None]:
     """The header, and of a DICOM file what else was read for it."""
     if not data:
         raise ImageError("the image file is empty (0 bytes); copy or download it again", "empty")
+    # From the end, where it is: to search a megabyte from the start takes a millisecond.
+    if any(data.startswith(start) and data.rfind(end) < 0 for start, end in _ENDS.items()):
+        what = f"the image is cut off after {len(data)} bytes, its end is missing; copy or download it again"
+        raise ImageError(what, "truncated")
     dicom = read_dicom(data) if is_dicom(data) else None
-    header = _read_with_pillow(data) if dicom is None else _of_dicom(dicom)
+    if dicom is None:
+        header = _read_with_pillow(data)
+    else:
+        mode = _DICOM_MODES.get(dicom.PhotometricInterpretation, "RGB")
+        header = Header("DICOM", dicom.Columns, dicom.Rows, mode, dicom.BitsStored)
     if header.width * header.height > MAX_PIXELS or max(header.width, header.height) > MAX_SIDE:
-        raise _too_large()
-    if dicom is None and _cut_off(data, header.format):
-        raise _truncated(len(data))
+        raise ImageError(_TOO_LARGE, "too_large")
     return header, dicom
 
 
 def _read_with_pillow(data: bytes) -> Header:
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             # MPO is a JPEG with further ones behind it (a preview, say), as some cameras write; the first is meant.
             kind = "JPEG" if image.format == "MPO" else image.format
             pages = image.n_frames if kind == "TIFF" else 1
+            bits = max(image.tag_v2.get(258, (1,))) if kind == "TIFF" else data[24] if kind == "PNG" else 8
             orientation = image.getexif().get(0x0112, 1) if kind == "JPEG" else 1
-            header = Header(kind, *image.size, image.mode, orientation)
+            header = Header(kind, *image.size, image.mode, bits, orientation)
     except Image.DecompressionBombError as error:
-        raise _too_large() from error
-    except MemoryError:
-        raise
-    except Exception as error:
-        if data[:3] == b"\xff\xd8\xff" and _cut_off(data, "JPEG"):
-            raise _truncated(len(data)) from error
-        if kind := next((kind for at, start, kind in _OTHERS if data[at:].startswith(start)), ""):
-            raise ImageError(
-                f"this is {kind}, a format that is not read; save the picture that is meant as PNG or JPEG",
-                "unsupported",
-            ) from error
-        raise ImageError(
-            f"these {len(data)} bytes are no image that is read; give a JPEG, PNG, TIFF, BMP or DICOM file",
-            "unsupported",
-        ) from error
-    if pages > 1:
-        raise ImageError(
-            f"the TIFF holds {pages} pictures, and one is read; save the one that is meant by itself", "unsupported"
-        )
-    if kind == "TIFF" and header.mode in ("F", "I"):
-        raise ImageError("a TIFF of 32 bits a sample is not read; save it with 8 or 16 bits", "unsupported")
+        raise ImageError(_TOO_LARGE, "too_large") from error
+    except Exception as error:  # Pillow raises nearly every exception there is for bytes that are wrong
+        other = next((name for mark, name in _OTHERS.items() if mark in data[:16]), None)
+        what = f"these {len(data)} bytes are no image that is read; give a JPEG, PNG, TIFF, BMP or DICOM file"
+        what = f"{other} is a format that is not read; save the picture as PNG or JPEG" if other else what
+        raise ImageError(what, "unsupported") from error
+    if pages > 1 or bits > 16:
+        what = "a TIFF of 32 bits a sample is not read; save it with 8 or 16 bits"
+        more = f"the TIFF holds {pages} pictures, and one is read; save the one that is meant by itself"
+        raise ImageError(more if pages > 1 else what, "unsupported")
     return header
 
 
-def _of_dicom(dicom: DicomImage) -> Header:
-    mode = "P" if dicom.kind == "PALETTE COLOR" else "L" if dicom.kind.startswith("MONOCHROME") else "RGB"
-    return Header("DICOM", dicom.columns, dicom.rows, mode)
-
-
-def _cut_off(data: bytes, kind: str) -> bool:
-    """Whether the end marker of a JPEG or PNG file is missing (decoders would fill the rest, and say nothing)."""
-    # From the end, where it is: to search a megabyte from the start takes a millisecond.
-    return data.rfind({"PNG": b"IEND", "JPEG": b"\xff\xd9"}.get(kind, b"")) < 2
+def _as_stored(data: bytes, at_least: int | None = None) -> tuple[Header, np.ndarray]:
+    """The header, and RGB of 8 or 16 bits, upright."""
+    header, dicom = _open(data)
+    try:
+        return header, decode_dicom(dicom) if dicom is not None else _decode(data, header, at_least)
+    except MemoryError:
+        raise
+    except Exception as error:  # as above, and so do simplejpeg, OpenCV and pydicom
+        what = f"the {header.format} of {header.width} x {header.height} pixels is damaged inside and cannot be decoded"
+        raise ImageError(f"{what}; copy or download it again", "unreadable") from error
 
 
 def _decode(data: bytes, header: Header, at_least: int | None) -> np.ndarray:
-    """RGB of 8 or 16 bits, as stored, upright."""
-    try:
-        pixels = _decode_strictly(data, header, at_least)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow raises nearly every exception there is for bytes that are wrong
-        raise _damaged(header) from error
-    if pixels is None:
-        raise _damaged(header)
-    return pixels
-
-
-def _decode_strictly(data: bytes, header: Header, at_least: int | None) -> np.ndarray | None:
     if header.format == "JPEG" and header.mode != "CMYK":
-        return _upright(_decode_jpeg(data, header, at_least), header.orientation)
-    if header.format == "TIFF" and header.mode in ("RGBA", "LA", "PA"):
-        with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
-            return np.ascontiguousarray(np.array(ImageOps.exif_transpose(image).convert("RGBA"))[:, :, :3])
-    # Inside these, OpenCV takes damage for colours and says nothing.
+        return _decode_jpeg(data, header, at_least)
     if header.format == "JPEG":
-        simplejpeg.decode_jpeg(data, "CMYK", strict=True)
-    elif header.format == "PNG":
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            image.verify()
+        simplejpeg.decode_jpeg(data, "CMYK", strict=True)  # what follows takes damage for colours, and says nothing
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        if header.format == "PNG":
+            image.verify()  # likewise
+        elif header.mode in ("RGBA", "LA", "PA", "CMYK"):  # OpenCV blends these with black, and Pillow halves 16 bits
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_BGR | cv2.IMREAD_ANYDEPTH)
-    return pixels if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 def _decode_jpeg(data: bytes, header: Header, at_least: int | None) -> np.ndarray:
-    shorter = min(header.width, header.height)
-    factor = 1 if at_least is None else max((f for f in (2, 4, 8) if shorter // f >= at_least), default=1)
-    wanted = {} if factor == 1 else {"min_height": -(-header.height // factor), "min_width": -(-header.width // factor)}
-    return simplejpeg.decode_jpeg(data, "RGB", strict=True, min_factor=factor, **wanted)
-
-
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn an image as EXIF's orientation says (CIPA DC-008, 4.6.5.1.6)."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
-
-
-def _scaled(pixels: np.ndarray, bits: int) -> np.ndarray:
-    """uint16 of which so many bits are used to uint8."""
-    return (np.minimum(pixels, (1 << bits) - 1) >> (bits - 8)).astype(np.uint8)
-
-
-def _too_large() -> ImageError:
-    return ImageError(
-        f"the image has too many pixels; at most {MAX_PIXELS:,} and {MAX_SIDE:,} a side are read; scale it down first",
-        "too_large",
-    )
-
-
-def _truncated(length: int) -> ImageError:
-    return ImageError(
-        f"the image is cut off after {length} bytes, its end is missing; copy or download it again", "truncated"
-    )
-
-
-def _damaged(header: Header) -> ImageError:
-    return ImageError(
-        f"the {header.format} of {header.width} x {header.height} pixels is damaged inside and cannot be decoded; "
-        "copy or download it again",
-        "unreadable",
-    )
+    """Decode at the smallest scale that keeps enough pixels, and turn as EXIF says (CIPA DC-008, 4.6.5.1.6)."""
+    shorter, turn = min(header.width, header.height), header.orientation
+    factor = max((f for f in (1, 2, 4, 8) if shorter // f >= (at_least or shorter)), default=1)
+    height, width = -(-header.height // factor), -(-header.width // factor)
+    pixels = simplejpeg.decode_jpeg(data, "RGB", strict=True, min_factor=factor, min_height=height, min_width=width)
+    pixels = pixels.swapaxes(0, 1) if turn in (5, 6, 7, 8) else pixels
+    down, right = (-1 if turn in turned else 1 for turned in ((3, 4, 7, 8), (2, 3, 6, 7)))
+    return np.ascontiguousarray(pixels[::down, ::right])

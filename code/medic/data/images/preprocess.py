@@ -38,17 +38,10 @@ class Preprocessing:
             raise MedicError(f"no crop is called {self.crop!r}; there is: {', '.join(CROPS)}")
 
     def pixels(self, data: bytes) -> np.ndarray:
-        """Decode, crop and scale one image.
+        """Decode, crop and scale one image file: uint8 (size, size, 3) RGB, channels equal when ``grey``.
 
-        A large JPEG is decoded at reduced scale. The scale is first chosen for the frame; should the subject turn out
-        smaller than ``size`` there, the image is decoded once more, finer, so that nothing is scaled up that the
-        file holds sharp.
-
-        Args:
-            data: a whole image file.
-
-        Returns:
-            uint8 (size, size, 3) RGB, values 0..255; the three channels are equal when ``grey``.
+        A large JPEG is decoded at reduced scale, chosen for the frame; should the subject turn out smaller than
+        ``size`` there, it is decoded once more, finer, so that nothing is scaled up that the file holds sharp.
 
         Raises:
             ImageError: the bytes cannot become pixels; the message says why and what to do.
@@ -56,17 +49,12 @@ class Preprocessing:
         subject = CROPS[self.crop](frame := decode(data, at_least=self.size, bits=self.bits))
         if len(subject) < self.size:
             finer = decode(data, at_least=-(-self.size * min(frame.shape[:2]) // len(subject)), bits=self.bits)
-            if finer.shape != frame.shape:
-                subject = CROPS[self.crop](finer)
+            subject = subject if finer.shape == frame.shape else CROPS[self.crop](finer)
         # Up to 1.5 times the size, the four pixels that bilinear interpolation reads smooth as much as an area's mean
         # does (48 to 50 dB against it), in a sixth of the time; beyond that it would alias.
-        much_larger = len(subject) > 1.5 * self.size
-        subject = cv2.resize(
-            subject, (self.size, self.size), interpolation=cv2.INTER_AREA if much_larger else cv2.INTER_LINEAR
-        )
-        if self.grey:
-            return cv2.cvtColor(cv2.cvtColor(subject, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-        return subject
+        how = cv2.INTER_AREA if len(subject) > 1.5 * self.size else cv2.INTER_LINEAR
+        subject = cv2.resize(subject, (self.size, self.size), interpolation=how)
+        return cv2.cvtColor(cv2.cvtColor(subject, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) if self.grey else subject
 
     def to_dict(self) -> dict:
         """Return plain values, for JSON; without ``bits`` where all 16 are used."""
