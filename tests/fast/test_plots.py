@@ -1,4 +1,4 @@
-"""A figure that is presented says in its title that the images are synthetic, is saved, and is closed."""
+"""A figure that is presented says in a corner that the images are synthetic, is saved, and is closed."""
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -16,6 +16,6 @@ def test_what_is_presented_is_titled_saved_and_closed(tmp_path):
         plots.use_style()
         figure, _ = plt.subplots()
         plots.present(figure, "Nothing here", "nothing", Session())
-    assert figure.get_suptitle() == "Nothing here (synthetic sample)"
+    assert (figure.get_suptitle(), figure.get_supxlabel()) == ("Nothing here", "synthetic sample")
     assert (tmp_path / "nothing.png").is_file()
     assert not plt.get_fignums()

@@ -69,13 +69,14 @@ def headline(figure: Figure, text: str) -> None:
 
 
 def title(drawing: Axes | Figure, text: str, session: Source) -> None:
-    """Give axes or a figure its title, with "(synthetic sample)" behind it where the data is synthetic."""
-    if session.synthetic:
-        text = f"{text} (synthetic sample)"
+    """Give axes or a figure its title, and the figure a stamp in its lower right corner where the data is synthetic."""
     if isinstance(drawing, Figure):
         headline(drawing, text)
     else:
         drawing.set_title(text)
+    if session.synthetic:
+        figure = drawing if isinstance(drawing, Figure) else drawing.figure
+        figure.supxlabel("synthetic sample", x=0.995, ha="right", fontsize=8, color="0.4")
 
 
 def save(figure: Figure, name: str, session: Source) -> None:
@@ -83,15 +84,13 @@ def save(figure: Figure, name: str, session: Source) -> None:
 
     Raises:
         MedicError: ``name`` is a path or carries an ending, the folder cannot be written, or the data is synthetic
-            and no title of the figure says so.
+            and nothing in the figure says so.
     """
     if not name or name != name.strip() or any(mark in name for mark in "/\\."):
         raise MedicError(f"a figure is saved by its bare name, and {name!r} is not one; write for example 'preview'")
-    titles = [figure.get_suptitle(), *(axes.get_title("left") + axes.get_title() for axes in figure.axes)]
-    if session.synthetic and not any("synthetic" in text for text in titles):
-        raise MedicError(
-            f"figure {name!r} shows synthetic data and no title says so; set its title with medic.plots.title"
-        )
+    texts = [figure.get_supxlabel(), figure.get_suptitle(), *(axes.get_title("left") for axes in figure.axes)]
+    if session.synthetic and not any("synthetic" in text for text in texts):
+        raise MedicError(f"figure {name!r} shows synthetic data and does not say so; title it with medic.plots.title")
     with replacing(session.images / f"{name}.png") as temporary:
         # Matplotlib writes its version by default; without it the file depends on the picture alone.
         figure.savefig(temporary, format="png", metadata={"Software": None})
@@ -155,7 +154,8 @@ def annotated(
         captions: one for each image.
         marks: for each image, the names and their places (x, y) in pixels.
     """
-    figure, axes = plt.subplots(1, len(images), figsize=(3.5 * len(images), 4.0), squeeze=False)
+    ratio = max(image.shape[0] / image.shape[1] for image in images)
+    figure, axes = plt.subplots(1, len(images), figsize=(3.5 * len(images), 3.5 * ratio + 0.9), squeeze=False)
     for place, image, caption, named in zip(axes.flat, images, captions, marks, strict=True):
         height, width = image.shape[:2]
         place.imshow(image)
