@@ -47,13 +47,14 @@ def find_disc(pixels: np.ndarray) -> Disc | None:
     scale = max(1.0, sides.max() / _SEARCH_SIDE)
     small = cv2.resize(pixels, np.rint(sides / scale).astype(int).clip(1), interpolation=cv2.INTER_NEAREST)
     lit = (reduce(cv2.max, cv2.split(cv2.medianBlur(small, 3))) > DARK).astype(np.uint8)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(lit, connectivity=4)
-    stats[0, cv2.CC_STAT_AREA] = 0  # the surround
-    largest = int(stats[:, cv2.CC_STAT_AREA].argmax())
-    left, top, wide, high, area = map(int, stats[largest])
-    if area < lit.size / 20:
+    _, labels = cv2.connectedComponents(lit, connectivity=4)
+    areas = np.bincount(labels.ravel())
+    areas[0] = 0  # the surround
+    if areas.max() < lit.size / 20:
         return None
-    circle, longer = _fit_circle(labels == largest), max(wide, high)
+    region = labels == areas.argmax()
+    left, top, wide, high = cv2.boundingRect(region.astype(np.uint8))
+    circle, longer = _fit_circle(region), max(wide, high)
     if circle is None or not longer * 0.9 <= 2 * circle.radius <= longer * 1.5:
         circle = Disc(left + (wide - 1) / 2, top + (high - 1) / 2, longer / 2)
     return Disc((circle.x + 0.5) * scale, (circle.y + 0.5) * scale, circle.radius * scale)
