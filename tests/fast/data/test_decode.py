@@ -4,7 +4,6 @@ import contextlib
 import io
 import struct
 import zlib
-from functools import partial
 
 import cv2
 import numpy as np
@@ -20,16 +19,16 @@ from medic.errors import ImageError
 GREYS = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
 
-def refused(data: bytes, **how: int) -> ImageError:
+def refused(data: bytes, **how: int) -> str:
+    """The reason; the message is a short sentence."""
     with pytest.raises(ImageError) as caught:
         decode(data, **how)
     assert len(str(caught.value).split()) <= 30
-    return caught.value
+    return caught.value.reason
 
 
-def saved(image: Image.Image, format: str, **how: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, format, **how)
+def saved(pixels: np.ndarray, format: str, **how: object) -> bytes:
+    Image.fromarray(pixels).save(file := io.BytesIO(), format, **how)
     return file.getvalue()
 
 
@@ -39,16 +38,8 @@ def turned(orientation: int) -> Image.Exif:
     return exif
 
 
-def bomb(side: int) -> bytes:
-    """A true PNG of side x side grey pixels, all zero: a thousandth of its size."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    packer = zlib.compressobj(9)
-    rows = b"".join(packer.compress(bytes(side + 1)) for _ in range(side)) + packer.flush()
-    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+def as_pillow_shows(data: bytes) -> np.ndarray:
+    return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")).astype(int)
 
 
 @pytest.mark.parametrize(
@@ -65,11 +56,11 @@ def test_pixels_come_out_as_rgb_however_they_are_stored(format, mode, tolerance,
     pixels = smooth()
     decoded = decode(data := encode(pixels, format, mode))
     right = np.asarray(Image.fromarray(pixels).convert(mode).convert("RGB") if mode in ("L", "LA", "1") else pixels)
-    assert decoded.dtype == np.uint8
-    assert decoded.shape == pixels.shape
+    assert (decoded.dtype, decoded.shape) == (np.uint8, pixels.shape)
     assert np.abs(decoded.astype(int) - right).mean() <= tolerance
     header = read_header(data)
     assert (header.format, header.width, header.height, header.mode) == (format, 400, 300, mode)
+    assert used_bits(data) is None
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
@@ -84,18 +75,11 @@ def test_sixteen_bits_are_scaled_by_the_bits_that_their_set_uses(suffix, channel
     assert decode(data).max() == 255 >> (16 - bits), "by itself, the format says that all of 16 bits are used"
 
 
-def test_only_images_of_sixteen_bits_use_some_of_them(smooth, encode):
-    assert [used_bits(encode(smooth(), kind)) for kind in ("PNG", "TIFF", "JPEG", "BMP")] == [None] * 4
-
-
 @pytest.mark.parametrize(("format", "mode"), [("PNG", "LA"), ("PNG", "RGBA"), ("TIFF", "RGBA"), ("PNG", "P")])
-def test_transparency_is_dropped_and_not_blended(format, mode):
-    image = Image.fromarray(GREYS).convert("L" if mode == "P" else mode)
-    if mode == "P":
-        data = saved(image.convert("P"), format, transparency=bytes(range(255, -1, -1)))
-    else:
-        image.putalpha(Image.fromarray(255 - GREYS))
-        data = saved(image, format)
+def test_transparency_is_dropped_and_not_blended(format, mode, encode):
+    pixels = np.dstack([GREYS] * 3 + [255 - GREYS])[:, :, [0, 3] if mode == "LA" else slice(None)]
+    palette = {"transparency": bytes(range(255, -1, -1))} if mode == "P" else {}
+    data = encode(GREYS, format, mode, **palette) if palette else saved(pixels, format)
     assert (decode(data) == GREYS[:, :, None]).all()
 
 
@@ -103,7 +87,7 @@ def test_transparency_is_dropped_and_not_blended(format, mode):
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF"])
 def test_the_exif_orientation_is_applied_at_any_scale(format, orientation, smooth, encode):
     data = encode(smooth(), format, exif=turned(orientation))
-    right = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")).astype(int)
+    right = as_pillow_shows(data)
     assert np.abs(decode(data) - right).mean() < 3
     small = decode(data, at_least=150)
     assert np.abs(small - cv2.resize(right.astype(np.uint8), small.shape[1::-1]).astype(int)).mean() < 4
@@ -124,8 +108,16 @@ def test_jpegs_for_print_come_out_as_pillow_shows_them(adobe, orientation, smoot
     elif adobe == "absent":
         at = data.index(b"\xff\xee")
         data = data[:at] + data[at + 2 + int.from_bytes(data[at + 2 : at + 4], "big") :]
-    shown = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")).astype(int)
-    assert np.abs(decode(data) - shown).max() <= 3
+    assert np.abs(decode(data) - as_pillow_shows(data)).max() <= 3
+
+
+@pytest.mark.parametrize("behind", [b"camera's own notes \xff\xda and more", bytes(5000), "a second picture"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_what_stands_behind_the_end_does_no_harm(behind, format, smooth, encode):
+    data = encode(smooth(), format)
+    if isinstance(behind, str):  # as in the MPO of some cameras
+        behind = encode(255 - smooth(), "MPO", save_all=True, append_images=[Image.fromarray(smooth())])
+    assert np.array_equal(decode(data + behind), decode(data))
 
 
 @pytest.mark.parametrize(
@@ -135,35 +127,36 @@ def test_jpegs_for_print_come_out_as_pillow_shows_them(adobe, orientation, smoot
         (b"This is a text file that is named .jpeg.\n", "unsupported"),
         (b"\0" * 5000, "unsupported"),
         (b"\xff\xd8", "unsupported"),
-        (saved(Image.fromarray(GREYS), "GIF"), "unsupported"),
-        (saved(Image.fromarray(GREYS), "WEBP"), "unsupported"),
+        (saved(GREYS, "GIF"), "unsupported"),
+        (saved(GREYS, "WEBP"), "unsupported"),
         (b"\0\0\0\x18ftypheic" + bytes(99), "unsupported"),
-        (saved(Image.fromarray(GREYS.astype(np.float32)), "TIFF"), "unsupported"),
-        (saved(Image.fromarray(GREYS.astype(np.int32)), "TIFF"), "unsupported"),
-        (
-            saved(Image.fromarray(GREYS[:4, :4]), "TIFF", save_all=True, append_images=[Image.fromarray(GREYS)]),
-            "unsupported",
-        ),
+        (saved(GREYS.astype(np.float32), "TIFF"), "unsupported"),
+        (saved(GREYS.astype(np.int32), "TIFF"), "unsupported"),
+        (saved(GREYS[:4], "TIFF", save_all=True, append_images=[Image.fromarray(GREYS)]), "unsupported"),
+        (saved(np.zeros((2, MAX_SIDE + 1), np.uint8), "PNG"), "too_large"),
     ],
 )
 def test_what_is_not_read_is_refused_with_the_reason_and_no_other_line(data, reason, capfd):
-    assert refused(data).reason == reason
+    assert refused(data) == reason
     assert capfd.readouterr().err == ""
 
 
+def test_a_small_file_of_too_many_pixels_is_never_decoded(monkeypatch):
+    side, packed = 10_001, zlib.compress(bytes(10_002 * 10_001), 9)
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)), (b"IDAT", packed), (b"IEND", b""))
+    parts = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    ]
+    monkeypatch.setattr(decoding.cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
+    assert refused(b"\x89PNG\r\n\x1a\n" + b"".join(parts)) == "too_large"
+
+
 @pytest.mark.parametrize("share", [0.02, 0.05, 0.2, 0.5, 0.9, 0.999])
-@pytest.mark.parametrize("how", [{}, {"progressive": True}, {"format": "PNG"}])
-def test_a_jpeg_or_png_cut_off_anywhere_is_truncated(share, how, smooth, encode):
+@pytest.mark.parametrize("how", [{}, {"progressive": True}, {"format": "PNG"}, {"format": "TIFF"}, {"format": "BMP"}])
+def test_a_file_cut_off_anywhere_is_refused(share, how, smooth, encode, capfd):
     data = encode(smooth(), **{"format": "JPEG", **how})
-    assert refused(data[: int(len(data) * share)]).reason == "truncated"
-    assert decode(data).shape == (300, 400, 3)
-
-
-@pytest.mark.parametrize("format", ["TIFF", "BMP"])
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-def test_a_cut_tiff_or_bmp_is_refused(format, share, smooth, encode, capfd):
-    data = encode(smooth(), format)
-    assert refused(data[: int(len(data) * share)]).reason in ("truncated", "unreadable", "unsupported")
+    lines_can_miss = {"unreadable", "unsupported"} if how.get("format") in ("TIFF", "BMP") else set()
+    assert refused(data[: int(len(data) * share)]) in {"truncated"} | lines_can_miss
     assert capfd.readouterr().err == ""
 
 
@@ -179,43 +172,23 @@ def test_a_jpeg_damaged_inside_is_unreadable_at_any_scale(how, kind, smooth, enc
         "bytes missing": data[:middle] + data[middle + 700 :],
         "cut, with an end marker": data[:middle] + b"\xff\xd9",
     }[how]
-    assert {refused(damaged, at_least=least).reason for least in (10_000, 30)} == {"unreadable"}
+    assert {refused(damaged, at_least=least) for least in (10_000, 30)} == {"unreadable"}
 
 
 def test_a_png_damaged_inside_is_unreadable(smooth, encode):
     data = bytearray(encode(smooth()))
     data[len(data) // 2] ^= 0xFF
-    assert refused(bytes(data)).reason == "unreadable"
+    assert refused(bytes(data)) == "unreadable"
 
 
-@pytest.mark.parametrize("behind", [b"camera's own notes \xff\xda and more", bytes(5000)])
-@pytest.mark.parametrize("format", ["JPEG", "PNG"])
-def test_bytes_behind_the_end_do_no_harm(behind, format, smooth, encode):
-    data = encode(smooth(), format)
-    assert np.array_equal(decode(data + behind), decode(data))
-
-
-def test_a_jpeg_with_a_second_picture_behind_it_gives_the_first(smooth, psnr):
-    first, second = Image.fromarray(smooth()), Image.fromarray(255 - smooth())
-    data = saved(first, "MPO", save_all=True, append_images=[second])
-    assert psnr(decode(data), smooth()) > 30
-    assert decode(data, at_least=100).shape == (150, 200, 3)
-
-
-@pytest.mark.parametrize(
-    "make", [partial(bomb, 10_001), lambda: saved(Image.new("L", (MAX_SIDE + 1, 2)), "PNG")], ids=["bomb", "strip"]
-)
-def test_too_many_pixels_are_refused_and_never_decoded(make, monkeypatch):
-    monkeypatch.setattr(decoding.cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
-    assert refused(make()).reason == "too_large"
-
-
+COLOURS = np.dstack([cv2.resize(GREYS, (32, 24))] * 3)
 FUZZED = [
-    saved(Image.fromarray(cv2.resize(GREYS, (32, 24))).convert(mode), format, **how)
-    for format, mode, how in [
-        *(("JPEG", "RGB", {}), ("JPEG", "CMYK", {}), ("PNG", "RGB", {}), ("BMP", "RGB", {})),
-        *(("TIFF", mode, {"compression": how}) for mode in ("RGB", "RGBA") for how in ("raw", "tiff_lzw")),
-    ]
+    *(saved(COLOURS, format) for format in ("JPEG", "PNG", "BMP")),
+    *(
+        saved(pixels, "TIFF", compression=how)
+        for pixels in (COLOURS, COLOURS[:, :, [0, 1, 2, 0]])
+        for how in ("raw", "tiff_lzw")
+    ),
 ]
 
 
@@ -233,17 +206,17 @@ def test_whatever_is_wrong_inside_gives_pixels_or_an_image_error(given_):
 
 
 WRONG = ("float", "int32", "thumb", "two_pages", "700", "cut", "zero", "png_bit")
+FOLDERS = ("16bit", "alpha", "multipage", "jpeg_inside", "voilut_depth_overstated", "big_endian_8bit_ow", "no_meta")
 
 
 def test_files_that_once_failed_are_right_or_refused(cases):
-    folders = ("16bit", "alpha", "multipage", "jpeg_inside", "voilut_depth_overstated", "big_endian_8bit_ow", "no_meta")
-    for path in sorted(path for name in folders for path in (cases / name).iterdir() if path.suffix != ".npy"):
-        data = path.read_bytes()
+    for path in sorted(path for name in FOLDERS for path in (cases / name).iterdir() if path.suffix != ".npy"):
+        data, expected = path.read_bytes(), path.with_name(f"{path.name}.expected.npy")
         if path.name.startswith(WRONG):
             refused(data)
             continue
         shown = decode(data, bits=used_bits(data)).astype(int)
-        if (expected := path.with_name(f"{path.name}.expected.npy")).is_file():
+        if expected.is_file():
             right = np.load(expected).astype(int)
             assert np.abs(shown - (right if right.ndim == 3 else right[:, :, None])).max() <= 2, path.name
         else:
