@@ -993,7 +993,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Walk:
     from medic.data.stores import idx
 
     folder = tmp_path_factory.mktemp("digits")
-    succeeded(medic("sample", "digits", "--line", "digits", cwd=folder))
+    succeeded(medic("sample", "digits", "--set", "digits", cwd=folder))
     for path in (folder / "digits").glob("*.gz"):
         idx.write(path, idx.read(path)[:200])
     commands = [

@@ -40,13 +40,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-class LineName(StrEnum):
-    """Lines of the series by name."""
-
-    retinopathy = "retinopathy"
-    chest_xray = "chest_xray"
-    digits = "digits"
-    skin_lesion = "skin_lesion"
+SampleName = StrEnum("SampleName", {name: name for name in ("retinopathy", "chest_xray", "digits", "skin_lesion")})
 
 
 @app.command()
@@ -71,7 +65,9 @@ def download(
 @app.command()
 def sample(
     folder: Annotated[Path, typer.Argument(help="An absent or empty folder, or an earlier sample.")],
-    line: Annotated[LineName, typer.Option("--line", help="Which set.")] = LineName.retinopathy,
+    data_set: Annotated[
+        SampleName, typer.Option("--set", "--line", help="Which data set; --line is the former name.")
+    ] = SampleName.retinopathy,
     patients: Annotated[
         int | None, typer.Option("--patients", help="Made-up patients; the sample's number when left.")
     ] = None,
@@ -87,20 +83,20 @@ def sample(
 
     \b
     Example: medic sample outputs/more_eyes/retinopathy --patients 200 --seed 7
-             medic sample outputs/second/skin_lesion --line skin_lesion --hospital 2 --masks
+             medic sample outputs/second/skin_lesion --set skin_lesion --hospital 2 --masks
     """
     from medic.sample import SAMPLES
 
     options = {"patients": patients, "seed": seed, "hospital": hospital, "masks": masks or None}
     asked = {key: value for key, value in options.items() if value is not None}
-    if SAMPLES[line.value].draw is None:
+    if SAMPLES[data_set.value].draw is None:
         if asked:
             named = ", ".join(f"--{name}" for name in asked)
             raise MedicError(f"the digits are real scans, which are not drawn; leave {named} away")
-        SAMPLES[line.value].write(folder)
+        SAMPLES[data_set.value].write(folder)
         print(f"scikit-learn's handwritten digits in {folder}")
         return
-    records = SAMPLES[line.value].write(folder, **asked)
+    records = SAMPLES[data_set.value].write(folder, **asked)
     print(f"{len(records)} synthetic images of {records['patient'].nunique()} made-up patients in {folder}")
 
 
@@ -133,10 +129,10 @@ def describe(
 @app.command("check")
 def check_sets(
     what: Annotated[
-        str | None, typer.Argument(help="A data folder (all sets in it are checked), or a line such as retinopathy.")
+        str | None, typer.Argument(help="A data folder (all sets in it are checked), or one set, such as retinopathy.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", "-d", help="Where a line is named: the data folder; sample_data when left.")
+        Path | None, typer.Option("--data", "-d", help="Where a set is named: the data folder; sample_data when left.")
     ] = None,
     to: Annotated[Path, typer.Option("--to", help="Folder of the tables and pages, a folder a set.")] = Path(
         "outputs/check"
@@ -161,19 +157,19 @@ def check_sets(
     from medic.task import TASKS
 
     name = what if what in (*DATA_SETS, OWN.name) else data_set_of(TASKS[what]).name if what in TASKS else None
-    # A folder that is called as a line and lies here is that folder, unless another is named.
+    # A folder that is called as a data set and lies here is that folder, unless another is named.
     is_folder = what is not None and data is None and (name is None or Path(what).exists())
     folder = Path(what) if is_folder else data or Path("sample_data")
     if what is not None and name is None and data is not None:
-        raise MedicError(f"with --data, name a line to check ({', '.join(DATA_SETS)}, {OWN.name}), not {what!r}")
+        raise MedicError(f"with --data, name a set to check ({', '.join(DATA_SETS)}, {OWN.name}), not {what!r}")
     checked, failed = {}, []
     sets = sets_in(folder, None if is_folder else name)
     how = how_to_read(level, label=label_column, image=image_column, patient=patient_column)
     if how and set(sets) != {OWN.name}:
         raise MedicError(f"--level and columns are for images of your own; {' and '.join(sets)} have their layout")
-    for found, (line, source) in sets.items():
+    for found, (data_set, source) in sets.items():
         try:
-            checked[found] = check_set(line, source, to / found, scheduler=scheduler, **how)
+            checked[found] = check_set(data_set, source, to / found, scheduler=scheduler, **how)
         except MedicError as error:
             failed.append(f"{found}: {error}")
             continue
@@ -183,7 +179,7 @@ def check_sets(
         print(json.dumps({found: one.to_dict() for found, one in checked.items()}, indent=2))
     if others := unknown_in(folder) if is_folder or name is None else []:
         print(
-            f"not checked, for no line is called so: {', '.join(others)}; medic check LINE --data {folder / others[0]}",
+            f"not checked, for no set is called so: {', '.join(others)}; medic check SET --data {folder / others[0]}",
             file=sys.stderr,
         )
     if failed:
@@ -258,14 +254,14 @@ def prepare(
     from medic.data.records import class_counts, lacking
 
     how = how_to_read(level, label=label_column, image=image_column, patient=patient_column)
-    records, store, found, line = _read(task, data, images, how, positive or looked_for)
-    if line is OWN and found.thresholds:
+    records, store, found, data_set = _read(task, data, images, how, positive or looked_for)
+    if data_set is OWN and found.thresholds:
         print(f"of the two classes {found.classes[1]} is the positive one (--positive names the other)")
     records = _split(records, store, found, test, seed)
-    prepared = prepare_images(records, store, to, replace(line.preprocessing, size=size), scheduler=scheduler)
+    prepared = prepare_images(records, store, to, replace(data_set.preprocessing, size=size), scheduler=scheduler)
     print(class_counts(prepared.records, found).to_string())
     print(f"{len(prepared.records)} images prepared at {size} px in {to}")
-    for sentence in lacking(prepared.records, found) if line is OWN else ():
+    for sentence in lacking(prepared.records, found) if data_set is OWN else ():
         print(sentence, file=sys.stderr)
     _report_skipped(prepared)
 
@@ -276,13 +272,13 @@ def _read(
     from medic.data.readers import OWN, data_set_of
     from medic.task import find_task
 
-    line = OWN if task == OWN.name else data_set_of(find_task(task))
-    if line is not OWN and (how or positive is not None):
+    data_set = OWN if task == OWN.name else data_set_of(find_task(task))
+    if data_set is not OWN and (how or positive is not None):
         raise MedicError(f"--level, --positive and columns are for images of your own; {task} has its own classes")
-    records, store = line.read(line.find(data), images, **how)
+    records, store = data_set.read(data_set.find(data), images, **how)
     if positive is not None:
-        records = line.with_positive(records, positive)
-    return records, store, line.task(records) if line is OWN else find_task(task), line
+        records = data_set.with_positive(records, positive)
+    return records, store, data_set.task(records) if data_set is OWN else find_task(task), data_set
 
 
 def _split(records: pd.DataFrame, store: Store, task: Task, test: float | None, seed: int) -> pd.DataFrame:
