@@ -1,12 +1,8 @@
-"""The table that goes with the images: one row an image, checked once at the boundary."""
+"""The table that goes with the images: one row an image, checked once at the boundary; its classes and their counts."""
 
-from __future__ import annotations
-
-import math
 import os
 import sys
 import unicodedata
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -30,87 +26,69 @@ def validate(records: pd.DataFrame, task: Task) -> pd.DataFrame:
     Raises:
         MedicError: a column or a value is missing, an image is listed twice, a split or a label is unknown.
     """
-    classes = list(task.classes) if task.kind == "multilabel" else []
-    missing = [column for column in ("image", "patient", "split", "label", *classes) if column not in records]
-    if missing:
-        raise MedicError(
-            f"the records lack the column{'s' * (len(missing) > 1)} {', '.join(missing)}; "
-            "a reader of medic.data.readers makes them all"
-        )
+    several = task.kind == "multilabel"
+    required = ("image", "patient", "split", "label")
+    _require(records, *required, *(task.classes if several else ()))
     if records.empty:
         raise MedicError("the records are empty; name a folder or a table that lists images")
     records = records.reset_index(drop=True)
-    for column in ("image", "patient", "split", "label"):
-        _refuse(
-            records, records[column].isna() | (records[column] == ""), f"have no {column}; fill it in or drop the rows"
-        )
+    for name in required:
+        values = records[name]
+        _refuse(records, values.isna() | (values == ""), f"have no {name}; fill it in or drop the rows")
     _refuse(records, records["image"].duplicated(keep=False), "are listed more than once; keep one row an image")
     _refuse(records, ~records["split"].isin(SPLITS), f"have a split other than {', '.join(SPLITS)}")
-    legend = ", ".join(f"{code} {name}" for code, name in enumerate(task.classes)) if not classes else "0 none, 1 any"
-    allowed = {"label": range(2 if classes else len(task.classes))} | dict.fromkeys(classes, range(2))
+    codes = dict.fromkeys(task.classes, ("absent", "present")) if several else {}
     clean = {}
-    for column, codes in allowed.items():
-        values = pd.to_numeric(records[column], errors="coerce")
-        meaning = legend if column == "label" else f"{column}: 0 absent, 1 present"
-        outside = f"have a label outside the task {task.name!r} ({meaning}); correct the table"
-        _refuse(records, ~values.isin(codes), outside, column)
-        clean[column] = values.astype(np.int64)
-    return records.assign(**clean)
+    for name, meanings in {"label": ("none", "any") if several else task.classes, **codes}.items():
+        clean[name] = pd.to_numeric(records[name], errors="coerce")
+        legend = ", ".join(f"{code} {meaning}" for code, meaning in enumerate(meanings))
+        outside = f"have a {name} outside the task {task.name!r} ({legend}); correct the table"
+        _refuse(records, ~clean[name].isin(range(len(meanings))), outside, name)
+    return records.assign(**clean).astype(dict.fromkeys(clean, np.int64))
+
+
+def _require(records: pd.DataFrame, *columns: str) -> None:
+    missing = [name for name in columns if name not in records]
+    if missing:
+        raise MedicError(f"the records lack the column {', '.join(missing)}; read them with the reader of their task")
+
+
+def _refuse(records: pd.DataFrame, at_fault: pd.Series, what: str, show: str | None = None) -> None:
+    if at_fault.any():
+        rows = records[at_fault].head(3)
+        named = rows["image"].astype(str) + ("" if show is None else f" ({show} " + rows[show].map(repr) + ")")
+        more = ", ..." if at_fault.sum() > 3 else ""
+        raise MedicError(f"{at_fault.sum()} of {len(records)} images {what}: {', '.join(named)}{more}")
 
 
 def targets(records: pd.DataFrame, task: Task) -> np.ndarray:
-    """What a model of the task is to say of each row.
-
-    Returns:
-        int64 (N,) class codes; for multilabel tasks int64 (N, C), 0 or 1 for each class.
+    """Return what a model of the task is to say of each row: int64 (N,), for multilabel tasks (N, C) of 0 and 1.
 
     Raises:
         MedicError: the records lack a column of the task.
     """
-    if task.kind != "multilabel":
-        return records["label"].to_numpy(np.int64)
-    missing = [name for name in task.classes if name not in records]
-    if missing:
-        raise MedicError(
-            f"the records lack the column{'s' * (len(missing) > 1)} {', '.join(missing[:3])} of the task "
-            f"{task.name!r}; read them with the reader of that task and prepare anew"
-        )
-    return records[list(task.classes)].to_numpy(np.int64)
+    columns = list(task.classes) if task.kind == "multilabel" else "label"
+    _require(records, *([columns] if columns == "label" else columns))
+    return records[columns].to_numpy(np.int64)
 
 
 def originals(records: pd.DataFrame) -> pd.DataFrame:
-    """Each image once: without the varied copies that ``medic.modeling.augment.augmented_set`` adds for training."""
+    """Return each image once: without the varied copies that ``medic.modeling.augment.augmented_set`` adds."""
     return records[records["copy"] == 0] if {"copy", "copy_of"} <= set(records) else records
-
-
-_WHOLE = dict.fromkeys(("age", "width", "height"), "Int64")
-_TYPES = dict.fromkeys(("eye", "sex", "view", "note", "diagnosis"), "string") | _WHOLE
-"""Of columns that readers may give and that a CSV file would lose; where there is none of that name, none is made."""
 
 
 def read_records(path: str | os.PathLike) -> pd.DataFrame:
     """Read records back from the CSV file they were saved as; names stay text, also ``007`` and ``NA``."""
     # A class may be called NA: of names and classes nothing is missing, of all else only what is empty.
     text = dict.fromkeys(("image", "patient", "patient_source", "group", "class", "copy_of"), str)
-    header = pd.read_csv(path, nrows=0).columns
-    empty = {column: [""] for column in header if column not in text}
-    types = text | _TYPES | {"corrected": "string"}
-    return pd.read_csv(path, dtype=types, keep_default_na=False, na_values=empty)
-
-
-def _refuse(records: pd.DataFrame, at_fault: pd.Series, what: str, show: str | None = None) -> None:
-    if at_fault.any():
-        rows = records[at_fault].head(3)
-        named = [
-            str(image) if show is None else f"{image} ({show} {value!r})"
-            for image, value in zip(rows["image"], rows[show or "image"], strict=True)
-        ]
-        more = ", ..." if at_fault.sum() > 3 else ""
-        raise MedicError(f"{at_fault.sum()} of {len(records)} images {what}: {', '.join(named)}{more}")
+    maybe = dict.fromkeys(("eye", "sex", "view", "note", "diagnosis", "corrected"), "string")
+    whole = dict.fromkeys(("age", "width", "height"), "Int64")
+    empty = {name: [""] for name in pd.read_csv(path, nrows=0).columns if name not in text}
+    return pd.read_csv(path, dtype=text | maybe | whole, keep_default_na=False, na_values=empty)
 
 
 def class_counts(records: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """Images by class and split.
+    """Count images by class and split.
 
     Returns:
         One row a class (named as in the task), one int column a split that occurs, and ``total``. For a multilabel
@@ -120,23 +98,18 @@ def class_counts(records: pd.DataFrame, task: Task) -> pd.DataFrame:
     Raises:
         MedicError: the records lack a column of a multilabel task.
     """
-    splits = [split for split in SPLITS if (records["split"] == split).any()]
     if task.kind == "multilabel":
-        present = pd.DataFrame(targets(records, task), index=records.index, columns=list(task.classes))
+        present = pd.DataFrame(targets(records, task), columns=list(task.classes))
         if NO_FINDING not in present:
             present[NO_FINDING] = 1 - present.max(axis=1)
-        counts = present.groupby(records["split"].to_numpy()).sum().T.reindex(columns=splits).astype(int)
-        counts.index.name = "class"
-        return counts.assign(total=counts.sum(axis=1))
-    counts = pd.crosstab(records["label"], records["split"]).reindex(index=range(len(task.classes)), columns=splits)
-    counts = counts.fillna(0).astype(int)
-    counts.index = pd.Index(task.classes, name="class")
-    counts.columns.name = None
-    return counts.assign(total=counts.sum(axis=1))
+    else:
+        present = pd.get_dummies(pd.Categorical.from_codes(records["label"], list(task.classes)), dtype=int)
+    counts = present.groupby(records["split"].to_numpy()).sum().T.rename_axis("class")
+    return counts[[split for split in SPLITS if split in counts]].assign(total=counts.sum(axis=1))
 
 
 def class_weights(labels: np.ndarray | pd.Series, task: Task) -> tuple[float, ...]:
-    """Factors on the loss that make every class count the same in sum: N / (C * n_c).
+    """Return factors on the loss that make every class count the same in sum: N / (C * n_c).
 
     King & Zeng, Political Analysis 9(2), 2001, p. 144; the formula is that of scikit-learn's ``balanced``. The mean
     over the images is 1, and a class without images gets 1, which nothing uses.
@@ -145,43 +118,43 @@ def class_weights(labels: np.ndarray | pd.Series, task: Task) -> tuple[float, ..
         MedicError: the task is multilabel.
     """
     if task.kind == "multilabel":
-        raise MedicError(
-            f"an image of the task {task.name!r} may have several classes, so no factor a class makes them count the "
-            "same; a weighted multilabel loss (medic.modeling.objectives) is for that"
-        )
+        raise MedicError(f"an image of the task {task.name!r} may have several classes; take its weighted loss instead")
     counts = np.bincount(np.asarray(labels, int), minlength=len(task.classes))
     present = np.count_nonzero(counts)
     return tuple(float(len(labels) / (present * count)) if count else 1.0 for count in counts)
 
 
-def in_order(names: Sequence[str]) -> list[str]:
-    """The distinct names, sorted: as numbers where all of them are numbers, so that 10 follows 9; as text otherwise."""
-    distinct = sorted(set(names))
-    return sorted(distinct, key=_number) if all(_number(name) is not None for name in distinct) else distinct
+def lacking(records: pd.DataFrame, task: Task) -> list[str]:
+    """Return a sentence for each class that a split has no image of: what is absent is neither learned nor tested."""
+    counts = class_counts(records, task).reindex(task.classes).drop(columns="total")
+    without = {name: " and ".join(counts.columns[row == 0]) for name, row in counts.iterrows()}
+    what = {True: "it cannot be learned; take another seed", False: "it cannot be measured there; add patients"}
+    return [
+        f"the class {name!r} has no image in {splits}: {what['train' in splits]}"
+        for name, splits in without.items()
+        if splits
+    ]
+
+
+# Classes that a person's own images bring
 
 
 def task_of(records: pd.DataFrame, name: str) -> Task:
-    """The multiclass task that a person's own records ask.
+    """Return the multiclass task that a person's own records ask.
 
     Raises:
         MedicError: a column is missing, there are fewer than two classes, or codes and names do not belong together.
     """
-    missing = [column for column in ("label", "class") if column not in records]
-    if missing:
-        raise MedicError(f"the records lack {' and '.join(missing)}; medic.data.readers.own makes both")
+    _require(records, "label", "class")
     pairs = records[["label", "class"]].drop_duplicates().sort_values("label")
     if list(pairs["label"]) != list(range(len(pairs))):
-        raise MedicError(
-            f"the codes {sorted(set(records['label']))} and the classes {', '.join(sorted(set(records['class'])))} do "
-            "not belong one to one; take the task of all records, not of a part of them"
-        )
+        named = ", ".join(f"{code} {name}" for code, name in pairs.to_numpy())
+        raise MedicError(f"codes and classes do not belong one to one ({named}); take the task of all records")
     return Task(name, "multiclass", tuple(pairs["class"]))
 
 
 def with_positive(records: pd.DataFrame, name: str) -> pd.DataFrame:
     """Give two classes their codes so that the positive one comes second: sensitivity and areas are that one's.
-
-    Where nobody says, the positive class is the last in alphabetical order.
 
     Raises:
         MedicError: there are not two classes, or none of that name.
@@ -200,33 +173,12 @@ def without_gaps(records: pd.DataFrame, task: Task) -> pd.DataFrame:
     """
     left = sorted(set(records["label"]))
     if len(left) < 2:
-        raise MedicError(
-            f"after the corrections all {len(records)} images are of the class {records['class'].iloc[0]!r}; two or "
-            "more classes are needed to tell images apart"
-        )
+        only = records["class"].iloc[0]
+        raise MedicError(f"after the corrections all images are of the class {only!r}; two or more are needed")
     gone = [name for code, name in enumerate(task.classes) if code not in left]
     if gone:
         print(f"after the corrections no image is left in the class {', '.join(gone)}", file=sys.stderr)
     return records.assign(label=records["label"].map({label: code for code, label in enumerate(left)}))
-
-
-def lacking(records: pd.DataFrame, task: Task) -> list[str]:
-    """Classes that a split has no image of, in one sentence each: what is absent is neither learned nor tested."""
-    counts, sentences = class_counts(records, task).reindex(task.classes), []
-    splits = [split for split in counts if split != "total"]
-    for name, row in counts.iterrows():
-        without = [split for split in splits if not row[split]]
-        if not row["total"]:
-            sentences.append(f"the class {name!r} has no image: nothing can be learned of it")
-        elif "train" in without:
-            sentences.append(f"the class {name!r} has no image in train: it cannot be learned; take another seed")
-        elif without:
-            few = "1 image" if row["total"] == 1 else f"{row['total']} images"
-            sentences.append(
-                f"the class {name!r} has {few}, none of them in {' and '.join(without)}: how well it is told cannot be "
-                "measured there; three patients or more are needed"
-            )
-    return sentences
 
 
 def with_codes(records: pd.DataFrame, task: Task | None, source: object) -> pd.DataFrame:
@@ -235,68 +187,46 @@ def with_codes(records: pd.DataFrame, task: Task | None, source: object) -> pd.D
     Args:
         records: with the columns ``image``, ``patient``, ``split`` and ``class`` (text), maybe ``patient_source``.
         task: whose codes to give: ``class`` holds its names, or for all images its codes as numbers. None numbers the
-            classes in their order.
+            classes in their order, which is that of numbers where all are numbers, so that 10 follows 9.
         source: where the records come from, for messages.
 
     Raises:
         MedicError: fewer than two classes, two that differ in writing only, one without training images, one that the
             task does not know, or one of the task's that no image has.
     """
-    found = in_order(records["class"])
+    found = pd.Series(sorted(set(records["class"])), dtype=object)
+    numbers = pd.to_numeric(found, errors="coerce")
     if len(found) < 2:
         raise MedicError(f"{source} has one class only, {found[0]!r}; two or more are needed to tell images apart")
-    _refuse_alike(found, source)
+    # Two spellings of one class would silently be two classes.
+    spelling = numbers.astype(object).where(numbers.notna(), found.map(_spelling))
+    if spelling.duplicated().any():
+        alike = found[spelling == spelling[spelling.duplicated()].iloc[0]]
+        raise MedicError(f"{source} writes one class in two ways, {' and '.join(map(repr, alike))}; use one of them")
     trained = set(records.loc[records["split"] == "train", "class"])
-    unseen = [name for name in found if name not in trained]
-    if trained and unseen:
-        raise MedicError(
-            f"{source} has the class {unseen[0]!r} only outside the training images, where a model cannot learn it; "
-            "is it written differently there?"
-        )
-    codes = {name: code for code, name in enumerate(found)} if task is None else _codes_of(task, found, source)
-    chosen = task or Task("own", "multiclass", tuple(found))
-    labelled = records.assign(label=records["class"].map(codes))
-    told_by = ["patient_source"] if "patient_source" in records else []
-    return validate(labelled[["image", "patient", *told_by, "split", "label", "class"]], chosen)
-
-
-def _codes_of(task: Task, found: list[str], source: object) -> dict[str, int]:
+    unseen = [name for name in found if trained and name not in trained]
+    if unseen:
+        where = "only outside the training images, where a model cannot learn it; is it written differently there?"
+        raise MedicError(f"{source} has the class {unseen[0]!r} {where}")
+    if numbers.notna().all():
+        found = found[numbers.argsort()]
+    task = task or Task("own", "multiclass", tuple(found))
     if task.kind == "multilabel":
         raise MedicError(f"the task {task.name!r} has several classes an image, and {source} gives one; name another")
     codes = {name: code for code, name in enumerate(task.classes)}
-    if not set(found) & codes.keys() and all(_number(name) in range(len(codes)) for name in found):
-        codes = {name: int(_number(name)) for name in found}
-    unknown = [name for name in found if name not in codes]
-    absent = [name for code, name in enumerate(task.classes) if code not in {codes.get(name) for name in found}]
+    if not set(found) & codes.keys() and numbers.isin(range(len(codes))).all():
+        codes = {name: int(float(name)) for name in found}
+    unknown = [repr(name) for name in found if name not in codes]
+    absent = [name for code, name in enumerate(task.classes) if code not in map(codes.get, found)]
     if unknown or absent:
-        what = (
-            f"the class {unknown[0]!r}, which is unknown to" if unknown else f"no image of the class {absent[0]!r} of"
-        )
-        raise MedicError(
-            f"{source} has {what} the task {task.name!r} ({', '.join(task.classes)}); correct the names, or read "
-            "without a task"
-        )
-    return codes
+        what = f"the class {unknown[0]}, which is not in" if unknown else f"no image of the class {absent[0]!r} of"
+        of = f"the task {task.name!r} ({', '.join(task.classes)})"
+        raise MedicError(f"{source} has {what} {of}; correct the names, or read without a task")
+    labelled = records.assign(label=records["class"].map(codes))
+    kept = ("image", "patient", "patient_source", "split", "label", "class")
+    return validate(labelled[[name for name in kept if name in labelled]], task)
 
 
-def _refuse_alike(found: list[str], source: object) -> None:
-    """Two spellings of one class would silently be two classes."""
-    first: dict[object, str] = {}
-    for name in found:
-        other = first.setdefault(_spelling(name), name)
-        if other != name:
-            raise MedicError(f"{source} writes one class in two ways, {other!r} and {name!r}; use one of them")
-
-
-def _spelling(name: str) -> object:
-    number = _number(name)
+def _spelling(name: str) -> str:
     # An accented letter may be one character or two, and blanks may be several: to the eye they are the same.
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split()) if number is None else number
-
-
-def _number(name: str) -> float | None:
-    try:
-        value = float(name)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())

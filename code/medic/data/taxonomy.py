@@ -1,7 +1,5 @@
 """Trees of findings: which finding is a kind of which, read from a file so that a reader can change it."""
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import dataclass
@@ -28,16 +26,13 @@ class Taxonomy:
     none: str | None = None
 
     def __post_init__(self) -> None:
-        if len(self.edges) < 2:
-            raise MedicError("the tree needs a root and at least one node below it")
         known = {""}
         for place, (node, parent) in enumerate(self.edges):
             if node in known or parent not in known or (place == 0) != (parent == ""):
-                raise MedicError(
-                    f"the tree is none at {node!r} (below {parent!r}): it needs one root with an empty parent, every "
-                    "other node once, after its parent"
-                )
+                raise MedicError(f"the tree is none at {node!r}: it needs one root, and every other node once below it")
             known.add(node)
+        if len(self.edges) < 2:
+            raise MedicError("the tree needs a root and at least one node below it")
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -47,38 +42,22 @@ class Taxonomy:
     @property
     def parents(self) -> tuple[int, ...]:
         """For each node the place of its parent among ``nodes``; -1 for the root."""
-        places = {node: place for place, node in enumerate(self.nodes)}
-        return tuple(places.get(parent, -1) for _, parent in self.edges)
-
-    @property
-    def leaves(self) -> tuple[str, ...]:
-        """The nodes without children."""
-        parents = {parent for _, parent in self.edges}
-        return tuple(node for node in self.nodes if node not in parents)
+        return tuple(self.nodes.index(parent) if parent else -1 for _, parent in self.edges)
 
     def descent(self, classes: tuple[str, ...]) -> np.ndarray:
-        """Which classes make which nodes true: bool (nodes, C); a node is there when any leaf below it is.
+        """Return which classes make which nodes true: bool (nodes, C); a node is there when any leaf below it is.
 
         Raises:
             MedicError: the leaves are not the classes (but for ``none``).
         """
-        asked = set(classes) - {self.none}
-        if set(self.leaves) != asked:
-            odd = ", ".join(sorted(set(self.leaves) ^ asked))
-            raise MedicError(f"the leaves of the tree and the classes differ ({odd}); change the tree or the task")
+        leaves = set(self.nodes) - {parent for _, parent in self.edges}
+        if odd := leaves ^ (set(classes) - {self.none}):
+            named = ", ".join(sorted(odd))
+            raise MedicError(f"the leaves of the tree and the classes differ ({named}); change the tree or the task")
         below = np.array([[node == name for name in classes] for node in self.nodes])
-        for place, parent in reversed(list(enumerate(self.parents))):
-            if parent >= 0:
-                below[parent] |= below[place]
+        for place in range(len(below) - 1, 0, -1):
+            below[self.parents[place]] |= below[place]
         return below
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object of JSON; a name that stands twice in it would lose what is below its first place."""
-    names = [name for name, _ in pairs]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"{twice[0]!r} stands twice in one place")
-    return dict(pairs)
 
 
 def read_taxonomy(path: str | os.PathLike = CHEST_XRAY_TREE) -> Taxonomy:
@@ -87,18 +66,15 @@ def read_taxonomy(path: str | os.PathLike = CHEST_XRAY_TREE) -> Taxonomy:
     Raises:
         MedicError: the file is absent, no JSON of this form, has a name twice, or no tree; the message names it.
     """
-    if not Path(path).exists():
-        raise MedicError(f"there is no tree of findings at {path}; correct the path")
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_once)
-        (root,) = content["tree"].items()
-        edges: list[tuple[str, str]] = []
-        waiting = [(*root, "")]
+        content = dict(json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=list))
+        # Pairs and not a dict: a name that stands twice would lose what is below its first place.
+        waiting, edges = [(*pair, "") for pair in content["tree"]], []
         while waiting:
             node, children, parent = waiting.pop(0)
             edges.append((node, parent))
-            waiting += [(child, below, node) for child, below in children.items()]
+            waiting += [(child, below, node) for child, below in children]
         return Taxonomy(tuple(edges), content.get("none"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, MedicError) as error:
-        form = "" if isinstance(error, MedicError) else '; it should be {"tree": {"root": {"leaf": {}}}}'
+    except (OSError, ValueError, KeyError, TypeError, MedicError) as error:
+        form = "" if isinstance(error, MedicError | OSError) else '; it should be {"tree": {"root": {"leaf": {}}}}'
         raise MedicError(f"{path} holds no tree of findings: {error}{form}") from error

@@ -7,7 +7,6 @@ import pytest
 from medic.data.records import (
     class_counts,
     class_weights,
-    in_order,
     lacking,
     originals,
     read_records,
@@ -31,30 +30,29 @@ def rows(**changed: list) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("changed", "message"),
+    ("records", "task", "message"),
     [
-        ({"patient": ["A", "", "B"]}, "1 of 3 images have no patient.*: 2"),
-        ({"label": [0, None, 1]}, "have no label"),
-        ({"label": [0, np.nan, 1]}, "have no label"),
-        ({"image": ["1", "1", "3"]}, "listed more than once"),
-        ({"split": ["train", "hold", "test"]}, "a split other than"),
-        ({"label": [0, 1, 7]}, r"outside the task 'pets' \(0 cat, 1 dog\).*3 \(label 7"),
+        (rows(patient=["A", "", "B"]), PETS, "1 of 3 images have no patient.*: 2"),
+        (rows(label=[0, None, 1]), PETS, "have no label"),
+        (rows(image=["1", "1", "3"]), PETS, "listed more than once"),
+        (rows(split=["train", "hold", "test"]), PETS, "a split other than"),
+        (rows(label=[0, 1, 7]), PETS, r"outside the task 'pets' \(0 cat, 1 dog\).*3 \(label 7"),
+        (rows(red=[0, 1, 2], round=[0, 0, 0]), SIGNS, r"red outside the task 'signs' \(0 absent, 1 present\)"),
+        (rows(red=[0, 1, 2]), SIGNS, "lack the column round"),
+        (rows().drop(columns="patient"), PETS, "lack the column patient"),
+        (rows()[:0], PETS, "are empty"),
     ],
 )
-def test_each_fault_names_its_rows(changed, message):
+def test_each_fault_names_its_rows(records, task, message):
     with pytest.raises(MedicError, match=message):
-        validate(rows(**changed), PETS)
-    with pytest.raises(MedicError, match="lack the column patient"):
-        validate(rows().drop(columns="patient"), PETS)
-    with pytest.raises(MedicError, match="are empty"):
-        validate(rows()[:0], PETS)
+        validate(records, task)
 
 
-def test_labels_become_whole_numbers_whatever_kind_of_text_they_were():
-    for kind in (object, "string", "category"):
-        clean = validate(rows(label=["0", "1.0", "1"]).astype({"label": kind, "patient": kind}), PETS)
-        assert clean["label"].tolist() == [0, 1, 1]
-        assert clean["label"].dtype == np.int64
+@pytest.mark.parametrize("kind", [object, "string", "category"])
+def test_labels_become_whole_numbers_whatever_kind_of_text_they_were(kind):
+    clean = validate(rows(label=["0", "1.0", "1"]).astype({"label": kind, "patient": kind}), PETS)
+    assert clean["label"].tolist() == [0, 1, 1]
+    assert clean["label"].dtype == np.int64
 
 
 def test_several_classes_an_image_are_columns_and_targets():
@@ -78,40 +76,30 @@ def test_names_and_kinds_survive_a_csv_file(tmp_path):
 
 
 def test_classes_are_counted_weighed_and_missed_by_split():
-    counts = class_counts(rows(), PETS)
-    assert counts.to_dict("index") == {
+    assert class_counts(rows(), PETS).to_dict("index") == {
         "cat": {"train": 1, "test": 0, "total": 1},
         "dog": {"train": 1, "test": 1, "total": 2},
     }
-    weights = class_weights(np.array([0, 0, 0, 1]), PETS)
-    assert weights == pytest.approx((4 / 6, 2.0))
-    assert lacking(rows(), PETS) == [
-        "the class 'cat' has 1 image, none of them in test: how well it is told cannot be measured there; three "
-        "patients or more are needed"
+    assert class_weights(np.array([0, 0, 0, 1]), PETS) == pytest.approx((4 / 6, 2.0))
+    assert lacking(rows(), PETS) == ["the class 'cat' has no image in test: it cannot be measured there; add patients"]
+    assert lacking(rows(label=[0, 0, 0]), PETS) == [
+        "the class 'dog' has no image in train and test: it cannot be learned; take another seed"
     ]
     assert originals(rows(copy=[0, 1, 0], copy_of=["", "1", ""]))["image"].tolist() == ["1", "3"]
 
 
 @pytest.mark.parametrize(
-    ("names", "expected"),
-    [(["10", "9", "9"], ["9", "10"]), (["b", "10", "9"], ["10", "9", "b"]), (["1.5", "-2"], ["-2", "1.5"])],
+    ("classes", "task", "codes"),
+    [
+        (["10", "9", "9"], None, [1, 0, 0]),
+        (["1.5", "-2", "-2"], None, [1, 0, 0]),
+        (["b", "10", "b"], None, [1, 0, 1]),
+        (["dog", "cat", "dog"], PETS, [1, 0, 1]),
+        (["1", "0.0", "1"], PETS, [1, 0, 1]),
+    ],
 )
-def test_classes_are_in_the_order_of_numbers_where_all_are_numbers(names, expected):
-    assert in_order(names) == expected
-
-
-def test_classes_get_codes_and_of_two_the_positive_one_is_second():
-    records = with_codes(rows(), None, "here").assign(patient_source="image")
-    assert task_of(records, "own").classes == ("cat", "dog")
-    assert with_positive(records, "cat")["label"].tolist() == [1, 0, 0]
-    with pytest.raises(MedicError, match="'bird' cannot be the positive class"):
-        with_positive(records, "bird")
-    three = rows(**{"class": ["a", "b", "c"], "split": ["train"] * 3})
-    coded = with_codes(three, None, "here")
-    left = without_gaps(coded[coded["class"] != "b"], task_of(coded, "own"))
-    assert left["label"].tolist() == [0, 1]
-    with pytest.raises(MedicError, match="all 1 images are of the class 'a'"):
-        without_gaps(coded[:1], task_of(coded, "own"))
+def test_classes_get_codes_in_the_order_of_numbers_where_all_are_numbers(classes, task, codes):
+    assert with_codes(rows(**{"class": classes}), task, "here")["label"].tolist() == codes
 
 
 @pytest.mark.parametrize(
@@ -119,11 +107,30 @@ def test_classes_get_codes_and_of_two_the_positive_one_is_second():
     [
         (["cat"] * 3, None, "one class only, 'cat'"),
         (["1", "1.0", "2"], None, "one class in two ways, '1' and '1.0'"),
+        (["Bär ", "ba\u0308r", "2"], None, "one class in two ways"),
         (["cat", "cat", "dog"], None, "the class 'dog' only outside the training images"),
-        (["emu", "dog", "dog"], PETS, "the class 'emu', which is unknown to the task 'pets'"),
+        (["emu", "dog", "dog"], PETS, "the class 'emu', which is not in the task 'pets'"),
+        (["0", "2", "2"], PETS, "the class '0', which is not in the task 'pets'"),
         (["cat", "dog", "dog"], SIGNS, "several classes an image"),
+        (["cat", "dog", "dog"], Task("zoo", "multiclass", ("cat", "dog", "emu")), "no image of the class 'emu'"),
     ],
 )
 def test_classes_that_cannot_be_told_apart_are_refused(classes, task, message):
     with pytest.raises(MedicError, match=message):
         with_codes(rows(**{"class": classes}), task, "here")
+
+
+def test_of_two_classes_the_positive_one_is_second_and_a_lost_class_leaves_no_gap(capsys):
+    records = with_codes(rows(), None, "here")
+    assert task_of(records, "own").classes == ("cat", "dog")
+    assert with_positive(records, "cat")["label"].tolist() == [1, 0, 0]
+    with pytest.raises(MedicError, match="'bird' cannot be the positive class"):
+        with_positive(records, "bird")
+    coded = with_codes(rows(**{"class": ["a", "b", "c"], "split": ["train"] * 3}), None, "here")
+    left = without_gaps(coded[coded["class"] != "b"], task_of(coded, "own"))
+    assert left["label"].tolist() == [0, 1]
+    assert "no image is left in the class b" in capsys.readouterr().err
+    with pytest.raises(MedicError, match="do not belong one to one"):
+        task_of(coded[1:], "own")
+    with pytest.raises(MedicError, match="all images are of the class 'a'"):
+        without_gaps(coded[:1], task_of(coded, "own"))

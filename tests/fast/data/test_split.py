@@ -32,10 +32,9 @@ def unknown(names: list[str], split: str = "train") -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def copied(tmp_path_factory):
-    """A folder of 24 pictures, each with a copy: the same bytes, mirrored, brightened, halved, turned or saved anew."""
-    folder = tmp_path_factory.mktemp("copied") / "photos"
-    folder.mkdir()
+def store(tmp_path_factory):
+    """24 pictures, each with a copy: the same bytes, mirrored, brightened, halved, turned or saved anew."""
+    folder = tmp_path_factory.mktemp("copied")
     changes = (
         lambda pixels: pixels,
         lambda pixels: pixels[:, ::-1],
@@ -45,31 +44,24 @@ def copied(tmp_path_factory):
         lambda pixels: pixels,
     )
     for number in range(24):
-        random = np.random.default_rng(number)
-        coarse = random.integers(40, 210, (12, 16, 3)).astype(np.uint8)
-        pixels = cv2.resize(coarse, (320, 240), interpolation=cv2.INTER_CUBIC)
-        kind = number % len(changes)
+        coarse = np.random.default_rng(number).integers(40, 210, (12, 16, 3)).astype(np.uint8)
+        pixels, kind = cv2.resize(coarse, (320, 240), interpolation=cv2.INTER_CUBIC), number % len(changes)
         cv2.imwrite(str(folder / f"{number:02d}.png"), pixels)
         cv2.imwrite(str(folder / f"{number:02d}_copy.{'jpg' if kind == 5 else 'png'}"), changes[kind](pixels))
-    return folder
+    return open_store(folder)
 
 
-def test_copies_form_groups_and_other_pictures_stand_alone(copied):
-    store = open_store(copied)
-    names = sorted(store.names())
+def test_copies_form_groups_and_other_pictures_stand_alone(store):
+    names = store.names()
     groups = copy_groups(unknown(names), store)
     assert [name[:2] for name in names] == [group[:2] for group in groups]
     assert groups.nunique() == 24
 
 
-@pytest.mark.parametrize("how", ["by patient", "completed"])
-def test_every_split_keeps_copies_on_one_side_and_says_so(how, copied, capsys):
-    store = open_store(copied)
-    records = unknown(sorted(store.names()))
-    if how == "by patient":
-        dealt = split_by_patient(records, test=0.25, seed=1, store=store)
-    else:
-        dealt = complete_splits(records, seed=1, store=store)
+@pytest.mark.parametrize("how", ["", "completed"])
+def test_every_split_keeps_copies_on_one_side_and_says_so(how, store, capsys):
+    records = unknown(store.names())
+    dealt = complete_splits(records, seed=1, store=store) if how else split_by_patient(records, test=0.25, store=store)
     assert dealt.groupby("group")["split"].nunique().max() == 1
     assert set(dealt["split"]) == {"train", "validation", "test"}
     assert "48 of 48 images are copies of one another" in capsys.readouterr().out
@@ -77,32 +69,30 @@ def test_every_split_keeps_copies_on_one_side_and_says_so(how, copied, capsys):
     assert alone["split"].groupby(dealt["group"]).nunique().max() > 1, "dealt by image they would be parted"
 
 
-def test_copies_of_a_given_test_split_are_said(copied, capsys):
-    store = open_store(copied)
-    records = unknown(sorted(store.names()))
+def test_copies_of_a_given_test_split_are_said(store, capsys):
+    records = unknown(store.names())
     records.loc[records["image"].str.startswith("0") & ~records["image"].str.contains("copy"), "split"] = "test"
     kept = complete_splits(records, store=store)
     assert (kept["split"] == "test").equals(records["split"] == "test")
     assert "10 images are copies of images in the given test split" in capsys.readouterr().out
 
 
-def test_known_patients_decide_alone(copied):
-    store = open_store(copied)
-    records = unknown(sorted(store.names())).assign(patient_source="column mrn")
+def test_known_patients_decide_alone(store):
+    records = unknown(store.names()).assign(patient_source="column mrn")
     assert patients_known(records)
     assert "group" not in split_by_patient(records, test=0.25, store=store)
 
 
 @pytest.mark.parametrize("parts", [("train", "test"), ("train", "validation"), ("validation", "test")])
-def test_a_split_that_shares_a_patient_is_refused_by_name_before_anything_is_written(parts, copied, tmp_path):
-    names = sorted(open_store(copied).names())
+def test_a_split_that_shares_a_patient_is_refused_by_name_before_anything_is_written(parts, store, tmp_path):
+    names = store.names()
     records = unknown(names).assign(patient_source="column mrn", patient=[f"p{number // 4}" for number in range(48)])
     records["split"] = ["train"] * 20 + ["validation"] * 12 + ["test"] * 16
     refuse_crossing(records)
     records.loc[0, ["patient", "split"]] = ["Q7", parts[0]]
     records.loc[1, ["patient", "split"]] = ["Q7", parts[1]]
     with pytest.raises(MedicError, match="Q7") as refused:
-        prepare(records, open_store(copied), tmp_path / "prepared")
+        prepare(records, store, tmp_path / "prepared")
     assert all(part in str(refused.value) for part in parts)
     assert not (tmp_path / "prepared").exists()
 
@@ -114,9 +104,8 @@ def test_a_split_that_shares_a_patient_is_refused_by_name_before_anything_is_wri
         ("column PatientID", "patients are told apart by column PatientID", "counts as a patient"),
     ],
 )
-def test_how_patients_were_told_apart_is_said(source, said, unsaid, copied):
-    store = open_store(copied)
-    told = str(describe(unknown(sorted(store.names())).assign(patient_source=source), store, TASK))
+def test_how_patients_were_told_apart_is_said(source, said, unsaid, store):
+    told = str(describe(unknown(store.names()).assign(patient_source=source), store, TASK))
     assert said in told
     assert unsaid not in told
 
