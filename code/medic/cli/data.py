@@ -176,8 +176,8 @@ def check_sets(
         if not as_json:
             print(checked[found])
     if as_json:
-        print(json.dumps({found: one.to_dict() for found, one in checked.items()}, indent=2))
-    if others := unknown_in(folder) if is_folder or name is None else []:
+        print(json.dumps({found: one.to_json() for found, one in checked.items()}, indent=2))
+    if others := unknown_in(folder, sets) if is_folder or name is None else []:
         print(
             f"not checked, for no set is called so: {', '.join(others)}; medic check SET --data {folder / others[0]}",
             file=sys.stderr,

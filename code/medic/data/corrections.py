@@ -49,6 +49,8 @@ class Corrections:
     """
 
     def __init__(self, path: str | os.PathLike, records: pd.DataFrame, task: Task, who: str | None = None):
+        if task.kind != "multilabel" and set(FINDINGS) <= set(records):
+            raise MedicError(f"{task.name!r} follows from a chest X-ray's findings; correct those, with 'chest_xray'")
         self.path, self.task, self.who = Path(path), task, who or _account()
         self._original = dict(zip(records["image"], written_labels(records, task), strict=True))
         self._now = dict(self._original)
@@ -118,15 +120,8 @@ class Corrections:
             self._now[image] = to
 
     def _read(self) -> list[Correction]:
-        if not self.path.exists():
-            return []
-        try:
-            table = pd.read_csv(self.path, dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna("")
-        except (OSError, ValueError) as error:
-            raise MedicError(f"{self.path} cannot be read ({error}); correct the path or the file") from error
-        if list(table) != HEADER:
-            raise MedicError(f"{self.path} is no journal of corrections: it does not begin with {','.join(HEADER)}")
-        return [Correction(*row) for row in table.itertuples(index=False, name=None)]
+        lines = read(self.path).itertuples(index=False, name=None) if self.path.exists() else ()
+        return [Correction(*line) for line in lines]
 
     def _write(self, journal: list[Correction]) -> None:
         if self._read() != self._journal:  # another notebook has it open, and what that has added would be lost
@@ -135,13 +130,28 @@ class Corrections:
         self._journal = journal
 
 
+def read(path: str | os.PathLike) -> pd.DataFrame:
+    """Return a journal as it lies: text columns ``when``, ``who``, ``image``, ``from`` and ``to``.
+
+    Raises:
+        MedicError: there is none, or it is damaged.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna("")
+    except (OSError, ValueError) as error:
+        raise MedicError(f"the corrections {path} cannot be read ({error}); correct the path or the file") from error
+    if list(table) != HEADER:
+        raise MedicError(f"{path} is no journal of corrections: it does not begin with {','.join(HEADER)}")
+    return table
+
+
 def apply(records: pd.DataFrame, path: str | os.PathLike, task: Task) -> pd.DataFrame:
     """Return records as corrected: with changed labels, and without the images that are left out.
 
     The column ``corrected`` holds the label of the source where another holds now, and is missing for most.
 
     Raises:
-        MedicError: there is no such file, or as ``Corrections``.
+        MedicError: there is no such file, no image is left, or as ``Corrections``.
     """
     if not Path(path).is_file():
         raise MedicError(f"there are no corrections {path}; correct the path")
@@ -164,17 +174,11 @@ def apply(records: pd.DataFrame, path: str | os.PathLike, task: Task) -> pd.Data
 
 
 def written_labels(records: pd.DataFrame, task: Task) -> list[str]:
-    """Return labels as the journal writes them: the class's name, or findings with ``|`` between them.
-
-    Raises:
-        MedicError: the label follows from findings of the records, which are what can be corrected.
-    """
-    if task.kind == "multilabel":
-        present = records[_classes(task)] == 1
-        return ["|".join(present.columns[row]) or NOTHING for row in present.to_numpy()]
-    if set(FINDINGS) <= set(records):
-        raise MedicError(f"{task.name!r} follows from a chest X-ray's findings; correct those, with 'chest_xray'")
-    return [task.classes[label] for label in records["label"]]
+    """Return labels as the journal writes them: the class's name, or several with ``|`` between them."""
+    if task.kind != "multilabel":
+        return [task.classes[label] for label in records["label"]]
+    present = records[_classes(task)] == 1
+    return ["|".join(present.columns[row]) or NOTHING for row in present.to_numpy()]
 
 
 def beside(source: Path) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from medic.data.check import unlisted
+from medic.data.check import unlisted_files
 from medic.data.records import class_counts, targets
 from medic.data.split import crossing_patients, patients_known
 from medic.data.stores import Store
@@ -93,7 +93,7 @@ def describe(records: pd.DataFrame, store: Store, task: Task) -> Description:
         patients=records["patient"].nunique(),
         pairs=int((eyes == 2).sum()) if told["eye"].notna().any() else None,
         absent=sum(name not in store for name in records["image"]),
-        unlisted=len(unlisted(records, store)),
+        unlisted=sum(finding == "unlisted" for _, finding, _ in unlisted_files(records, store)),
         told_by=source if patients_known(records) else None,
         crossing=len(crossing_patients(records)),
         age=float(told["age"].median()) if told["age"].notna().any() else None,

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medic.data.check.duplicates import TURNS, connected, fingerprint, near_duplicates
+from medic.data.check.duplicates import TURNS, connected, near_duplicates
+from medic.data.check.images import fingerprint
 
 
 def drawn_retina(seed: int) -> np.ndarray:

@@ -2,49 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 import pandas as pd
+from scipy.fft import dctn
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from medic.data.check.images import ImageStats, stats_of_set
 from medic.data.parallel import each
+from medic.data.split import patients_known
 from medic.data.stores import Store
+from medic.task import FINDINGS, NO_FINDING
 
-SIDE = 64
-"""Pixels of a fingerprint's side: enough for vessels and ribs, few enough to hold those of 100,000 images (410 MB)."""
-SMALLEST = 48
-"""Pixels of an image's longer side below which none is compared: digits at 28 pixels look alike by chance."""
 ALIKE = 0.9
 """Correlation of two fingerprints from which on they are one picture. Measured on real sets: of different pictures the
 most alike have 0.61 (fundus photographs, dermoscopy), 0.56 (chest X-rays) and 0.78 (those at 64 pixels, where they are
 the next exposure of the same patient); drawn eyes reach 0.88. Saved as JPEG of quality 40, halved, brightened or turned
 by a degree, nearly every picture keeps 0.9 and more; cut by 2 % at each edge, most lose it."""
+TURNS = {
+    "": np.s_[:, :, :],
+    "mirrored left to right": np.s_[:, :, ::-1],
+    "mirrored top to bottom": np.s_[:, ::-1],
+    "turned by 180 degrees": np.s_[:, ::-1, ::-1],
+}
+"""How the second of a pair lies to the first, and the view of the second that lies as the first does."""
 
-TURNS = ("", "mirrored left to right", "mirrored top to bottom", "turned by 180 degrees")
-"""How the second of a pair lies to the first; as it is, first of all."""
-
-_BAND = 8
-_MOST_BITS = 12
-_ROUGHLY_ALIKE = 0.8
-_STEPS = 31  # of int8 for one local standard deviation: four of them fit
-_FEATURELESS = 0.15 * _STEPS
 _CALMING = 20
-_CHANGED = np.array([(0, 0), (0, 1), (1, 0), (1, 1)])  # whether rows and columns run the other way round, a turn
+_MOST_BITS = 12
+_NAMED = 5  # copies that a sentence names, before it only counts
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two images that show one picture.
-
-    Attributes:
-        first: position of one among the fingerprints.
-        second: position of the other, which is larger.
-        turn: how the second lies to the first, as in ``TURNS``.
-        correlation: of their fingerprints, 0.9 to 1.
-    """
+class Pair(NamedTuple):
+    """Two fingerprints, by position, that show one picture; how the second lies, and their correlation, 0.9 to 1."""
 
     first: int
     second: int
@@ -52,76 +45,68 @@ class Pair:
     correlation: float
 
 
-def fingerprint(pixels: np.ndarray) -> np.ndarray | None:
-    """What an image shows, freed from brightness, contrast, size and shading.
-
-    The picture is made grey and scaled to 64 x 64; each pixel then counts by how far it is from its surroundings' mean,
-    in their standard deviations (local contrast normalisation; Jarrett et al., ICCV 2009, p. 2146). So the rim of a
-    fundus photograph, which all photographs of one camera share, weighs no more than its vessels do.
-
-    Args:
-        pixels: uint8 (H, W, 3) RGB.
-
-    Returns:
-        int8 (64, 64), 31 to a standard deviation; None for an image too small or too plain to be told from others.
-    """
-    if max(pixels.shape[:2]) < SMALLEST:
-        return None
-    small = cv2.resize(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    detail = small.astype(np.float32)
-    detail -= cv2.GaussianBlur(detail, (0, 0), 4)
-    # Two grey levels more than the surroundings' deviation, or the noise of black areas would count as a picture.
-    detail /= np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), 4)) + 2
-    steps = np.rint(np.clip(detail * _STEPS, -127, 127)).astype(np.int8)
-    return steps if steps.std() > _FEATURELESS else None
-
-
 def near_duplicates(fingerprints: np.ndarray) -> list[Pair]:
     """Find the pairs among N images that show one picture, also mirrored or turned by 180 degrees.
 
-    In three steps, each for what the one before left. Signs of 64 low frequencies of the discrete cosine transform,
-    less those of the set's mean picture, make a hash of 64 bits; mirroring changes the signs of odd frequencies and so
-    needs no further picture. All pairs of hashes are compared, in blocks (100,000 images: about 5,000,000,000 pairs in
-    four positions). Pairs that differ by 12 bits or fewer are compared by the frequencies' values, then by pixels.
-
-    What all pictures of a set share, such as a thorax, tells nothing about two of them: their mean is taken away first,
-    reckoned with 20 plain pictures more, so that in a handful it is not the very pictures that are compared.
+    A perceptual hash holds the signs of 64 low frequencies of the discrete cosine transform. Pairs whose hashes differ
+    by 12 bits or fewer are compared by their pixels. What all pictures of a set share, such as a thorax, tells nothing
+    about two of them: their mean is taken away first, reckoned with 20 plain pictures more, so that in a handful it is
+    not the very pictures that are compared.
 
     Args:
-        fingerprints: int8 (N, 64, 64), as ``fingerprint`` gives them.
+        fingerprints: int8 (N, 64, 64), as ``medic.data.check.images.fingerprint`` gives them.
 
     Returns:
         The pairs with a correlation of 0.9 or more, in the order of the fingerprints; each pair once.
     """
-    if len(fingerprints) < 2:
-        return []
-    mean = sum(block.sum(axis=0, dtype=np.float64) for block in _blocks(fingerprints)) / (len(fingerprints) + _CALMING)
-    mean = mean.astype(np.float32)
-    waves = _waves()
-    spectra = np.concatenate([waves @ block.astype(np.float32) @ waves.T for block in _blocks(fingerprints)])
-    usual = waves @ mean @ waves.T
-    turned = [(spectra * _signs(turn) - usual).reshape(len(spectra), -1) for turn in range(len(TURNS))]
-    hashes = [np.packbits(values > 0, axis=1).view(np.uint64).ravel() for values in turned]
-    for values in turned:
-        values /= np.linalg.norm(values, axis=1, keepdims=True) + 1e-6
+    count = len(fingerprints)
+    mean = (fingerprints.sum(axis=0, dtype=np.float64) / (count + _CALMING)).astype(np.float32)
+    hashes = {turn: np.zeros(count, np.uint64) for turn in TURNS}
+    for start in range(0, count, 4096):
+        block = fingerprints[start : start + 4096]
+        for turn, view in TURNS.items():
+            signs = dctn(block[view] - mean, axes=(1, 2))[:, 1:9, 1:9] > 0
+            hashes[turn][start : start + 4096] = np.packbits(signs.reshape(-1, 64), axis=1).view(np.uint64).ravel()
 
     def compare(start: int) -> list[Pair]:
-        rows = np.arange(start, min(start + 256, len(fingerprints)))
-        pairs: dict[tuple[int, int], Pair] = {}
-        for turn, name in enumerate(TURNS):
-            first, second = _near(hashes[0][rows], hashes[turn], start)
-            alike = np.einsum("ij,ij->i", turned[0][first], turned[turn][second]) >= _ROUGHLY_ALIKE
-            first, second = first[alike], second[alike]
+        best: dict[tuple[int, int], Pair] = {}
+        for turn, view in TURNS.items():
+            bits = np.bitwise_count(hashes[""][start : start + 64, None] ^ hashes[turn][None, start:])
+            first, second = np.array(np.nonzero(bits <= _MOST_BITS)) + start
+            first, second = first[second > first], second[second > first]
             for at in range(0, len(first), 1024):
                 one, other = first[at : at + 1024], second[at : at + 1024]
-                found = _correlations(fingerprints[one], fingerprints[other], turn, mean)
-                for a, b, value in zip(one, other, found, strict=True):
-                    if value >= ALIKE and ((a, b) not in pairs or pairs[a, b].correlation < value):
-                        pairs[a, b] = Pair(int(a), int(b), name, min(float(value), 1.0))
-        return sorted(pairs.values(), key=lambda pair: (pair.first, pair.second))
+                values = np.einsum("ij,ij->i", _rows(fingerprints[one], mean), _rows(fingerprints[other][view], mean))
+                for row in np.flatnonzero(values >= ALIKE):
+                    pair = Pair(int(one[row]), int(other[row]), turn, min(float(values[row]), 1.0))
+                    best[pair[:2]] = max(best.get(pair[:2], pair), pair, key=lambda found: found.correlation)
+        return [best[key] for key in sorted(best)]
 
-    starts = range(0, len(fingerprints), 256)
-    return [pair for found in each(compare, starts, title="comparing, 256 images a step") for pair in found]
+    return [pair for found in each(compare, range(0, count, 64), title="comparing, 64 images a step") for pair in found]
+
+
+def _rows(images: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Images less the mean picture, each a row of mean 0 and length 1, so that products are correlations."""
+    rows = (images - mean).reshape(len(images), -1)
+    rows -= rows.mean(axis=1, keepdims=True)
+    return rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-6)
+
+
+def _pairs(stats: Sequence[ImageStats]) -> list[Pair]:
+    """Pairs by the images' positions."""
+    rows = [row for row, one in enumerate(stats) if one.fingerprint is not None]
+    if len(rows) < 2:
+        return []
+    found = near_duplicates(np.stack([stats[row].fingerprint for row in rows]))
+    return [pair._replace(first=rows[pair.first], second=rows[pair.second]) for pair in found]
+
+
+def _same_bytes(stats: Sequence[ImageStats]) -> list[list[int]]:
+    """Groups of two or more positions whose files are the same."""
+    groups = defaultdict(list)
+    for row, one in enumerate(stats):
+        groups[one.digest].append(row)
+    return [rows for digest, rows in groups.items() if digest and len(rows) > 1]
 
 
 def copy_groups(records: pd.DataFrame, store: Store) -> pd.Series:
@@ -134,17 +119,11 @@ def copy_groups(records: pd.DataFrame, store: Store) -> pd.Series:
     Returns:
         For each row the name of the first image of its group, which is its own name where there is no copy.
     """
-    from medic.data.check.images import stats_of_set
-
     names = records["image"].tolist()
     stats, _ = stats_of_set(store, names, title="looking for copies")
-    first_with = {one.digest: row for row, one in reversed(list(enumerate(stats))) if one.digest}
-    same = [(row, first_with[one.digest]) for row, one in enumerate(stats) if one.digest]
-    rows = [row for row, one in enumerate(stats) if one.fingerprint is not None]
-    pairs = near_duplicates(np.stack([stats[row].fingerprint for row in rows])) if rows else []
-    group = connected(len(names), same + [(rows[pair.first], rows[pair.second]) for pair in pairs])
-    first = pd.Series(names).groupby(group).first()
-    return pd.Series(first.loc[group].to_numpy(), index=records.index, name="group")
+    same = [(rows[0], row) for rows in _same_bytes(stats) for row in rows[1:]]
+    group = connected(len(names), same + [pair[:2] for pair in _pairs(stats)])
+    return pd.Series(names, records.index, name="group").groupby(group).transform("first")
 
 
 def connected(count: int, pairs: list[tuple[int, int]]) -> np.ndarray:
@@ -153,47 +132,38 @@ def connected(count: int, pairs: list[tuple[int, int]]) -> np.ndarray:
     return connected_components(coo_array((np.ones(len(one)), (one, other)), shape=(count, count)), directed=False)[1]
 
 
-def _blocks(fingerprints: np.ndarray, size: int = 4096) -> list[np.ndarray]:
-    return [fingerprints[start : start + size] for start in range(0, len(fingerprints), size)]
+def copies(records: pd.DataFrame, stats: Sequence[ImageStats]) -> list[tuple[str, str, str, str]]:
+    """Return the findings ``identical`` and ``near_duplicate``: image, finding, detail, and the image most like it."""
+    names = records["image"].tolist()
+    like: dict[tuple[str, int], list[tuple[int, str]]] = defaultdict(list)
+    for rows in _same_bytes(stats):
+        for row in rows:
+            like["identical", row] = [(other, names[other]) for other in rows if other != row]
+    for one, other, turn, correlation in sorted(_pairs(stats), key=lambda pair: -pair.correlation):
+        if stats[one].digest != stats[other].digest:
+            how = f" ({f'{turn}, ' if turn else ''}correlation {correlation:.2f})"
+            like["near_duplicate", one].append((other, names[other] + how))
+            like["near_duplicate", other].append((one, names[one] + how))
+    known, labels, found = patients_known(records), _labels(records), []
+    patients, splits = records["patient"].tolist(), records["split"].tolist()
+    for finding, row in sorted(like):
+        others, said = zip(*like[finding, row], strict=True)
+        more = f" and {len(said) - _NAMED} more" if len(said) > _NAMED else ""
+        notes = [f"same {'bytes' if finding == 'identical' else 'picture'} as {', '.join(said[:_NAMED])}{more}"]
+        theirs = {labels[other] for other in others}
+        if theirs != {labels[row]}:
+            notes.append(f"labels differ ({labels[row]} and {', '.join(sorted(theirs))})")
+        if known and len({patients[at] for at in (row, *others)}) > 1:
+            notes.append("of another patient")
+        if len({splits[at] for at in (row, *others)}) > 1:
+            notes.append("in another split")
+        found.append((names[row], finding, "; ".join(notes), names[others[0]]))
+    return found
 
 
-def _waves() -> np.ndarray:
-    """The cosines of the frequencies 1 to 8 over 64 pixels: float32 (8, 64), each of length 1."""
-    places = np.pi * (np.arange(SIDE) + 0.5) / SIDE
-    return (np.cos(np.outer(np.arange(1, _BAND + 1), places)) * np.sqrt(2 / SIDE)).astype(np.float32)
-
-
-def _signs(turn: int) -> np.ndarray:
-    """Run the other way round, odd frequencies change their sign: float32 (8, 8) of 1 and -1."""
-    odd = np.arange(1, _BAND + 1) % 2
-    rows, columns = (np.where(odd * changed, -1, 1) for changed in _CHANGED[turn])
-    return np.outer(rows, columns).astype(np.float32)
-
-
-def _near(rows: np.ndarray, hashes: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of those pairs, the second behind the first, whose hashes differ by few bits.
-
-    Args:
-        rows: uint64, the hashes from position ``start`` on.
-        hashes: uint64, all of them, turned.
-        start: position of the first row.
-    """
-    first, second = [], []
-    for at in range(start, len(hashes), 4096):
-        bits = np.bitwise_count(rows[:, None] ^ hashes[None, at : at + 4096])
-        one, other = np.divmod(np.flatnonzero(bits.ravel() <= _MOST_BITS), bits.shape[1])
-        behind = other + at > one + start
-        first.append(one[behind] + start)
-        second.append(other[behind] + at)
-    return np.concatenate(first), np.concatenate(second)
-
-
-def _correlations(one: np.ndarray, other: np.ndarray, turn: int, mean: np.ndarray) -> np.ndarray:
-    """Of each two fingerprints, less the mean picture: float (n,)."""
-    rows, columns = (slice(None, None, -1 if changed else 1) for changed in _CHANGED[turn])
-    parts = []
-    for images in (one, other[:, rows, columns]):
-        values = (images - mean).reshape(len(images), -1)
-        values -= values.mean(axis=1, keepdims=True)
-        parts.append(values / (np.linalg.norm(values, axis=1, keepdims=True) + 1e-6))
-    return np.einsum("ij,ij->i", *parts)
+def _labels(records: pd.DataFrame) -> list[str]:
+    """What each row says the image shows: its findings, where the table has them, otherwise its class."""
+    if set(FINDINGS) <= set(records):
+        present = records[list(FINDINGS)] == 1
+        return ["|".join(present.columns[row]) or NO_FINDING for row in present.to_numpy()]
+    return records["class" if "class" in records else "label"].astype(str).tolist()
