@@ -102,9 +102,8 @@ def used_bits(data: bytes) -> int | None:
         ImageError: as ``decode``.
     """
     header = read_header(data)
-    if header.format == "DICOM" or header.bits < 16:
-        return None
-    return int(_as_stored(data)[1].max()).bit_length()
+    pixels = _as_stored(data)[1] if header.format != "DICOM" and header.bits == 16 else None
+    return int(pixels.max()).bit_length() if pixels is not None and pixels.dtype == np.uint16 else None
 
 
 def shrunk(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -178,7 +177,7 @@ def _decode(data: bytes, header: Header, at_least: int | None) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         if header.format == "PNG":
             image.verify()  # likewise
-        elif header.mode in ("RGBA", "LA", "PA", "CMYK"):  # OpenCV blends these with black, and Pillow halves 16 bits
+        elif header.mode in ("RGBA", "LA", "PA", "CMYK") and header.bits < 16:  # OpenCV blends them with black
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_BGR | cv2.IMREAD_ANYDEPTH)
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)

@@ -126,15 +126,21 @@ def decode_dicom(dataset: Dataset) -> np.ndarray:
 
 def _grey(stored: np.ndarray, header: Dataset) -> np.ndarray:
     """Grey, uint8 (H, W), of stored values (H, W)."""
-    from pydicom.pixels import apply_modality_lut, apply_windowing
+    from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing
 
     first, bits = header.get("PixelPaddingValue"), header.BitsStored
     # As the bits of a pixel: files state the sign of the padding wrongly (PS3.3, C.7.5.1.1.2).
-    ends = np.array([first or 0, header.get("PixelPaddingRangeLimit", first) or 0], np.int64).astype(stored.dtype)
-    padding = (first is not None) & (stored >= ends.min()) & (stored <= ends.max())
+    limits = np.array([first or 0, header.get("PixelPaddingRangeLimit", first) or 0], np.int64).astype(stored.dtype)
+    padding = (first is not None) & (stored >= limits.min()) & (stored <= limits.max())
     values = apply_modality_lut(stored, header)
     if header.get("VOILUTSequence"):
-        values, ends = _look_up(values, header)
+        table = header.VOILUTSequence[0]
+        count, first, _ = table.LUTDescriptor
+        table.LUTDescriptor = [count, first, 16]  # pydicom goes round at entry 256 of tables of 8 bits
+        entries = apply_voi(np.arange(first, first + (count or 1 << 16)), header)
+        values = entries[np.clip(np.rint(values).astype(int) - first, 0, len(entries) - 1)]
+        # Tables that claim 16 bits and end at 4095 exist: other viewers go by the values (PS3.3, C.11.2.1.1).
+        ends = 0, (1 << max(8, int(entries.max()).bit_length())) - 1
     elif header.get("WindowCenter") is not None and header.get("WindowWidth") is not None:
         # pydicom gives windowed values in a range of its own: two values beyond any window tell which.
         ends = apply_windowing(np.array([-1e30, 1e30]), header)
@@ -147,22 +153,6 @@ def _grey(stored: np.ndarray, header: Dataset) -> np.ndarray:
     shown = _to_bytes(values, *ends)
     shown = 255 - shown if header.PhotometricInterpretation == "MONOCHROME1" else shown
     return np.where(padding, 0, shown).astype(np.uint8)
-
-
-def _look_up(values: np.ndarray, header: Dataset) -> tuple[np.ndarray, tuple[int, int]]:
-    """Entries of the lookup table (PS3.3, C.11.2.1.1), with those that mean black and white.
-
-    pydicom's own way goes round at entry 256 of tables of 8 bits. Tables that claim 16 bits and end at 4095 exist as
-    well: other viewers go by the values, and so does this.
-    """
-    table = header.VOILUTSequence[0]
-    (count, first, _), entries = table.LUTDescriptor, table.LUTData
-    if isinstance(entries, bytes):
-        order = "<" if header.file_meta.TransferSyntaxUID.is_little_endian else ">"
-        entries = np.frombuffer(entries, np.uint8 if len(entries) == count else f"{order}u2")
-    entries = np.atleast_1d(np.asarray(entries, np.int64))
-    white = (1 << max(8, int(entries.max()).bit_length())) - 1
-    return entries[np.clip(np.rint(values).astype(np.int64) - first, 0, len(entries) - 1)], (0, white)
 
 
 def _to_bytes(values: np.ndarray, black: float, white: float) -> np.ndarray:
