@@ -163,12 +163,3 @@ def test_the_installed_packages_are_the_locked_ones():
     for name, version in zip(names, ended.stdout.split(), strict=True):
         locked = [str(found.public) for found, _ in LOCK[canonicalize_name(name)]]
         assert str(Version(version).public) in locked, f"{name} {version} is installed, {locked} is locked; `make env`"
-
-
-@pytest.mark.slow
-def test_all_extras_can_be_imported_together():
-    """Resolvers succeed on sets that do not import; a fresh interpreter tells."""
-    names = [MODULES.get(name, name) for name in DIRECT if name not in PROGRAMS]
-    program = f"import importlib\nfor name in {names!r}:\n    importlib.import_module(name)"
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr[-2000:]
