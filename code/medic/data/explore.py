@@ -149,9 +149,3 @@ def standardised_difference(one: pd.DataFrame, other: pd.DataFrame) -> pd.Series
     """Return ``other``'s means minus ``one``'s in standard deviations, by column (Austin, Stat. Med. 28, 2009)."""
     spread = np.sqrt((one.var() + other.var()) / 2)
     return (other.mean() - one.mean()) / spread.replace(0, np.nan)
-
-
-def both_eyes(records: pd.DataFrame) -> pd.DataFrame:
-    """Return the grades of patients of whom both eyes are known: int ``left`` and ``right``, patients as index."""
-    pairs = records.pivot_table(index="patient", columns="eye", values="label", aggfunc="max")
-    return pairs.reindex(columns=["left", "right"]).dropna().astype(int)

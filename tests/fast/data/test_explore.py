@@ -90,9 +90,6 @@ def test_patients_are_drawn_with_all_their_images():
         assert explore.some_patients(records, enough).equals(records)
 
 
-def test_groups_and_eyes_are_compared():
+def test_groups_are_compared():
     one, other = pd.DataFrame({"far": [1.0, 3], "flat": 2.0}), pd.DataFrame({"far": [4.0, 6], "flat": 2.0})
     assert list(explore.standardised_difference(one, other)) == pytest.approx([3 / np.sqrt(2), np.nan], nan_ok=True)
-    records = pd.DataFrame({"patient": list("11233"), "eye": ["right", "left", "left", "left", "right"]})
-    both = explore.both_eyes(records.assign(label=[4, 2, 1, 2, 4]))
-    assert both.to_dict("index") == {patient: {"left": 2, "right": 4} for patient in "13"}
