@@ -1,4 +1,4 @@
-"""The choice of training and validation images from two archives; nothing is unpacked.
+"""Training and validation images from two archives, as an entry to the competition needs them; nothing is unpacked.
 
 The main archive holds the competition's photographs, the extra one those of the 2015 competition.
 """
@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 
+from medic.data.check.duplicates import connected
+from medic.data.images.preprocess import Preprocessing
+from medic.data.prepare import Prepared, prepare
 from medic.data.readers import retinopathy
 from medic.data.records import validate
 from medic.data.split import split_by_patient
-from medic.data.stores import JointStore
-from medic.errors import ImageError, MedicError
+from medic.data.stores import JointStore, location_from
+from medic.errors import MedicError
+from medic.files import write_json, write_text
 from medic.task import RETINOPATHY
 
 MAIN, EXTRA = "main", "extra"
+_LABELS = {"train": "labels_train.csv", "validation": "labels_val.csv"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,11 +66,11 @@ class Selection:
         return self.before.assign(
             train=_by_class(records[train]),
             train_extra=_by_class(records[train & records["image"].str.startswith(f"{EXTRA}/")]),
-            validation=_by_class(records[records["split"] == "validation"]),
+            validation=_by_class(records[~train]),
         )
 
     def short(self, records: pd.DataFrame | None = None) -> dict[str, int]:
-        """The classes that have fewer training images than asked for, with how many they have; as ``balance``."""
+        """Return the training images of each class that has fewer of them than asked for; as ``balance``."""
         train = self.balance(records)["train"]
         return {name: int(count) for name, count in train.items() if count < self.settings["per_class"]}
 
@@ -100,60 +105,103 @@ def select(
         MedicError: a setting is out of range; an archive or its table cannot be read; the two archives are swapped;
             nothing is left for a split.
     """
+    settings = {"per_class": per_class, "validation": validation, "seed": seed}
     if per_class < 1 or not 0 < validation < 1 or seed < 0:
-        raise MedicError(
-            f"per_class={per_class}, validation={validation}, seed={seed} do not fit: give a number from 1, a share "
-            "between 0 and 1, and a whole number from 0"
-        )
-    sources = {MAIN: main} if extra is None else {MAIN: main, EXTRA: extra}
-    read = {key: retinopathy.read(source) for key, source in sources.items()}
-    store = JointStore({key: stored for key, (_, stored) in read.items()})
+        raise MedicError(f"{settings} do not fit: per_class is 1 or more, validation between 0 and 1, seed 0 or more")
+    read = {key: retinopathy.read(source) for key, source in {MAIN: main, EXTRA: extra}.items() if source is not None}
+    store = JointStore({key: part for key, (_, part) in read.items()})
     _refuse_swapped(store)
-    listed = validate(
-        pd.concat([_named(table, key) for key, (table, _) in read.items()], ignore_index=True), RETINOPATHY
-    )
+    listed = pd.concat([_named(table, key) for key, (table, _) in read.items()], ignore_index=True)
+    listed = validate(listed, RETINOPATHY)
     from_main = listed["image"].str.startswith(f"{MAIN}/")
-    before = pd.DataFrame(
-        {MAIN: _by_class(listed[from_main]), EXTRA: _by_class(listed[~from_main])},
-        index=pd.Index(RETINOPATHY.classes, name="class"),
-    )
 
     reasons = dict(_unfit(listed, store))
-    twins = _identical(listed["image"].drop(list(reasons)), store)
-    reasons |= {row: ("identical", _twin(listed, row, first)) for row, first in twins.items()}
-    people = _people(listed["patient"], twins)
+    earlier = _same_bytes(listed["image"].drop(list(reasons)), store)
+    reasons |= {row: ("identical", _twin(listed, row, first)) for row, first in earlier.items()}
+    # Patients who share a photograph are one person, whatever the archives call them.
+    codes, patients = pd.factorize(listed["patient"])
+    people = pd.Series(connected(len(patients), list(zip(codes[earlier.index], codes[earlier], strict=True)))[codes])
     fit = listed.drop(index=list(reasons))
     ours, more = fit[from_main[fit.index]], fit[~from_main[fit.index]].assign(split="train")
+    location = store.stores[MAIN].location
     if ours.empty:
-        raise MedicError(f"not one image that {store.stores[MAIN].location} lists can be used; see that it is complete")
-    # The split is by person; the records keep the name that the archive gives the patient.
+        raise MedicError(f"not one image that {location} lists can be used; see that it is complete")
     dealt = split_by_patient(ours.assign(split="train", patient=people), validation=validation, test=0, seed=seed)
     ours = ours.assign(split=dealt["split"])
-    held = ours[ours["split"] == "validation"]
-    known = people[more.index].isin(set(people[held.index]))
+    held, train = ours[ours["split"] == "validation"], ours[ours["split"] == "train"]
+    known = more[people[more.index].isin(people[held.index])]
     reasons |= {
         row: ("patient_in_validation", f"an image of patient {patient} is in validation")
-        for row, patient in more["patient"][known].items()
+        for row, patient in known["patient"].items()
     }
-    pools = (ours[ours["split"] == "train"], more[~known])
-    if held.empty or all(pool.empty for pool in pools):
-        raise MedicError(
-            f"{len(ours)} images of {store.stores[MAIN].location} are too few for training and "
-            f"validation={validation}; take more images or another share"
-        )
-    chosen = pd.concat([held, *_training(pools, per_class, seed)]).sort_index()
-    left_out = [(listed["image"][row], *why) for row, why in sorted(reasons.items())]
+    more = more.drop(index=known.index)
+    if held.empty or (train.empty and more.empty):
+        raise MedicError(f"{len(ours)} images of {location} are too few for training and validation={validation}")
     names = set(listed["image"])
     return Selection(
-        records=chosen.reset_index(drop=True),
+        records=pd.concat([held, *_training((train, more), per_class, seed)]).sort_index().reset_index(drop=True),
         store=store,
-        settings={"per_class": per_class, "validation": validation, "seed": seed},
-        before=before,
-        dropped=pd.DataFrame(left_out, columns=["image", "reason", "detail"]),
+        settings=settings,
+        before=pd.DataFrame(
+            {MAIN: _by_class(listed[from_main]), EXTRA: _by_class(listed[~from_main])},
+            index=pd.Index(RETINOPATHY.classes, name="class"),
+        ),
+        dropped=pd.DataFrame(
+            [(listed["image"][row], *why) for row, why in sorted(reasons.items())],
+            columns=["image", "reason", "detail"],
+        ),
         unlisted={
             key: sum(f"{key}/{name}" not in names for name in part.images()) for key, part in store.stores.items()
         },
     )
+
+
+def write(
+    selection: Selection,
+    folder: str | os.PathLike,
+    preprocessing: Preprocessing | None = None,
+    workers: int | None = None,
+) -> Prepared:
+    """Make a prepared set of a selection, with its labels and the account of how it came about.
+
+    Beside the files of ``medic.data.prepare.prepare`` the folder gets ``labels_train.csv``, ``labels_val.csv`` (only
+    images that could be read) and, last, ``selection.json``. Interrupted, it goes on; repeated, it does only what is
+    new; another selection takes the place of the one that is there.
+
+    Args:
+        selection: from ``select``.
+        folder: where all of it goes.
+        preprocessing: size and crop; the crop to the retina at 512 pixels when None.
+        workers: as in ``prepare``.
+
+    Raises:
+        MedicError: as ``prepare``.
+    """
+    folder, preprocessing = Path(folder), preprocessing or Preprocessing(size=512)
+    for path in (folder / name for name in (*_LABELS.values(), "balance.png", "selection.json")):
+        if path.exists():
+            path.unlink()
+    prepared = prepare(selection.records, selection.store, folder, preprocessing, workers=workers)
+    places = prepared.records["image"].str.split("/", n=1, expand=True)
+    labels = prepared.records.assign(archive=places[0], image=places[1])
+    for split, file in _LABELS.items():
+        rows = labels.loc[labels["split"] == split, ["image", "label", "archive", "patient", "file"]]
+        write_text(folder / file, rows.to_csv(index=False))
+    left_out = pd.concat([selection.dropped, prepared.skipped])[["image", "reason", "detail"]].to_dict("records")
+    account = {
+        "format": 1,
+        "settings": selection.settings | preprocessing.to_dict(),
+        "images": {key: len(part.images()) for key, part in selection.store.stores.items()},
+        "locations": location_from(folder, selection.store),
+        "synthetic": prepared.synthetic,
+        "balance": selection.balance(prepared.records).to_dict("index"),
+        "short": selection.short(prepared.records),
+        "unlisted": selection.unlisted,
+        "left_out": dict(Counter(row["reason"] for row in left_out)),
+        "left_out_images": left_out,
+    }
+    write_json(folder / "selection.json", account)
+    return prepared
 
 
 def _named(table: pd.DataFrame, key: str) -> pd.DataFrame:
@@ -164,15 +212,10 @@ def _named(table: pd.DataFrame, key: str) -> pd.DataFrame:
 
 
 def _refuse_swapped(store: JointStore) -> None:
-    tables = {
-        name.partition("/")[0] + "/" + PurePosixPath(name).name for name in store.names() if name.endswith(".csv")
-    }
-    right, wrong = {f"{MAIN}/train.csv", f"{EXTRA}/trainLabels.csv"}, {f"{MAIN}/trainLabels.csv", f"{EXTRA}/train.csv"}
-    if wrong <= tables and not right & tables:
-        raise MedicError(
-            f"the archives are swapped: {store.stores[EXTRA].location} holds the competition's train.csv and "
-            f"{store.stores[MAIN].location} the 2015 trainLabels.csv; give the first one as main"
-        )
+    tables = {key: {PurePosixPath(name).name for name in part.names()} for key, part in store.stores.items()}
+    if "trainLabels.csv" in tables[MAIN] and "train.csv" in tables.get(EXTRA, ()):
+        right = store.stores[EXTRA].location
+        raise MedicError(f"the archives are swapped: {right} holds the competition's train.csv; give it as main")
 
 
 def _unfit(listed: pd.DataFrame, store: JointStore) -> Iterator[tuple[int, tuple[str, str]]]:
@@ -191,40 +234,12 @@ def _unfit(listed: pd.DataFrame, store: JointStore) -> Iterator[tuple[int, tuple
             yield row, ("same_name", _twin(listed, row, first_named[stem]))
 
 
-def _identical(images: pd.Series, store: JointStore) -> dict[int, int]:
-    """Rows whose bytes an earlier row has, with that row; only files of equal size are looked at more closely."""
-    sizes = {row: unless_unreadable(store.size, image) for row, image in images.items()}
-    shared = {size for size, count in Counter(sizes.values()).items() if size and count > 1}
-    first, twins = {}, {}
-    for row in [row for row, size in sizes.items() if size in shared]:
-        checksum = unless_unreadable(store.checksum, images[row])
-        if checksum is not None and (earlier := first.setdefault((sizes[row], checksum), row)) != row:
-            twins[row] = earlier
-    return twins
-
-
-def unless_unreadable(measure: Callable[[str], int], image: str) -> int | None:
-    """Measure an image; None where it cannot be read, which preparation says."""
-    try:
-        return measure(image)
-    except ImageError:
-        return None
-
-
-def _people(patients: pd.Series, twins: dict[int, int]) -> pd.Series:
-    """Who the patients are: those who share a photograph are one person, whatever the archives call them."""
-    same: dict[str, str] = {}
-
-    def person(patient: str) -> str:
-        while patient in same:
-            patient = same[patient]
-        return patient
-
-    for row, first in twins.items():
-        one, other = sorted((person(patients[row]), person(patients[first])))
-        if one != other:
-            same[other] = one
-    return patients.map(person)
+def _same_bytes(images: pd.Series, store: JointStore) -> pd.Series:
+    """Rows whose bytes an earlier row has, with that row; only files of equal size are read."""
+    sizes = images.map(store.size)
+    shared = images[sizes.duplicated(keep=False) & (sizes > 0)]
+    first = shared.index.to_series().groupby([sizes[shared.index], shared.map(store.checksum)]).transform("first")
+    return first[first != first.index]
 
 
 def _twin(listed: pd.DataFrame, row: int, first: int) -> str:
