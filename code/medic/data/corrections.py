@@ -131,11 +131,7 @@ class Corrections:
 
 
 def read(path: str | os.PathLike) -> pd.DataFrame:
-    """Return a journal as it lies: text columns ``when``, ``who``, ``image``, ``from`` and ``to``.
-
-    Raises:
-        MedicError: there is none, or it is damaged.
-    """
+    """Return a journal as it lies, in text columns; raise ``MedicError`` where there is none or it is damaged."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna("")
     except (OSError, ValueError) as error:

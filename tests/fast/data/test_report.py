@@ -1,7 +1,8 @@
-"""A report of findings holds its pictures, says what is synthetic, and asks nobody for anything."""
+"""The report of findings, and the command that writes it: pictures, counts, and no harm to the data folder."""
 
 import json
 import re
+import shutil
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from medic.cli import app
-from medic.data.check.report import EXAMPLES, KINDS, LISTED, check_set, sets_in, write_report
+from medic.data.check.report import EXAMPLES, KINDS, LISTED, check_set, sets_in, unknown_in, write_report
 from medic.data.readers import DATA_SETS, OWN
 from medic.data.stores import PRODUCT_MARK, open_store
 from medic.errors import MedicError
@@ -34,7 +35,7 @@ def pets(tmp_path):
 def test_a_set_is_checked_and_its_page_explains_what_was_found(pets, tmp_path):
     checked = check_set(OWN, pets, tmp_path / "out")
     counts = {"identical": 2, "truncated": 1, "rare_class": 2, "not_an_image": 1}
-    assert checked.counts().set_index("finding")["found"].to_dict() == counts
+    assert checked.counts()["found"].to_dict() == counts
     assert "labels differ (cat and dog)" in str(checked)
     page = checked.page.read_text(encoding="utf-8")
     assert "<h1>6 findings: 3 to mend, 3 to look at</h1>" in page
@@ -47,26 +48,35 @@ def test_a_set_is_checked_and_its_page_explains_what_was_found(pets, tmp_path):
     assert "<b>dog</b>" in group
     assert "<span>labels differ</span>" in group
     assert "<li><code>dog/e.png</code> " in page, "what has no picture is listed"
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert sources
+    assert all(source.startswith(("data:", "#")) for source in sources), "the page asks nobody for anything"
+    assert not re.search(r"<script|url\(|@import|https?://", page)
+    assert "default-src 'none'" in page
     assert "Synthetic set." not in page
     (pets / "SYNTHETIC.md").write_text("drawn")
     assert "Synthetic set." in check_set(OWN, pets, tmp_path / "out").page.read_text(encoding="utf-8")
 
 
-def test_the_page_asks_nobody_for_anything(pets, tmp_path):
-    page = check_set(OWN, pets, tmp_path / "out").page.read_text(encoding="utf-8")
-    assert "default-src 'none'" in page
-    assert "<script" not in page
-    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
-    assert sources
-    assert all(source.startswith(("data:", "#")) for source in sources)
-    assert not re.search(r"url\(|@import|https?://", page)
+def medic(*arguments: str) -> str:
+    return CliRunner().invoke(app, list(arguments), catch_exceptions=False).stdout
 
 
-def test_what_check_wrote_into_the_data_folder_is_never_read_as_data(pets):
-    first = check_set(OWN, pets, pets / "outputs" / "check" / "own")
-    assert (first.table.parent / PRODUCT_MARK).exists()
-    again = check_set(OWN, pets, pets / "outputs" / "check" / "own")
-    assert again.findings.equals(first.findings)
+@pytest.mark.parametrize("table", [None, "labels.csv"])
+def test_check_run_inside_a_data_folder_does_no_harm(table, pets, monkeypatch):
+    monkeypatch.chdir(pets)
+    if table:
+        names = ["cat/a.png", "cat/b.PNG", "dog/c d.png"]
+        (pets / table).write_text("image,label\n" + "".join(f"{name},{name[:3]}\n" for name in names))
+    before = {path: path.read_bytes() for path in pets.rglob("*") if path.is_file()}
+    described = medic("describe", "own", "--data", ".")
+    first = medic("check", ".")
+    assert first.startswith(f"own: {3 if table else 5} images, ")
+    made = {path for path in pets.rglob("*") if path.is_file()} - set(before)
+    assert {path.name for path in made} == {PRODUCT_MARK, "findings.csv", "findings.html"}
+    assert medic("check", ".") == first, "the table of findings is not taken for labels"
+    assert medic("describe", "own", "--data", ".") == described
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_of_many_findings_some_are_shown_others_listed_and_the_rest_counted(tmp_path):
@@ -90,8 +100,7 @@ def test_of_many_findings_some_are_shown_others_listed_and_the_rest_counted(tmp_
 
 
 def test_the_command_writes_the_same_counts_as_json_and_as_a_table(pets, tmp_path):
-    arguments = ["check", str(pets), "--to", str(tmp_path / "out"), "--json"]
-    said = json.loads(CliRunner().invoke(app, arguments, catch_exceptions=False).stdout)["own"]
+    said = json.loads(medic("check", str(pets), "--to", str(tmp_path / "out"), "--json"))["own"]
     table = pd.read_csv(said["table"], keep_default_na=False)
     assert list(table) == ["image", "finding", "detail", "other"]
     assert said["images"] == 5
@@ -103,9 +112,11 @@ def test_the_sets_in_a_folder_are_known_by_name_by_table_or_taken_for_ones_own(t
     (tmp_path / "by_hand").mkdir()
     (tmp_path / "by_hand" / "metadata.csv").write_text("isic_id,benign_malignant\n")
     (tmp_path / "data" / "retinopathy").mkdir(parents=True)
-    (tmp_path / "data" / "others").mkdir()
-    eyes = (DATA_SETS["retinopathy"], tmp_path / "data" / "retinopathy")
-    assert sets_in(tmp_path / "data") == sets_in(tmp_path / "data" / "retinopathy") == {"retinopathy": eyes}
+    shutil.copytree(pets, tmp_path / "data" / "others")
+    (tmp_path / "data" / "more.zip").touch()
+    eyes = {"retinopathy": (DATA_SETS["retinopathy"], tmp_path / "data" / "retinopathy")}
+    assert sets_in(tmp_path / "data") == sets_in(tmp_path / "data" / "retinopathy") == eyes
+    assert unknown_in(tmp_path / "data", eyes) == ["more.zip", "others"]
     assert sets_in(tmp_path / "by_hand") == {"skin_lesion": (DATA_SETS["skin_lesion"], tmp_path / "by_hand")}
     assert sets_in(pets) == {"own": (OWN, pets)}
     with pytest.raises(MedicError, match="no folder or zip file"):

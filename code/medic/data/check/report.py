@@ -86,8 +86,6 @@ def write_report(
             "Images": f"{len(records):,}",
             "Patients": f"{records['patient'].nunique():,}" if known else "not given",
             "Splits": ", ".join(f"{images:,} {name}" for name, images in records["split"].value_counts().items()),
-            "Classes": f"{len(task.classes)} of the task {task.name}",
-            "Images from": store.location.name or "this folder",
         },
         sections=[(name, KINDS.get(name, Kind(name.replace("_", " ").capitalize())), groups[name]) for name in groups],
         pictures=pictures,
@@ -132,36 +130,28 @@ class Checked(NamedTuple):
     page: Path  # the findings as an HTML file
 
     def counts(self) -> pd.DataFrame:
-        """Return one row a kind, the gravest first: ``finding``, ``found`` (how many), ``first`` (one in words)."""
-        rows = []
-        for name in _by_gravity(self.findings):
-            theirs = self.findings[self.findings["finding"] == name]
-            rows.append((name, len(theirs), ": ".join(filter(None, theirs[["image", "detail"]].iloc[0]))))
-        return pd.DataFrame(rows, columns=["finding", "found", "first"])
+        """Return ``found`` (how many) and ``first`` (one in words) by kind, the gravest first."""
+        said = (self.findings["image"] + ": " + self.findings["detail"]).str.removeprefix(": ")
+        kinds = self.findings.assign(first=said).groupby("finding")["first"]
+        return kinds.agg(found="size", first="first").reindex(_by_gravity(self.findings))
 
     def to_json(self) -> dict:
         """Return images, findings by kind, and the two files, as JSON holds them."""
-        counted = self.counts().set_index("finding").to_dict("index")
-        places = {"table": self.table.as_posix(), "page": self.page.as_posix()}
-        return {"images": self.images, "findings": counted, **places}
+        files = {"table": self.table.as_posix(), "page": self.page.as_posix()}
+        return {"images": self.images, "findings": self.counts().to_dict("index"), **files}
 
     def __str__(self) -> str:
         count = len(self.findings)
         lines = [f"{self.name}: {self.images:,} images, {f'{count:,} findings' if count else 'nothing found'}"]
-        lines += [f"  {row.finding:22}{row.found:>7,}  {row.first}" for row in self.counts().itertuples()]
+        lines += [f"  {row.Index:22}{row.found:>7,}  {row.first}" for row in self.counts().itertuples()]
         return "\n".join([*lines, f"  see {self.page}"])
 
 
 def sets_in(data: str | os.PathLike, name: str | None = None) -> dict[str, tuple[DataSet, Path]]:
-    """Find the sets that a data folder holds.
+    """Find the sets that a data folder holds: by name the data set, and where it lies.
 
-    Args:
-        data: a folder with a folder or zip file for each data set, named as it; one such folder itself; or a folder of
-            a person's own images.
-        name: of the one data set that is meant, ``own`` among them; None takes all that are there.
-
-    Returns:
-        By name the data set, and where it lies; ``own`` where none of the published ones is recognised.
+    A folder may hold a folder or zip file for each data set, named as it, or be one; any other is taken for ``own``.
+    ``name`` is the one data set that is meant; None takes all that are there.
 
     Raises:
         MedicError: there is no such folder or zip file, or no such data set.
