@@ -12,8 +12,8 @@ import numpy as np
 DARK = 15
 """The black surround of a fundus photograph stays below this in every channel (of 255), JPEG noise included."""
 
+# Pixels of the copy on which the disc is searched for: a hundredth of the work, and half a per cent exact.
 _SEARCH_SIDE = 256
-"""The disc is searched for on a copy of about this many pixels: a hundredth of the work, and half a per cent exact."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,10 @@ def _fit_circle(region: np.ndarray) -> Disc | None:
 
 
 def fundus(pixels: np.ndarray) -> np.ndarray:
-    """Cut the square around the retina, all channels together; what lies outside the frame is black.
+    """Cut the square around the retina, all channels together: uint8 (S, S, 3) RGB, S the disc's diameter.
 
-    Args:
-        pixels: uint8 (H, W, 3) RGB fundus photograph.
-
-    Returns:
-        uint8 (S, S, 3) RGB, S the disc's diameter. A photograph in which no retina is found is returned whole, padded
-        to a square: ``medic.data.check.check`` reports it.
+    What lies outside the frame is black. A fundus photograph, uint8 (H, W, 3), in which no retina is found is returned
+    whole, padded to a square: ``medic.data.check.check`` reports it.
     """
     disc = find_disc(pixels)
     return square(pixels) if disc is None else window(pixels, *disc.square)

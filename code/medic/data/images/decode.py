@@ -53,10 +53,7 @@ class Header:
 
 
 def read_header(data: bytes) -> Header:
-    """Read format and size without decoding, and refuse what must not be decoded.
-
-    Args:
-        data: a whole JPEG, PNG, TIFF, BMP or DICOM file.
+    """Read format and size of a whole image file without decoding, and refuse what must not be decoded.
 
     Raises:
         ImageError: empty; no image of these formats; several pictures in one TIFF; 32 bits a sample; cut off before its
@@ -96,11 +93,7 @@ def decode_with_header(data: bytes, at_least: int | None = None, bits: int | Non
 
 
 def used_bits(data: bytes) -> int | None:
-    """Return how many bits the values of an image of 16 bits a sample use; None for all other images and for DICOM.
-
-    Raises:
-        ImageError: as ``decode``.
-    """
+    """Return how many bits an image of 16 bits a sample uses; None for others and DICOM. Raises as ``decode``."""
     header = read_header(data)
     pixels = _as_stored(data)[1] if header.format != "DICOM" and header.bits == 16 else None
     return int(pixels.max()).bit_length() if pixels is not None and pixels.dtype == np.uint16 else None

@@ -32,10 +32,7 @@ def is_dicom(data: bytes) -> bool:
 
 
 def read_dicom(data: bytes) -> Dataset:
-    """Read the elements, and refuse what is no single image that can be decoded.
-
-    Args:
-        data: a whole DICOM file.
+    """Read the elements of a whole DICOM file, and refuse what is no single image that can be decoded.
 
     Returns:
         pydicom's data set, pixels not yet decoded; size, bits, samples and ``PhotometricInterpretation`` make sense.
@@ -94,13 +91,10 @@ def _fault(dataset: Dataset) -> tuple[ImageReason, str] | None:
 
 
 def decode_dicom(dataset: Dataset) -> np.ndarray:
-    """Decode the pixels as the header asks to show them (PS3.4, N.2): modality, value of interest, polarity.
+    """Decode what ``read_dicom`` gave as its header asks (PS3.4, N.2): modality, value of interest, polarity.
 
     Without lookup table and window, up to 8 bits keep their range, and more are spread from the smallest to the
     largest value of the image. Pixel padding is black and takes no part in the spread.
-
-    Args:
-        dataset: as ``read_dicom`` gives it; the caller has checked its size.
 
     Returns:
         uint8 (H, W, 3) RGB, 0..255; the three channels are equal for a monochrome image.
