@@ -17,8 +17,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from medic.data.images.decode import decode, read_header
-from medic.data.images.dicom import is_dicom
+from medic.data.images.decode import decode, is_dicom, read_header
 from medic.errors import ImageError
 
 RAMP = np.arange(0, 4096, 16, dtype=np.uint16).reshape(16, 16)

@@ -6,20 +6,18 @@ Decoding is strict: libjpeg fills what is damaged inside with whatever comes, an
 from __future__ import annotations
 
 import io
+import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
 
 import cv2
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
-from medic.data.images.dicom import decode_dicom, is_dicom, read_dicom
 from medic.errors import ImageError
-
-if TYPE_CHECKING:
-    from pydicom import Dataset
 
 MAX_PIXELS = 100_000_000
 """More pixels than any fundus camera or X-ray detector gives; a header that claims more is refused unread."""
@@ -32,6 +30,8 @@ _TOO_LARGE = (
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 _OTHERS = {b"GIF8": "GIF", b"WEBP": "WebP", b"ftypavif": "AVIF", b"ftyp": "HEIC", b"\0\0\0\x0cjP": "JPEG 2000"}
 _DICOM_MODES = {"PALETTE COLOR": "P", "MONOCHROME1": "L", "MONOCHROME2": "L"}
+# A first element of group 0002 or 0008, with its type in two letters or, in other files, a length below 1024.
+_FIRST_ELEMENT = re.compile(rb"[\x02\x08]\0.\0(?:[A-Z]{2}|.[\0-\3]\0\0)", re.DOTALL)
 _ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG\r\n\x1a\n": b"IEND"}
 # Pillow only warns between one and two times its own limit, and of broken EXIF; OpenCV writes its own lines about each
 # file that it cannot decode. Once for the process: to change this for a moment is not safe among threads.
@@ -50,6 +50,11 @@ class Header:
     mode: str  # what a pixel holds, in Pillow's words: L (grey), RGB, RGBA, P (palette), CMYK, I;16
     bits: int = 8  # of a stored sample
     orientation: int = 1  # of EXIF, 1 (upright) to 8
+
+
+def is_dicom(data: bytes) -> bool:
+    """Return whether bytes, a whole file or its first 132, are DICOM, also without a preamble (PS3.10, 7.1)."""
+    return data[128:132] == b"DICM" or _FIRST_ELEMENT.match(data) is not None
 
 
 def read_header(data: bytes) -> Header:
@@ -108,23 +113,27 @@ def shrunk(pixels: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
-def _open(data: bytes) -> tuple[Header, Dataset | None]:
-    """The header, and of a DICOM file what else was read for it."""
+def _open(data: bytes, at_least: int | None = None) -> tuple[Header, Callable[[], np.ndarray]]:
+    """The header, and what gives the pixels: RGB of 8 or 16 bits, upright."""
     if not data:
         raise ImageError("the image file is empty (0 bytes); copy or download it again", "empty")
     # From the end, where it is: to search a megabyte from the start takes a millisecond.
     if any(data.startswith(start) and data.rfind(end) < 0 for start, end in _ENDS.items()):
         what = f"the image is cut off after {len(data)} bytes, its end is missing; copy or download it again"
         raise ImageError(what, "truncated")
-    dicom = read_dicom(data) if is_dicom(data) else None
-    if dicom is None:
-        header = _read_with_pillow(data)
-    else:
+    if is_dicom(data):
+        from medic.data.images.dicom import decode_dicom, read_dicom  # a bundle need not have pydicom
+
+        dicom = read_dicom(data)
         mode = _DICOM_MODES.get(dicom.PhotometricInterpretation, "RGB")
         header = Header("DICOM", dicom.Columns, dicom.Rows, mode, dicom.BitsStored)
+        decoder = partial(decode_dicom, dicom)
+    else:
+        header = _read_with_pillow(data)
+        decoder = partial(_decode, data, header, at_least)
     if header.width * header.height > MAX_PIXELS or max(header.width, header.height) > MAX_SIDE:
         raise ImageError(_TOO_LARGE, "too_large")
-    return header, dicom
+    return header, decoder
 
 
 def _read_with_pillow(data: bytes) -> Header:
@@ -151,10 +160,9 @@ def _read_with_pillow(data: bytes) -> Header:
 
 
 def _as_stored(data: bytes, at_least: int | None = None) -> tuple[Header, np.ndarray]:
-    """The header, and RGB of 8 or 16 bits, upright."""
-    header, dicom = _open(data)
+    header, decoder = _open(data, at_least)
     try:
-        return header, decode_dicom(dicom) if dicom is not None else _decode(data, header, at_least)
+        return header, decoder()
     except MemoryError:
         raise
     except Exception as error:  # as above, and so do simplejpeg, OpenCV and pydicom

@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import io
 import logging
-import re
 import warnings
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pydicom
 import simplejpeg
+from pydicom.encaps import get_frame
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing, get_decoder, pixel_array
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit, JPEGExtended12Bit
 
 from medic.errors import ImageError, ImageReason
 
-if TYPE_CHECKING:
-    from pydicom import Dataset
-
 _KINDS = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _NUMBERS = {"NumberOfFrames": 1, "SamplesPerPixel": 1, "BitsStored": 8, "BitsAllocated": 8, "Rows": 0, "Columns": 0}
-# A first element of group 0002 or 0008, with its type in two letters or, in other files, a length below 1024.
-_FIRST_ELEMENT = re.compile(rb"[\x02\x08]\0.\0(?:[A-Z]{2}|.[\0-\3]\0\0)", re.DOTALL)
-# What pydicom tells of oddities reaches nobody who could act on it. Once for the process: to change the filters for a
+# What pydicom says of oddities and of decoders that fail helps no reader. Once for the process: to change this for a
 # moment is not safe among threads.
 warnings.filterwarnings("ignore", category=UserWarning, module="pydicom")
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
-def is_dicom(data: bytes) -> bool:
-    """Return whether bytes, a whole file or its first 132, are DICOM, also without a preamble (PS3.10, 7.1)."""
-    return data[128:132] == b"DICM" or _FIRST_ELEMENT.match(data) is not None
-
-
-def read_dicom(data: bytes) -> Dataset:
+def read_dicom(data: bytes) -> pydicom.Dataset:
     """Read the elements of a whole DICOM file, and refuse what is no single image that can be decoded.
 
     Returns:
@@ -40,11 +33,6 @@ def read_dicom(data: bytes) -> Dataset:
     Raises:
         ImageError: the file is damaged or cut off, holds no image or several, or pixels of a kind that is not read.
     """
-    import pydicom
-    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
-    # Its log has a stack trace for every decoder that fails, and pydicom sets the level when it is imported.
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     try:
         dataset = pydicom.dcmread(io.BytesIO(data), force=True)
         if "TransferSyntaxUID" not in dataset.file_meta:
@@ -62,11 +50,8 @@ def read_dicom(data: bytes) -> Dataset:
     return dataset
 
 
-def _fault(dataset: Dataset) -> tuple[ImageReason, str] | None:
+def _fault(dataset: pydicom.Dataset) -> tuple[ImageReason, str] | None:
     """Why a data set is no single image that can be decoded, as far as its header says."""
-    from pydicom.pixels import get_decoder
-    from pydicom.uid import JPEGExtended12Bit
-
     kind, samples, bits = dataset.PhotometricInterpretation, dataset.SamplesPerPixel, dataset.BitsStored
     frames, area, stored = dataset.NumberOfFrames, dataset.Rows * dataset.Columns, len(dataset.get("PixelData") or b"")
     needed = area * samples * dataset.BitsAllocated // (12 if kind == "YBR_FULL_422" else 8)
@@ -90,7 +75,7 @@ def _fault(dataset: Dataset) -> tuple[ImageReason, str] | None:
     return None if area else ("unreadable", "says nothing of its height or width; copy or export it again")
 
 
-def decode_dicom(dataset: Dataset) -> np.ndarray:
+def decode_dicom(dataset: pydicom.Dataset) -> np.ndarray:
     """Decode what ``read_dicom`` gave as its header asks (PS3.4, N.2): modality, value of interest, polarity.
 
     Without lookup table and window, up to 8 bits keep their range, and more are spread from the smallest to the
@@ -102,10 +87,6 @@ def decode_dicom(dataset: Dataset) -> np.ndarray:
     Raises:
         Exception: whatever pydicom and its decoders raise for pixels that are damaged.
     """
-    from pydicom.encaps import get_frame
-    from pydicom.pixels import apply_color_lut, pixel_array
-    from pydicom.uid import JPEGBaseline8Bit
-
     if dataset.file_meta.TransferSyntaxUID == JPEGBaseline8Bit:
         # The decoder behind pydicom fills what is damaged inside, and says nothing.
         simplejpeg.decode_jpeg(get_frame(dataset.PixelData, 0, number_of_frames=1), strict=True)
@@ -118,10 +99,8 @@ def decode_dicom(dataset: Dataset) -> np.ndarray:
     return np.ascontiguousarray(pixels if bits == 8 else _to_bytes(pixels, 0, (1 << bits) - 1))
 
 
-def _grey(stored: np.ndarray, header: Dataset) -> np.ndarray:
+def _grey(stored: np.ndarray, header: pydicom.Dataset) -> np.ndarray:
     """Grey, uint8 (H, W), of stored values (H, W)."""
-    from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing
-
     first, bits = header.get("PixelPaddingValue"), header.BitsStored
     # As the bits of a pixel: files state the sign of the padding wrongly (PS3.3, C.7.5.1.1.2).
     limits = np.array([first or 0, header.get("PixelPaddingRangeLimit", first) or 0], np.int64).astype(stored.dtype)

@@ -50,7 +50,7 @@ class Store:
         return [name for name in self.names() if name.lower().endswith(IMAGE_SUFFIXES) or self._is_dicom(name)]
 
     def _is_dicom(self, name: str) -> bool:
-        from medic.data.images.dicom import is_dicom  # for most stores it is not needed
+        from medic.data.images.decode import is_dicom  # for most stores it is not needed
 
         try:
             return name.rpartition("/")[2].upper() != "DICOMDIR" and is_dicom(self.read(name, 132))
