@@ -22,7 +22,7 @@ from medic.data.stores import PRODUCT_MARK
 from medic.modeling.classifier import Classifier
 from medic.modeling.evaluate import Evaluation
 from medic.modeling.training.fit import Recipe, fit
-from medic.predict import Predicted
+from medic.predict import BatchResult
 from medic.sample.fundus_set import write_sample
 from medic.task import CHEST_XRAY, FINDINGS, RETINOPATHY, Prediction
 
@@ -184,7 +184,7 @@ def test_predictions_and_evaluations_are_documented(documented, evaluation, tmp_
     failed = pd.DataFrame([("x.jpeg", "empty", "no bytes")], columns=["image", "reason", "detail"])
     names = list(evaluation.records["image"])
     assert list(evaluation.prediction.to_frame(names)) == documented["predictions"]
-    assert list(Predicted(evaluation.prediction, names, failed).to_frame()) == documented["result.csv"]
+    assert list(BatchResult(evaluation.prediction, names, failed).to_frame()) == documented["result.csv"]
     assert list(pd.read_csv(evaluation.save(tmp_path) / "predictions.csv")) == documented["predictions.csv"]
     assert list(evaluation.table()) == documented["figures"]
     assert list(evaluation.by_class()) == documented["by class"]

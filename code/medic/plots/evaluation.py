@@ -72,7 +72,7 @@ def curves(ranked: Mapping[str, Ranked], text: str) -> Figure:
     return figure
 
 
-def areas(by_class: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:
+def auroc_by_finding(by_class: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:
     """The area under the ROC curve of each finding with its interval, beside those that papers report.
 
     Args:

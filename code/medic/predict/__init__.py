@@ -31,7 +31,7 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Predicted:
+class BatchResult:
     """What came of a list of images.
 
     Attributes:
@@ -63,7 +63,7 @@ class Predicted:
         return table
 
 
-def predict(model: Model, store: Store, names: Sequence[str], batch_size: int = 32) -> Predicted:
+def predict(model: Model, store: Store, names: Sequence[str], batch_size: int = 32) -> BatchResult:
     """Classify images by name: bytes, decode, crop, scale, network, decoding.
 
     All predictions are held in memory; ``medic.predict.batch.predict_to`` writes them to a file as they come.
@@ -91,7 +91,7 @@ def predict(model: Model, store: Store, names: Sequence[str], batch_size: int = 
     if not parts:
         row = failed[0].iloc[0] if failed else None
         raise none_read(store, len(names), row is not None and f"{row['image']}, {row['detail']}")
-    return Predicted(Prediction.joined(parts), read, pd.concat(failed))
+    return BatchResult(Prediction.joined(parts), read, pd.concat(failed))
 
 
 def none_read(store: Store, count: int, first: str | bool) -> MedicError:
@@ -107,7 +107,7 @@ def answers(
     batch_size: int,
     at_once: int = 1,
     before: Callable[[str], object] | None = None,
-) -> Iterator[Predicted]:
+) -> Iterator[BatchResult]:
     """Predict images batch by batch, in their order, with a progress bar and flat memory.
 
     Decoding and network work at the same time. A batch is made of the same names whatever can be read of it, so that
@@ -137,7 +137,7 @@ def answers(
         images = stack.enter_context(contextlib.closing(each(one, names, title="predicting")))
         pool = ThreadPoolExecutor(at_once)
         stack.callback(pool.shutdown, cancel_futures=True)
-        results, waiting = zip(names, images, strict=True), deque[Future[Predicted]]()
+        results, waiting = zip(names, images, strict=True), deque[Future[BatchResult]]()
         while part := list(islice(results, batch_size)):
             waiting.append(pool.submit(_answer, model, part))
             if len(waiting) > at_once:
@@ -146,11 +146,11 @@ def answers(
             yield waiting.popleft().result()
 
 
-def _answer(model: Model, results: list[tuple[str, np.ndarray | tuple[str, str]]]) -> Predicted:
+def _answer(model: Model, results: list[tuple[str, np.ndarray | tuple[str, str]]]) -> BatchResult:
     """The predictions of a batch, from its names and what came of decoding them."""
     read = {name: result for name, result in results if isinstance(result, np.ndarray)}
     failed = {place: (name, *result) for place, (name, result) in enumerate(results) if name not in read}
-    return Predicted(
+    return BatchResult(
         model.predict_pixels(np.stack(list(read.values()))) if read else nothing(model.task),
         list(read),
         pd.DataFrame(failed.values(), index=list(failed), columns=["image", "reason", "detail"]),

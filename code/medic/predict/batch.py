@@ -21,7 +21,7 @@ import pandas as pd
 from medic.data.stores import Store
 from medic.errors import ImageError, MedicError
 from medic.files import replacing
-from medic.predict import Model, Predicted, answers, none_read, nothing
+from medic.predict import BatchResult, Model, answers, none_read, nothing
 from medic.task import Prediction, Task
 
 BATCH = 8
@@ -38,7 +38,7 @@ _SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Written:
+class BatchSummary:
     """What ``predict_to`` wrote.
 
     Attributes:
@@ -64,7 +64,7 @@ def predict_to(
     *,
     both_eyes: float | None = None,
     at_once: int = 1,
-) -> Written:
+) -> BatchSummary:
     """Classify any number of images into a CSV file, one row an image in the order of the names, in flat memory.
 
     Rows are written as they come to ``to`` with ``.partial`` behind its name, and renamed at the end. Beside it lies
@@ -89,7 +89,7 @@ def predict_to(
     to = Path(to)
     if both_eyes is not None:
         # A wrong weight shows now, not at the end.
-        _mixed(Predicted(nothing(model.task), [], pd.DataFrame()), both_eyes)
+        _mixed(BatchResult(nothing(model.task), [], pd.DataFrame()), both_eyes)
     settings = {
         "format": _FORMAT,
         "model": _identity(model),
@@ -287,7 +287,7 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(file)
 
 
-def _count(to: Path, rows: Path) -> Written:
+def _count(to: Path, rows: Path) -> BatchSummary:
     """What is in the rows, read line by line."""
     predicted, failed = 0, 0
     shown: list[tuple[str, str]] = []
@@ -298,10 +298,10 @@ def _count(to: Path, rows: Path) -> Written:
         failed += 1
         if len(shown) < _SHOWN:
             shown.append((row["image"], row["error"]))
-    return Written(to, predicted, failed, tuple(shown))
+    return BatchSummary(to, predicted, failed, tuple(shown))
 
 
-def _read_back(task: Task, thresholds: tuple[float, ...] | None, path: Path) -> Predicted:
+def _read_back(task: Task, thresholds: tuple[float, ...] | None, path: Path) -> BatchResult:
     """The predictions in the rows, with every bit of their numbers."""
     names, failed, numbers = [], {}, array("f")
     columns = [*(["grade_continuous"] if task.kind == "ordinal" else []), *(f"p_{name}" for name in task.classes)]
@@ -315,10 +315,10 @@ def _read_back(task: Task, thresholds: tuple[float, ...] | None, path: Path) -> 
     probabilities = np.ascontiguousarray(values[:, -len(task.classes) :])
     grade = values[:, 0].copy() if task.kind == "ordinal" else None
     rest = pd.DataFrame(failed.values(), index=list(failed), columns=["image", "reason", "detail"])
-    return Predicted(Prediction(task, probabilities, grade, thresholds), names, rest)
+    return BatchResult(Prediction(task, probabilities, grade, thresholds), names, rest)
 
 
-def _mixed(predicted: Predicted, weight: float) -> tuple[Predicted, str]:
+def _mixed(predicted: BatchResult, weight: float) -> tuple[BatchResult, str]:
     """The predictions with both eyes of a patient counting, and a sentence on how many have both."""
     from medic.data.readers.retinopathy import eyes
     from medic.modeling.both_eyes import combine_eyes, pairs

@@ -1,7 +1,7 @@
 """From a class activation map to the heatmap of one answer. This file travels inside every bundle.
 
-A heatmap is relative evidence within one image: 1 is the place that argues most for the answer, however weak the
-argument. Heatmaps of two images cannot be compared, and none is a segmentation: a place is as large as a cell of the
+A heatmap is relative evidence within one image: 1 is the place that speaks most for the answer, however weak the
+evidence. Heatmaps of two images cannot be compared, and none is a segmentation: a place is as large as a cell of the
 network's last feature map, and what it shows is what the network went by, which need not be the disease.
 """
 
