@@ -290,7 +290,7 @@ def test_a_broken_member_of_a_zip_is_a_row_and_a_folder_called_like_an_image_is_
         written(source, tmp_path / "result.csv")
         table = table_of(tmp_path / "result.csv")
         assert "18_left.jpeg/inside.jpeg" in table.index[table["error"].isna()]
-    assert table.loc["07_left.jpeg", "error"].startswith("unreadable: 07_left.jpeg in ")
+    assert table.loc["07_left.jpeg", "error"].startswith("unreadable: cannot read 07_left.jpeg in ")
 
 
 def test_dicom_files_are_predicted_like_any_other(images, tmp_path):
