@@ -43,13 +43,15 @@ def dicom(pixels: np.ndarray = RAMP, bits: int = 12, syntax: UID = ExplicitVRLit
     return file.getvalue()
 
 
-def table(entries: list[int], depth: int) -> list[Dataset]:
+def table(entries: list[int], depth: int, kind: str = "") -> list[Dataset]:
+    """A lookup table; its entries as numbers, or as bytes of a NumPy type."""
     item = Dataset()
     item.add_new("LUTDescriptor", "US", [len(entries), 0, depth])
-    item.add_new("LUTData", "US", entries)
+    item.add_new("LUTData", "OW" if kind else "US", np.array(entries, kind).tobytes() if kind else entries)
     return [item]
 
 
+TABLE, EIGHT = list(range(4096)), [value // 16 for value in range(4096)]
 WINDOWED = np.clip((RAMP - 1023.5) / 2047 + 0.5, 0, 1) * 255
 RESCALED = {"RescaleSlope": 2, "RescaleIntercept": -1024, "WindowCenter": 0, "WindowWidth": 1000}
 SHOWN = {
@@ -60,9 +62,11 @@ SHOWN = {
     "a window of rescaled values": (dicom(**RESCALED), np.clip((2.0 * RAMP - 1023.5) / 999 + 0.5, 0, 1) * 255),
     "white is black": (dicom(PhotometricInterpretation="MONOCHROME1"), 255 - WHOLE),
     "signed values": (dicom(RAMP.astype(np.int16) - 2048), WHOLE),
-    "a lookup table": (dicom(VOILUTSequence=table(list(range(4096)), 12)), RAMP / 4095 * 255),
-    "one that claims more bits than it uses": (dicom(VOILUTSequence=table(list(range(4096)), 16)), RAMP / 4095 * 255),
-    "one of eight bits and 4096 entries": (dicom(VOILUTSequence=table([v // 16 for v in range(4096)], 8)), RAMP // 16),
+    "a lookup table": (dicom(VOILUTSequence=table(TABLE, 12)), RAMP / 4095 * 255),
+    "one in bytes": (dicom(VOILUTSequence=table(TABLE, 12, "<u2")), RAMP / 4095 * 255),
+    "one that claims more bits than it uses": (dicom(VOILUTSequence=table(TABLE, 16)), RAMP / 4095 * 255),
+    "one of eight bits and 4096 entries": (dicom(VOILUTSequence=table(EIGHT, 8)), RAMP // 16),
+    "one of eight bits in bytes": (dicom(VOILUTSequence=table(EIGHT, 8, "u1")), RAMP // 16),
     "padding": (dicom(PixelPaddingValue=4080), np.where(RAMP < 4080, RAMP / 4064 * 255, 0)),
     "a range of padding": (
         dicom(PixelPaddingValue=4000, PixelPaddingRangeLimit=4095),

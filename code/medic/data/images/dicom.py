@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 import simplejpeg
 from pydicom.encaps import get_frame
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing, get_decoder, pixel_array
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_windowing, get_decoder, pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit, JPEGExtended12Bit
 
 from medic.errors import ImageError, ImageReason
@@ -107,12 +107,15 @@ def _grey(stored: np.ndarray, header: pydicom.Dataset) -> np.ndarray:
     padding = (first is not None) & (stored >= limits.min()) & (stored <= limits.max())
     values = apply_modality_lut(stored, header)
     if header.get("VOILUTSequence"):
+        # By hand: pydicom goes round at entry 256 of tables of 8 bits (PS3.3, C.11.2.1.1).
         table = header.VOILUTSequence[0]
-        count, first, _ = table.LUTDescriptor
-        table.LUTDescriptor = [count, first, 16]  # pydicom goes round at entry 256 of tables of 8 bits
-        entries = apply_voi(np.arange(first, first + (count or 1 << 16)), header)
+        (count, first, _), entries = table.LUTDescriptor, table.LUTData
+        if isinstance(entries, bytes):
+            wide = "<u2" if header.file_meta.TransferSyntaxUID.is_little_endian else ">u2"
+            entries = np.frombuffer(entries, "u1" if len(entries) == count else wide)
+        entries = np.asarray(entries, np.int64)
         values = entries[np.clip(np.rint(values).astype(int) - first, 0, len(entries) - 1)]
-        # Tables that claim 16 bits and end at 4095 exist: other viewers go by the values (PS3.3, C.11.2.1.1).
+        # Tables that claim 16 bits and end at 4095 exist: other viewers go by the values, and so does this.
         ends = 0, (1 << max(8, int(entries.max()).bit_length())) - 1
     elif header.get("WindowCenter") is not None and header.get("WindowWidth") is not None:
         # pydicom gives windowed values in a range of its own: two values beyond any window tell which.
