@@ -45,12 +45,6 @@ def test_a_small_retina_is_decoded_again_finer_and_never_scaled_up(radius, sides
     assert len(fundus(decoded[-1])) >= 224 * 0.98
 
 
-def test_a_small_image_is_scaled_up_to_the_size_that_the_network_needs(photograph, encode):
-    pixels = Preprocessing(128).pixels(encode(photograph(64, 48, 32, 24, 22)))
-    assert pixels.shape == (128, 128, 3)
-    assert pixels[64, 64].max() > 100
-
-
 @pytest.mark.parametrize("settings", [{"size": 8}, {"size": 10_000}, {"crop": "round"}, {"bits": 8}, {"bits": 17}])
 def test_settings_out_of_range_and_bytes_that_are_no_image_are_refused(settings):
     with pytest.raises(MedicError, match=r"preprocessing size|no crop|16 bits"):
