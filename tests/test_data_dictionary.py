@@ -26,7 +26,7 @@ from medic.predict import BatchResult
 from medic.sample.fundus_set import write_sample
 from medic.task import CHEST_XRAY, FINDINGS, RETINOPATHY, Prediction
 
-PREPARED = {"records.csv", "skipped.csv", "manifest.json", "index.txt", PRODUCT_MARK}
+PREPARED = {"records.csv", "skipped.csv", "manifest.json", PRODUCT_MARK}
 
 
 @pytest.fixture(scope="module")

@@ -70,9 +70,7 @@ def workers(processes, scheduler, tmp_path) -> list[subprocess.Popen]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """A set's files; the index's order depends on the run, and is not part of it."""
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in files.items() if name != "index.txt"}
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_set_prepared_while_a_worker_dies_is_the_same_byte_for_byte(tiny, scheduler, workers, tmp_path, monkeypatch):

@@ -1,17 +1,15 @@
 """Work on many images in order, with a progress bar and flat memory: with all cores, or on a Dask cluster."""
 
-from __future__ import annotations
-
 import contextlib
-import functools
 import os
 import pickle
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import cv2
 from tqdm import tqdm
@@ -42,15 +40,13 @@ def each(
 ) -> Iterator[Result]:
     """Apply a function to every item, and give the results in the items' order.
 
-    On this machine it runs in threads: decoding, scaling and encoding release Python's lock, so threads scale as
-    processes do and need no pickling. Only a few results are held at a time. When the caller stops early or a call
-    raises, what has not begun is dropped.
+    Here it runs in threads: decoding, scaling and encoding release Python's lock. Only a few results are held at a
+    time. When the caller stops early or a call raises, what has not begun is dropped.
 
     Args:
-        function: what to do with one item; an exception it raises reaches the caller. A cluster's workers get it by
-            pickle, and see the paths in it where this process sees them.
+        function: what to do with one item; an exception it raises reaches the caller. A cluster gets it by pickle.
         items: any number of items; a sized collection gives the progress bar its length.
-        title: what the progress bar says. It shows on a terminal and in notebooks, and rarely enough for a log.
+        title: what the progress bar says.
         workers: threads; one a core when None. A cluster has its own number.
         scheduler: address of a ``dask.distributed`` scheduler, such as ``tcp://10.0.0.1:8786``; None works here. What a
             worker that dies has not handed over is done by another.
@@ -61,21 +57,12 @@ def each(
     results = _on_cluster(function, items, scheduler) if scheduler else _in_threads(function, items, workers)
     # Nothing for work of a moment; a moving bar on a terminal; a line now and then in a log or a notebook.
     pause = 0.2 if sys.stderr.isatty() else 15
-    first = min(pause, 2)  # a log's first line comes early, so that work of less than a pause shows its rate too
     total = len(items) if isinstance(items, Sized) else None
-    bar = tqdm(total=total, desc=title, unit="image", delay=2, mininterval=first, maxinterval=max(10, pause))
-    with bar, contextlib.closing(results):
-        for result in results:
-            if bar.update():
-                bar.mininterval = pause
-            yield result
+    with contextlib.closing(results):
+        yield from tqdm(results, title, total, unit="image", delay=2, mininterval=pause, maxinterval=max(10, pause))
 
 
-class _Future(Protocol):
-    def result(self): ...
-
-
-def _in_order(submit: Callable[[Item], _Future], items: Iterable[Item], ahead: int) -> Iterator:
+def _in_order(submit: Callable, items: Iterable, ahead: int) -> Iterator:
     remaining = iter(items)
     waiting = deque(map(submit, islice(remaining, ahead)))
     while waiting:
@@ -89,7 +76,7 @@ def _in_threads(function: Callable[[Item], Result], items: Iterable[Item], worke
     workers = workers or usable_cores()
     pool = ThreadPoolExecutor(workers)
     try:
-        yield from _in_order(lambda item: pool.submit(function, item), items, 4 * workers)
+        yield from _in_order(partial(pool.submit, function), items, 4 * workers)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -103,17 +90,16 @@ def _on_cluster(function: Callable[[Item], Result], items: Iterable[Item], sched
         client = Client(scheduler, timeout=CONNECT, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise MedicError(f"no scheduler answers at {scheduler} ({error}); start one (dask scheduler)") from error
+    remaining = iter(items)
+    batches = iter(lambda: list(islice(remaining, BATCH)), [])
     with client:
+        submit = partial(client.submit, _apply, pickle.dumps(function), pure=False)
         try:
             client.wait_for_workers(1, timeout=CONNECT)
+            for results in _in_order(submit, batches, 4 * sum(client.nthreads().values())):
+                yield from results
         except TimeoutError as error:
             raise MedicError(f"{scheduler} has no worker; start some (dask worker {scheduler})") from error
-        work, remaining = pickle.dumps(function), iter(items)
-        batches = iter(lambda: list(islice(remaining, BATCH)), [])
-        ahead = 4 * sum(client.nthreads().values())
-        try:
-            for results in _in_order(lambda batch: client.submit(_apply, work, batch, pure=False), batches, ahead):
-                yield from results
         except KilledWorker as error:
             raise MedicError(f"workers of {scheduler} died again and again; give each more memory ({error})") from error
         except ModuleNotFoundError as error:
@@ -121,11 +107,10 @@ def _on_cluster(function: Callable[[Item], Result], items: Iterable[Item], sched
 
 
 def _apply(work: bytes, batch: list) -> list:
-    function = _unpickled(work)
-    return [function(item) for item in batch]
+    return list(map(_unpickled(work), batch))
 
 
-@functools.lru_cache(maxsize=8)
+@lru_cache(maxsize=8)
 def _unpickled(work: bytes) -> Callable:
     """Once a worker: opening a large archive takes longer than a batch."""
     cv2.setNumThreads(1)

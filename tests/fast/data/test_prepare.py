@@ -16,24 +16,23 @@ import pandas as pd
 import pytest
 
 from medic.data.images.preprocess import Preprocessing
-from medic.data.index import Index
 from medic.data.prepare import Prepared, prepare
 from medic.data.readers import own
-from medic.data.stores import PRODUCT_MARK, JointStore, mark_product, open_store
+from medic.data.stores import JointStore, open_store
 from medic.errors import MedicError
 
 SETTINGS = Preprocessing(size=32)
 IMAGES = 40
-PREPARE = """
+SLOWLY = """
 import sys, time
 import pandas as pd
 from medic.data.prepare import prepare
 from medic.data.images.preprocess import Preprocessing
 from medic.data.stores import open_store
 
-slowly, pixels = float(sys.argv[3]), Preprocessing.pixels
-Preprocessing.pixels = lambda self, data: (time.sleep(slowly), pixels(self, data))[1]
-records = pd.read_csv(sys.argv[4], dtype={"image": str, "patient": str})
+pixels = Preprocessing.pixels
+Preprocessing.pixels = lambda self, data: (time.sleep(0.1), pixels(self, data))[1]
+records = pd.read_csv(sys.argv[3], dtype={"image": str, "patient": str})
 prepare(records, open_store(sys.argv[1]), sys.argv[2], Preprocessing(size=32), workers=2)
 """
 
@@ -49,11 +48,6 @@ def originals(tmp_path_factory) -> Path:
     (folder / "1.jpeg").write_bytes((folder / "1.jpeg").read_bytes()[:200])
     (folder / "2.jpeg").write_text("no photograph")
     return folder
-
-
-@pytest.fixture
-def copied(originals, tmp_path) -> Path:
-    return Path(shutil.copytree(originals, tmp_path / "copied"))
 
 
 @pytest.fixture
@@ -79,26 +73,21 @@ def decoded(monkeypatch) -> list[int]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """What a prepared set consists of; an index's order depends on the run, a manifest on where originals lie."""
+    """What a prepared set consists of; its manifest depends on where originals lie."""
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in files.items() if name not in ("index.txt", "manifest.json")}
+    return {name: path.read_bytes() for name, path in files.items() if not name.endswith((".part", "manifest.json"))}
 
 
 def test_readable_images_are_there_and_the_others_are_listed_with_the_reason(originals, records, tmp_path):
     records.loc[[5, 6], "image"] = ["gone", "NA"]
     store = open_store(originals)
     prepared = prepare(records, store, tmp_path / "set", SETTINGS)
-    assert prepared.skipped.set_index("image")["reason"].to_dict() == {
-        "1.jpeg": "truncated",
-        "2.jpeg": "unsupported",
-        "gone": "absent",
-        "NA": "absent",
-    }
+    reasons = {"1.jpeg": "truncated", "2.jpeg": "unsupported", "gone": "absent", "NA": "absent"}
+    assert prepared.skipped.set_index("image")["reason"].to_dict() == reasons
     assert prepared.skipped["detail"].str.len().min() > 10
     assert len(prepared.records) == IMAGES - 4
     first = prepared.records.iloc[0]
     pixels = prepared.pixels(first["file"]).astype(int)
-    assert pixels.shape == (32, 32, 3)
     assert np.abs(pixels - SETTINGS.pixels(store.read(first["image"]))).mean() < 6
     assert len(prepared.split("test")) == 10
     with pytest.raises(MedicError, match="no images in the split 'validation', only in test, train"):
@@ -106,7 +95,6 @@ def test_readable_images_are_there_and_the_others_are_listed_with_the_reason(ori
 
 
 def test_what_cannot_become_a_set_is_refused_before_one_is_there(originals, records, tmp_path, unwritable):
-    store = open_store(originals)
     cases = [
         (records[records["image"] == "2.jpeg"], tmp_path / "a", r"not one of 1 images .* 2\.jpeg, unsupported"),
         (records.assign(patient="all of them"), tmp_path / "b", "have images in more than one of train, test"),
@@ -114,27 +102,21 @@ def test_what_cannot_become_a_set_is_refused_before_one_is_there(originals, reco
     ]
     for rows, folder, message in cases:
         with pytest.raises(MedicError, match=message):
-            prepare(rows, store, folder, SETTINGS)
+            prepare(rows, open_store(originals), folder, SETTINGS)
         with pytest.raises(MedicError, match="no complete prepared set"):
             Prepared.load(folder)
-    assert not (tmp_path / "b").exists()
 
 
-def test_a_repeated_call_reads_and_decodes_nothing_but_what_failed(originals, records, undisturbed, tmp_path, decoded):
-    before = contents(undisturbed.folder)
-    store, read = open_store(originals), []
-    store.read = lambda name: (read.append(name), type(store).read(store, name))[1]
-    prepare(records, store, undisturbed.folder, SETTINGS)
-    assert (sorted(read), len(decoded)) == (["1.jpeg", "2.jpeg"], 2)
-    assert contents(undisturbed.folder) == before
+def test_only_what_is_new_has_changed_or_failed_is_decoded_again(originals, records, tmp_path, decoded):
+    copied = Path(shutil.copytree(originals, tmp_path / "copied"))
 
-
-def test_only_what_has_changed_is_done_again(copied, records, tmp_path, decoded):
-    def again() -> pd.Series:
+    def again(settings: Preprocessing = SETTINGS) -> pd.Series:
         decoded.clear()
-        return prepare(records, open_store(copied), tmp_path / "set", SETTINGS).records.set_index("image")["file"]
+        return prepare(records, open_store(copied), tmp_path / "set", settings).records.set_index("image")["file"]
 
     before = again()
+    assert again().equals(before)
+    assert len(decoded) == 2, "those that failed"
     (copied / "0.jpeg").write_bytes((copied / "4.jpeg").read_bytes() + b"more")
     (copied / "1.jpeg").write_bytes((copied / "5.jpeg").read_bytes())  # mended; as another's, it need not be decoded
     (tmp_path / "set" / before["3.jpeg"]).unlink()
@@ -142,21 +124,13 @@ def test_only_what_has_changed_is_done_again(copied, records, tmp_path, decoded)
     assert len(decoded) == 2 + 1
     assert (after["1.jpeg"], after["0.jpeg"] != before["0.jpeg"]) == (after["5.jpeg"], True)
     assert after.drop(["0.jpeg", "1.jpeg"]).equals(before.drop("0.jpeg"))
-
-
-def test_other_settings_make_another_set_in_the_same_folder(originals, records, undisturbed):
-    square = Preprocessing(size=16, crop="square")
-    other = prepare(records, open_store(originals), undisturbed.folder, square)
-    assert other.preprocessing == square
-    assert other.pixels(other.records["file"][0]).shape == (16, 16, 3)
-    assert not set(other.records["file"]) & set(undisturbed.records["file"])
+    assert not set(again(Preprocessing(size=16, crop="square"))) & set(after), "other settings are other files"
 
 
 def test_killed_half_way_and_started_again_it_ends_as_if_undisturbed(originals, records, undisturbed, tmp_path):
     folder, table = tmp_path / "set", tmp_path / "records.csv"
     records.to_csv(table, index=False)
-    command = [sys.executable, "-c", PREPARE, str(originals), str(folder)]
-    process = subprocess.Popen([*command, "0.1", str(table)])
+    process = subprocess.Popen([sys.executable, "-c", SLOWLY, str(originals), str(folder), str(table)])
     deadline = time.monotonic() + 60
     while len(list(folder.glob("images/*/*.jpg"))) < 12:
         assert process.poll() is None, "it ended before it could be killed"
@@ -168,8 +142,7 @@ def test_killed_half_way_and_started_again_it_ends_as_if_undisturbed(originals, 
     with pytest.raises(MedicError, match=r"no complete prepared set; .* it goes on"):
         Prepared.load(folder)
     prepare(records, open_store(originals), folder, SETTINGS)
-    whole = {name: data for name, data in contents(folder).items() if not name.endswith(".part")}
-    assert whole == contents(undisturbed.folder)
+    assert contents(folder) == contents(undisturbed.folder)
 
 
 def test_a_full_disk_is_an_error_and_with_space_it_goes_on(
@@ -180,14 +153,12 @@ def test_a_full_disk_is_an_error_and_with_space_it_goes_on(
     def until_full(self: Path, data: bytes) -> int:
         if next(numbers) < 20:
             return write(self, data)
-        write(self, data[: len(data) // 2])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", until_full)
         with pytest.raises(MedicError, match="No space left on device; free some space"):
             prepare(records, open_store(originals), folder, SETTINGS)
-    assert not list(folder.rglob("*.part"))
     assert not (folder / "manifest.json").exists()
     decoded.clear()
     prepare(records, open_store(originals), folder, SETTINGS)
@@ -195,33 +166,9 @@ def test_a_full_disk_is_an_error_and_with_space_it_goes_on(
     assert contents(folder) == contents(undisturbed.folder)
 
 
-@pytest.mark.parametrize("harm", [lambda data: data[:-30], lambda data: b"garbage\n" + data, lambda data: b""])
-def test_a_damaged_index_costs_time_and_nothing_else(harm, originals, records, undisturbed, decoded):
-    index, before = undisturbed.folder / "index.txt", contents(undisturbed.folder)
-    whole = index.read_bytes()
-    index.write_bytes(harm(whole))
-    for _ in range(2):
-        decoded.clear()
-        prepare(records, open_store(originals), undisturbed.folder, SETTINGS)
-        assert len(decoded) == 2  # those that failed: the files of all others are there
-    assert contents(undisturbed.folder) == before
-    assert len(index.read_bytes()) % (len(whole) // (IMAGES - 2)) == 0
-
-
-def test_an_index_of_many_images_finds_each_by_its_last_line(tmp_path):
-    mark_product(tmp_path)
-    index = Index(tmp_path)
-    for number in range(5000):
-        index.add(b"%024d" % number, b"%032d" % number)
-    index.add(b"%024d" % 7, b"%032d" % 70_000)
-    index.close()
-    found = [Index(tmp_path).find(b"%024d" % number) for number in (4999, 7, 5000)]
-    assert found == [b"%032d" % 4999, b"%032d" % 70_000, None]
-
-
 def test_a_zip_and_several_stores_are_prepared_as_their_folder_is(originals, records, undisturbed, tmp_path):
     archive = open_store(shutil.make_archive(str(tmp_path / "tiny"), "zip", originals))
-    assert contents(prepare(records, archive, tmp_path / "set", SETTINGS).folder) == contents(undisturbed.folder)
+    assert prepare(records, archive, tmp_path / "set", SETTINGS).records.equals(undisturbed.records)
     joint = JointStore({"a": archive})
     prepared = prepare(records.assign(image="a/" + records["image"]), joint, tmp_path / "joint", SETTINGS)
     assert prepared.records["file"].equals(undisturbed.records["file"])
@@ -229,19 +176,14 @@ def test_a_zip_and_several_stores_are_prepared_as_their_folder_is(originals, rec
 
 
 def test_a_set_of_16_bits_is_scaled_by_the_bits_that_it_uses_and_that_is_said(tmp_path, records, capsys):
-    (tmp_path / "in").mkdir()
-    for name in records["image"][:4]:
-        ramp = np.tile(np.linspace(0, 4095, 64).astype(np.uint16), (48, 1))
-        cv2.imwrite(str(tmp_path / "in" / f"{name}.png"), ramp)
+    ramp = np.tile(np.linspace(0, 4095, 64).astype(np.uint16), (48, 1))
     rows = records[:4].assign(image=records["image"][:4] + ".png")
-    for _ in range(2):
-        store, read = open_store(tmp_path / "in"), []
-        store.read = lambda name, store=store, read=read: (read.append(name), type(store).read(store, name))[1]
-        prepared = prepare(rows, store, tmp_path / "set", Preprocessing(size=32, crop="square"))
-        assert prepared.preprocessing.bits == 12
-        assert prepared.pixels(prepared.records["file"][0]).max() > 240
-        assert "use 12 of them" in capsys.readouterr().out
-    assert read == []
+    for name in rows["image"]:
+        cv2.imwrite(str(tmp_path / name), ramp)
+    prepared = prepare(rows, open_store(tmp_path), tmp_path / "set", Preprocessing(size=32, crop="square"))
+    assert prepared.preprocessing.bits == 12
+    assert prepared.pixels(prepared.records["file"][0]).max() > 240
+    assert "use 12 of them" in capsys.readouterr().out
 
 
 def test_the_set_inside_a_data_folder_is_not_read_as_data(tmp_path, smooth, encode):
@@ -250,15 +192,13 @@ def test_the_set_inside_a_data_folder_is_not_read_as_data(tmp_path, smooth, enco
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode(smooth() + np.uint8(number)))
     records, store = own.read(tmp_path / "data")
-    prepared = prepare(records, store, tmp_path / "data" / "prepared", SETTINGS)
-    assert (prepared.folder / PRODUCT_MARK).is_file()
+    prepare(records, store, tmp_path / "data" / "prepared", SETTINGS)
     assert own.read(tmp_path / "data")[0].equals(records)
 
 
-def test_originals_are_found_again_after_a_move_and_generated_ones_say_so(copied, records, tmp_path, monkeypatch):
-    (copied / "SYNTHETIC.md").write_text("drawn")
-    (tmp_path / "project").mkdir()
-    shutil.move(copied, tmp_path / "project" / "data")
+def test_originals_are_found_again_after_a_move_and_generated_ones_say_so(originals, records, tmp_path, monkeypatch):
+    data = Path(shutil.copytree(originals, tmp_path / "project" / "data"))
+    (data / "SYNTHETIC.md").write_text("drawn")
     monkeypatch.chdir(tmp_path / "project")
     prepare(records, open_store("data"), "outputs/set", SETTINGS)
     monkeypatch.chdir(tmp_path)

@@ -123,7 +123,7 @@ def _claim(folder: Path, prepared: Prepared, made: dict) -> None:
                 f"{folder} holds an augmented set made with other settings ({changed} {there.get(changed)} there, "
                 f"{made[changed]} here); {remedy}"
             )
-    elif (folder / "index.txt").is_file() or (folder / "manifest.json").is_file():
+    elif (folder / "images").is_dir() or (folder / "manifest.json").is_file():
         what = "the prepared set itself" if os.path.samefile(folder, prepared.folder) else "a prepared set"
         raise MedicError(f"{folder} holds {what}, which an augmented set would overwrite; {remedy}")
     write_json(path, made)
