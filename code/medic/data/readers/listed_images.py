@@ -2,120 +2,104 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
 
-from medic.data.stores import Store, composed, is_image_name
+from medic.data.stores import IMAGE_SUFFIXES, JointStore, Store, ZipStore, composed, is_image_name, open_store
 from medic.errors import MedicError
+
+_NOT_READ = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".z01", ".001")
+
+
+def open_images(location: str | os.PathLike) -> Store:
+    """Open the images in a folder or a zip file; of a folder without images the zip files in it.
+
+    Returns:
+        The folder or the zip file itself, or a joint store of several zip files, in which the key of each is its name
+        without the ending. A folder without any image is a store too: all that is listed is absent.
+
+    Raises:
+        MedicError: as ``open_store``; zip files lie inside a zip file; there are only archives that are not read.
+    """
+    store = open_store(location)
+    packed = [name for name in store.names() if name.lower().endswith(".zip")]
+    if store.images():
+        if packed:
+            print(f"{', '.join(packed[:3])} beside the images of {location} is not read", file=sys.stderr)
+        return store
+    if packed and isinstance(store, ZipStore):
+        raise MedicError(f"{location} holds zip files ({packed[0]}, ...) instead of images; unpack it once, not those")
+    opened = {Path(name).stem: open_images(store.location / name) for name in packed}
+    archives = {key: archive for key, archive in opened.items() if archive.images()}
+    if archives:
+        return JointStore(archives) if len(archives) > 1 else next(iter(archives.values()))
+    for name in store.names():
+        if name.lower().endswith(_NOT_READ) and not isinstance(store, ZipStore):
+            open_store(store.location / name)  # raises: what it is, and what to do
+    return store
 
 
 def find_images(listed: Sequence[str], store: Store) -> list[str]:
-    """For each listed image its name in the store, or the listed name where it is absent.
+    """Find for each listed image its name in the store; where it is absent, it keeps its listed name.
 
-    A name is compared as written, then without the ending of an image, then in small letters. Folders in both names
-    must agree as far as both have them. What could be several files is the one in the folder that has most of the
-    listed images. A match by another ending, and a choice between folders, are said on stderr.
-
-    Args:
-        listed: names, each once.
-        store: where to look, in all folders.
+    Names are compared without endings of images and in small letters; folders in both must agree as far as both have
+    them. Of several files the one that is written most alike counts, then the one in the folder that has most of the
+    listed images. A match by another ending, and a choice between files, are said on stderr.
 
     Raises:
         MedicError: a listed image could be two files, and neither folder has more of the listed ones.
     """
-    stored, pending = store.images(), {name: _path(name) for name in listed}
-    hits: dict[str, list[str]] = {}
-    other_endings = []
-    for spell in (str, _without_ending, _in_small_letters):
-        found = _matches(pending, stored, spell) if pending else {}
-        hits |= found
-        pending = {name: path for name, path in pending.items() if name not in found}
-        if spell is not str:
-            other_endings += [name for name in found if is_image_name(name)]
-    hits |= {name: [path] for name, path in pending.items() if path in store}
-    if other_endings:
-        first = other_endings[0]
+    files = defaultdict(list)
+    for file in store.images():
+        files[stem(file).casefold()].append(file)
+    paths = {name: composed(name.replace("\\", "/").removeprefix("./")) for name in listed}
+    hits = {
+        name: [file for file in files.get(stem(path).casefold(), ()) if _agree(file, path)]
+        for name, path in paths.items()
+    }
+    if several := [name for name, found in hits.items() if len(found) > 1]:
+        covered = Counter(folder for found in hits.values() for folder in set(map(os.path.dirname, found)))
+        for name in several:
+            hits[name].sort(key=lambda file: _rank(file, paths[name], covered), reverse=True)
+            first, second = hits[name][:2]
+            if _rank(first, paths[name], covered) == _rank(second, paths[name], covered):
+                raise MedicError(
+                    f"{store.location} holds the image {name} at two places, {first} and {second}; take one away, or "
+                    "name the folder or zip file that is meant (images=..., --images)"
+                )
+        such = f"{hits[several[0]][0]} and such are taken"
+        print(f"{len(several)} listed images lie at several places in {store.location.name}; {such}", file=sys.stderr)
+    taken = {name: found[0] if found else paths[name] if paths[name] in store else name for name, found in hits.items()}
+    changed = [name for name, file in taken.items() if not file.endswith(paths[name]) and is_image_name(name)]
+    other = [name for name in changed if os.path.basename(taken[name]) != os.path.basename(paths[name])]
+    if other:
         print(
-            f"{len(other_endings)} listed images have another ending in {store.location.name}, such as "
-            f"{hits[first][0]} for {first}; they are taken as the same",
+            f"{len(other)} listed images have another ending in {store.location.name}, such as {taken[other[0]]} for "
+            f"{other[0]}; they are taken as the same",
             file=sys.stderr,
         )
-    chosen = _chosen(hits, store)
-    return [chosen.get(name, name) for name in listed]
+    return [taken[name] for name in listed]
 
 
 def stem(name: str) -> str:
-    """A file's name without its folder and without the ending of an image file."""
-    return _without_ending(_path(name)).rpartition("/")[2]
+    """Return a file's name without its folder and without the ending of an image file."""
+    file = composed(name).replace("\\", "/").rpartition("/")[2]
+    base, _, ending = file.rpartition(".")
+    return base if base and f".{ending.lower()}" in IMAGE_SUFFIXES else file
 
 
-def _path(name: str) -> str:
-    return composed(name.replace("\\", "/").removeprefix("./")) if "\\" in name or name[:1] == "." else composed(name)
+def _agree(file: str, path: str) -> bool:
+    """Whether the folders of two names are the same, from the inner to the outer, as far as both have them."""
+    if "/" not in file or "/" not in path:
+        return True
+    one, other = (name.casefold().split("/")[-2::-1] for name in (file, path))
+    return all(map(str.__eq__, one, other))
 
 
-def _without_ending(name: str) -> str:
-    return name.rpartition(".")[0] if is_image_name(name) else name
-
-
-def _in_small_letters(name: str) -> str:
-    return _without_ending(name).casefold()
-
-
-def _matches(pending: dict[str, str], stored: list[str], spell: Callable[[str], str]) -> dict[str, list[str]]:
-    """Of each name that matches, all files it could be: one is the end of the other, in whole folders."""
-    whole: dict[str, list[str]] = {}
-    for name in stored:
-        whole.setdefault(spell(name), []).append(name)
-    found, others = {}, {}
-    for name, path in pending.items():
-        key = spell(path)
-        if key in whole:
-            found[name] = whole[key]
-        else:
-            others[name] = key
-    for depth in {key.count("/") + 1 for key in others.values()}:
-        ends: dict[str, list[str]] = {}
-        for key, names in whole.items():
-            if (end := _end(key, depth)) in ends:
-                ends[end] = ends[end] + names
-            else:
-                ends[end] = names
-        for name, key in others.items():
-            if key.count("/") + 1 == depth:
-                shorter = (whole.get(_end(key, fewer)) for fewer in range(depth - 1, 0, -1))
-                if fitting := ends.get(key) or next(filter(None, shorter), None):
-                    found[name] = fitting
-    return found
-
-
-def _end(path: str, parts: int) -> str:
-    """The last parts of a path, or all of it where it has fewer."""
-    return path.rpartition("/")[2] if parts == 1 else "/".join(path.rsplit("/", parts)[-parts:])
-
-
-def _chosen(hits: dict[str, list[str]], store: Store) -> dict[str, str]:
-    """One file a listed name: of several the one in the folder that has most of all listed."""
-    several = [name for name, fitting in hits.items() if len(fitting) > 1]
-    chosen = {name: fitting[0] for name, fitting in hits.items()}
-    if not several:
-        return chosen
-    covered = Counter(folder for fitting in hits.values() for folder in {_folder(place) for place in fitting})
-    for name in several:
-        first, second = sorted(hits[name], key=lambda place: -covered[_folder(place)])[:2]
-        if covered[_folder(first)] == covered[_folder(second)]:
-            raise MedicError(
-                f"{store.location} holds the image {name} at two places, {first} and {second}; take one away, or name "
-                "the folder or zip file that is meant (images=..., --images)"
-            )
-        chosen[name] = first
-    print(
-        f"{len(several)} listed images lie at several places in {store.location.name}; those in "
-        f"{_folder(chosen[several[0]]) or 'the outermost folder'}, which has most, are taken",
-        file=sys.stderr,
-    )
-    return chosen
-
-
-def _folder(name: str) -> str:
-    return name.rpartition("/")[0]
+def _rank(file: str, path: str, covered: Counter) -> tuple:
+    """The higher, the better a file fits a listed name; last by how many listed images its folder has."""
+    alike = file == path, os.path.basename(file) == os.path.basename(path), stem(file) == stem(path)
+    return *alike, covered[os.path.dirname(file)]

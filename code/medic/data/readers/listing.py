@@ -1,133 +1,106 @@
-"""Tables however they were saved, and the store of the images that they list."""
+"""Tables however they were saved and titled, and what stands in which column.
+
+Titles are known in several languages and from published tables, by ``known_headers.json``.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import json
+import os
 import re
 import sys
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+import unicodedata
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from medic.data.corrections import FILE
-from medic.data.readers.headers import plain
-from medic.data.stores import FolderStore, IdxStore, JointStore, Store, ZipStore, open_store
+from medic.data.stores import FolderStore, Store, open_store
 from medic.errors import MedicError
 
-_SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
-_ARCHIVES = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".z01", ".001")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 
-def csv_files(tables: Store) -> list[str]:
-    """Names of the tables in a store; the journal of corrections is none."""
-    return [
-        name
-        for name in tables.names()
-        if name.lower().endswith((".csv", ".tsv")) and name.rpartition("/")[2].lower() != FILE.lower()
-    ]
+def open_tables(source: str | os.PathLike) -> tuple[Store, str | None]:
+    """Open the folder or zip file that holds tables; of a table itself its folder, and its name there."""
+    path = Path(source)
+    if path.is_file() and path.name.lower().endswith((".csv", ".tsv", ".txt")):
+        return FolderStore(path.parent), path.name
+    return open_store(path), None
+
+
+def table_files(tables: Store) -> list[str]:
+    """Return the names of the tables in a store; the journal of corrections is none."""
+    names = [name for name in tables.names() if name.lower().endswith((".csv", ".tsv"))]
+    return [name for name in names if name.rpartition("/")[2].lower() != FILE.lower()]
 
 
 def find_table(tables: Store, wanted: str) -> str | None:
-    """The table of that name, in any case, nearest to the top of the store.
-
-    Raises:
-        MedicError: two lie equally near.
-    """
+    """Return the table of that name, in any case, nearest to the top of the store; raises where two are."""
     found = [name for name in tables.names() if name.rpartition("/")[2].lower() == wanted.lower()]
-    found.sort(key=lambda name: name.count("/"))
-    if len(found) > 1 and found[0].count("/") == found[1].count("/"):
-        raise MedicError(
-            f"{tables.location} holds {wanted} twice ({found[0]}, {found[1]}); name the folder of one of them"
-        )
-    return found[0] if found else None
+    nearest = [name for name in found if name.count("/") == min(other.count("/") for other in found)]
+    if len(nearest) > 1:
+        raise MedicError(f"{tables.location} holds {wanted} twice ({', '.join(nearest[:2])}); name the folder of one")
+    return next(iter(nearest), None)
 
 
-def read_table(tables: Store, file: str, titles: Iterable[str] | None = None) -> pd.DataFrame:
+def read_table(tables: Store, file: str, titled: bool = False) -> pd.DataFrame:
     """Read a CSV file as it was saved: commas, semicolons or tabs, UTF-8, UTF-16 or Windows' letters, decimal commas.
 
     Args:
         tables: the store that holds it.
         file: its name there.
-        titles: plain titles (``medic.data.readers.headers.plain``) of which one stands in a first line that is a
-            header; by default the first line is one.
+        titled: whether the first line is a header in any case; by default it is one if it has a known title.
 
     Returns:
         Text without blanks at the ends, empty where a line is too short; no blank lines. The index is the number of
-        each line in the file, the columns are the titles as written, or numbers where there is no header.
+        each line, the columns are the titles as written, or numbers where there is no header.
 
     Raises:
-        MedicError: it is no text, has no line, or has a line with more columns than the first.
+        MedicError: it is no text, lists nothing, or has a line with more columns than the first.
     """
     where = f"{file} in {tables.location}"
-    text = _text(tables.read(file), where)
-    skipped, separator = 0, None
+    text, number = _text(tables.read(file), where), 1
     if said := re.match(r'"?sep=(.)"?[^\n]*\n', text):  # what Excel reads before all else
-        text, skipped, separator = text[said.end() :], 1, said[1]
+        text, number = text[said.end() :], 2
     first = next((line for line in text.splitlines() if line.strip()), "")
-    separator = separator or max(",;\t", key=first.count)
-    header = [cell.strip() for cell in next(csv.reader([first], delimiter=separator), [])]
-    if not header:
-        raise MedicError(f"{where} is empty; it needs one line an image")
-    wide = len(header)  # one more is read: some publishers end each line with a separator
+    separator = said[1] if said else max(",;\t", key=first.count)
+    header = [cell.strip() for cell in next(csv.reader([first or " "], delimiter=separator))]
+    layout = {"sep": separator, "header": None, "names": range(len(header) + 1), "index_col": False}
     try:
-        table = pd.read_csv(
-            io.StringIO(text),
-            sep=separator,
-            header=None,
-            names=range(wide + 1),
-            dtype=str,
-            na_filter=False,
-            skip_blank_lines=False,
-            index_col=False,
-        ).fillna("")
-    except pd.errors.ParserError as error:
-        raise MedicError(f"{where} cannot be read as a table ({str(error).strip()}); correct that line") from error
-    table.index = pd.RangeIndex(1, len(table) + 1) + skipped + _breaks_before(table, text)
+        # One column more is read than there are titles: some publishers end each line with a separator.
+        table = pd.read_csv(io.StringIO(text), dtype=str, na_filter=False, skip_blank_lines=False, **layout).fillna("")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise MedicError(f"{where} cannot be read as a table ({str(error).strip()}); correct it") from error
+    table.index = np.arange(number, number + len(table))
     table = table.apply(_stripped, decimals=separator != ",")
-    table = table[~(table == "").all(axis=1)]
-    longer = table[wide] != ""
-    if longer.any():
-        raise MedicError(
-            f"{where}, line {line_numbers(table.index[longer])}, has more columns than the first line; is there a "
-            f"{separator!r} in a value?"
-        )
-    table = table.drop(columns=wide)
-    known = None if titles is None else set(titles)
-    if known is None or any(plain(cell) in known for cell in header):
+    table = table[(table != "").any(axis=1)]
+    longer = table.pop(len(header)) != ""
+    refuse(table[0], longer, where, f"begins a line of too many columns; is there a {separator!r} in a value?")
+    if titled or is_header(header):
         table = table.iloc[1:].set_axis(header, axis=1)
+    if table.empty:
+        raise MedicError(f"{where} lists no image; it needs one line an image")
     return table
 
 
 def _text(data: bytes, where: str) -> str:
-    if data.startswith(_SPREADSHEETS):
-        raise MedicError(f"{where} is a spreadsheet, though its name says otherwise; save it as CSV")
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        codec = "utf-16"
-    else:
-        codec = "utf-16-le" if data[1:2] == b"\0" else "utf-16-be" if data[:1] == b"\0" else "utf-8-sig"
-    try:
-        text = data.decode(codec)
-    except UnicodeDecodeError:
-        try:
-            text = data.decode("cp1252")
-        except UnicodeDecodeError as error:
-            raise MedicError(f"{where} is no text ({error}); save it as CSV in UTF-8") from error
+    text = "\0"
+    for codec in ("utf-16",) if data.startswith((b"\xff\xfe", b"\xfe\xff")) else ("utf-8-sig", "cp1252"):
+        with contextlib.suppress(UnicodeDecodeError):
+            text = data.decode(codec)
+            break
+    if "\0" in text or text.startswith("PK\3\4"):
+        raise MedicError(f"{where} is no text, but perhaps a spreadsheet; save it as CSV in UTF-8")
+    if codec == "cp1252":
         print(f"{where} is no UTF-8 text and is read as Windows wrote it (cp1252)", file=sys.stderr)
-    if "\0" in text:
-        raise MedicError(f"{where} is no text; save it as CSV in UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _breaks_before(table: pd.DataFrame, text: str) -> np.ndarray | int:
-    """How many line breaks inside cells stand before each row."""
-    if '"' not in text or text.count("\n") <= len(table):
-        return 0
-    inside = table.apply(lambda cells: cells.str.count("\n")).sum(axis=1).to_numpy(int)
-    return np.cumsum(inside) - inside
 
 
 def _stripped(cells: pd.Series, decimals: bool) -> pd.Series:
@@ -136,75 +109,97 @@ def _stripped(cells: pd.Series, decimals: bool) -> pd.Series:
     texts = [text.strip() for text in texts]
     if decimals:
         texts = [text.replace(",", ".") if _DECIMAL_COMMA.fullmatch(text) else text for text in texts]
-    return pd.Series(np.array(texts, dtype=object)[codes] if texts else [], cells.index, dtype=object)
+    return pd.Series(np.array(texts, dtype=object)[codes], cells.index, dtype=object)
 
 
-def line_numbers(lines: Iterable[int]) -> str:
-    """The first line numbers, for messages."""
-    lines = list(lines)
-    return ", ".join(map(str, lines[:5])) + ", ..." * (len(lines) > 5)
+def refuse(cells: pd.Series, unfit: pd.Series, where: str, what: str) -> None:
+    """Raise, where a cell is unfit, ``where`` line 3, 5: 'x' ``what``; the index is the number of each line."""
+    if unfit.any():
+        lines = [*map(str, cells.index[unfit][:5]), "..."][: unfit.sum()]
+        raise MedicError(f"{where} line {', '.join(lines)}: {cells[unfit].iloc[0]!r} {what}")
 
 
 def refuse_twice(names: pd.Series, where: str) -> None:
-    """Refuse a table, whose index are line numbers, that lists an image more than once."""
-    twice = names.duplicated(keep=False)
-    if twice.any():
-        first = names[twice].iloc[0]
-        raise MedicError(
-            f"{where} lists {int(names.duplicated().sum())} images more than once, for instance {first} in the lines "
-            f"{line_numbers(names.index[names == first])}; keep one line an image"
-        )
+    """Raise where an image is listed more than once; the index is the number of each line."""
+    for name in names[names.duplicated()][:1]:
+        refuse(names, names == name, where, "is listed more than once; keep one line an image")
 
 
-def open_images(location: Path) -> Store:
-    """The store of the images in a folder or a zip file; all zip files with images in a folder belong to it.
+def plain(title: str) -> str:
+    """Return a title without what spellings differ in: ``Patient ID`` and ``patient_id`` become the same."""
+    return "".join(letter for letter in unicodedata.normalize("NFKD", title).casefold() if letter.isalnum())
+
+
+@cache
+def known() -> dict:
+    """Return ``known_headers.json``, with plain titles, and of each spelling of a split the split."""
+    found = json.loads(Path(__file__).with_name("known_headers.json").read_text(encoding="utf-8"))
+    for columns in (found["columns"], found["details"]):
+        columns |= {what: [set(map(plain, group)) for group in groups] for what, groups in columns.items()}
+    found["published"] = [entry | {"header": set(map(plain, entry["header"]))} for entry in found["published"]]
+    found["splits"] = {word: split for split, words in found["splits"].items() for word in words}
+    return found
+
+
+def is_missing(cell: str) -> bool:
+    """Whether a cell says that nothing is known: empty, ``nan``, ``None``, ``NULL``, ``n/a`` and the like."""
+    return cell.casefold() in known()["missing"]
+
+
+def is_header(cells: Iterable[str]) -> bool:
+    """Whether a line has a title that is known."""
+    return any(not group.isdisjoint(map(plain, cells)) for groups in known()["columns"].values() for group in groups)
+
+
+def find_columns(header: Iterable[object], chosen: Mapping[str, str], where: str) -> tuple[dict[str, int], dict]:
+    """Find the columns of a table by their titles.
+
+    Args:
+        header: the titles as written; numbers where there are none: two columns are then image and label.
+        chosen: titles that a person names, by ``image``, ``label``, ``patient``, ``group`` (of images that belong
+            together) or ``split``; they count before all others.
+        where: what messages call the table.
 
     Returns:
-        The folder or the zip file itself where all images are in one; otherwise a joint store, in which a zip file's
-        key is its name without the ending. A folder without any image is a store too: all that is listed is absent.
+        The position of each of these that is there, and of details such as ``age``; and what else is known of a
+        published table.
 
     Raises:
-        MedicError: as ``open_store``; a zip file holds zip files instead of images; there are only archives that are
-            not read; two zip files have the same name.
+        MedicError: a chosen title is not there, or several columns could be meant.
     """
-    store = open_store(location)
-    if isinstance(store, IdxStore):
-        return store
-    if isinstance(store, ZipStore):
-        _refuse_nested(store)
-        return store
-    archives = [ZipStore(store.location / name) for name in store.names() if name.lower().endswith(".zip")]
-    for archive in archives:
-        _refuse_nested(archive)
-    archives = [archive for archive in archives if archive.images()]
-    if not archives and not store.images():
-        refuse_other_archives(store)
-    if not archives:
-        return store
-    if len(archives) == 1 and not store.images():
-        return archives[0]
-    keys = [PurePosixPath(archive.location).stem for archive in archives]
-    if len(set(keys)) < len(keys):
-        raise MedicError(f"{location} has zip files of the same name ({', '.join(keys)}); give each a name of its own")
-    stores = dict(zip(keys, archives, strict=True))
-    if store.images():
-        # A zip file of that name would hide the folder's images.
-        stores[next(key for key in ("folder", "_folder") if key not in stores)] = store
-    return JointStore(stores)
+    written, columns, places = list(map(str, header)), known()["columns"], {}
+    titles = list(map(plain, written))
+    if titles == ["0", "1"]:
+        return {"image": 0, "label": 1}, {}
+    if unknown := chosen.keys() - columns.keys():
+        raise MedicError(f"columns={{{min(unknown)!r}: ...}} is not one of {', '.join(columns)}; correct it")
+    published = next((entry for entry in known()["published"] if entry["header"] <= set(titles)), {})
+    for what, groups in (columns | known()["details"]).items():
+        title = chosen.get(what, published.get(what))
+        wanted = [{plain(title)}] if title else groups
+        fitting = next(filter(None, ([n for n, one in enumerate(titles) if one in group] for group in wanted)), [])
+        if what in chosen and not fitting:
+            raise MedicError(f"{where} has no column called {title!r}; it has: {', '.join(written)}")
+        if len(fitting) > 1 and what in ("image", "label", "patient", "split"):
+            could_be = ", ".join(written[place] for place in fitting)
+            raise MedicError(f"{where} has several columns that could be the {what}: {could_be}; {advice(what)}")
+        if fitting:
+            places[what] = fitting[0]
+    return places, published
 
 
-def _refuse_nested(archive: ZipStore) -> None:
-    nested = [inside for inside in archive.names() if inside.lower().endswith(".zip")]
-    if nested and not archive.images():
-        raise MedicError(
-            f"{archive.location.name} holds {len(nested)} zip files ({nested[0]}, ...) instead of images; unpack it "
-            "once and leave those inside packed: they are read as they are"
-        )
+def advice(what: str) -> str:
+    """Say how a person names a column, on the command line and in Python."""
+    option = f"--{what}-column TITLE, in Python " if what in ("image", "label", "patient") else ""
+    return f'say which with {option}columns={{"{what}": "TITLE"}}'
 
 
-def refuse_other_archives(store: Store) -> None:
-    """In a folder without images, name the archive that would hold them and is not read, with what to do."""
-    if isinstance(store, FolderStore):
-        for name in store.names():
-            if name.lower().endswith(_ARCHIVES):
-                open_store(store.location / name)
+def whole(cells: pd.Series) -> pd.Series:
+    """Return cells as whole numbers, Int64; missing where there is none."""
+    numbers = pd.to_numeric(cells, errors="coerce")
+    return numbers.where(numbers % 1 == 0).astype("Int64")
+
+
+def sexes(cells: pd.Series) -> pd.Series:
+    """Return ``M`` or ``F`` for each cell that says so, in any case, as a letter or a word; otherwise missing."""
+    return cells.str.lower().map({"m": "M", "male": "M", "f": "F", "female": "F"}).astype("string")

@@ -11,15 +11,12 @@ from medic.data.readers.listed_images import stem
 
 EACH_IMAGE, BY_EYES, BY_PATHS = "image", "file names (left/right)", "paths"
 """What ``patient_source`` says where no column names the patient."""
-_SIDES = {"left": "left", "l": "left", "os": "left", "le": "left", "links": "left", "izquierdo": "left"}
-_SIDES |= {"right": "right", "r": "right", "od": "right", "re": "right", "rechts": "right", "derecho": "right"}
-_WORDS = "|".join(sorted(_SIDES, key=len, reverse=True))
-_AGAIN = r"(?:[\s_.-]*\d+)?"  # a second photograph of the same eye
-_EYES = (
-    re.compile(rf"(?P<patient>.+?)[\s_.-]+(?P<eye>{_WORDS}){_AGAIN}", re.IGNORECASE),
-    re.compile(rf"(?P<patient>.*\d)(?P<eye>{_WORDS}){_AGAIN}", re.IGNORECASE),
-    re.compile(rf"(?P<eye>{_WORDS})[\s_.-]+(?P<patient>.+)", re.IGNORECASE),
-    re.compile(rf"(?P<eye>{_WORDS})(?P<patient>\d.*)", re.IGNORECASE),
+_SIDES = dict.fromkeys(("left", "l", "os", "le", "links", "izquierdo"), "left")
+_SIDES |= dict.fromkeys(("right", "r", "od", "re", "rechts", "derecho"), "right")
+_EYE = f"(?P<eye>{'|'.join(sorted(_SIDES, key=len, reverse=True))})"
+_NAMES_OF_EYES = (
+    rf"(?P<patient>.+?)(?:[\s_.-]+|(?<=\d)){_EYE}(?:[\s_.-]*\d+)?",  # 5_L, 05-OD, 7R, a_R_2
+    rf"{_EYE}(?:[\s_.-]+|(?=\d))(?P<patient>.+)",  # L_1
 )
 _PATIENT_FOLDER = re.compile(r"(?:^|/)((?:patient|pat|subject|subj|sub|case)[\s_-]?\d+|p\d{5,})(?=/)", re.IGNORECASE)
 
@@ -29,33 +26,28 @@ def is_patient_folder(name: str) -> bool:
     return _PATIENT_FOLDER.match(f"{name}/") is not None
 
 
-def eyes(names: Sequence[str]) -> pd.DataFrame | None:
-    """Patient and eye of each image, where all names say so: ``5_L`` and ``5_R``, ``05-OD``, ``406_left`` and others.
+def eyes(names: Sequence[str]) -> pd.DataFrame:
+    """Tell whose eyes photographs show, by their names: ``image``, ``patient``, ``eye`` (``left``, ``right``, missing).
 
-    Returns:
-        ``patient`` and ``eye`` (``left``, ``right``), or None unless every name has a side and at least one patient
-        has both. Where two folders number their images alike, the folder is part of the patient.
+    A name that ends in ``_left`` or ``_right`` tells both. Where none does, and all names follow another pattern such
+    as ``5_L`` or ``05-OD``, and a patient has both eyes, that counts; two folders that number their images alike are
+    then of different patients. Any other image is a patient's own.
     """
-    stems = [stem(name) for name in names]
-    for pattern in _EYES:
-        found = [pattern.fullmatch(name) for name in stems]
-        if not found or not all(found):
-            continue
-        alike = len(set(stems)) < len(stems)
-        folders = [name.rpartition("/")[0] + "/" if alike and "/" in name else "" for name in names]
-        table = pd.DataFrame(
-            {
-                "patient": [folder + match["patient"] for folder, match in zip(folders, found, strict=True)],
-                "eye": [_SIDES[match["eye"].lower()] for match in found],
-            }
-        )
-        if table.groupby("patient")["eye"].nunique().max() == 2:
-            return table
-    return None
+    stems, names = pd.Series(names, dtype=object).map(stem), pd.Series(names, dtype=object)
+    found = stems.str.extract(r"(?i)^(?P<patient>.+)_(?P<eye>left|right)$")
+    for pattern in _NAMES_OF_EYES if found["eye"].isna().all() else ():
+        table = stems.str.extract(f"(?i)^{pattern}$")
+        folders = names.str.rpartition("/")[0] if stems.duplicated().any() else ""
+        table["patient"] = (folders + "/" + table["patient"]).str.removeprefix("/")
+        sides = table["eye"].str.lower().map(_SIDES)
+        if sides.notna().all() and sides.groupby(table["patient"]).nunique().max() == 2:
+            found = table.assign(eye=sides)
+    eye = found["eye"].str.lower().astype("string")
+    return pd.DataFrame({"image": names, "patient": found["patient"].fillna(stems), "eye": eye})
 
 
 def patients_of(names: Sequence[str], below: Sequence[str] | None = None) -> tuple[list[str], str] | None:
-    """Patients by the folders or the file names, and which of the two; None where neither tells.
+    """Tell the patients by the folders or the file names, and which of the two; None where neither tells.
 
     Args:
         names: of the images in their store, or as listed.
@@ -65,4 +57,4 @@ def patients_of(names: Sequence[str], below: Sequence[str] | None = None) -> tup
     if found and all(found) and len({match[1].lower() for match in found}) > 1:
         return [match[1] for match in found], BY_PATHS
     table = eyes(names)
-    return None if table is None else (table["patient"].tolist(), BY_EYES)
+    return (table["patient"].tolist(), BY_EYES) if table["eye"].notna().any() else None

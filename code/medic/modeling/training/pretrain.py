@@ -68,7 +68,7 @@ def pretrain_on_generated(
     Raises:
         MedicError: no images of this line can be drawn.
     """
-    if line.name not in SAMPLES:
+    if SAMPLES[line.name].draw is None:
         raise MedicError(f"no images of the line {line.name!r} can be drawn to pretrain on; start from scratch")
     folder, pretraining = Path(folder), pretraining or Pretraining()
     processes = join()
@@ -104,8 +104,7 @@ def _images(folder: Path, line: DataSet, patients: int, image_size: int) -> None
     side = _side(image_size)
     made = folder / f"{line.name}-{patients}-{side}px"
     if not (made / "planted_faults.csv").is_file():  # the file that is written last
-        drawn = SAMPLES[line.name]
-        drawn.write(made, patients=patients, seed=SEED, size=round(drawn.frame * side))
+        SAMPLES[line.name].draw(made, patients, SEED, side)
     records, store = line.read(made)
     # Nothing here is ever tested on.
     records = split_by_patient(records.assign(split="train"), validation=0.1, task=line.tasks[0])
