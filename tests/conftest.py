@@ -136,10 +136,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generated retinopathy set of 40 patients in small photographs; not to be changed."""
-    from medic.sample.fundus_set import write_sample
+    from medic.sample import SAMPLES
 
     folder = tmp_path_factory.mktemp("tiny") / "retinopathy"
-    write_sample(folder, patients=40, seed=11, width=256, height=192)
+    SAMPLES["retinopathy"].write(folder, patients=40, seed=11, size=256)
     return folder
 
 
@@ -159,10 +159,10 @@ def tiny_prepared(tiny: Path, tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="session")
 def chests(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generated set of radiographs of 120 patients, 64 pixels wide, in a data folder; not to be changed."""
-    from medic.sample.chest_set import write_sample
+    from medic.sample import SAMPLES
 
     folder = tmp_path_factory.mktemp("chests") / "chest_xray"
-    write_sample(folder, patients=120, seed=5, size=64)
+    SAMPLES["chest_xray"].write(folder, patients=120, seed=5, size=64)
     return folder
 
 

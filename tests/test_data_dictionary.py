@@ -23,7 +23,7 @@ from medic.modeling.classifier import Classifier
 from medic.modeling.evaluate import Evaluation
 from medic.modeling.training.fit import Recipe, fit
 from medic.predict import BatchResult
-from medic.sample.fundus_set import write_sample
+from medic.sample import SAMPLES
 from medic.task import CHEST_XRAY, FINDINGS, RETINOPATHY, Prediction
 
 PREPARED = {"records.csv", "skipped.csv", "manifest.json", PRODUCT_MARK}
@@ -140,7 +140,7 @@ def test_the_published_layouts_are_read_by_their_documented_columns(documented, 
 
 def test_what_comes_with_the_sample_is_documented(documented, sample, tmp_path):
     assert list(pd.read_csv(sample / "planted_faults.csv")) == documented["planted_faults.csv"]
-    drawn = write_sample(tmp_path / "sample", patients=40, width=64, height=48)
+    drawn = SAMPLES["retinopathy"].write(tmp_path / "sample", patients=40, size=64)
     assert list(drawn) == documented["sample records"]
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from medic.data.check import check, measure
 from medic.data.readers import DATA_SETS
+from medic.data.stores import JointStore, open_store
 
 CALLED = {
     "truncated": "truncated",
@@ -68,21 +69,10 @@ def test_copies_of_real_images_are_found_and_none_among_the_others(name, real_da
         smaller = cv2.resize(pixels, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
         Image.fromarray(smaller if row == 7 else smaller[:, ::-1]).save(tmp_path / f"{row}.jpg", quality=60)
 
-    class Joined(type(store)):
-        """The real store, and two copies."""
-
-        def __init__(self):
-            self.__dict__ |= store.__dict__
-
-        def __contains__(self, image):
-            return image in store or (tmp_path / image).exists()
-
-        def read(self, image):
-            return store.read(image) if image in store else (tmp_path / image).read_bytes()
-
-    copies = records.iloc[[7, 23]].assign(image=["7.jpg", "23.jpg"])
-    both = pd.concat([records, copies], ignore_index=True)
-    found = check(both, Joined()).query("finding == 'near_duplicate'").set_index("image")
-    pair = {records["image"][7]: "7.jpg", records["image"][23]: "23.jpg"}
+    copies = records.iloc[[7, 23]].assign(image=["copies/7.jpg", "copies/23.jpg"])
+    both = pd.concat([records.assign(image="set/" + records["image"]), copies], ignore_index=True)
+    found = check(both, JointStore({"set": store, "copies": open_store(tmp_path)}))
+    found = found.query("finding == 'near_duplicate'").set_index("image")
+    pair = dict(zip(both["image"][[7, 23]], copies["image"], strict=True))
     assert found["other"].to_dict() == pair | {copy: image for image, copy in pair.items()}
-    assert "mirrored left to right" in found.loc["23.jpg", "detail"]
+    assert "mirrored left to right" in found.loc["copies/23.jpg", "detail"]

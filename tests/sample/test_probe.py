@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from medic.modeling.backbones import backbone
-from medic.sample import lesion_set
+from medic.sample import SAMPLES as DRAWN
 
 SAMPLES = Path(__file__).parents[2] / "sample_data"
 
@@ -104,7 +104,7 @@ def lesions(folder: Path, split: str | None = None) -> tuple[np.ndarray, np.ndar
 
 def test_lesions_are_told_apart_and_worse_in_the_hospital_without_stickers(tmp_path):
     probe = linear_probe(*lesions(SAMPLES / "skin_lesion", "train"))
-    lesion_set.write_sample(tmp_path, patients=300, hospital=2)
+    DRAWN["skin_lesion"].write(tmp_path, patients=300, hospital=2)
 
     def area(images: np.ndarray, malignant: np.ndarray) -> float:
         return roc_auc_score(malignant, probe.decision_function(images))

@@ -85,15 +85,15 @@ def sample(
     Example: medic sample outputs/more_eyes/retinopathy --patients 200 --seed 7
              medic sample outputs/second/skin_lesion --set skin_lesion --hospital 2 --masks
     """
-    from medic.sample import SAMPLES
+    from medic.sample import SAMPLES, digits
 
     options = {"patients": patients, "seed": seed, "hospital": hospital, "masks": masks or None}
     asked = {key: value for key, value in options.items() if value is not None}
-    if SAMPLES[data_set.value].draw is None:
+    if data_set.value not in SAMPLES:
         if asked:
             named = ", ".join(f"--{name}" for name in asked)
             raise MedicError(f"the digits are real scans, which are not drawn; leave {named} away")
-        SAMPLES[data_set.value].write(folder)
+        digits.write_sample(folder)
         print(f"scikit-learn's handwritten digits in {folder}")
         return
     records = SAMPLES[data_set.value].write(folder, **asked)

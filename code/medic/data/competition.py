@@ -31,25 +31,14 @@ _LABELS = {"train": "labels_train.csv", "validation": "labels_val.csv"}
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Which images train and which validate.
+    """Which images train and which validate."""
 
-    Attributes:
-        records: the chosen images: ``image`` (``main/`` or ``extra/`` and the name in that archive), ``patient``,
-            ``eye``, ``split`` (``train``, ``validation``), ``label``.
-        store: both archives, read by those names.
-        settings: ``per_class``, ``validation`` and ``seed``, as ``select`` was given them.
-        before: int, listed images by class (rows) and archive (columns).
-        dropped: images that could not be chosen, with ``image``, ``reason`` (``test_split``, ``absent``,
-            ``same_name``, ``identical``, ``patient_in_validation``) and ``detail``.
-        unlisted: by archive, image files that no row of its table names, such as those of a test without labels.
-    """
-
-    records: pd.DataFrame
-    store: JointStore
-    settings: dict[str, float]
-    before: pd.DataFrame
-    dropped: pd.DataFrame
-    unlisted: dict[str, int]
+    records: pd.DataFrame  # the chosen images, named ``main/`` or ``extra/`` and the name in that archive
+    store: JointStore  # both archives, read by those names
+    settings: dict[str, float]  # ``per_class``, ``validation`` and ``seed``, as ``select`` was given them
+    before: pd.DataFrame  # int, listed images by class (rows) and archive (columns)
+    dropped: pd.DataFrame  # images that could not be chosen: ``image``, ``reason`` (as ``select`` says), ``detail``
+    unlisted: dict[str, int]  # by archive, image files that no row of its table names, such as those of a test
 
     def balance(self, records: pd.DataFrame | None = None) -> pd.DataFrame:
         """Count the images of each class before and after.
@@ -90,9 +79,10 @@ def select(
       is filled up with images of the extra archive, by chance. A larger ``per_class`` only adds images.
     - No patient is on both sides. A name that ends in ``_left`` or ``_right`` tells the patient in both archives; any
       other name is a patient of its own. Patients who share a photograph, byte for byte, count as one.
-    - Left out, and listed in ``dropped``: rows of a source's own test split; absent images; images of the extra archive
-      with the name of one in the main archive, whose copy and label hold; images with the bytes of an earlier one (by
-      size and CRC-32), also where the labels differ; images of the extra archive whose patient validates.
+    - Left out, with the reason: rows of a source's own test split (``test_split``); ``absent`` images; images of the
+      extra archive with the name of one in the main archive, whose copy and label hold (``same_name``); images with the
+      size and CRC-32 of an earlier one, also where the labels differ (``identical``); images of the extra archive whose
+      patient validates (``patient_in_validation``).
 
     Args:
         main: zip file or folder of the competition: ``train.csv`` with ``id_code,diagnosis``.
@@ -162,17 +152,11 @@ def write(
     preprocessing: Preprocessing | None = None,
     workers: int | None = None,
 ) -> Prepared:
-    """Make a prepared set of a selection, with its labels and the account of how it came about.
+    """Prepare the images of a selection, by default cropped to the retina at 512 pixels; arguments as ``prepare``.
 
     Beside the files of ``medic.data.prepare.prepare`` the folder gets ``labels_train.csv``, ``labels_val.csv`` (only
-    images that could be read) and, last, ``selection.json``. Interrupted, it goes on; repeated, it does only what is
-    new; another selection takes the place of the one that is there.
-
-    Args:
-        selection: from ``select``.
-        folder: where all of it goes.
-        preprocessing: size and crop; the crop to the retina at 512 pixels when None.
-        workers: as in ``prepare``.
+    images that could be read) and, last, ``selection.json``, the account of how it came about. Interrupted, it goes on;
+    repeated, it does only what is new; another selection takes the place of the one that is there.
 
     Raises:
         MedicError: as ``prepare``.

@@ -133,7 +133,7 @@ class Corrections:
 def read(path: str | os.PathLike) -> pd.DataFrame:
     """Return a journal as it lies, in text columns; raise ``MedicError`` where there is none or it is damaged."""
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna("")
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False).fillna("")
     except (OSError, ValueError) as error:
         raise MedicError(f"the corrections {path} cannot be read ({error}); correct the path or the file") from error
     if list(table) != HEADER:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from medic.data.check import unlisted_files
 from medic.data.records import class_counts, targets
 from medic.data.split import crossing_patients, patients_known
 from medic.data.stores import Store
+from medic.errors import ImageReason
 from medic.task import Task
 
 
@@ -82,8 +84,7 @@ class Description:
 
 def describe(records: pd.DataFrame, store: Store, task: Task) -> Description:
     """Count images, patients and classes by split, and what is missing. No image is opened."""
-    told = records.reindex(columns=["eye", "age", "sex", "view"])
-    counts = class_counts(records, task)
+    told, counts = records.reindex(columns=["eye", "age", "sex", "view"]), class_counts(records, task)
     sizes = records["split"].value_counts().reindex(counts.columns.drop("total"))
     source = next(iter(records.get("patient_source", ())), "")
     eyes = told["eye"].groupby(records["patient"]).nunique()
@@ -104,8 +105,7 @@ def describe(records: pd.DataFrame, store: Store, task: Task) -> Description:
     )
 
 
-# Findings of ``medic.data.check.check`` that leave no pixels to look at.
-_BROKEN = {"absent", "empty", "unsupported", "truncated", "unreadable", "too_large"}
+_BROKEN = {"absent", *get_args(ImageReason)}  # findings that leave no pixels to look at
 
 
 def readable(records: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:

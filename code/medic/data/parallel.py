@@ -26,7 +26,7 @@ CONNECT = 60
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, fewer than the machine's in a container that is held to some."""
+    """Return how many cores this process may use, fewer than the machine's in a container that is held to some."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import cv2
@@ -24,6 +24,7 @@ from medic.errors import ImageError, MedicError
 from medic.files import replacing, write_bytes, write_json
 
 JPEG_QUALITY = 95
+_EIGHT_BITS = (".jpg", ".jpeg", ".bmp", ".dcm")  # endings of files that are not searched for more
 _FORMAT = 2
 """Counts up when the layout of a set changes, or the pixels that the same settings give: no set mixes the two."""
 
@@ -119,13 +120,6 @@ class _Work:
         except ImageError as error:
             return "", error.reason, str(error)
 
-    def used_bits(self, name: str) -> int:
-        """How many bits an image of 16 bits uses; 0 for all others, and for those that cannot be read."""
-        try:
-            return used_bits(self.store.read(name)) or 0
-        except ImageError:
-            return 0  # said when it is prepared
-
 
 def prepare(
     records: pd.DataFrame,
@@ -138,8 +132,8 @@ def prepare(
     """Crop and scale every image once, and write it as JPEG (quality 95) under a name made from its content.
 
     An interrupted or repeated run reads all originals again, and makes only the files that are not there. Images that
-    cannot be read are left out and listed with the reason; the next run tries them again. Where the set has images of
-    16 bits, they are scaled by the bits that the largest value uses, which is said.
+    cannot be read are left out and listed with the reason. Where a set has images of 16 bits, they are scaled by the
+    bits that the largest value uses, which is said.
 
     Args:
         records: checked records; their splits are saved with the set.
@@ -158,7 +152,8 @@ def prepare(
     how = {"workers": workers, "scheduler": scheduler}
     refuse_crossing(records)
     mark_product(folder)
-    work = _with_bits(_Work(store, preprocessing or Preprocessing(), folder.absolute()), records["image"], how)
+    preprocessing = _with_bits(preprocessing or Preprocessing(), store, records["image"], how)
+    work = _Work(store, preprocessing, folder.absolute())
     outcomes = each(work, records["image"].tolist(), title="preparing", **how)
     made = pd.DataFrame(outcomes, columns=["file", "reason", "detail"])
     # A worker knows the originals by their full path.
@@ -174,7 +169,7 @@ def prepare(
         records[~there].join(made[["reason", "detail"]]).to_csv(skipped, index=False)
     manifest = {
         "format": _FORMAT,
-        "preprocessing": work.preprocessing.to_dict(),
+        "preprocessing": preprocessing.to_dict(),
         "source": location_from(folder, store),
         "synthetic": is_synthetic(store),
         "images": int(there.sum()),
@@ -184,17 +179,23 @@ def prepare(
     return Prepared.load(folder)
 
 
-def _with_bits(work: _Work, names: pd.Series, how: dict) -> _Work:
-    """The work with the bits that the set's 16-bit images use, which is said."""
-    eight = (".jpg", ".jpeg", ".bmp", ".dcm")
-    names = [name for name in names if not name.lower().endswith(eight) and name in work.store]
-    if work.preprocessing.bits is not None or not names:
-        return work
-    bits = max(each(work.used_bits, names, title="looking for images of 16 bits", **how))
+def _used_bits(store: Store, name: str) -> int:
+    try:
+        return used_bits(store.read(name)) or 0
+    except ImageError:
+        return 0  # said when it is prepared
+
+
+def _with_bits(preprocessing: Preprocessing, store: Store, names: pd.Series, how: dict) -> Preprocessing:
+    """The preprocessing with the bits that the set's 16-bit images use, which is said."""
+    names = [name for name in names if not name.lower().endswith(_EIGHT_BITS) and name in store]
+    if preprocessing.bits is not None or not names:
+        return preprocessing
+    bits = max(each(partial(_used_bits, store), names, title="looking for images of 16 bits", **how))
     if not 9 <= bits < 16:
-        return work
+        return preprocessing
     print(f"the images of 16 bits use {bits} of them: they are scaled by that")
-    return replace(work, preprocessing=replace(work.preprocessing, bits=bits))
+    return replace(preprocessing, bits=bits)
 
 
 def jpeg(pixels: np.ndarray) -> bytes:

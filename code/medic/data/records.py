@@ -18,9 +18,8 @@ def validate(records: pd.DataFrame, task: Task) -> pd.DataFrame:
 
     Args:
         records: one row an image, with the columns ``image`` (name inside its store, unique), ``patient``, ``split``
-            (one of ``train``, ``validation``, ``test``) and ``label`` (class code of the task; for a multilabel task 1
-            where any class is present, 0 where none is, and beside it one column of 0 and 1 for each class, by its
-            name); others are kept.
+            (one of ``SPLITS``) and ``label`` (class code of the task; for a multilabel task whether any class is
+            present, and for each class a column of 0 and 1 by its name); others are kept.
         task: whose class codes the labels are.
 
     Raises:
@@ -67,9 +66,10 @@ def targets(records: pd.DataFrame, task: Task) -> np.ndarray:
     Raises:
         MedicError: the records lack a column of the task.
     """
-    columns = list(task.classes) if task.kind == "multilabel" else "label"
-    _require(records, *([columns] if columns == "label" else columns))
-    return records[columns].to_numpy(np.int64)
+    if task.kind != "multilabel":
+        return records["label"].to_numpy(np.int64)
+    _require(records, *task.classes)
+    return records[list(task.classes)].to_numpy(np.int64)
 
 
 def originals(records: pd.DataFrame) -> pd.DataFrame:
@@ -91,12 +91,8 @@ def class_counts(records: pd.DataFrame, task: Task) -> pd.DataFrame:
     """Count images by class and split.
 
     Returns:
-        One row a class (named as in the task), one int column a split that occurs, and ``total``. For a multilabel
-        task an image counts in the row of each of its classes, and images without any in a last row "No Finding"
-        (unless the task has a class of that name), so the rows do not sum to the images.
-
-    Raises:
-        MedicError: the records lack a column of a multilabel task.
+        One row a class, one int column a split that occurs, and ``total``. For a multilabel task an image counts in
+        the row of each of its classes, and without any in a last row "No Finding": rows do not sum to the images.
     """
     if task.kind == "multilabel":
         present = pd.DataFrame(targets(records, task), columns=list(task.classes))
@@ -111,11 +107,8 @@ def class_counts(records: pd.DataFrame, task: Task) -> pd.DataFrame:
 def class_weights(labels: np.ndarray | pd.Series, task: Task) -> tuple[float, ...]:
     """Return factors on the loss that make every class count the same in sum: N / (C * n_c).
 
-    King & Zeng, Political Analysis 9(2), 2001, p. 144; the formula is that of scikit-learn's ``balanced``. The mean
-    over the images is 1, and a class without images gets 1, which nothing uses.
-
-    Raises:
-        MedicError: the task is multilabel.
+    King & Zeng, Political Analysis 9(2), 2001, p. 144; the formula is that of scikit-learn's ``balanced``. A class
+    without images gets 1, which nothing uses. A multilabel task has no such factors: that is a ``MedicError``.
     """
     if task.kind == "multilabel":
         raise MedicError(f"an image of the task {task.name!r} may have several classes; take its weighted loss instead")
@@ -159,14 +152,14 @@ def with_positive(records: pd.DataFrame, name: str) -> pd.DataFrame:
     Raises:
         MedicError: there are not two classes, or none of that name.
     """
-    found = list(task_of(records, "own").classes)
+    found = task_of(records, "own").classes
     if len(found) != 2 or name not in found:
-        raise MedicError(f"{name!r} cannot be the positive class: that is one of two, and there are {found}")
+        raise MedicError(f"{name!r} cannot be the positive class: that is one of two, and there are {list(found)}")
     return records.assign(label=(records["class"] == name).astype("int64"))
 
 
 def without_gaps(records: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """Number the classes anew, in the same order, where corrections have left one without images; that is said.
+    """Number the classes anew where corrections have left one without images, and say so.
 
     Raises:
         MedicError: one class only is left.
@@ -198,14 +191,14 @@ def with_codes(records: pd.DataFrame, task: Task | None, source: object) -> pd.D
     numbers = pd.to_numeric(found, errors="coerce")
     if len(found) < 2:
         raise MedicError(f"{source} has one class only, {found[0]!r}; two or more are needed to tell images apart")
-    # Two spellings of one class would silently be two classes.
-    spelling = numbers.astype(object).where(numbers.notna(), found.map(_spelling))
+    # An accented letter may be one character or two, and blanks may be several: to the eye they are the same.
+    folded = found.map(lambda name: " ".join(unicodedata.normalize("NFKC", name).casefold().split()))
+    spelling = numbers.astype(object).where(numbers.notna(), folded)
     if spelling.duplicated().any():
         alike = found[spelling == spelling[spelling.duplicated()].iloc[0]]
         raise MedicError(f"{source} writes one class in two ways, {' and '.join(map(repr, alike))}; use one of them")
     trained = set(records.loc[records["split"] == "train", "class"])
-    unseen = [name for name in found if trained and name not in trained]
-    if unseen:
+    if trained and (unseen := [name for name in found if name not in trained]):
         where = "only outside the training images, where a model cannot learn it; is it written differently there?"
         raise MedicError(f"{source} has the class {unseen[0]!r} {where}")
     if numbers.notna().all():
@@ -216,17 +209,14 @@ def with_codes(records: pd.DataFrame, task: Task | None, source: object) -> pd.D
     codes = {name: code for code, name in enumerate(task.classes)}
     if not set(found) & codes.keys() and numbers.isin(range(len(codes))).all():
         codes = {name: int(float(name)) for name in found}
-    unknown = [repr(name) for name in found if name not in codes]
-    absent = [name for code, name in enumerate(task.classes) if code not in map(codes.get, found)]
-    if unknown or absent:
-        what = f"the class {unknown[0]}, which is not in" if unknown else f"no image of the class {absent[0]!r} of"
-        of = f"the task {task.name!r} ({', '.join(task.classes)})"
-        raise MedicError(f"{source} has {what} {of}; correct the names, or read without a task")
+    unknown = [f"the class {name!r}, which is not in" for name in found if name not in codes]
+    given = {codes.get(name) for name in found}
+    absent = [f"no image of the class {name!r} of" for code, name in enumerate(task.classes) if code not in given]
+    if odd := unknown + absent:
+        names = ", ".join(task.classes)
+        raise MedicError(
+            f"{source} has {odd[0]} the task {task.name!r} ({names}); correct the names, or read without it"
+        )
     labelled = records.assign(label=records["class"].map(codes))
     kept = ("image", "patient", "patient_source", "split", "label", "class")
     return validate(labelled[[name for name in kept if name in labelled]], task)
-
-
-def _spelling(name: str) -> str:
-    # An accented letter may be one character or two, and blanks may be several: to the eye they are the same.
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())

@@ -20,26 +20,24 @@ def split_by_patient(
 ) -> pd.DataFrame:
     """Deal patients, not images, to train, validation and test; stratified by a patient's worst label.
 
-    Within each stratum the patients are shuffled and the rounded share goes to a split. With a multilabel task a
-    patient's stratum is the rarest class that any of their images shows (compare Sechidis et al., ECML PKDD 2011,
-    p. 145). A class that three patients have is in every split, unless many classes share few patients.
+    With a multilabel task a patient's stratum is the rarest class that any of their images shows (compare Sechidis et
+    al., ECML PKDD 2011, p. 145). A class that three patients have is in every split, if patients suffice for all.
 
     Args:
         records: with the columns ``patient``, ``split`` and ``label``; for a multilabel task those of its classes.
         validation: share of the patients, 0 to below 1, that goes to validation.
         test: share for test; None keeps the rows whose split is ``test`` already, and deals out the others.
         seed: the same seed gives the same split, 0 to 4294967295.
-        task: decides the strata; None and tasks that are not multilabel go by ``label``.
+        task: decides the strata; None goes by ``label``.
         store: where the images are. Where no patient is known, copies of one picture are looked for there and stay on
-            one side, which is said; None looks for none.
+            one side, which is said; the column ``group`` then names the first image of each group.
 
     Returns:
-        The records with a new ``split`` column; the order of the rows is kept. Where copies were looked for, the column
-        ``group`` names the first image of each group of copies.
+        The records in their order, with a new ``split`` column.
 
     Raises:
         MedicError: a share or the seed is out of range, a patient has images both in the kept test split and outside
-            it, or the columns of a multilabel task are missing.
+            it, or a column is missing.
     """
     shares = {"validation": validation, "test": test or 0}
     if min(shares.values()) < 0 or sum(shares.values()) >= 1:
@@ -87,8 +85,7 @@ def _deal(stratum: pd.Series, shares: dict[str, float], seed: int) -> dict[str, 
 def _reach_every_split(chosen: dict[str, str], present: pd.DataFrame, splits: list[str]) -> None:
     """Move single patients, so that a class which three patients or more have is in every split, any other in train.
 
-    Strata alone do not see to it: a patient has several classes and is dealt for the rarest. Nobody is moved who is the
-    last in a split to have some class.
+    Strata alone do not see to it: a patient has several classes. The last of a class in a split is not moved.
     """
     has = present.to_numpy()  # one row a patient, True for each class the patient has
     side = np.array([splits.index(chosen[name]) for name in present.index])

@@ -6,24 +6,26 @@ Ophthalmology 110, 2003); grades that are neighbours overlap, as in photographs.
 centre of the round field, 1 its radius with hospital 1's camera, x grows from the nose to the temple, y downwards.
 """
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
-from medic.errors import MedicError
-from medic.sample.layout import Hospital
-from medic.sample.strokes import draw_ribbons, draw_spots, fill, winding_paths
+from medic.sample.strokes import Canvas, winding_paths
 
-HOSPITALS = {
-    1: Hospital("warm colours, a field of 45°", "an eye clinic: about half of the photographs show retinopathy"),
-    2: Hospital(
-        "cooler and paler, softer focus, a wider field with smaller lesions",
-        "a screening programme: about a third of the photographs show retinopathy",
-        tint=(0.88, 1.06, 1.25),
-        gamma=0.85,
-        blur=0.0025,
-        zoom=0.86,
-    ),
-}
+
+@dataclass(frozen=True)
+class Camera:
+    """How a hospital's photographs look."""
+
+    tint: tuple[float, float, float] = (1, 1, 1)  # gain of red, green and blue
+    gamma: float = 1  # exponent of the brightness (0-1); below 1 is brighter
+    blur: float = 0  # standard deviation of the focus, in widths of the image
+    zoom: float = 1  # size of what is shown; below 1 the field of view is wider
+
+
+CAMERAS = {1: Camera(), 2: Camera(tint=(0.88, 1.06, 1.25), gamma=0.85, blur=0.0025, zoom=0.86)}
+"""By hospital."""
 DEPOSITS = {"scar": (222, 206, 150), "cotton wool spot": (232, 214, 170), "exudate": (250, 222, 105)}
 BLOOD = ("vitreous haemorrhage", "preretinal haemorrhage", "haemorrhage", "shunt", "new vessels", "microaneurysm")
 LESIONS = (*DEPOSITS, *BLOOD)
@@ -39,10 +41,10 @@ LENGTH = np.array([1.75, 1.65, 1.75, 1.65, 0.8, 0.75, 0.8, 0.75, 0.5, 0.5, 0.5, 
 CALIBRE = np.array([1, 0.74, 1, 0.74, 0.62, 0.5, 0.62, 0.5, 0.4, 0.34, 0.34, 0.28])
 
 
-class Retina:
+class Retina(Canvas):
     """One eye before the camera: its looks, where its field and landmarks lie, and what is drawn at random on it."""
 
-    def __init__(self, person: int | list[int], eye: str, rng: np.random.Generator, size: tuple, hospital: Hospital):
+    def __init__(self, person: int | list[int], eye: str, rng: np.random.Generator, size: tuple, camera: Camera):
         both = np.random.default_rng(person)  # what the two eyes of a person have in common
         self.colour = both.dirichlet(np.full(len(LOOKS), 0.5)) @ LOOKS
         self.mottle = both.uniform(0.035, 0.08)  # contrast of the pigment's texture
@@ -51,39 +53,26 @@ class Retina:
         self.calibre = both.uniform(0.022, 0.029)  # width of the widest vein
         self.tortuosity = both.uniform(0.1, 0.3)  # how much vessels wind, radians
         field = 0.36 if both.random() < 0.15 else both.uniform(0.41, 0.45)  # radius of the field, in widths
-        self.rng, self.size, self.side = rng, size, 1 if eye == "left" else -1
+        self.rng, self.side = rng, 1 if eye == "left" else -1
         self.course = np.random.default_rng([*both.integers(2**31, size=2), self.side + 1])  # of the vessels
         self.rim = min(field * size[0], 0.6 * size[1])  # the same in pixels; it may be cut above and below
-        self.radius = self.rim * hospital.zoom  # of a field unit, pixels
-        self.centre = 0.5 * np.array(size) + rng.normal(0, (0.008, 0.006)) * size
+        centre = 0.5 * np.array(size) + rng.normal(0, (0.008, 0.006)) * size
+        super().__init__(size, centre, self.rim * camera.zoom, mirror=self.side)
         self.disc = rng.uniform((-0.66, -0.12), (-0.46, 0.12))
         self.macula = self.disc + rng.uniform((4.7 * self.disc_radius, 0.04), (5.3 * self.disc_radius, 0.12))
 
-    def to_pixels(self, points: np.ndarray) -> np.ndarray:
-        """Return places (..., 2) in pixels."""
-        return points * (self.side * self.radius, self.radius) + self.centre
-
-    def layer(self) -> np.ndarray:
-        """Return an empty layer to draw on, uint8 (height, width)."""
-        return np.zeros(self.size[::-1], np.uint8)
-
     def places(self, count: int, reach: float = 0.93) -> np.ndarray:
-        """Return ``count`` random visible places off the optic disc, (count, 2)."""
+        """Return at most ``count`` random visible places off the optic disc, (n, 2)."""
         points = self.rng.uniform(-reach, reach, (count * 4 + 16, 2))
         points[:, 1] *= min(1.0, 0.5 * self.size[1] / self.radius)
         off_disc = np.hypot(*(points - self.disc).T) > 1.5 * self.disc_radius
         return points[(np.hypot(*points.T) < reach) & off_disc][:count]
 
-    def spots(self, places: np.ndarray, radius: tuple, value: tuple, rough: float, stretch: float) -> np.ndarray:
-        """Return a layer of irregular spots: the radii's median and log-spread, the range of values."""
-        layer, count = self.layer(), len(places)
-        radii = radius[0] * np.exp(self.rng.normal(0, radius[1], count).clip(-1.2, 1.2))
-        draw_spots(layer, self, self.rng, (places, radii), self.rng.uniform(*value, count), rough, stretch)
-        return layer
-
-    def blurred(self, layer: np.ndarray, sigma: float) -> np.ndarray:
-        """Return a layer blurred by ``sigma`` field units."""
-        return cv2.GaussianBlur(layer, (0, 0), max(0.4, sigma * self.radius))
+    def marks(self, places: np.ndarray, radius: tuple, value: tuple, irregular: float, stretch: float) -> np.ndarray:
+        """Return a layer of spots: the radii's median and log-spread, the range of values, their roughness."""
+        radii = radius[0] * np.exp(self.rng.normal(0, radius[1], len(places)).clip(-1.2, 1.2))
+        values = self.rng.uniform(*value, len(places))
+        return self.spots(self.rng, places, radii, values, (irregular, stretch))
 
 
 def fundus_photograph(
@@ -93,7 +82,7 @@ def fundus_photograph(
     size: tuple[int, int] = (288, 216),
     *,
     person: int | list[int] | None = None,
-    hospital: Hospital = HOSPITALS[1],
+    camera: Camera = CAMERAS[1],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw one photograph of a retina.
 
@@ -103,19 +92,13 @@ def fundus_photograph(
         rng: source of everything that differs between two photographs: lesions, pose, focus, exposure, grain.
         size: width and height, pixels, at least 32.
         person: seed of what both eyes of a person have in common; None draws one.
-        hospital: whose camera takes it.
+        camera: with which it is taken.
 
     Returns:
         The photograph, uint8 (height, width, 3) RGB, black outside the round field; and the mask of its lesions, uint8
         (height, width), 0 where there is none, n where the n-th of ``LESIONS`` lies.
-
-    Raises:
-        MedicError: the grade is not 0-4, the eye neither left nor right, or the frame below 32 pixels.
     """
-    if grade not in range(5) or eye not in ("left", "right") or min(size) < 32:
-        asked = f"grade {grade!r} of the {eye!r} eye at {size[0]} x {size[1]} pixels"
-        raise MedicError(f"cannot draw {asked}; use a grade of 0-4, 'left' or 'right', at least 32 pixels")
-    retina = Retina(int(rng.integers(2**31)) if person is None else person, eye, rng, size, hospital)
+    retina = Retina(int(rng.integers(2**31)) if person is None else person, eye, rng, size, camera)
     pixels, lesions = _optic_disc(_glow(retina), retina), _lesions(grade, retina)
     mask, blood = retina.layer(), _vessels(retina, beading=rng.uniform(0.25, 0.5) if grade == 3 else 0.0)
     for number, name in enumerate(LESIONS, 1):
@@ -128,7 +111,7 @@ def fundus_photograph(
     # blood absorbs green and blue at once, red only where there is much of it
     depth = blood[..., None] / np.float32(255)
     pixels *= np.exp(-np.concatenate([0.75 * depth**2, 1.6 * depth, 1.25 * depth], axis=2))
-    pixels, inside = _camera(pixels, retina, hospital)
+    pixels, inside = _photograph(pixels, retina, camera)
     return pixels, np.where(inside > 127, mask, 0).astype(np.uint8)
 
 
@@ -203,7 +186,7 @@ def _vessels(retina: Retina, beading: float) -> np.ndarray:
         size, vein = size[parent] * (1 - 0.62 * at) * rng.uniform(0.45, 0.75, len(parent)), vein[parent]
     layer = retina.layer()
     for level in reversed(levels):
-        draw_ribbons(layer, retina, *level)
+        retina.ribbons(*level, on=layer)
     return layer
 
 
@@ -213,7 +196,7 @@ def _lesions(grade: int, retina: Retina) -> dict[str, np.ndarray]:
     if grade == 0:
         return {}
     dots = 1 + rng.poisson(3.5) if grade == 1 else 2 + rng.poisson(10 * severity)
-    lesions = {"microaneurysm": retina.spots(retina.places(dots, 0.8), (0.0105, 0.15), (110, 180), 0.15, 0.2)}
+    lesions = {"microaneurysm": retina.marks(retina.places(dots, 0.8), (0.0105, 0.15), (110, 180), 0.15, 0.2)}
     if grade == 1:
         return lesions
     if grade == 3:  # many haemorrhages in each of the four quadrants round the optic disc and macula
@@ -224,8 +207,8 @@ def _lesions(grade: int, retina: Retina) -> dict[str, np.ndarray]:
     else:
         places = retina.places(1 + rng.poisson(1 + 11 * severity))
     flames = len(places) // 4  # drawn out along the nerve fibres; the others are dots and blots
-    blots = retina.spots(places[flames:], (0.0165, 0.42), (95, 205), 0.22, 0.2)
-    flames = retina.spots(places[:flames], (0.0165, 0.42), (95, 205), 0.3, 0.6)
+    blots = retina.marks(places[flames:], (0.0165, 0.42), (95, 205), 0.22, 0.2)
+    flames = retina.marks(places[:flames], (0.0165, 0.42), (95, 205), 0.3, 0.6)
     lesions["haemorrhage"] = retina.blurred(np.maximum(blots, flames), 0.005)
     if grade == 4:
         lesions |= _proliferative(retina)
@@ -235,11 +218,11 @@ def _lesions(grade: int, retina: Retina) -> dict[str, np.ndarray]:
             for centre in retina.places(1 + rng.poisson(0.6 + 2.4 * severity), 0.65)
         ]
         lesions["exudate"] = retina.blurred(
-            retina.spots(np.concatenate(sites), (0.0075, 0.45), (140, 255), 0.3, 0.3), 0.0022
+            retina.marks(np.concatenate(sites), (0.0075, 0.45), (140, 255), 0.3, 0.3), 0.0022
         )
     if rng.random() < (0.35, 0.6, 0.35)[grade - 2]:  # a few pale patches with feathered edges
         places = retina.places(1 + rng.poisson(3 if grade > 2 else 1.5), 0.75)
-        lesions["cotton wool spot"] = retina.blurred(retina.spots(places, (0.038, 0.2), (110, 190), 0.3, 0.35), 0.011)
+        lesions["cotton wool spot"] = retina.blurred(retina.marks(places, (0.038, 0.2), (110, 190), 0.3, 0.35), 0.011)
     return lesions
 
 
@@ -253,19 +236,17 @@ def _proliferative(retina: Retina) -> dict[str, np.ndarray]:
     if new:
         lesions["new vessels"] = np.max(new, axis=0)
     if new and rng.random() < 0.5:  # pale bands that arch from the optic disc
-        count, scar = rng.integers(2, 5), retina.layer()
+        count = rng.integers(2, 5)
         start = retina.disc + rng.normal(0, retina.disc_radius, (count, 2))
         heading, length, bend = rng.uniform((-1.9, 0.3, -1.2), (1.9, 0.8, 1.2), (count, 3)).T
         widths = np.linspace(0.07, 0.015, 24) * rng.uniform(0.5, 1.2, (count, 1))
-        draw_ribbons(
-            scar, retina, winding_paths(rng, start, heading, length, bend, 0.25), widths, rng.uniform(90, 160, count)
-        )
-        lesions["scar"] = retina.blurred(scar, 0.014)
+        bands = winding_paths(rng, start, heading, length, bend, 0.25), widths, rng.uniform(90, 160, count)
+        lesions["scar"] = retina.blurred(retina.ribbons(*bands), 0.014)
     if boat:  # blood that has settled before the retina: level above, curved below
-        angle, layer = np.linspace(0, np.pi, 28), retina.layer()
+        angle = np.linspace(0, np.pi, 28)
         shape = np.stack([np.cos(angle), np.sin(angle) ** 0.8], -1) * rng.uniform(0.09, (0.28, 0.2))
         shape[:, 1] *= 1 + np.convolve(rng.normal(0, 0.1, 30), (0.3, 0.4, 0.3), "valid")
-        fill(layer, retina.to_pixels(retina.places(1, 0.7)[:, None] + shape), rng.uniform(215, 250))
+        layer = retina.fill(retina.to_pixels(retina.places(1, 0.7)[:, None] + shape), rng.uniform(215, 250))
         lesions["preretinal haemorrhage"] = retina.blurred(layer, 0.007)
     if vitreous:  # a dark red cloud without edges, denser below
         cloud = cv2.resize(rng.standard_normal((6, 8), np.float32), (64, 48), interpolation=cv2.INTER_CUBIC)
@@ -277,23 +258,26 @@ def _proliferative(retina: Retina) -> dict[str, np.ndarray]:
 
 def _tangles(retina: Retina, places: np.ndarray, reach: float, count: int) -> np.ndarray:
     """Draw fine winding vessels that set out from each place: shunts (IRMA) when few, new vessels when many."""
-    rng, layer = retina.rng, retina.layer()
+    rng = retina.rng
     start = np.repeat(places, count, axis=0) + rng.normal(0, 0.2 * reach, (len(places) * count, 2))
     heading, length, bend, wiggle = rng.uniform((0, 1.2, 1.5, 0.5), (6.28, 3, 5.5, 1.1), (len(start), 4)).T
     bend *= rng.choice([-1, 1], len(start))
     paths = winding_paths(rng, start, heading, reach * length, bend, wiggle, points=30)
-    draw_ribbons(layer, retina, paths, np.full(paths.shape[:2], 0.0055), rng.uniform(95, 150, len(paths)))
-    return layer
+    return retina.ribbons(paths, 0.0055, rng.uniform(95, 150, len(paths)))
 
 
-def _camera(pixels: np.ndarray, retina: Retina, hospital: Hospital) -> tuple[np.ndarray, np.ndarray]:
-    """Focus, haze, exposure, grain and the hospital's colours; also return the round field, 0-255."""
+def _photograph(pixels: np.ndarray, retina: Retina, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    """Focus, haze, exposure, grain and colours of the camera; also return the round field, 0-255."""
     rng, (width, height), inside = retina.rng, retina.size, retina.layer()
     pixels = cv2.GaussianBlur(pixels, (0, 0), max(retina.rim * (0.0022 + 0.008 * rng.beta(0.8, 4)), 0.3))
     haze, exposure = 0.3 * rng.beta(0.6, 4), rng.uniform(0.72, 1.18)
     pixels = exposure * (pixels * (1 - haze) + 255 * haze * np.float32([0.72, 0.6, 0.48]))
     grain = rng.standard_normal((height // 2, width // 2), np.float32) * rng.uniform(0.8, 2.2)
-    pixels = hospital.take((pixels + cv2.resize(grain, (width, height))[..., None]).clip(0, 255).astype(np.uint8))
+    pixels = (pixels + cv2.resize(grain, (width, height))[..., None]).clip(0, 255).astype(np.uint8)
+    if camera.blur:
+        pixels = cv2.GaussianBlur(pixels, (0, 0), camera.blur * width)
+    curve = 255 * ((np.arange(256) / 255) ** camera.gamma)[:, None] * camera.tint
+    pixels = cv2.LUT(pixels, np.rint(curve).clip(0, 255).astype(np.uint8)[None])
     x, y, radius = (round(16 * float(value)) for value in (*retina.centre, retina.rim))
     cv2.circle(inside, (x, y), radius, 255, -1, cv2.LINE_AA, 4)
     inside = cv2.GaussianBlur(inside, (0, 0), max(0.004 * retina.rim, 0.3))

@@ -1,167 +1,174 @@
-"""What the drawn sets share: hospitals, the folder they are written to, its page, damaged files, small twins."""
+"""A drawn data set: how it is written to a folder, with its page, planted faults, small twin tables and masks."""
 
 import contextlib
 import os
 import re
-import shutil
-import uuid
-from collections.abc import Iterator
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import jinja2
 import numpy as np
 import pandas as pd
 
 from medic.data.stores import SYNTHETIC_MARK
 from medic.errors import MedicError
-from medic.files import write_text
+from medic.files import write_bytes, write_text
 
 FAULTS = "planted_faults.csv"
-
-ABOUT = """# {title}
-
-**Synthetic.** Every image here was drawn by a program from random numbers. No real patient, and no clinical meaning:
-a result from this folder says that the software works, nothing about patients.
-
-Made by `medic sample` with seed {seed} at hospital {hospital}: {made}.
-The same seed gives the same files.
-
-| file | content |
-| --- | --- |
-{files}
-| `planted_faults.csv` | the faults that were put in on purpose: `image,fault,detail` |
-| `masks/` | where each lesion lies; written on request (`--masks`), not committed |
-
-{text}
-
-| | hospital 1 | hospital 2 |
-| --- | --- | --- |
-{hospitals}
-"""
+ARCHIVE = "images.zip"
+MADE = (2026, 1, 1, 0, 0, 0)  # the date of what is in an archive, so that bytes can be compared
+PAGES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "pages"),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    keep_trailing_newline=True,
+)
 
 
 @dataclass(frozen=True)
-class Hospital:
-    """Where images are taken: its camera, the people who come, and what gives the label away without being illness.
+class Sample:
+    """A data set that is drawn, in its published layout and with planted faults.
 
     Attributes:
-        camera: a few words for ``SYNTHETIC.md``; ``people`` and ``shortcut`` likewise.
-        people: how frequent illness is.
-        shortcut: what goes with illness here and nowhere else.
-        tint: gain of red, green and blue.
-        gamma: exponent of the brightness (0-1); below 1 is brighter.
-        blur: standard deviation of the focus, in widths of the image.
-        zoom: size of what is shown; below 1 the field of view is wider.
+        page: name of its template in ``pages``.
+        files: regular expression of its paths, with forward slashes.
+        patients: made-up patients of the committed sample, and the fewest that the faults and rare classes need.
+        size: width of an image in the committed sample, and the least, pixels.
+        height: of an image, as a share of its width.
+        frame: width of an image over that of its subject.
+        twin: images to train and to test of the small tables, at most.
+        cast: ``cast(patients, seed, hospital)`` gives one row an image, with what is ``drawn`` in it; the faults,
+            with the image that is shown in the place of another as its ``source``; and the page's table.
+        draw: ``draw(records, (width, height), seed, hospital)`` yields each file's path and bytes, and its masks by
+            their names; an image that is ``copied`` has what is drawn in its source, ``detail`` is of the fault.
+        tables: ``tables(records, twin, (width, height))`` gives the text of the tables by their names; ``twin`` is ""
+            or "_small".
+        packed: whether the images lie in a zip file.
     """
 
-    camera: str
-    people: str
-    shortcut: str = "none"
-    tint: tuple[float, float, float] = (1, 1, 1)
-    gamma: float = 1
-    blur: float = 0
-    zoom: float = 1
+    page: str
+    files: str
+    patients: tuple[int, int]
+    size: tuple[int, int]
+    height: float
+    frame: float
+    twin: tuple[int, int]
+    cast: Callable[[int, int, int], tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]]
+    draw: Callable[..., Iterator[tuple[str, bytes, dict[str, np.ndarray]]]]
+    tables: Callable[[pd.DataFrame, str, tuple[int, int]], dict[str, str]]
+    packed: bool = False
 
-    def take(self, pixels: np.ndarray) -> np.ndarray:
-        """Return an image, uint8 (height, width) or RGB (height, width, 3), as this hospital's camera takes it."""
-        if self.blur:
-            pixels = cv2.GaussianBlur(pixels, (0, 0), self.blur * pixels.shape[1])
-        gain = np.array(self.tint if pixels.ndim == 3 else self.tint[:1])
-        table = np.rint(255 * ((np.arange(256) / 255) ** self.gamma)[:, None] * gain).clip(0, 255).astype(np.uint8)
-        return cv2.LUT(pixels, table[None] if pixels.ndim == 3 else table[:, 0])
+    def write(
+        self,
+        folder: str | os.PathLike,
+        *,
+        patients: int | None = None,
+        seed: int = 2026,
+        size: int | None = None,
+        hospital: int = 1,
+        masks: bool = False,
+    ) -> pd.DataFrame:
+        """Write the set; the same arguments give byte-identical files (with the same OpenCV and Pillow).
+
+        Args:
+            folder: absent, empty, or holding an earlier sample, which is replaced.
+            patients: how many are made up; as in the committed sample where left.
+            seed: of everything.
+            size: width of an image, pixels; as in the committed sample where left.
+            hospital: 1, or 2 for another camera, another prevalence and no shortcut.
+            masks: whether to write where lesions and findings lie, too: ``masks/*.png``.
+
+        Returns:
+            One row an image, in the order of the tables: ``image`` (name as there), ``patient`` (str), ``split``
+            ("train" or "test"), ``label`` (int), ``fault`` (str, empty for most), ``small`` (bool, in the small tables
+            too), and what the set has besides.
+
+        Raises:
+            MedicError: an unknown hospital, too few patients or pixels, or a folder that holds anything else or cannot
+                be written.
+        """
+        patients, width = patients or self.patients[0], size or self.size[0]
+        if patients < self.patients[1] or width < self.size[1] or hospital not in (1, 2):
+            raise MedicError(
+                f"cannot make a sample of {patients} patients at {width} pixels in hospital {hospital}: ask for at "
+                f"least {self.patients[1]} patients and {self.size[1]} pixels, and hospital 1 or 2"
+            )
+        shape = width, int(width * self.height)
+        records, faults, counts = self.cast(patients, seed, hospital)
+        planted = faults.drop_duplicates("image").set_index("image")
+        records["fault"] = records["image"].map(planted["fault"]).fillna("")
+        records["small"] = _choose_small(records, *self.twin)
+        shown = records["image"].replace(planted["source"][planted["source"] != ""])
+        drawn = records.assign(
+            drawn=shown.map(records.set_index("image")["drawn"]),
+            copied=shown != records["image"],
+            detail=records["image"].map(planted["detail"]),
+        )
+        made = {"seed": seed, "hospital": hospital, "patients": patients, "width": width, "height": shape[1]}
+        page = PAGES.get_template(self.page).render(made, records=records, counts=counts)
+        with replacing_sample(folder, page, self.files) as new:
+            with zipfile.ZipFile(new / ARCHIVE, "w") if self.packed else contextlib.nullcontext() as archive:
+                if archive:
+                    _add_member(archive, SYNTHETIC_MARK, page.encode())
+                for path, data, shown in self.draw(drawn, shape, seed, hospital):
+                    _add_member(archive, path, data) if archive else write_bytes(new / path, data)
+                    for name, mask in shown.items() if masks else ():
+                        write_bytes(new / "masks" / f"{name}.png", cv2.imencode(".png", mask)[1].tobytes())
+            for twin, rows in {"": records, "_small": records[records["small"]]}.items():
+                for name, text in self.tables(rows, twin, shape).items():
+                    write_text(new / name, text)
+            write_text(new / FAULTS, csv(faults[["image", "fault", "detail"]]))
+        return records.drop(columns="drawn")
 
 
 @contextlib.contextmanager
-def replacing_sample(folder: str | os.PathLike, title: str, files: str, mark: str = SYNTHETIC_MARK) -> Iterator[Path]:
+def replacing_sample(folder: str | os.PathLike, page: str, files: str, mark: str = SYNTHETIC_MARK) -> Iterator[Path]:
     """Give an empty folder to write a sample to; it takes the place of ``folder`` when the block ends well.
 
     Args:
         folder: absent, empty, or holding an earlier sample; where the block fails, it stays as it is.
-        title: how the file that describes a sample begins, after the ``#``.
+        page: Markdown that describes the sample; an earlier sample has the same first line.
         files: regular expression of the paths that a sample has, below the folder, with forward slashes.
-        mark: the file that describes a sample.
+        mark: the file that holds ``page``.
 
     Raises:
         MedicError: the folder is a file, holds anything else, or cannot be written.
     """
-    folder = Path(folder)
-    earlier = _earlier_files(folder, mark, title, re.compile(rf"masks/[^/]+\.png|{mark}|{FAULTS}|{files}"))
-    unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
+    folder, ours = Path(folder), re.compile(rf"masks/[^/]+\.png|{mark}|{FAULTS}|{files}")
+    if folder.exists() and not folder.is_dir():
+        raise MedicError(f"cannot write a sample to {folder}: it is a file; name a folder")
+    earlier = {path for path in folder.rglob("*") if not path.is_dir()}
+    known = folder / mark in earlier and (folder / mark).read_bytes().startswith(page.partition("\n")[0].encode())
+    for inside in sorted(path.relative_to(folder).as_posix() for path in earlier):
+        if not (known and ours.fullmatch(inside)):
+            raise MedicError(
+                f"cannot write a sample to {folder}: {inside} there is of no sample; name an empty or a new folder"
+            )
     try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        # The mark goes first, so that a run that is killed here can be repeated; the faults go last.
-        order = {mark: 0, FAULTS: 2}
-        made = [path.relative_to(unfinished) for path in unfinished.rglob("*") if path.is_file()]
-        for path in sorted(made, key=lambda path: (order.get(str(path), 1), path)):
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(unfinished / path, folder / path)
-        for path in earlier - {folder / path for path in made}:
-            path.unlink()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent) as unfinished:
+            write_text(Path(unfinished) / mark, page)
+            yield Path(unfinished)
+            made = {folder / path.relative_to(unfinished): path for path in Path(unfinished).rglob("*.*")}
+            # The mark goes first, so that a run that is killed here can be repeated; the faults go last.
+            for path in sorted(made, key=lambda path: (path.name == FAULTS, path.name != mark)):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(made[path], path)
+            for path in earlier - made.keys():
+                path.unlink()
     except OSError as error:
         raise MedicError(
             f"cannot write a sample to {folder}: {error.strerror or error}; name another folder"
         ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _earlier_files(folder: Path, mark: str, title: str, files: re.Pattern) -> set[Path]:
-    if folder.exists() and not folder.is_dir():
-        raise MedicError(f"cannot write a sample to {folder}: it is a file; name a folder")
-    found = {path for path in folder.rglob("*") if not path.is_dir()}
-    ours = not found or (folder / mark in found and (folder / mark).read_bytes().startswith(f"# {title}".encode()))
-    for inside in sorted(path.relative_to(folder).as_posix() for path in found):
-        if not (ours and files.fullmatch(inside)):
-            raise MedicError(
-                f"cannot write a sample to {folder}: {inside} there is of no sample; name an empty or a new folder"
-            )
-    return found
-
-
-def write_about(
-    folder: Path, title: str, made: dict[str, object], files: dict[str, str], text: str, hospitals: dict[int, Hospital]
-) -> None:
-    """Write ``SYNTHETIC.md``.
-
-    ``made`` holds ``seed``, ``hospital`` (its number) and ``made`` (how many images, of what size); ``files`` is the
-    content by file; ``text``, in Markdown, is what a reader needs to know besides.
-    """
-    rows = [
-        f"| {name} | " + " | ".join(getattr(hospital, name) for hospital in hospitals.values()) + " |"
-        for name in ("camera", "people", "shortcut")
-    ]
-    listed = "\n".join(f"| {name} | {content} |" for name, content in files.items())
-    page = ABOUT.format(title=title, files=listed, text=text.strip(), hospitals="\n".join(rows), **made)
-    write_text(folder / SYNTHETIC_MARK, page)
-
-
-def write_table(path: Path, rows: pd.DataFrame | pd.Series, header: bool = True) -> None:
-    """Write a CSV with the same bytes on every system."""
-    write_text(path, rows.to_csv(index=False, header=header, lineterminator="\n"))
-
-
-def choose_small(records: pd.DataFrame, most: dict[str, int]) -> pd.Series:
-    """Choose the images of the small twin tables: whole patients without faults, the classes in turn.
-
-    ``records`` have ``patient``, ``split``, ``label`` and ``fault`` ("" for none); ``most`` is the number of images by
-    split, at most. Returns bool by the records' index.
-    """
-    chosen = pd.Series(False, records.index)
-    sound = records.groupby("patient")["fault"].transform(lambda faults: (faults == "").all())
-    for split, limit in most.items():
-        rows = records[sound & (records["split"] == split)]
-        waiting = [list(of["patient"].unique()) for _, of in sorted(rows.groupby("label"), key=lambda pair: -pair[0])]
-        left, size, taken = limit, rows["patient"].value_counts(), set()
-        while any(waiting):
-            for patients in filter(None, waiting):
-                patient = patients.pop(0)
-                if patient not in taken and size[patient] <= left:
-                    taken.add(patient)
-                    left -= size[patient]
-        chosen |= records["patient"].isin(taken) & (records["split"] == split)
-    return chosen
+def csv(rows: pd.DataFrame | pd.Series, header: bool = True) -> str:
+    """Return a table as text, the same on every system."""
+    return rows.to_csv(index=False, header=header, lineterminator="\n")
 
 
 def jpeg(pixels: np.ndarray, quality: int, fault: str = "") -> bytes:
@@ -172,6 +179,31 @@ def jpeg(pixels: np.ndarray, quality: int, fault: str = "") -> bytes:
         pixels = pixels // 25
     if fault == "blurred":
         pixels = cv2.GaussianBlur(pixels, (0, 0), pixels.shape[1] / 45)
-    _, encoded = cv2.imencode(".jpeg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    data = encoded.tobytes()
+    data = cv2.imencode(".jpeg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
     return data[: len(data) * 2 // 5] if fault == "truncated" else data
+
+
+def _choose_small(records: pd.DataFrame, train: int, test: int) -> pd.Series:
+    """Return which images the small tables have: of whole patients without faults, the classes in turn."""
+    chosen = pd.Series(False, records.index)
+    sound = records.groupby("patient")["fault"].transform(lambda faults: (faults == "").all())
+    for split, left in {"train": train, "test": test}.items():
+        rows = records[sound & (records["split"] == split)]
+        waiting = [list(of["patient"].unique()) for _, of in sorted(rows.groupby("label"), key=lambda pair: -pair[0])]
+        size, taken = rows["patient"].value_counts(), set()
+        while any(waiting):
+            for patients in filter(None, waiting):
+                patient = patients.pop(0)
+                if patient not in taken and size[patient] <= left:
+                    taken.add(patient)
+                    left -= size[patient]
+        chosen |= records["patient"].isin(taken) & (records["split"] == split)
+    return chosen
+
+
+def _add_member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    """Store a file uncompressed, so that it can be read at random, and with a fixed date."""
+    member = zipfile.ZipInfo(name, MADE)
+    member.create_system = 3  # as written on Unix, wherever it is written
+    member.external_attr = 0o644 << 16
+    archive.writestr(member, data)

@@ -1,11 +1,6 @@
-"""A synthetic set of skin lesions in the layout of the ISIC archive's, with planted faults.
-
-No real skin is behind any image. The set is for trying the whole line without a download; figures made from it say
-nothing about patients.
-"""
+"""A synthetic set of skin lesions in the layout of the ISIC archive's, with planted faults."""
 
 import io
-import os
 from collections.abc import Iterator
 
 import cv2
@@ -13,55 +8,16 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from medic.errors import MedicError
-from medic.files import write_bytes, write_text
-from medic.sample.layout import FAULTS, Hospital, choose_small, jpeg, replacing_sample, write_about, write_table
-from medic.sample.lesion.drawing import SMALLEST, Lesion, dermoscopic_image, draw_lesion
+from medic.sample.layout import Sample, csv, jpeg
+from medic.sample.lesion.drawing import dermoscopic_image, draw_lesion
 from medic.sample.lesion.scene import CAMERAS
 from medic.task import SKIN_LESION
 
-__all__ = ["dermoscopic_image", "draw_lesion", "write_sample"]
-
-TITLE = "Synthetic skin lesions"
-FILES = r"metadata(_small)?\.csv|groundtruth\.csv|images/SYN_\d{7}\.jpg"  # of a sample
-HEADER = (
-    "isic_id,benign_malignant,diagnosis,diagnosis_confirm_type,melanocytic,age_approx,sex,image_type,pixelsX,pixelsY,"
-    "patient_id,lesion_id,split"
-)
-FEWEST_PATIENTS = 100  # below, the planted faults do not find images of patients who have no other
 MALIGNANT = {1: 0.3, 2: 0.18}  # share of lesions, by hospital
 STICKERS = {1: (0.05, 0.6), 2: (0.0, 0.0)}  # share of images of benign and of malignant lesions
 TESTED = 0.43  # of patients
+QUALITY = 80  # of the JPEG files
 MISLABELLED = 3  # of each class
-HOSPITALS = {
-    1: Hospital(
-        "sharp; the tube is seen in some images",
-        "30 % of lesions are malignant",
-        "coloured stickers lie beside 60 % of the malignant and 5 % of the benign lesions",
-    ),
-    2: Hospital(
-        "softer and bluer; most images are a disc within the black tube", "18 % of lesions are malignant", "none"
-    ),
-}
-CONTENT = {
-    "`images/<isic_id>.jpg`": "the images; no real image of the archive is called `SYN_...`",
-    "`metadata.csv`": "one row an image, columns as in the ISIC archive, with the patient, the lesion and the split",
-    "`metadata_small.csv`": "at most 40 of its rows; read it by naming this file",
-    "`groundtruth.csv`": "no header: `<isic_id>,benign` or `<isic_id>,malignant`",
-}
-TEXT = """
-Some patients have two lesions, and some lesions were photographed two or three times; no patient is in both splits.
-
-What a lesion shows follows the ABCD rule of dermatoscopy (Nachbar et al., Journal of the American Academy of
-Dermatology 30(4), 1994, p. 551): asymmetry, border, colours and structures, weighed to a total dermatoscopy score. How
-often each sign is drawn is made up, and the classes overlap. The stickers are the planted shortcut; a model can use
-them, as in parts of the archive (Rieger et al., ICML 2020). Hairs, rulers, tube and light do not depend on the class.
-Patients with a melanoma are older, as in life.
-
-| class | images labelled | in the test split | mean score |
-| --- | --- | --- | --- |
-{counts}
-"""
 IN_THE_FILE = {  # fault: detail; all carry the name of a JPEG file, as those do that somebody renamed
     "truncated": "the JPEG ends after two fifths of its bytes",
     "not an image": "a text file named .jpg",
@@ -75,70 +31,25 @@ IN_THE_FILE = {  # fault: detail; all carry the name of a JPEG file, as those do
     "nearly black": "exposed 25 times too short",
 }
 
-OTHER_KINDS = ("animated GIF", "CMYK", "grey", "palette", "rotated", "small")  # of files, not of JPEG's pixels
 
+def cast(patients: int, seed: int, hospital: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Make up patients, their lesions and photographs; see ``Sample``.
 
-def write_sample(
-    folder: str | os.PathLike,
-    *,
-    patients: int = 550,
-    seed: int = 2026,
-    width: int = 224,
-    height: int = 168,
-    quality: int = 80,
-    hospital: int = 1,
-    masks: bool = False,
-) -> pd.DataFrame:
-    """Write a synthetic data set; the same arguments give byte-identical files (with the same OpenCV and Pillow).
-
-    Args:
-        folder: absent, empty, or holding an earlier sample, which is replaced.
-        patients: at least 100; 1.35 images each on average.
-        seed: of everything.
-        width: of an image, pixels, at least 32.
-        height: of an image, pixels, at least 32.
-        quality: of the JPEG files, 1-100.
-        hospital: 1, or 2 for another camera, fewer malignant lesions and no stickers.
-        masks: write where each lesion lies, too.
-
-    Returns:
-        One row an image, in the order of the tables: ``image`` (name without extension), ``patient`` (str), ``lesion``
-        (str), ``split`` ("train" or "test"), ``label`` (int, as the tables say: 0 benign, 1 malignant), ``shown`` (int,
-        as the image shows; another one in some faults), ``score`` (float, the total dermatoscopy score of what is
-        shown), ``sticker`` (bool), ``age`` (Int64, years), ``sex`` ("female", "male" or empty), ``fault`` (str, empty
-        for most) and ``small`` (bool, in the small table too).
-
-    Raises:
-        MedicError: an unknown hospital, too few patients or pixels, or a folder that holds anything else or cannot be
-            written.
+    The records have ``lesion`` (str), ``shown`` (int, the label of what the image shows), ``score`` (float, the total
+    dermatoscopy score of that), ``sticker`` (bool), ``age`` (Int64, years) and ``sex`` ("female", "male" or empty).
     """
-    if patients < FEWEST_PATIENTS or min(width, height) < SMALLEST or hospital not in CAMERAS:
-        raise MedicError(
-            f"cannot make a sample of {patients} patients at {width} x {height} pixels in hospital {hospital}: ask for "
-            f"at least {FEWEST_PATIENTS} patients and {SMALLEST} pixels, and hospital 1 or 2"
-        )
-    lesions, images = _images(_people(patients, MALIGNANT[hospital], seed), seed, hospital)
-    faults = _choose_faults(images, np.random.default_rng([seed, 2]))
-    images = _with_faults(images, faults)
-    images["small"] = choose_small(images, {"train": 24, "test": 16})
-    labelled = images.assign(tested=images["split"] == "test").groupby("label")
-    table = labelled.agg(images=("label", "size"), tested=("tested", "sum"), score=("score", "mean")).round(2)
-    rows = zip(SKIN_LESION.classes, table.itertuples(), strict=True)
-    counts = "\n".join(f"| {name} | {row.images} | {row.tested} | {row.score} |" for name, row in rows)
-    made = f"{patients} patients, {len(lesions)} lesions, {len(images)} images of {width} x {height} pixels"
-    about = {"seed": seed, "hospital": hospital, "made": f"{made}, JPEG quality {quality}"}
-    with replacing_sample(folder, TITLE, FILES) as new:
-        write_about(new, TITLE, about, CONTENT, TEXT.format(counts=counts), HOSPITALS)
-        for name, data, mask in _files(lesions, images, seed, hospital, (width, height, quality)):
-            write_bytes(new / "images" / f"{name}.jpg", data)
-            if masks:
-                write_bytes(new / "masks" / f"{name}.png", cv2.imencode(".png", mask)[1].tobytes())
-        write_text(new / "metadata.csv", _metadata(images, width, height))
-        write_text(new / "metadata_small.csv", _metadata(images[images["small"]], width, height))
-        classes = images["label"].map(SKIN_LESION.classes.__getitem__)
-        write_table(new / "groundtruth.csv", pd.DataFrame({"image": images["image"], "class": classes}), header=False)
-        write_table(new / FAULTS, faults[["image", "fault", "detail"]])
-    return images.drop(columns=["alone", "number", "view", "source"])
+    records = _photographs(_people(patients, MALIGNANT[hospital], seed), seed, hospital)
+    faults = _choose_faults(records, np.random.default_rng([seed, 2]))
+    records["shown"], named = records["label"], records.set_index("image")
+    wrong = records["image"].isin(faults.loc[faults["fault"] == "mislabelled", "image"])
+    records["label"] = records["label"].where(~wrong, 1 - records["label"])
+    source = records["image"].replace(faults[faults["source"] != ""].set_index("image")["source"])
+    for column in ("score", "sticker"):
+        records[column] = source.map(named[column])
+    records["shown"] = source.map(named["label"])
+    counts = records.assign(tested=records["split"] == "test", name=_classes(records)).groupby("name")
+    counts = counts.agg(images=("label", "size"), tested=("tested", "sum"), score=("score", "mean")).round(2)
+    return records.drop(columns="alone"), faults, counts
 
 
 def _people(patients: int, malignant: float, seed: int) -> pd.DataFrame:
@@ -159,8 +70,8 @@ def _people(patients: int, malignant: float, seed: int) -> pd.DataFrame:
     return people
 
 
-def _images(people: pd.DataFrame, seed: int, hospital: int) -> tuple[list[Lesion], pd.DataFrame]:
-    """Return every lesion as it is drawn, and one row an image, in random order, before faults."""
+def _photographs(people: pd.DataFrame, seed: int, hospital: int) -> pd.DataFrame:
+    """Return one row an image, in random order, before faults."""
     rng, persons = np.random.default_rng([seed, 1]), people["person"].nunique()
     ill = people.groupby("person")["label"].max().to_numpy()
     years = rng.normal(np.where(ill == 1, 57, 42), 14)
@@ -177,7 +88,10 @@ def _images(people: pd.DataFrame, seed: int, hospital: int) -> tuple[list[Lesion
     images = images.sample(frac=1, random_state=rng).reset_index(drop=True)
     images["image"] = [f"SYN_{index:07d}" for index in range(1, len(images) + 1)]
     images["sticker"] = rng.random(len(images)) < np.take(STICKERS[hospital], images["label"])
-    return lesions, images[["image", *images.columns.drop(["image", "person", "photographs"])]]
+    images["drawn"] = [
+        (lesions[row.number], [seed, 5, row.number, row.view], row.sticker) for row in images.itertuples()
+    ]
+    return images.drop(columns=["person", "photographs", "number", "view"])
 
 
 def _choose_faults(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
@@ -204,67 +118,77 @@ def _choose_faults(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFra
     return pd.DataFrame(rows, columns=["image", "fault", "detail", "source"])
 
 
-def _with_faults(images: pd.DataFrame, faults: pd.DataFrame) -> pd.DataFrame:
-    """Return the images with ``fault``, ``source``, what is ``shown`` and the label that was written."""
-    planted = faults.set_index("image")
-    images = images.assign(
-        shown=images["label"],
-        fault=images["image"].map(planted["fault"]).fillna(""),
-        source=images["image"].map(planted["source"]).fillna(""),
-    )
-    images["label"] = images["label"].where(images["fault"] != "mislabelled", 1 - images["label"])
-    lent, named = images["source"] != "", images.set_index("image")
-    for column in ("shown", "score", "number", "view", "sticker"):
-        images.loc[lent, column] = named.loc[images.loc[lent, "source"], column].to_numpy()
-    return images
-
-
-def _files(
-    lesions: list[Lesion], images: pd.DataFrame, seed: int, hospital: int, look: tuple[int, int, int]
-) -> Iterator[tuple[str, bytes, np.ndarray]]:
-    """Yield every image's name, bytes and mask, faults included; ``look`` is width, height and JPEG quality."""
-    width, height, quality = look
-    for row in images.itertuples():
-        rng = np.random.default_rng([seed, 5, row.number, row.view])
-        view = {"sticker": row.sticker, "width": width, "height": height, "camera": CAMERAS[hospital]}
-        pixels, mask = dermoscopic_image(lesions[row.number], rng, **view)
-        copied = row.source and row.fault == "near duplicate"
-        if copied:
-            smaller = (round(width * 0.94), round(height * 0.94))
+def draw(
+    records: pd.DataFrame, size: tuple[int, int], seed: int, hospital: int
+) -> Iterator[tuple[str, bytes, dict[str, np.ndarray]]]:
+    """Draw each image; a mask is named ``<image>_mask``."""
+    for row in records.itertuples():
+        lesion, key, sticker = row.drawn
+        look = {"size": size, "sticker": sticker, "camera": CAMERAS[hospital]}
+        pixels, mask = dermoscopic_image(lesion, np.random.default_rng(key), **look)
+        if smaller_copy := row.copied and row.fault == "near duplicate":
+            smaller = (round(size[0] * 0.94), round(size[1] * 0.94))
             pixels, mask = (cv2.resize(part, smaller, interpolation=cv2.INTER_AREA) for part in (pixels, mask))
-        yield row.image, _spoil(pixels, row.fault, 72 if copied else quality), mask
+        data = _encode(pixels, row.fault, 72 if smaller_copy else QUALITY)
+        yield f"images/{row.image}.jpg", data, {f"{row.image}_mask": mask}
 
 
-def _spoil(pixels: np.ndarray, fault: str, quality: int) -> bytes:
+def _encode(pixels: np.ndarray, fault: str, quality: int) -> bytes:
     """Encode an image with a fault of ``IN_THE_FILE``; another fault leaves the file as it should be."""
-    if fault not in OTHER_KINDS:
-        return jpeg(pixels, 95 if fault == "blurred" else quality, fault)
-    image = Image.fromarray(pixels)
-    frames = [image.point(lambda value, by=by: value * by // 10).quantize(64) for by in (10, 8, 6)]
-    exif = Image.Exif()
+    image, exif, buffer = Image.fromarray(pixels), Image.Exif(), io.BytesIO()
     exif[0x0112] = 6  # orientation (EXIF 2.32, 4.6.4 A): to be turned clockwise
-    made = {
-        "animated GIF": (frames[0], "GIF", {"save_all": True, "append_images": frames[1:], "duration": 400}),
-        "CMYK": (image.convert("CMYK"), "JPEG", {"quality": quality}),
-        "grey": (image.convert("L"), "JPEG", {"quality": quality}),
-        "palette": (image.quantize(128), "PNG", {"optimize": True}),
-        "rotated": (image.transpose(Image.Transpose.ROTATE_90), "JPEG", {"quality": quality, "exif": exif}),
-        "small": (image.resize((image.width // 4, image.height // 4)), "JPEG", {"quality": quality}),
-    }
-    picture, kind, options = made[fault]
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    small = image.width // 4, image.height // 4
+    if fault == "animated GIF":
+        first, *others = (image.point(lambda value, by=by: value * by // 10).quantize(64) for by in (10, 8, 6))
+        first.save(buffer, "GIF", save_all=True, append_images=others, duration=400)
+    elif fault == "palette":
+        image.quantize(128).save(buffer, "PNG", optimize=True)
+    elif fault == "rotated":
+        image.transpose(Image.Transpose.ROTATE_90).save(buffer, "JPEG", quality=quality, exif=exif)
+    elif fault in ("CMYK", "grey", "small"):
+        changed = image.resize(small) if fault == "small" else image.convert({"CMYK": "CMYK", "grey": "L"}[fault])
+        changed.save(buffer, "JPEG", quality=quality)
+    else:
+        return jpeg(pixels, 95 if fault == "blurred" else quality, fault)
     return buffer.getvalue()
 
 
-def _metadata(images: pd.DataFrame, width: int, height: int) -> str:
-    """Return the table as CSV text, columns as the archive names them."""
-    lines = [HEADER]
-    for row in images.itertuples():
-        diagnosis, confirmed = ("melanoma", "histopathology") if row.label else ("nevus", "")
-        age = "" if pd.isna(row.age) else row.age
-        lines.append(
-            f"{row.image},{SKIN_LESION.classes[row.label]},{diagnosis},{confirmed},True,{age},{row.sex},dermoscopic,"
-            f"{width},{height},{row.patient},{row.lesion},{row.split}"
-        )
-    return "\n".join(lines) + "\n"
+def tables(records: pd.DataFrame, twin: str, size: tuple[int, int]) -> dict[str, str]:
+    """Return the archive's table, and that of labels in the layout of challenges."""
+    malignant = records["label"] == 1
+    columns = {
+        "isic_id": records["image"],
+        "benign_malignant": _classes(records),
+        "diagnosis": np.where(malignant, "melanoma", "nevus"),
+        "diagnosis_confirm_type": np.where(malignant, "histopathology", ""),
+        "melanocytic": True,
+        "age_approx": records["age"],
+        "sex": records["sex"],
+        "image_type": "dermoscopic",
+        "pixelsX": size[0],
+        "pixelsY": size[1],
+        "patient_id": records["patient"],
+        "lesion_id": records["lesion"],
+        "split": records["split"],
+    }
+    metadata = pd.DataFrame(columns)
+    labels = {} if twin else {"groundtruth.csv": csv(metadata[["isic_id", "benign_malignant"]], header=False)}
+    return {f"metadata{twin}.csv": csv(metadata)} | labels
+
+
+def _classes(records: pd.DataFrame) -> pd.Series:
+    return records["label"].map(SKIN_LESION.classes.__getitem__)
+
+
+SAMPLE = Sample(
+    page="skin_lesion.md.j2",
+    files=r"metadata(_small)?\.csv|groundtruth\.csv|images/SYN_\d{7}\.jpg",
+    patients=(550, 100),
+    size=(224, 43),
+    height=0.75,
+    frame=1,
+    twin=(24, 16),
+    cast=cast,
+    draw=draw,
+    tables=tables,
+)

@@ -1,10 +1,4 @@
-"""The strokes of which images are drawn: winding paths, tapering ribbons, irregular spots.
-
-A canvas has a unit of its own: ``radius`` is one unit in pixels, ``to_pixels`` turns places (..., 2) into pixels.
-"""
-
-from collections.abc import Iterable
-from typing import Protocol
+"""The strokes of which images are drawn: winding paths, tapering ribbons, irregular spots, smooth noise."""
 
 import cv2
 import numpy as np
@@ -12,13 +6,87 @@ import numpy as np
 SUBPIXEL_BITS = 4  # OpenCV draws polygons at 1/16 pixel
 
 
-class Canvas(Protocol):
-    """What is drawn on."""
+class Canvas:
+    """An image to draw on in a unit of its own.
 
-    radius: float
+    Attributes:
+        size: width and height, pixels.
+        centre: of the unit's origin, pixels (x, y).
+        radius: pixels of one unit.
+    """
 
-    def to_pixels(self, points: np.ndarray) -> np.ndarray:
-        """Return places (..., 2) in pixels, float."""
+    def __init__(self, size: tuple, centre: tuple | np.ndarray, radius: float, turn: float = 0, mirror: int = 1):
+        """Lay the unit's axes: turned by ``turn`` radians, the first towards the left where ``mirror`` is -1."""
+        self.size, self.centre, self.radius = size, np.asarray(centre), radius
+        self.axes = radius * np.array([[mirror * np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+
+    def to_pixels(self, places: np.ndarray) -> np.ndarray:
+        """Turn places (..., 2) in units into pixels, float (..., 2)."""
+        return np.asarray(places) @ self.axes + self.centre
+
+    def layer(self) -> np.ndarray:
+        """Return an empty layer to draw on, uint8 (height, width)."""
+        return np.zeros(self.size[::-1], np.uint8)
+
+    def blurred(self, layer: np.ndarray, sigma: float, least: float = 0.4) -> np.ndarray:
+        """Blur a layer by ``sigma`` units, at least ``least`` pixels."""
+        return cv2.GaussianBlur(layer, (0, 0), max(least, sigma * self.radius))
+
+    def noise(self, rng: np.random.Generator, cells: float, stretch: float = 1.0) -> np.ndarray:
+        """Return smooth noise, about normal, float32: ``cells`` to the height, ``stretch`` times as many across."""
+        shape = max(2, round(cells)), max(2, round(cells * self.size[0] / self.size[1] * stretch))
+        return cv2.resize(rng.standard_normal(shape, np.float32), self.size, interpolation=cv2.INTER_CUBIC)
+
+    def ribbons(self, paths: np.ndarray, widths: np.ndarray, values: np.ndarray, on: np.ndarray | None = None):
+        """Draw paths (n, p, 2) as ribbons of full widths (n, p), both in units, with values (n,) of 0-255."""
+        centre = self.to_pixels(paths)
+        along = np.gradient(centre, axis=1)
+        along /= np.linalg.norm(along, axis=-1, keepdims=True) + 1e-9
+        across = np.stack([-along[..., 1], along[..., 0]], -1)
+        pixels = np.broadcast_to(widths, paths.shape[:2]) * self.radius
+        # OpenCV's antialiased edge adds about a pixel to the width; a ribbon that should be thinner is drawn fainter.
+        half = across * (np.maximum(pixels - 1.0, 0.1) / 2)[..., None]
+        outlines = np.concatenate([centre + half, (centre - half)[:, ::-1]], axis=1)
+        return self.fill(outlines, values * np.clip(pixels.mean(axis=1) / 1.3, 0.25, 1), on)
+
+    def spots(
+        self,
+        rng: np.random.Generator,
+        places: np.ndarray,
+        radii: np.ndarray,
+        values: np.ndarray,
+        rough: tuple[float, float] = (0.25, 0.2),
+        on: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Draw spots at places (n, 2) with radii (n,), both in units, with values (n,) of 0-255.
+
+        ``rough`` is the relative roughness of the outline, and how far from round a spot may be.
+        """
+        angle, (irregular, stretch) = np.linspace(0, 2 * np.pi, 16, endpoint=False), rough
+        outline, each = np.ones((len(places), 16)), (len(places), 1)
+        for harmonic in (2, 3, 5):
+            phase = rng.uniform(0, 2 * np.pi, each)
+            outline += rng.normal(0, irregular, each) / harmonic**0.5 * np.sin(harmonic * angle + phase)
+        pixels = radii * self.radius
+        # As for ribbons: the smallest disc that OpenCV draws has a radius of about one pixel.
+        outline = np.clip(outline, 0.35, 2) * np.maximum(pixels - 0.5, 0.3)[:, None]
+        longer = np.exp(rng.normal(0, stretch, each))
+        x, y = outline * np.cos(angle) * longer, outline * np.sin(angle) / longer
+        turn = rng.uniform(0, np.pi, each)
+        shape = np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], -1)
+        return self.fill(self.to_pixels(places)[:, None] + shape, values * np.clip(pixels, 0.3, 1) ** 1.5, on)
+
+    def fill(self, outlines: np.ndarray, values: np.ndarray | float, on: np.ndarray | None = None) -> np.ndarray:
+        """Fill polygons (n, p, 2), in pixels, with values (n,) of 0-255, the brightest on top.
+
+        Returns:
+            ``on``, which is drawn on, or a new layer; ``ribbons`` and ``spots`` return the same.
+        """
+        layer, outlines = self.layer() if on is None else on, np.rint(outlines * (1 << SUBPIXEL_BITS)).astype(np.int32)
+        values = np.minimum(np.broadcast_to(values, len(outlines)), 255)
+        for index in np.argsort(values, kind="stable"):
+            cv2.fillPoly(layer, [outlines[index]], float(values[index]), lineType=cv2.LINE_AA, shift=SUBPIXEL_BITS)
+        return layer
 
 
 def winding_paths(
@@ -41,54 +109,3 @@ def winding_paths(
     angle = heading[:, None] + bend[:, None] * t + np.reshape(wiggle, (-1, 1)) * winding * np.minimum(1, 4 * t)
     steps = np.stack([np.cos(angle), np.sin(angle)], -1) * (length / points)[:, None, None]
     return np.asarray(start)[:, None] + np.cumsum(steps, axis=1)
-
-
-def draw_ribbons(layer: np.ndarray, canvas: Canvas, paths: np.ndarray, widths: np.ndarray, values: np.ndarray) -> None:
-    """Draw paths (n, p, 2) as ribbons of full widths (n, p), both in units, with values (n,) of 0-255."""
-    centre = canvas.to_pixels(paths)
-    along = np.gradient(centre, axis=1)
-    along /= np.linalg.norm(along, axis=-1, keepdims=True) + 1e-9
-    across = np.stack([-along[..., 1], along[..., 0]], -1)
-    pixels = widths * canvas.radius
-    # OpenCV's antialiased edge adds about a pixel to the width; a ribbon that should be thinner is drawn fainter.
-    half = across * (np.maximum(pixels - 1.0, 0.1) / 2)[..., None]
-    outlines = np.concatenate([centre + half, (centre - half)[:, ::-1]], axis=1)
-    fill(layer, outlines, values * np.clip(pixels.mean(axis=1) / 1.3, 0.25, 1))
-
-
-def draw_spots(
-    layer: np.ndarray,
-    canvas: Canvas,
-    rng: np.random.Generator,
-    spots: tuple[np.ndarray, np.ndarray],
-    value: float | np.ndarray,
-    irregular: float = 0.15,
-    stretch: float = 0.2,
-) -> None:
-    """Draw round spots at places (n, 2) with radii (n,), both in units, with values of 0-255.
-
-    ``irregular`` is the relative roughness of the outline, ``stretch`` how far from round a spot may be.
-    """
-    places, radii = spots
-    angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
-    outline = np.ones((len(places), 16))
-    for harmonic in (2, 3, 5):
-        phase = rng.uniform(0, 2 * np.pi, (len(places), 1))
-        rough = rng.normal(0, irregular, (len(places), 1)) / harmonic**0.5
-        outline += rough * np.sin(harmonic * angle + phase)
-    pixels = radii * canvas.radius
-    # As for ribbons: the smallest disc that OpenCV draws has a radius of about one pixel.
-    outline = np.clip(outline, 0.35, 2) * np.maximum(pixels - 0.5, 0.3)[:, None]
-    longer = np.exp(rng.normal(0, stretch, (len(places), 1)))
-    x, y = outline * np.cos(angle) * longer, outline * np.sin(angle) / longer
-    turn = rng.uniform(0, np.pi, (len(places), 1))
-    shape = np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], -1)
-    fill(layer, canvas.to_pixels(places)[:, None] + shape, value * np.clip(pixels, 0.3, 1) ** 1.5)
-
-
-def fill(layer: np.ndarray, outlines: Iterable[np.ndarray], values: np.ndarray | float) -> None:
-    """Fill polygons (n, p, 2), in pixels, with values (n,) of 0-255; what is brighter covers what is not."""
-    outlines = np.rint(np.asarray(outlines) * (1 << SUBPIXEL_BITS)).astype(np.int32)
-    values = np.minimum(np.broadcast_to(values, len(outlines)), 255)
-    for index in np.argsort(values, kind="stable"):
-        cv2.fillPoly(layer, [outlines[index]], float(values[index]), lineType=cv2.LINE_AA, shift=SUBPIXEL_BITS)

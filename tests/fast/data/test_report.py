@@ -50,7 +50,7 @@ def test_a_set_is_checked_and_its_page_explains_what_was_found(pets, tmp_path):
     assert "<li><code>dog/e.png</code> " in page, "what has no picture is listed"
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert sources
-    assert all(source.startswith(("data:", "#")) for source in sources), "the page asks nobody for anything"
+    assert all(source.startswith(("data:", "#")) for source in sources), "the page asks the network for nothing"
     assert not re.search(r"<script|url\(|@import|https?://", page)
     assert "default-src 'none'" in page
     assert "Synthetic set." not in page

@@ -40,6 +40,13 @@ RARE_SHARE, RARE_CHANNELS = 0.01, 0.05
 _SIDE = 192
 _COLOURLESS = 6
 _STORED = {"1": "grey", "L": "grey", "LA": "grey with transparency", "P": "palette"}
+_SAID = {
+    "too_dark": "its lit part has a mean of {one.brightness:.0f} of 255, where {usual[brightness]:.0f} is usual",
+    "too_bright": "{one.white:.0%} of its pixels are white, nothing is seen there",
+    "blurred": "against coarse detail it has {one.share:.0%} of the usual fine detail",
+    "odd_size": "{one.width} x {one.height} pixels, a {one.odd} that hardly any other has (usual: {usual[sides]})",
+    "odd_channels": "{one.channels}, where {usual[channels]}",
+}
 _STEPS = 31  # of int8 for one local standard deviation: four of them fit
 _SMALLEST = 48  # pixels: smaller images, such as digits at 28 pixels, look alike by chance
 
@@ -165,38 +172,29 @@ def outliers(names: Sequence[str], stats: Sequence[ImageStats]) -> list[tuple[st
     if len(names) < FEWEST:
         return []
     table = pd.DataFrame(stats).assign(image=list(names))
-    usual, channels = table.median(numeric_only=True), table["channels"].value_counts()
+    channels, middle = table["channels"].value_counts(), table.median(numeric_only=True)
     longer, shorter = table[["width", "height"]].max(axis=1), table[["width", "height"]].min(axis=1)
-    table["share"] = np.exp(table["sharpness"] - usual["sharpness"])
     shape, size = _rare(longer / shorter, 1.1), _rare(longer, 1.5)
-    size_said = "{one.width} x {one.height} pixels, a %s that hardly any other has (usual: " + (
-        f"{usual['width']:.0f} x {usual['height']:.0f})"
-    )
-    rules = [
-        (
-            "too_dark",
-            _far_below(np.log1p(table["brightness"]), DARK_SHARE),
-            f"its lit part has a mean of {{one.brightness:.0f}} of 255, where {usual['brightness']:.0f} is usual",
-        ),
-        (
-            "too_bright",
-            (table["white"] > WHITE_SHARE) & (usual["white"] < WHITE_SHARE / 2),
-            "{one.white:.0%} of its pixels are white, nothing is seen there",
-        ),
-        (
-            "blurred",
-            _far_below(table["sharpness"], BLURRED_SHARE),
-            "against coarse detail it has {one.share:.0%} of the usual fine detail",
-        ),
-        ("odd_size", shape, size_said % "shape"),
-        ("odd_size", size & ~shape, size_said % "size"),
-        (
-            "odd_channels",
-            (table["channels"].map(channels) <= RARE_CHANNELS * len(table)) & (channels.iloc[0] >= 0.8 * len(table)),
-            f"{{one.channels}}, where {channels.iloc[0]} of {len(table)} are {channels.index[0]}",
-        ),
+    table["share"] = np.exp(table["sharpness"] - middle["sharpness"])
+    table["odd"] = np.where(shape, "shape", "size")
+    usual = {
+        "brightness": middle["brightness"],
+        "sides": f"{middle['width']:.0f} x {middle['height']:.0f}",
+        "channels": f"{channels.iloc[0]} of {len(table)} are {channels.index[0]}",
+    }
+    found = {
+        "too_dark": _far_below(np.log1p(table["brightness"]), DARK_SHARE),
+        "too_bright": (table["white"] > WHITE_SHARE) & (middle["white"] < WHITE_SHARE / 2),
+        "blurred": _far_below(table["sharpness"], BLURRED_SHARE),
+        "odd_size": shape | size,
+        "odd_channels": (table["channels"].map(channels) <= RARE_CHANNELS * len(table))
+        & (channels.iloc[0] >= 0.8 * len(table)),
+    }
+    return [
+        (one.image, name, _SAID[name].format(one=one, usual=usual))
+        for name, odd in found.items()
+        for one in table[odd].itertuples()
     ]
-    return [(one.image, name, said.format(one=one)) for name, odd, said in rules for one in table[odd].itertuples()]
 
 
 def _far_below(logarithms: pd.Series, share: float) -> pd.Series:

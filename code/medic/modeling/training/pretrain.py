@@ -68,7 +68,7 @@ def pretrain_on_generated(
     Raises:
         MedicError: no images of this line can be drawn.
     """
-    if SAMPLES[line.name].draw is None:
+    if line.name not in SAMPLES:
         raise MedicError(f"no images of the line {line.name!r} can be drawn to pretrain on; start from scratch")
     folder, pretraining = Path(folder), pretraining or Pretraining()
     processes = join()
@@ -104,7 +104,8 @@ def _images(folder: Path, line: DataSet, patients: int, image_size: int) -> None
     side = _side(image_size)
     made = folder / f"{line.name}-{patients}-{side}px"
     if not (made / "planted_faults.csv").is_file():  # the file that is written last
-        SAMPLES[line.name].draw(made, patients, SEED, side)
+        drawn = SAMPLES[line.name]
+        drawn.write(made, patients=patients, seed=SEED, size=round(drawn.frame * side))
     records, store = line.read(made)
     # Nothing here is ever tested on.
     records = split_by_patient(records.assign(split="train"), validation=0.1, task=line.tasks[0])

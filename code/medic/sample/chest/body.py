@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from medic.sample.strokes import draw_ribbons
+from medic.sample.strokes import Canvas
 
 # half of the thorax's inner width, by height
 WALL = ((-0.02, 0, 0.03, 0.08, 0.16, 0.28, 0.45, 0.75, 1.1, 1.5, 1.8, 2.2),
@@ -28,25 +28,15 @@ HEART = {-1: ((-0.35, 0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.88, 0.98, 1.08, 1.2, 1.4)
 
 @dataclass(frozen=True)
 class Person:
-    """What all radiographs of a person have in common.
+    """What all radiographs of a person have in common."""
 
-    Attributes:
-        sex: "F" or "M".
-        half_width: of the thorax, as a share of the image's width.
-        lung_height: from the apex to the right dome of the diaphragm at full inspiration, chest units.
-        heart: width of the heart over that of the thorax (cardiothoracic ratio), below 0.5 in health.
-        dome: height of the domes of the diaphragm over the costophrenic angles, chest units.
-        build: thickness of soft tissue, 0-1.
-        seed: of the bones' and vessels' course and of the places of findings.
-    """
-
-    sex: str
-    half_width: float
-    lung_height: float
-    heart: float
-    dome: float
-    build: float
-    seed: int
+    sex: str  # "F" or "M"
+    half_width: float  # of the thorax, as a share of the image's width
+    lung_height: float  # from the apex to the right dome of the diaphragm at full inspiration, chest units
+    heart: float  # width of the heart over that of the thorax (cardiothoracic ratio), below 0.5 in health
+    dome: float  # height of the domes of the diaphragm over the costophrenic angles, chest units
+    build: float  # thickness of soft tissue, 0-1
+    seed: int  # of the bones' and vessels' course and of the places of findings
 
 
 def draw_person(rng: np.random.Generator, sex: str | None = None) -> Person:
@@ -55,51 +45,68 @@ def draw_person(rng: np.random.Generator, sex: str | None = None) -> Person:
     return Person(sex or str(rng.choice(["F", "M"])), *rng.uniform(low, high).tolist(), int(rng.integers(2**31)))
 
 
-@dataclass(frozen=True, eq=False)
-class Chest:
-    """A person in one exposure. Fields of shape (size, size) are float32, in chest units.
+class Chest(Canvas):
+    """A person before the detector; in bed with less inspiration and a larger heart. Fields are (size, size)."""
 
-    Attributes:
-        person: who.
-        bed: whether the exposure was made in bed (view AP).
-        centre: of the chest units' origin, pixels (x, y).
-        radius: pixels of one chest unit.
-        tilt: of the body in the image, radians.
-        height: of the lungs, from the apices to the right dome.
-        heart: where the heart ends at the image's left and right, both positive.
-        u, v: of each pixel.
-        wall: half of the thorax's inner width at each pixel's height.
-        dome: how low the diaphragm lies at each pixel's distance from the midline.
-        middle: how far each pixel lies outside the mediastinum and heart; negative within.
-        lung: 0-1, where air is in front of no mediastinum and above the diaphragm.
-        air: how much density the air of the lungs takes away, 0-0.5.
-    """
+    def __init__(
+        self, person: Person, changes: dict[str, float], bed: bool, rng: np.random.Generator, size: int, zoom: float
+    ):
+        """Place the person.
 
-    person: Person
-    bed: bool
-    centre: tuple[float, float]
-    radius: float
-    tilt: float
-    height: float
-    heart: dict[int, float]
-    u: np.ndarray
-    v: np.ndarray
-    wall: np.ndarray
-    dome: np.ndarray
-    middle: np.ndarray
-    lung: np.ndarray
-    air: np.ndarray
+        Args:
+            person: who.
+            changes: what findings do: ``heart`` (the cardiothoracic ratio instead of the person's), ``height`` (added
+                to the lungs', as a share), ``flat`` (the diaphragm, 0-1), ``left`` and ``right`` (how much higher the
+                diaphragm is at this side of the image), ``shift`` (of the mediastinum towards the image's right).
+            bed: whether the exposure is made in bed (view AP).
+            rng: source of the pose.
+            size: of the image, pixels.
+            zoom: of the camera, 1 for the usual field of view.
+        """
+        found = {"heart": person.heart, "height": 0, "flat": 0, "left": 0, "right": 0, "shift": 0} | changes
+        height = person.lung_height * (rng.uniform(0.8, 0.93) if bed else rng.uniform(0.95, 1.04))
+        height *= 1 + found["height"]
+        radius = zoom * (rng.uniform(0.9, 1) if bed else rng.uniform(0.95, 1.03)) * person.half_width * size
+        top = np.clip(0.9 - (height + person.dome) * radius / size, 0.06, 0.2) + rng.normal(0, 0.012)
+        centre, tilt = (size * (0.5 + rng.normal(0, 0.02)), size * top), rng.normal(0, 0.03 if bed else 0.012)
+        super().__init__((size, size), centre, radius, tilt)
+        place = np.mgrid[:size, :size].astype(np.float32)
+        y, x = (place - np.reshape(centre[::-1], (2, 1, 1)).astype(np.float32)) / radius
+        u = (x * np.cos(tilt) + y * np.sin(tilt)).astype(np.float32)
+        v = (y * np.cos(tilt) - x * np.sin(tilt)).astype(np.float32)
 
-    def to_pixels(self, points: np.ndarray) -> np.ndarray:
-        """Turn chest units (..., 2) into pixels (..., 2), float."""
-        cos, sin = np.cos(self.tilt), np.sin(self.tilt)
-        return self.radius * points @ np.array([[cos, sin], [-sin, cos]]) + self.centre
+        away, wall = np.abs(u), curve(*WALL, v, 0.02)
+        depth = person.dome * (1 - 0.72 * found["flat"]) * rng.uniform(0.9, 1.1)
+        tops = height - found["left"] + step(u, 0.1) * (0.08 + found["left"] - found["right"])
+        lateral, medial = np.clip((away - 0.42) / 0.58, 0, 1.2) ** 2.3, np.clip(1 - away / 0.42, 0, 1) ** 2
+        dome = tops + depth * lateral + 0.12 * depth * medial
+        width = 2 * (found["heart"] + (rng.uniform(0.02, 0.05) if bed else 0))
+        heart = {-1: 0.345 * width, 1: 0.655 * width}
+        scaled, beat = v * 1.6 / height, (v / height - 0.4) / 0.59
+        border = {s: np.maximum(curve(*MIDDLE[s], scaled), heart[s] * curve(*HEART[s], beat, 0.08)) for s in (-1, 1)}
+        beside = u - found["shift"]
+        middle = np.where(beside < 0, -beside - border[-1], beside - border[1])
+        apex = v - 1.9 * np.clip(0.4 - away, 0, 1) ** 2
+        lung = step(wall - away, 0.03) * step(apex, 0.04) * step(dome - v, 0.03) * step(middle, 0.028)
+        rim, above = np.clip((wall - away) / 0.35, 0, 1), np.clip((dome - v) / 0.5, 0, 1)
+        air = (0.52 + 0.26 * np.sqrt(rim * (2 - rim)) + 0.22 * above) * (0.78 + 0.22 * step(v - 0.2, 0.25))
 
-    def lines(self, paths: np.ndarray, widths: np.ndarray, soft: float = 0.006) -> np.ndarray:
+        self.person, self.bed = person, bed
+        self.height = height  # of the lungs, from the apices to the right dome
+        self.heart = heart  # where it ends at the image's left (-1) and right (1), both positive
+        self.u, self.v = u, v  # of each pixel
+        self.wall = wall  # half of the thorax's inner width at each pixel's height
+        self.dome = dome.astype(np.float32)  # how low the diaphragm lies at each pixel's distance from the midline
+        self.middle = middle.astype(
+            np.float32
+        )  # how far each pixel lies outside mediastinum and heart; negative within
+        self.lung = lung.astype(np.float32)  # 0-1, where air is beside the mediastinum and above the diaphragm
+        self.air = (0.48 * lung * air).astype(np.float32)  # how much density the air of the lungs takes away
+
+    def lines(self, paths: np.ndarray, widths: np.ndarray | float, soft: float = 0.006) -> np.ndarray:
         """Draw paths (n, p, 2) of full widths that broadcast to (n, p) as soft ribbons; float32 of 0-1."""
-        layer = np.zeros(self.u.shape, np.uint8)
-        draw_ribbons(layer, self, paths, np.broadcast_to(widths, paths.shape[:2]), np.full(len(paths), 255.0))
-        return cv2.GaussianBlur(layer, (0, 0), max(soft * self.radius, 0.3)).astype(np.float32) / 255
+        layer = self.ribbons(np.asarray(paths), widths, np.full(len(paths), 255.0))
+        return self.blurred(layer, soft, 0.3).astype(np.float32) / 255
 
     def at(self, side: int) -> np.ndarray:
         """Return 0-1: the image's left (-1) or right (+1) half."""
@@ -108,10 +115,6 @@ class Chest:
     def spot(self, u: float, v: float, wide: float, high: float) -> np.ndarray:
         """Return a soft spot, 1 at its centre, with these standard deviations."""
         return np.exp(-0.5 * (((self.u - u) / wide) ** 2 + ((self.v - v) / high) ** 2))
-
-    def noise(self, rng: np.random.Generator, cells: int) -> np.ndarray:
-        """Return smooth random texture, about normal, with this many cells across the image."""
-        return cv2.resize(rng.standard_normal((cells, cells), np.float32), self.u.shape, interpolation=cv2.INTER_CUBIC)
 
 
 def step(distance: np.ndarray, soft: float) -> np.ndarray:
@@ -126,49 +129,3 @@ def curve(knots: tuple, values: tuple, at: np.ndarray | float, smoothing: float 
     sharp = np.interp(fine, knots, values)[None]
     smooth = cv2.GaussianBlur(sharp, (0, 0), 100 * smoothing, borderType=cv2.BORDER_REPLICATE)[0]
     return np.interp(at, fine, smooth).astype(np.float32)
-
-
-def expose(
-    person: Person, changes: dict[str, float], bed: bool, rng: np.random.Generator, size: int, zoom: float
-) -> Chest:
-    """Place a person before the detector: in bed with less inspiration and a larger heart.
-
-    Args:
-        person: who.
-        changes: what findings do: ``heart`` (the cardiothoracic ratio instead of the person's), ``height`` (added to
-            the lungs', as a share), ``flat`` (the diaphragm, 0-1), ``left`` and ``right`` (by how much the diaphragm is
-            raised at this side of the image), ``shift`` (of the mediastinum towards the image's right).
-        bed: whether the exposure is made in bed.
-        rng: source of the pose.
-        size: of the image, pixels.
-        zoom: of the camera, 1 for the usual field of view.
-    """
-    found = {"heart": person.heart, "height": 0, "flat": 0, "left": 0, "right": 0, "shift": 0} | changes
-    height = person.lung_height * (rng.uniform(0.8, 0.93) if bed else rng.uniform(0.95, 1.04)) * (1 + found["height"])
-    radius = zoom * (rng.uniform(0.9, 1) if bed else rng.uniform(0.95, 1.03)) * person.half_width * size
-    top = np.clip(0.9 - (height + person.dome) * radius / size, 0.06, 0.2) + rng.normal(0, 0.012)
-    centre = (size * (0.5 + rng.normal(0, 0.02)), size * top)
-    tilt = rng.normal(0, 0.03 if bed else 0.012)
-    y, x = (np.mgrid[:size, :size].astype(np.float32) - np.reshape(centre[::-1], (2, 1, 1)).astype(np.float32)) / radius
-    u = (x * np.cos(tilt) + y * np.sin(tilt)).astype(np.float32)
-    v = (y * np.cos(tilt) - x * np.sin(tilt)).astype(np.float32)
-
-    away, wall = np.abs(u), curve(*WALL, v, 0.02)
-    depth = person.dome * (1 - 0.72 * found["flat"]) * rng.uniform(0.9, 1.1)
-    tops = height - found["left"] + step(u, 0.1) * (0.08 + found["left"] - found["right"])
-    lateral, medial = np.clip((away - 0.42) / 0.58, 0, 1.2) ** 2.3, np.clip(1 - away / 0.42, 0, 1) ** 2
-    dome = tops + depth * lateral + 0.12 * depth * medial
-    width = 2 * (found["heart"] + (rng.uniform(0.02, 0.05) if bed else 0))
-    heart = {-1: 0.345 * width, 1: 0.655 * width}
-    scaled, beat = v * 1.6 / height, (v / height - 0.4) / 0.59
-    outside = {
-        s: s * (u - found["shift"]) - np.maximum(curve(*MIDDLE[s], scaled), heart[s] * curve(*HEART[s], beat, 0.08))
-        for s in (-1, 1)
-    }
-    middle = np.where(u < found["shift"], outside[-1], outside[1])
-    apex = v - 1.9 * np.clip(0.4 - away, 0, 1) ** 2
-    lung = step(wall - away, 0.03) * step(apex, 0.04) * step(dome - v, 0.03) * step(middle, 0.028)
-    rim, above = np.clip((wall - away) / 0.35, 0, 1), np.clip((dome - v) / 0.5, 0, 1)
-    depth_of_air = (0.52 + 0.26 * np.sqrt(rim * (2 - rim)) + 0.22 * above) * (0.78 + 0.22 * step(v - 0.2, 0.25))
-    fields = (u, v, wall, dome, middle, lung, 0.48 * lung * depth_of_air)
-    return Chest(person, bed, centre, radius, tilt, height, heart, *(field.astype(np.float32) for field in fields))

@@ -11,31 +11,22 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from medic.errors import MedicError
-from medic.sample.chest.body import WALL, Chest, Person, curve, draw_person, expose, step
+from medic.sample.chest.body import WALL, Chest, Person, curve, step
 from medic.sample.chest.findings import SIGNS, changes_of, collapsed, source
 from medic.sample.strokes import winding_paths
 
-SMALLEST = 64  # pixels; below, neither ribs nor a nodule can be drawn
 TRUNK = ((-0.9, -0.4, -0.28, -0.2, -0.08, 0.06, 0.3, 0.5, 0.62, 1, 1.6, 2.4),
          (0.46, 0.47, 0.53, 0.68, 1.05, 1.45, 1.8, 1.6, 1.2, 1.12, 1.1, 1.08))  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Film:
-    """How one hospital's radiographs look.
+    """How one hospital's radiographs look."""
 
-    Attributes:
-        zoom: of the field of view.
-        blur: standard deviation, as a share of the image's width.
-        contrast: exponents of the film's curve, lowest and highest.
-        letter: of the marker, "L" at the patient's left or "R" at the right.
-    """
-
-    zoom: float = 1.0
-    blur: float = 0.0025
-    contrast: tuple[float, float] = (0.85, 1.5)
-    letter: str = "L"
+    zoom: float = 1.0  # of the field of view
+    blur: float = 0.0025  # standard deviation, as a share of the image's width
+    contrast: tuple[float, float] = (0.85, 1.5)  # exponents of the film's curve, lowest and highest
+    letter: str = "L"  # of the marker, at the patient's left, or "R" at the right
 
 
 FILMS = {1: Film(), 2: Film(zoom=0.88, blur=0.005, contrast=(0.7, 1.0), letter="R")}
@@ -47,7 +38,7 @@ def radiograph(
     view: str,
     rng: np.random.Generator,
     *,
-    person: Person | None = None,
+    person: Person,
     size: int = 256,
     film: Film = FILMS[1],
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -58,41 +49,25 @@ def radiograph(
             ``medic.task.FINDINGS``; none for a healthy chest. A person's finding keeps its place.
         view: "PA" (standing, at full inspiration) or "AP" (in bed: larger heart, less inspiration, less contrast).
         rng: source of everything that differs between two radiographs: pose, exposure, grain, marker.
-        person: who; None draws another one.
+        person: who.
         size: of the square image, pixels, at least 64.
         film: how it is recorded.
 
     Returns:
         The image, uint8 (size, size), bright where tissue is dense, and the mask of each finding, uint8 (size, size),
         255 where it shows.
-
-    Raises:
-        MedicError: an unknown finding or view, a severity outside 0-1, or fewer than 64 pixels.
     """
-    wrong = [name for name, severity in findings.items() if name not in SIGNS or not 0 < severity <= 1]
-    if wrong or view not in ("PA", "AP") or size < SMALLEST:
-        raise MedicError(
-            f"cannot draw {dict(findings)} as {view!r} at {size} pixels: use findings of medic.task.FINDINGS above 0 "
-            f"up to 1, 'PA' or 'AP', and at least {SMALLEST} pixels"
-        )
-    person = person or draw_person(rng)
-    chest = expose(person, changes_of(dict(findings), person), view == "AP", rng, size, film.zoom)
-    vessels = _vessels(chest)
-    if "Emphysema" in findings:
-        vessels *= 1 - 0.65 * findings["Emphysema"]
-    if "Edema" in findings:
-        vessels = cv2.GaussianBlur(vessels, (0, 0), 0.035 * findings["Edema"] * chest.radius) * (
-            1 + 0.8 * findings["Edema"]
-        )
-    if "Pneumothorax" in findings:
-        vessels *= 1 - collapsed(findings["Pneumothorax"], chest, source(person, "Pneumothorax"))[1]
-    density = _soft_tissue(chest, rng) - chest.air + _bones(chest) + vessels
-    masks = {}
-    for name in SIGNS:
-        if name in findings:
-            added = SIGNS[name](findings[name], chest, source(person, name))
-            masks[name] = np.where(np.abs(added) > 0.35 * np.abs(added).max(), 255, 0).astype(np.uint8)
-            density += added
+    chest = Chest(person, changes_of(findings, person), view == "AP", rng, size, film.zoom)
+    vessels = _vessels(chest) * (1 - 0.65 * findings.get("Emphysema", 0))
+    if severity := findings.get("Edema"):
+        vessels = chest.blurred(vessels, 0.035 * severity, 0) * (1 + 0.8 * severity)
+    if severity := findings.get("Pneumothorax"):
+        vessels *= 1 - collapsed(severity, chest, source(person, "Pneumothorax"))[1]
+    density, masks = _soft_tissue(chest, rng) - chest.air + _bones(chest) + vessels, {}
+    for name in (name for name in SIGNS if name in findings):
+        added = SIGNS[name](findings[name], chest, source(person, name))
+        masks[name] = np.where(np.abs(added) > 0.35 * np.abs(added).max(), 255, 0).astype(np.uint8)
+        density += added
     if chest.bed:
         density += _wires(chest, rng)
     return _record(density.astype(np.float32), chest, film, rng), masks

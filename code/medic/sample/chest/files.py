@@ -2,12 +2,9 @@
 
 import hashlib
 import io
-import zipfile
 
 import numpy as np
 from PIL import Image
-
-MADE = (2026, 1, 1, 0, 0, 0)  # the date of every file, so that bytes can be compared
 
 
 def png(pixels: np.ndarray, mode: str = "L") -> bytes:
@@ -43,49 +40,29 @@ def dicom(pixels: np.ndarray, person: dict[str, str], *, bits: int = 8, inverted
         return f"2.25.{int(hashlib.sha256(of.encode()).hexdigest()[:30], 16)}"
 
     name = f"{person['id']} {bits}"
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
-    meta.MediaStorageSOPInstanceUID = uid(f"instance {name}")
+    meta, data, buffer = FileMetaDataset(), Dataset(), io.BytesIO()
+    meta.MediaStorageSOPClassUID = data.SOPClassUID = DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = uid(f"instance {name}")
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = uid("medic sample")
-    meta.ImplementationVersionName = "MEDIC_SAMPLE"
-
-    data = Dataset()
+    meta.ImplementationClassUID, meta.ImplementationVersionName = uid("medic sample"), "MEDIC_SAMPLE"
     data.file_meta = meta
-    data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     data.StudyInstanceUID, data.SeriesInstanceUID = uid(f"study {name}"), uid(f"series {name}")
     data.StudyDate = data.ContentDate = "20260101"
     data.StudyTime = data.ContentTime = "000000"
-    data.Modality = "DX"
-    data.BodyPartExamined = "CHEST"
-    data.PatientName = "Synthetic^Sample"
+    data.Modality, data.BodyPartExamined, data.ViewPosition = "DX", "CHEST", person["view"]
+    data.PatientName, data.ImageComments = "Synthetic^Sample", "Drawn by a program: no real patient"
     data.PatientID, data.PatientAge, data.PatientSex = person["id"], person["age"], person["sex"]
-    data.ViewPosition = person["view"]
-    data.ImageComments = "Drawn by a program: no real patient"
 
-    stored = pixels.astype(np.uint16)
-    if inverted:
-        stored = 255 - stored
+    stored = (255 - pixels if inverted else pixels).astype(np.uint16)
     data.SamplesPerPixel, data.PixelRepresentation = 1, 0
     data.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
     data.Rows, data.Columns = pixels.shape
-    data.BitsAllocated = 8 if bits == 8 else 16
-    data.BitsStored, data.HighBit = bits, bits - 1
+    data.BitsAllocated, data.BitsStored, data.HighBit = 8 if bits == 8 else 16, bits, bits - 1
     if bits > 8:
-        stored = 1000 + 8 * stored
-        offset = -1024 if bits == 12 else 0
+        stored, offset = 1000 + 8 * stored, -1024 if bits == 12 else 0
         data.RescaleSlope, data.RescaleIntercept, data.RescaleType = 1, offset, "US"
         data.WindowCenter, data.WindowWidth = 2020 + offset, 2041
     data.PixelData = stored.astype(np.uint8 if bits == 8 else "<u2").tobytes()
     data["PixelData"].VR = "OB" if bits == 8 else "OW"
-    buffer = io.BytesIO()
     data.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
-
-
-def add_member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    """Store one file in an archive, uncompressed and with a fixed date, so that it can be read at random."""
-    member = zipfile.ZipInfo(name, MADE)
-    member.create_system = 3  # as written on Unix, wherever it is written
-    member.external_attr = 0o644 << 16
-    archive.writestr(member, data)

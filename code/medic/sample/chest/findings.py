@@ -7,6 +7,8 @@ and size vary widely, and the signs of neighbouring findings overlap, as they do
 Each takes its severity (0-1), the chest and a person's own random numbers, and returns what it adds, (size, size).
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from medic.sample.chest.body import WALL, Chest, Person, curve, step
@@ -21,8 +23,8 @@ def source(person: Person, finding: str) -> Source:
     return np.random.default_rng([person.seed, 100 + FINDINGS.index(finding)])
 
 
-def changes_of(findings: dict[str, float], person: Person) -> dict[str, float]:
-    """Return what findings do to the shape of heart, lungs and diaphragm, as ``body.expose`` takes it."""
+def changes_of(findings: Mapping[str, float], person: Person) -> dict[str, float]:
+    """Return what findings do to the shape of heart, lungs and diaphragm, as ``Chest`` takes it."""
     changes = {}
     if s := findings.get("Fibrosis"):
         changes = {"height": -0.01 - 0.09 * s}

@@ -14,11 +14,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from medic.errors import MedicError
-from medic.sample.lesion.scene import BLOOD, CAMERAS, MELANIN, Camera, Frame, add_things, draw_skin, photograph, step
-from medic.sample.strokes import draw_ribbons, draw_spots
+from medic.sample.lesion.scene import BLOOD, CAMERAS, MELANIN, Camera, add_things, draw_skin, photograph, step
+from medic.sample.strokes import Canvas
 
-SMALLEST = 32  # pixels of the shorter side
 # How often a lesion shows each sign, at an atypia of 0 and of 1; between them in proportion. The rates are made up.
 COLOURS = {
     "light brown": (0.85, 0.92),
@@ -72,13 +70,12 @@ def draw_lesion(malignant: bool, person: int, rng: np.random.Generator) -> Lesio
     shape = np.array([0.72, 0.24, 0.04]) * (1 - atypia) + np.array([0.02, 0.18, 0.80]) * atypia
     asymmetry, border = int(rng.choice(3, p=shape)), int(rng.binomial(8, 0.08 + 0.6 * atypia))
     always = rng.choice(["light brown", "dark brown"]), rng.choice(["network", "globules"])
-    shown = [
-        tuple(
-            name for name, (low, high) in rates.items() if name in always or rng.random() < low + (high - low) * atypia
-        )
-        for rates in (COLOURS, STRUCTURES)
-    ]
-    return Lesion(asymmetry, border, *shown, person, int(rng.integers(2**31)))
+
+    def shown(rates: dict[str, tuple[float, float]]) -> tuple[str, ...]:
+        rate = {name: low + (high - low) * atypia for name, (low, high) in rates.items()}
+        return tuple(name for name in rates if name in always or rng.random() < rate[name])
+
+    return Lesion(asymmetry, border, shown(COLOURS), shown(STRUCTURES), person, int(rng.integers(2**31)))
 
 
 def dermoscopic_image(
@@ -86,8 +83,7 @@ def dermoscopic_image(
     rng: np.random.Generator,
     *,
     sticker: bool = False,
-    width: int = 256,
-    height: int = 192,
+    size: tuple[int, int] = (256, 192),
     camera: Camera = CAMERAS[1],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw one image of a lesion through a dermoscope.
@@ -96,51 +92,40 @@ def dermoscopic_image(
         lesion: what is shown.
         rng: source of everything that differs between two images of one lesion: pose, light, hairs, tube, grain.
         sticker: whether a coloured sticker lies beside the lesion.
-        width: pixels, at least 32.
-        height: pixels, at least 32.
+        size: width and height, pixels.
         camera: with which it is taken.
 
     Returns:
         The image, uint8 (height, width, 3) RGB, and the lesion's mask, uint8 (height, width), 255 within.
-
-    Raises:
-        MedicError: a side below 32 pixels.
     """
-    if min(width, height) < SMALLEST:
-        raise MedicError(f"cannot draw a lesion at {width} x {height} pixels: use at least {SMALLEST}")
     # each part has its own numbers, so that one hair more changes nothing but the hairs
     place, around, over, light = (np.random.default_rng(int(seed)) for seed in rng.integers(2**31, size=4))
-    finer = 2 if min(width, height) < 120 else 1  # below, structures are too fine to be drawn, but not to be seen
-    frame = Frame(width * finer, height * finer)
+    width, height = size
+    finer = 2 if min(size) < 120 else 1  # below, structures are too fine to be drawn, but not to be seen
+    frame = Canvas((width * finer, height * finer), (0, 0), height * finer)
     image, edge = _lay(draw_skin(lesion.person, around, frame), lesion, place)
     image = add_things(image, over, lesion.person, sticker, camera)
-    image, edge = (cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA) for part in (image, edge))
+    image, edge = (cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in (image, edge))
     return photograph(image, light, camera), np.where(edge > 0.5, 255, 0).astype(np.uint8)
 
 
-class _Ground:
+class _Ground(Canvas):
     """The places of one lesion's pixels, warped as its contour is, and textures that lie still on the lesion."""
 
     def __init__(self, lesion: Lesion, shape: tuple[int, int], pose: np.random.Generator):
         own, self.rng = np.random.default_rng([lesion.seed, 0]), np.random.default_rng([lesion.seed, 1])
-        self.asymmetry, self.shape = lesion.asymmetry, shape
-        height, width = shape
+        self.asymmetry, (height, width) = lesion.asymmetry, shape
         large = own.uniform(0.40, 0.52) if own.random() < 0.15 else own.uniform(0.25, 0.41)
-        self.radius = large * height * pose.uniform(0.85, 1.15)
-        self.turn = own.uniform(-np.pi, np.pi) + pose.normal(0, 0.25)
-        self.centre = pose.normal(0.5, (0.04, 0.035)) * (width, height)
-        y, x = (np.mgrid[:height, :width] - self.centre[::-1, None, None]) / self.radius
-        cos, sin = np.cos(self.turn), np.sin(self.turn)
+        radius, turn = large * height * pose.uniform(0.85, 1.15), own.uniform(-np.pi, np.pi) + pose.normal(0, 0.25)
+        super().__init__((width, height), pose.normal(0.5, (0.04, 0.035)) * (width, height), radius, turn)
+        y, x = (np.mgrid[:height, :width] - self.centre[::-1, None, None]) / radius
+        cos, sin = np.cos(turn), np.sin(turn)
         self.still = (cos * x + sin * y).astype(np.float32), (cos * y - sin * x).astype(np.float32)
         warp, fine = (0.05, 0.07, 0.09)[self.asymmetry], 0.014 + 0.003 * lesion.border
         self.u, self.v = (axis + warp * self.texture(5) + fine * self.texture(18) for axis in self.still)
         self.angle = np.arctan2(self.v, self.u)
         self.contour = self._contour()
         self.away = np.hypot(self.u, self.v) / self.around(self.contour)
-
-    def to_pixels(self, points: np.ndarray) -> np.ndarray:
-        cos, sin = np.cos(self.turn), np.sin(self.turn)
-        return np.asarray(points) @ np.array([[cos, sin], [-sin, cos]]) * self.radius + self.centre
 
     def texture(self, cells: float) -> np.ndarray:
         """Smooth noise of mean 0 and deviation about 0.6, ``cells`` to a lesion's diameter, float32."""
@@ -221,7 +206,7 @@ def _lay(image: np.ndarray, lesion: Lesion, pose: np.random.Generator) -> tuple[
 
 def _structures(ground: _Ground, structures: tuple[str, ...], edge: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What the structures multiply the pigment by, and what they add to it; (height, width) each."""
-    rng, added = ground.rng, np.zeros(ground.shape, np.uint8)
+    rng, added = ground.rng, ground.layer()
     factor = 1 + 0.2 * ground.texture(12) + 0.28 * ground.texture(34)
     if "network" in structures:
         cell = rng.uniform(0.07, 0.105)
@@ -238,30 +223,29 @@ def _structures(ground: _Ground, structures: tuple[str, ...], edge: np.ndarray) 
     ):
         if name in structures:
             places = ground.places(int(rng.integers(*count)), reach)
-            spots = places, rng.uniform(*radii, len(places))
-            draw_spots(added, ground, rng, spots, rng.uniform(*values, len(places)), 0.12, 0.12)
+            spots = places, rng.uniform(*radii, len(places)), rng.uniform(*values, len(places))
+            ground.spots(rng, *spots, rough=(0.12, 0.12), on=added)
     if "streaks" in structures:
         _streaks(added, ground)
     if "structureless" in structures:
         plain = 0.9 * ground.patch(0.4, 0.6, 0.5)
         factor, added = factor * (1 - plain) + plain, (added * (1 - plain)).astype(np.uint8)
-    soft = cv2.GaussianBlur(added, (0, 0), max(0.012 * ground.radius, 0.4)).astype(np.float32) / 255
+    soft = ground.blurred(added, 0.012).astype(np.float32) / 255
     return np.clip(factor, 0.15, 2.2), soft * step(1.15 - ground.away, 0.3) * (0.35 + 0.65 * edge)
 
 
 def _streaks(layer: np.ndarray, ground: _Ground) -> None:
     """Fingers of pigment that run out over the contour: all round a symmetric lesion, else to one side."""
     rng, t = ground.rng, np.linspace(0, 1, 8)
-    count = int(rng.integers(26, 40)) if ground.asymmetry == 0 else int(rng.integers(14, 24))
-    angle = (
-        np.linspace(-np.pi, np.pi, count)
-        if ground.asymmetry == 0
-        else rng.uniform(-3, 3) + rng.uniform(-0.9, 0.9, count)
-    )
+    if ground.asymmetry == 0:
+        count = int(rng.integers(26, 40))
+        angle = np.linspace(-np.pi, np.pi, count)
+    else:
+        count = int(rng.integers(14, 24))
+        angle = rng.uniform(-3, 3) + rng.uniform(-0.9, 0.9, count)
     contour = ground.contour[((angle + np.pi) * (1024 / (2 * np.pi))).astype(int) % 1024]
     reach = contour[:, None] * (rng.uniform(0.72, 0.85, (count, 1)) + rng.uniform(0.25, 0.38, (count, 1)) * t)
     bent = angle[:, None] + rng.normal(0, 0.05, (count, 1)) * (1 + t)
     paths = np.stack([np.cos(bent), np.sin(bent)], -1) * reach[..., None]
-    draw_ribbons(
-        layer, ground, paths, rng.uniform(0.035, 0.06, (count, 1)) * (1 - 0.35 * t), rng.uniform(140, 220, count)
-    )
+    widths = rng.uniform(0.035, 0.06, (count, 1)) * (1 - 0.35 * t)
+    ground.ribbons(paths, widths, rng.uniform(140, 220, count), on=layer)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from medic.sample.strokes import draw_ribbons, draw_spots, winding_paths
+from medic.sample.strokes import Canvas, winding_paths
 
 # Tones as dermoscopes show them: very fair, pink, peach, yellowish, tan, brown; most archives hold few of dark skin.
 TONES = np.array([(0.86, 0.78, 0.76), (0.92, 0.72, 0.70), (0.93, 0.78, 0.66), (0.86, 0.80, 0.68), (0.80, 0.56, 0.40),
@@ -17,96 +17,66 @@ STICKERS = np.array([(0.16, 0.42, 0.78), (0.95, 0.80, 0.18), (0.20, 0.62, 0.42),
 
 @dataclass(frozen=True)
 class Camera:
-    """A hospital's dermoscope: how often its tube is seen, its focus (blur as a share of the height), its colours."""
+    """A hospital's dermoscope."""
 
     tube: tuple[float, float, float] = (0.55, 0.25, 0.2)  # shares of none, dark corners, a black circle
-    blur: float = 0.002
-    balance: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    blur: float = 0.002  # of the focus, as a share of the height
+    balance: tuple[float, float, float] = (1.0, 1.0, 1.0)  # of red, green and blue
 
 
 CAMERAS = {1: Camera(), 2: Camera(tube=(0.1, 0.2, 0.7), blur=0.006, balance=(0.9, 0.97, 1.1))}
 """By hospital."""
 
 
-@dataclass(frozen=True)
-class Frame:
-    """A whole image to draw on: the unit is its height, the origin its upper left corner."""
+def draw_skin(person: int, rng: np.random.Generator, frame: Canvas) -> np.ndarray:
+    """Draw skin without a lesion, float32 (height, width, 3) RGB of 0-1; ``person`` is the seed of the skin's tone.
 
-    width: int
-    height: int
-
-    @property
-    def radius(self) -> float:
-        """Return the pixels of one unit."""
-        return self.height
-
-    def to_pixels(self, points: np.ndarray) -> np.ndarray:
-        """Turn units (..., 2) into pixels (..., 2), float."""
-        return np.asarray(points) * float(self.height)
-
-    def layer(self) -> np.ndarray:
-        """Return an empty layer to draw on: uint8 (height, width)."""
-        return np.zeros((self.height, self.width), np.uint8)
-
-    def places(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """Return random places in the image, float (count, 2)."""
-        return rng.uniform(0, 1, (count, 2)) * (self.width / self.height, 1.0)
-
-    def noise(self, rng: np.random.Generator, cells: float, stretch: float = 1.0) -> np.ndarray:
-        """Return smooth noise, ``cells`` to the height, ``stretch`` times as many to the width; float32."""
-        shape = max(2, round(cells)), max(2, round(cells * self.width / self.height * stretch))
-        return cv2.resize(
-            rng.standard_normal(shape, np.float32), (self.width, self.height), None, 0, 0, cv2.INTER_CUBIC
-        )
-
-
-def draw_skin(person: int, rng: np.random.Generator, frame: Frame) -> np.ndarray:
-    """Draw skin without a lesion, float32 (height, width, 3) RGB of 0-1; ``person`` is the seed of the skin's tone."""
+    The unit of ``frame`` is its height, the origin its upper left corner.
+    """
     own = np.random.default_rng([person, 1])
     first, second = own.choice(len(TONES), 2, p=SHARES)
     tone = (TONES[first] + (TONES[second] - TONES[first]) * own.uniform(0, 0.35)) * own.uniform(0.95, 1.03)
     redness, freckles = own.beta(1.2, 3), rng.poisson(own.exponential(2.0))
-    turn = cv2.getRotationMatrix2D((frame.width / 2, frame.height / 2), float(rng.uniform(-90, 90)), 1.45)
+    width, height = frame.size
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), float(rng.uniform(-90, 90)), 1.45)
     furrows = frame.noise(rng, 80, 0.2) + frame.noise(rng, 18, 4.5)
-    furrows = cv2.warpAffine(furrows, turn, (frame.width, frame.height), borderMode=cv2.BORDER_REFLECT)
+    furrows = cv2.warpAffine(furrows, turn, frame.size, borderMode=cv2.BORDER_REFLECT)
     pores = 0.03 * frame.noise(rng, 110)
     pigment = 0.05 * frame.noise(rng, 3) + 0.03 * frame.noise(rng, 9) + 0.01 * furrows + pores
-    brown, red = frame.layer(), frame.layer()
-    spots = frame.places(rng, freckles), np.exp(rng.normal(-3.9, 0.45, freckles))
-    draw_spots(brown, frame, rng, spots, rng.uniform(50, 140, freckles), 0.25)
-    pigment += 0.6 / 255 * cv2.GaussianBlur(brown, (0, 0), 0.012 * frame.height)
+    spots = _places(frame, rng, freckles), np.exp(rng.normal(-3.9, 0.45, freckles)), rng.uniform(50, 140, freckles)
+    pigment += 0.6 / 255 * frame.blurred(frame.spots(rng, *spots), 0.012, 0)
     blood = (0.03 + 0.10 * redness) * np.maximum(frame.noise(rng, 4) + 0.3 * frame.noise(rng, 14), 0)
     if redness > 0.3:
         count = int(rng.integers(8, 26))
         angles, lengths = rng.uniform(-np.pi, np.pi, count), rng.uniform(0.1, 0.35, count)
-        paths = winding_paths(rng, frame.places(rng, count), angles, lengths, rng.normal(0, 1, count), 0.5)
-        draw_ribbons(red, frame, paths, np.full(paths.shape[:2], 0.006), rng.uniform(60, 150, count))
-        blood += redness * 0.9 / 255 * cv2.GaussianBlur(red, (0, 0), 0.006 * frame.height)
+        paths = winding_paths(rng, _places(frame, rng, count), angles, lengths, rng.normal(0, 1, count), 0.5)
+        blood += redness * 0.9 / 255 * frame.blurred(frame.ribbons(paths, 0.006, rng.uniform(60, 150, count)), 0.006, 0)
     absorbed = pigment[..., None] * MELANIN * 0.9 + blood[..., None] * BLOOD
     return tone.clip(0, 0.97).astype(np.float32) * cv2.exp(-absorbed.astype(np.float32))
 
 
 def add_things(image: np.ndarray, rng: np.random.Generator, person: int, sticker: bool, camera: Camera) -> np.ndarray:
     """Lay a sticker, a ruler, hairs and the tube over an image, float32 (height, width, 3) of 0-1."""
-    frame, own = Frame(image.shape[1], image.shape[0]), np.random.default_rng([person, 2])
+    (height, width), own = image.shape[:2], np.random.default_rng([person, 2])
+    frame = Canvas((width, height), (0, 0), height)
     if sticker:  # it reaches into the image from its left or right border
-        layer, side = frame.layer(), rng.choice([0.0, frame.width / frame.height])
+        layer, side = frame.layer(), rng.choice([0.0, width / height])
         centre = frame.to_pixels([side + rng.uniform(-0.05, 0.05), rng.uniform(0.15, 0.85)]) * 16
-        radius = round(rng.uniform(0.2, 0.32) * 16 * frame.height)
+        radius = round(rng.uniform(0.2, 0.32) * 16 * height)
         cv2.circle(layer, np.rint(centre).astype(int).tolist(), radius, 255, -1, cv2.LINE_AA, 4)
         colour = STICKERS[rng.integers(len(STICKERS))] * rng.uniform(0.85, 1.05)
-        image = _cover(image, cv2.GaussianBlur(layer, (0, 0), 0.03 * frame.height) // 5, np.zeros(3))
+        image = _cover(image, frame.blurred(layer, 0.03, 0) // 5, np.zeros(3))
         image = _cover(image, layer, colour.clip(0, 1) * (1 + 0.04 * frame.noise(rng, 40)[..., None]))
     if rng.random() < 0.14:
         image = _cover(image, _ruler(frame, rng), np.array((0.1, 0.1, 0.12)))
     if rng.random() < 0.4:
         hairs = _hairs(frame, rng, 2 + int(min(own.lognormal(1.9, 0.8), 38)))
-        image = _cover(image, cv2.GaussianBlur(hairs, (0, 0), 0.01 * frame.height) // 4, np.zeros(3))
+        image = _cover(image, frame.blurred(hairs, 0.01, 0) // 4, np.zeros(3))
         image = _cover(image, hairs, np.array((0.13, 0.09, 0.07) if own.random() < 0.75 else (0.42, 0.27, 0.16)))
     kind = rng.choice(3, p=camera.tube)
     if kind:
-        y, x = np.mgrid[: frame.height, : frame.width] / frame.height
-        away = np.hypot(x - 0.5 * frame.width / frame.height - rng.normal(0, 0.02), y - 0.5 - rng.normal(0, 0.015))
+        y, x = np.mgrid[:height, :width] / height
+        away = np.hypot(x - 0.5 * width / height - rng.normal(0, 0.02), y - 0.5 - rng.normal(0, 0.015))
         low, high = ((0.66, 0.3, 0.05), (0.76, 0.5, 0.3)) if kind == 1 else ((0.5, 0.04, 0.01), (0.66, 0.05, 0.02))
         radius, soft, least = rng.uniform(low, high)
         image = image * (least + (1 - least) * step(radius - away, soft))[..., None]
@@ -138,24 +108,24 @@ def _cover(image: np.ndarray, layer: np.ndarray, colour: np.ndarray) -> np.ndarr
     return image * (1 - share) + colour * share
 
 
-def _hairs(frame: Frame, rng: np.random.Generator, count: int) -> np.ndarray:
-    layer = frame.layer()
+def _places(frame: Canvas, rng: np.random.Generator, count: int) -> np.ndarray:
+    return rng.uniform(0, 1, (count, 2)) * (frame.size[0] / frame.size[1], 1.0)
+
+
+def _hairs(frame: Canvas, rng: np.random.Generator, count: int) -> np.ndarray:
     heading = rng.uniform(-np.pi, np.pi) + rng.normal(0, rng.uniform(0.25, 0.9), count)
     length = rng.uniform(0.5, 1.5, count)
-    start = frame.places(rng, count) - np.stack([np.cos(heading), np.sin(heading)], -1) * length[:, None] / 2
+    start = _places(frame, rng, count) - np.stack([np.cos(heading), np.sin(heading)], -1) * length[:, None] / 2
     paths = winding_paths(rng, start, heading, length, 1.5 * rng.normal(0, 0.9, count), 0.03)
     widths = rng.uniform(0.004, 0.012) * rng.uniform(0.6, 1.1, (count, 1))
-    taper = 1 - 0.65 * np.linspace(0, 1, paths.shape[1]) ** 2
-    draw_ribbons(layer, frame, paths, widths * taper, np.full(count, 235.0))
-    return layer
+    return frame.ribbons(paths, widths * (1 - 0.65 * np.linspace(0, 1, paths.shape[1]) ** 2), np.full(count, 235.0))
 
 
-def _ruler(frame: Frame, rng: np.random.Generator) -> np.ndarray:
+def _ruler(frame: Canvas, rng: np.random.Generator) -> np.ndarray:
     """The ticks of a scale along the upper or lower border, every fifth longer, every tenth longest."""
-    layer = frame.layer()
-    along = np.arange(-0.02, frame.width / frame.height + 0.02, rng.uniform(0.032, 0.055))
+    along = np.arange(-0.02, frame.size[0] / frame.size[1] + 0.02, rng.uniform(0.032, 0.055))
     number, inset = np.arange(len(along)) + rng.integers(0, 10), rng.uniform(0.01, 0.05)
     long = np.where(number % 10 == 0, 0.085, np.where(number % 5 == 0, 0.065, 0.04))
     ticks = np.stack([np.stack([along, inset + long * t], -1) for t in (0, 0.5, 1)], 1)
-    draw_ribbons(layer, frame, ticks, np.full(ticks.shape[:2], 0.0085), np.full(len(ticks), 235.0))
+    layer = frame.ribbons(ticks, 0.0085, np.full(len(ticks), 235.0))
     return layer if rng.random() < 0.5 else layer[::-1]
