@@ -9,36 +9,27 @@ import pandas as pd
 from medic.sample.chest.body import draw_person
 from medic.sample.chest.drawing import FILMS, radiograph
 from medic.sample.chest.files import dicom, png
-from medic.sample.layout import Sample, csv
+from medic.sample.layout import File, Sample, csv
 from medic.task import FINDINGS, NO_FINDING
 
 __all__ = ["SAMPLE", "dicom"]
 
-ORIGINALS = {  # of detectors, as the real table states them: width, height, and the spacing of pixels
-    "PA": (2992, 2991, 0.143, 0.143),
-    "AP": (2500, 2048, 0.168, 0.168),
-}
+# of detectors, as the real table states them: width, height, and the spacing of pixels
+ORIGINALS = {"PA": (2992, 2991, 0.143, 0.143), "AP": (2500, 2048, 0.168, 0.168)}
 FOLDERS = 3  # of images in the archive; 12 in the real set
 LARGEST_ID = 30805  # patients of the real set
 FOLLOW_UPS = (0.36, 0.27, 0.17, 0.12, 0.08)  # share of patients with 1, 2, ... radiographs
 LASTING = ("Cardiomegaly", "Mass", "Nodule", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia")
 # share of patients by their main finding (all are frequent enough to be in every split), and what else they may have
 SHARES = {
-    "Infiltration": (0.05, ("Effusion", "Nodule")),
-    "Effusion": (0.045, ("Atelectasis", "Pneumothorax")),
-    "Cardiomegaly": (0.045, ("Edema", "Effusion")),
-    "Atelectasis": (0.045, ("Mass", "Infiltration")),
-    "Pneumothorax": (0.045, ("Emphysema", "Consolidation")),
-    "Consolidation": (0.045, ("Pneumothorax", "Atelectasis")),
-    "Mass": (0.045, ("Nodule", "Consolidation")),
-    "Nodule": (0.045, ("Mass", "Fibrosis")),
-    "Emphysema": (0.045, ("Fibrosis", "Nodule")),
-    "Edema": (0.045, ("Cardiomegaly", "Infiltration")),
-    "Fibrosis": (0.045, ("Emphysema", "Mass")),
-    "Pleural_Thickening": (0.025, ("Fibrosis", "Edema")),
-    "Pneumonia": (0.025, ("Infiltration", "Effusion")),
-    "Hernia": (0.02, ("Cardiomegaly", "Atelectasis")),
-}
+    "Infiltration": (0.05, ("Effusion", "Nodule")), "Effusion": (0.045, ("Atelectasis", "Pneumothorax")),
+    "Cardiomegaly": (0.045, ("Edema", "Effusion")), "Atelectasis": (0.045, ("Mass", "Infiltration")),
+    "Pneumothorax": (0.045, ("Emphysema", "Consolidation")), "Consolidation": (0.045, ("Pneumothorax", "Atelectasis")),
+    "Mass": (0.045, ("Nodule", "Consolidation")), "Nodule": (0.045, ("Mass", "Fibrosis")),
+    "Emphysema": (0.045, ("Fibrosis", "Nodule")), "Edema": (0.045, ("Cardiomegaly", "Infiltration")),
+    "Fibrosis": (0.045, ("Emphysema", "Mass")), "Pleural_Thickening": (0.025, ("Fibrosis", "Edema")),
+    "Pneumonia": (0.025, ("Infiltration", "Effusion")), "Hernia": (0.02, ("Cardiomegaly", "Atelectasis")),
+}  # fmt: skip
 UNREPORTED = 0.4  # share of the radiographs without a finding that show a slight sign of one
 ILL = {1: 1.0, 2: 0.6}  # patients with a finding in each hospital, of these shares
 DICOM = {  # what is planted: bits, and whether high values are dark
@@ -140,9 +131,7 @@ def _stray(visits: pd.DataFrame) -> str:
     return f"{visits['patient'].astype(int).max() + 1:08d}_000.png"
 
 
-def draw(
-    records: pd.DataFrame, size: tuple[int, int], seed: int, hospital: int
-) -> Iterator[tuple[str, bytes, dict[str, np.ndarray]]]:
+def draw(records: pd.DataFrame, size: tuple[int, int], seed: int, hospital: int) -> Iterator[File]:
     """Draw each radiograph; a mask is named by its image and finding."""
     look = {"size": size[0], "film": FILMS[hospital]}
     for number, row in enumerate(records.itertuples()):
@@ -195,8 +184,6 @@ SAMPLE = Sample(
     patients=(230, 120),
     size=(192, 64),
     height=1,
-    frame=1,
-    twin=(24, 16),
     cast=cast,
     draw=draw,
     tables=tables,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from medic.sample.fundus import CAMERAS, fundus_photograph
-from medic.sample.layout import Sample, csv, jpeg
+from medic.sample.layout import File, Sample, csv, jpeg
 
 # of grades 0-4 in one eye of each patient, by hospital
 SHARES = {1: (0.48, 0.14, 0.22, 0.08, 0.08), 2: (0.66, 0.13, 0.13, 0.04, 0.04)}
@@ -28,9 +28,7 @@ def cast(patients: int, seed: int, hospital: int) -> tuple[pd.DataFrame, pd.Data
     return records.reset_index(drop=True), _choose_faults(people), grades
 
 
-def draw(
-    records: pd.DataFrame, size: tuple[int, int], seed: int, hospital: int
-) -> Iterator[tuple[str, bytes, dict[str, np.ndarray]]]:
+def draw(records: pd.DataFrame, size: tuple[int, int], seed: int, hospital: int) -> Iterator[File]:
     """Draw each photograph; a mask is named ``<image>_mask``."""
     for row in records.itertuples():
         grade, eye, person = row.drawn
@@ -53,7 +51,6 @@ SAMPLE = Sample(
     files=r"(train|test)_(img|label)(_small)?\.csv|images/\d+_(left|right)\.jpeg",
     patients=(352, 40),
     size=(288, 43),
-    height=0.75,
     frame=1.6,
     twin=(26, 14),
     cast=cast,

@@ -29,38 +29,30 @@ PAGES = jinja2.Environment(
 )
 
 
+File = tuple[str, bytes, dict[str, np.ndarray]]
+"""The path of an image, its bytes, and its masks by their names."""
+
+
 @dataclass(frozen=True)
 class Sample:
-    """A data set that is drawn, in its published layout and with planted faults.
+    """A data set that is drawn, in its published layout and with planted faults."""
 
-    Attributes:
-        page: name of its template in ``pages``.
-        files: regular expression of its paths, with forward slashes.
-        patients: made-up patients of the committed sample, and the fewest that the faults and rare classes need.
-        size: width of an image in the committed sample, and the least, pixels.
-        height: of an image, as a share of its width.
-        frame: width of an image over that of its subject.
-        twin: images to train and to test of the small tables, at most.
-        cast: ``cast(patients, seed, hospital)`` gives one row an image, with what is ``drawn`` in it; the faults,
-            with the image that is shown in the place of another as its ``source``; and the page's table.
-        draw: ``draw(records, (width, height), seed, hospital)`` yields each file's path and bytes, and its masks by
-            their names; an image that is ``copied`` has what is drawn in its source, ``detail`` is of the fault.
-        tables: ``tables(records, twin, (width, height))`` gives the text of the tables by their names; ``twin`` is ""
-            or "_small".
-        packed: whether the images lie in a zip file.
-    """
-
-    page: str
-    files: str
-    patients: tuple[int, int]
-    size: tuple[int, int]
-    height: float
-    frame: float
-    twin: tuple[int, int]
+    page: str  # name of its template in ``pages``
+    files: str  # regular expression of its paths, with forward slashes
+    patients: tuple[int, int]  # made-up ones of the committed sample, and the fewest that its faults and classes need
+    size: tuple[int, int]  # width of an image in the committed sample, and the least, pixels
+    # (patients, seed, hospital): one row an image, with what is ``drawn`` in it; the faults, with the image that stands
+    # in the place of another as its ``source``; and the page's table
     cast: Callable[[int, int, int], tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]]
-    draw: Callable[..., Iterator[tuple[str, bytes, dict[str, np.ndarray]]]]
+    # (records, (width, height), seed, hospital): the images; one that is ``copied`` has what is drawn in its source,
+    # ``detail`` is of its fault
+    draw: Callable[[pd.DataFrame, tuple[int, int], int, int], Iterator[File]]
+    # (records, "" or "_small", (width, height)): the text of the tables by their names
     tables: Callable[[pd.DataFrame, str, tuple[int, int]], dict[str, str]]
-    packed: bool = False
+    height: float = 0.75  # of an image, as a share of its width
+    frame: float = 1  # width of an image over that of its subject
+    twin: tuple[int, int] = (24, 16)  # images to train and to test of the small tables, at most
+    packed: bool = False  # whether the images lie in a zip file
 
     def write(
         self,

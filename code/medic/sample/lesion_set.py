@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from medic.sample.layout import Sample, csv, jpeg
+from medic.sample.layout import File, Sample, csv, jpeg
 from medic.sample.lesion.drawing import dermoscopic_image, draw_lesion
 from medic.sample.lesion.scene import CAMERAS
 from medic.task import SKIN_LESION
@@ -118,9 +118,7 @@ def _choose_faults(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFra
     return pd.DataFrame(rows, columns=["image", "fault", "detail", "source"])
 
 
-def draw(
-    records: pd.DataFrame, size: tuple[int, int], seed: int, hospital: int
-) -> Iterator[tuple[str, bytes, dict[str, np.ndarray]]]:
+def draw(records: pd.DataFrame, size: tuple[int, int], seed: int, hospital: int) -> Iterator[File]:
     """Draw each image; a mask is named ``<image>_mask``."""
     for row in records.itertuples():
         lesion, key, sticker = row.drawn
@@ -185,9 +183,6 @@ SAMPLE = Sample(
     files=r"metadata(_small)?\.csv|groundtruth\.csv|images/SYN_\d{7}\.jpg",
     patients=(550, 100),
     size=(224, 43),
-    height=0.75,
-    frame=1,
-    twin=(24, 16),
     cast=cast,
     draw=draw,
     tables=tables,
