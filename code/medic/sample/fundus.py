@@ -217,9 +217,8 @@ def _lesions(grade: int, retina: Retina) -> dict[str, np.ndarray]:
             centre + rng.normal(0, rng.uniform(0.04, 0.1), (rng.integers(8, 22 + int(50 * severity)), 2))
             for centre in retina.places(1 + rng.poisson(0.6 + 2.4 * severity), 0.65)
         ]
-        lesions["exudate"] = retina.blurred(
-            retina.marks(np.concatenate(sites), (0.0075, 0.45), (140, 255), 0.3, 0.3), 0.0022
-        )
+        spots = retina.marks(np.concatenate(sites), (0.0075, 0.45), (140, 255), 0.3, 0.3)
+        lesions["exudate"] = retina.blurred(spots, 0.0022)
     if rng.random() < (0.35, 0.6, 0.35)[grade - 2]:  # a few pale patches with feathered edges
         places = retina.places(1 + rng.poisson(3 if grade > 2 else 1.5), 0.75)
         lesions["cotton wool spot"] = retina.blurred(retina.marks(places, (0.038, 0.2), (110, 190), 0.3, 0.35), 0.011)

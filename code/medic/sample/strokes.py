@@ -7,13 +7,7 @@ SUBPIXEL_BITS = 4  # OpenCV draws polygons at 1/16 pixel
 
 
 class Canvas:
-    """An image to draw on in a unit of its own.
-
-    Attributes:
-        size: width and height, pixels.
-        centre: of the unit's origin, pixels (x, y).
-        radius: pixels of one unit.
-    """
+    """An image of ``size`` (width, height) to draw on in a unit of ``radius`` pixels, whose origin is at ``centre``."""
 
     def __init__(self, size: tuple, centre: tuple | np.ndarray, radius: float, turn: float = 0, mirror: int = 1):
         """Lay the unit's axes: turned by ``turn`` radians, the first towards the left where ``mirror`` is -1."""

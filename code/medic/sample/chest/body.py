@@ -51,18 +51,7 @@ class Chest(Canvas):
     def __init__(
         self, person: Person, changes: dict[str, float], bed: bool, rng: np.random.Generator, size: int, zoom: float
     ):
-        """Place the person.
-
-        Args:
-            person: who.
-            changes: what findings do: ``heart`` (the cardiothoracic ratio instead of the person's), ``height`` (added
-                to the lungs', as a share), ``flat`` (the diaphragm, 0-1), ``left`` and ``right`` (how much higher the
-                diaphragm is at this side of the image), ``shift`` (of the mediastinum towards the image's right).
-            bed: whether the exposure is made in bed (view AP).
-            rng: source of the pose.
-            size: of the image, pixels.
-            zoom: of the camera, 1 for the usual field of view.
-        """
+        """Place the person, as findings change them (``findings.changes_of``); ``rng`` is the source of the pose."""
         found = {"heart": person.heart, "height": 0, "flat": 0, "left": 0, "right": 0, "shift": 0} | changes
         height = person.lung_height * (rng.uniform(0.8, 0.93) if bed else rng.uniform(0.95, 1.04))
         height *= 1 + found["height"]

@@ -8,13 +8,7 @@ from PIL import Image
 
 
 def png(pixels: np.ndarray, mode: str = "L") -> bytes:
-    """Encode uint8 (H, W) as PNG.
-
-    Args:
-        pixels: grey values.
-        mode: "L"; "RGB" or "RGBA" for three equal channels (and an opaque fourth); "I;16" for 16 bits a pixel, each
-            value times 257.
-    """
+    """Encode grey values, uint8 (H, W), as PNG: "L", "RGB", "RGBA", or "I;16" (each value times 257)."""
     image = Image.fromarray(pixels.astype(np.uint16) * 257 if mode == "I;16" else pixels)
     buffer = io.BytesIO()
     (image if mode in ("L", "I;16") else image.convert(mode)).save(buffer, "PNG", optimize=True)

@@ -24,7 +24,11 @@ def source(person: Person, finding: str) -> Source:
 
 
 def changes_of(findings: Mapping[str, float], person: Person) -> dict[str, float]:
-    """Return what findings do to the shape of heart, lungs and diaphragm, as ``Chest`` takes it."""
+    """Return what findings do to the shape of heart, lungs and diaphragm, as ``Chest`` takes it.
+
+    ``heart``: the cardiothoracic ratio instead of the person's; ``height``: added to the lungs', as a share; ``flat``:
+    of the diaphragm, 0-1; ``left``, ``right``: how much higher it is there; ``shift``: of the mediastinum to the right.
+    """
     changes = {}
     if s := findings.get("Fibrosis"):
         changes = {"height": -0.01 - 0.09 * s}
@@ -201,9 +205,8 @@ def collapsed(s: float, chest: Chest, rng: Source) -> tuple[np.ndarray, np.ndarr
     side, sunk = rng.choice([-1, 1]), 0.1 + 0.34 * s  # the lung falls from the apex and shrinks to the hilum
     v = chest.v - sunk * np.clip(1 - chest.v / chest.height, 0, 1)
     edge = curve(*WALL, np.maximum(v, 0)) * (0.93 - 0.33 * s * (1 - 0.3 * chest.v / chest.height))
-    beyond = np.maximum(np.abs(chest.u) - edge, np.where(chest.v < sunk, sunk - chest.v, 0)) + 0.01 * chest.noise(
-        rng, 6
-    )
+    beyond = np.maximum(np.abs(chest.u) - edge, np.where(chest.v < sunk, sunk - chest.v, 0))
+    beyond = beyond + 0.01 * chest.noise(rng, 6)
     return np.where(side * chest.u > 0, beyond, -9), step(beyond, 0.025) * chest.at(side) * chest.lung
 
 
