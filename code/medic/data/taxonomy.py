@@ -26,11 +26,10 @@ class Taxonomy:
     none: str | None = None
 
     def __post_init__(self) -> None:
-        known = {""}
         for place, (node, parent) in enumerate(self.edges):
-            if node in known or parent not in known or (place == 0) != (parent == ""):
+            known = self.nodes[:place] or ("",)
+            if node in known or parent not in known:
                 raise MedicError(f"the tree is none at {node!r}: it needs one root, and every other node once below it")
-            known.add(node)
         if len(self.edges) < 2:
             raise MedicError("the tree needs a root and at least one node below it")
 

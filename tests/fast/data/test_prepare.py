@@ -48,11 +48,9 @@ def originals(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def records() -> pd.DataFrame:
-    numbers = np.arange(IMAGES)
-    splits = np.where(numbers < 30, "train", "test")
-    return pd.DataFrame(
-        {"image": [f"{n}.jpeg" for n in numbers], "patient": numbers.astype(str), "split": splits, "label": numbers % 2}
-    )
+    numbers = pd.Series(range(IMAGES)).astype(str)
+    rows = pd.DataFrame({"image": numbers + ".jpeg", "patient": numbers, "split": "train", "label": 0})
+    return rows.assign(split=rows["split"].where(rows.index < 30, "test"))
 
 
 @pytest.fixture

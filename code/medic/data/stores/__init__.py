@@ -30,12 +30,10 @@ __all__ = [
 
 SYNTHETIC_MARK = "SYNTHETIC.md"
 """A set of generated images holds a file of this name, which says how they were made."""
-# What people name as data and is neither folder nor zip file: by ending, what it is and what to do.
+# What people name as data and is neither folder nor zip file.
 _OTHERS = {
-    (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"): (
-        "is a tar archive, from which single images cannot be read; unpack it once (tar -xf) and name the folder"
-    ),
     (".xlsx", ".xls", ".ods", ".numbers"): "is a spreadsheet; save it as CSV, and name the CSV file",
+    (".tar", ".tgz", ".tar.gz", ".tar.xz"): "is a tar archive; unpack it once (tar -xf), and name the folder",
     (".7z", ".rar", ".gz"): "is an archive that is not read; unpack it, and name the folder",
     (".z01", ".z02", ".001"): "is one part of a split archive; unpack all its parts together, and name the folder",
     IMAGE_SUFFIXES: "is a single image; name the folder that holds all images",
@@ -49,16 +47,10 @@ class JointStore(Store):
         self.stores = dict(stores)
         self.location = Path(" + ".join(store.location.name or "." for store in stores.values()))
 
-    def __getstate__(self) -> dict:
-        return {"stores": self.stores, "location": self.location}
-
     @cached_property
     def _listed(self) -> dict[str, tuple[Store, Any]]:
-        return {
-            f"{key}/{name}": (store, entry)
-            for key, store in self.stores.items()
-            for name, entry in store._listed.items()
-        }
+        listed = ((key, store, *item) for key, store in self.stores.items() for item in store._listed.items())
+        return {f"{key}/{name}": (store, entry) for key, store, name, entry in listed}
 
     def _open(self, entry: tuple[Store, Any]) -> AbstractContextManager[IO[bytes]]:
         return entry[0]._open(entry[1])
@@ -73,8 +65,7 @@ def open_store(location: str | os.PathLike | Mapping[str, str | os.PathLike]) ->
     A folder that holds images only inside IDX files, as MNIST is published, becomes an ``IdxStore``.
 
     Raises:
-        MedicError: nothing is there, it is neither folder nor zip file (the message says what it is), or the archive
-            cannot be read in place (as ``ZipStore``).
+        MedicError: nothing is there, it is neither folder nor zip file, or the archive cannot be read in place.
     """
     if isinstance(location, Mapping):
         return JointStore({key: open_store(path) for key, path in location.items()})
