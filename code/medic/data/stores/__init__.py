@@ -47,6 +47,9 @@ class JointStore(Store):
         self.stores = dict(stores)
         self.location = Path(" + ".join(store.location.name or "." for store in stores.values()))
 
+    def __getstate__(self) -> dict:
+        return {"stores": self.stores, "location": self.location}
+
     @cached_property
     def _listed(self) -> dict[str, tuple[Store, Any]]:
         listed = ((key, store, *item) for key, store in self.stores.items() for item in store._listed.items())

@@ -32,8 +32,7 @@ class Store:
     _listed: Mapping[str, Any]  # what stands for each name: ``_open`` gives its bytes, ``_state`` its size and change
 
     def __getstate__(self) -> dict:
-        public = {name: value for name, value in vars(self).items() if not name.startswith("_")}
-        return public | {"location": Path(os.path.abspath(self.location))}
+        return {"location": Path(os.path.abspath(self.location))}
 
     def __contains__(self, name: str) -> bool:
         return composed(name) in self._listed

@@ -76,15 +76,21 @@ class IdxStore(FolderStore):
     """
 
     @cached_property
+    def pixels(self) -> dict[str, np.ndarray]:
+        """All images by split, uint8 (N, H, W); raises a ``MedicError`` where a file holds no such images."""
+        files = {split: find_file(self.location, split, "images") for split in PARTS}
+        arrays = {split: read(path) for split, path in files.items() if path is not None}
+        for split, array in arrays.items():
+            if array.dtype != np.uint8 or array.ndim != 3:
+                what = f"{array.dtype} of shape {array.shape}, not grey images as uint8 (count, height, width)"
+                raise MedicError(f"{files[split]} holds {what}; are images and labels exchanged?")
+        return arrays
+
+    @cached_property
     def _listed(self) -> dict[str, Path | np.ndarray]:
-        inside = {}
-        for split, path in ((split, find_file(self.location, split, "images")) for split in PARTS):
-            images = np.empty((0, 0, 0), np.uint8) if path is None else read(path)
-            if images.dtype != np.uint8 or images.ndim != 3:
-                what = f"{images.dtype} of shape {images.shape}, not grey images as uint8 (count, height, width)"
-                raise MedicError(f"{path} holds {what}; are images and labels exchanged?")
-            inside |= {image_name(split, number, len(images)): image for number, image in enumerate(images)}
-        return inside | FolderStore(self.location)._listed
+        inside = [(split, *image) for split, images in self.pixels.items() for image in enumerate(images)]
+        named = {image_name(split, number, len(self.pixels[split])): image for split, number, image in inside}
+        return named | FolderStore(self.location)._listed
 
     def _open(self, entry: Path | np.ndarray) -> IO[bytes]:
         import cv2  # opening a store should not cost the time that loading OpenCV takes
