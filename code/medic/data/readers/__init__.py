@@ -1,7 +1,5 @@
 """The data sets of the series: what belongs to each published layout, so that its name is all that one has to know."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

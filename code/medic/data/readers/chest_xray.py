@@ -4,8 +4,6 @@ Wang et al., ChestX-ray8, CVPR 2017, p. 3462: 112,120 radiographs of 30,805 pati
 by text mining.
 """
 
-from __future__ import annotations
-
 import os
 import re
 

@@ -6,8 +6,6 @@ Patients are told apart by folders such as ``patient0012`` within a class or by 
 otherwise each image counts as a patient.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pandas as pd

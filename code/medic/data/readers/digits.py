@@ -1,7 +1,5 @@
 """Handwritten digits as MNIST is published; images as one array, for networks that are fed from memory."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from medic.data.corrections import corrected
 from medic.data.images.preprocess import Preprocessing
 from medic.data.parallel import each
 from medic.data.records import validate
-from medic.data.stores import FolderStore, IdxStore, Store, idx
+from medic.data.stores import IdxStore, Store, idx
 from medic.data.stores.idx import PARTS, find_file, image_name
 from medic.errors import ImageError, MedicError
 from medic.task import DIGITS
@@ -21,13 +19,8 @@ from medic.task import DIGITS
 def grey_arrays(records: pd.DataFrame, store: Store, size: int) -> np.ndarray:
     """Read every image as one grey channel, padded to a square and scaled, as everywhere.
 
-    Args:
-        records: one row an image; all images end in one array.
-        store: where the images are.
-        size: side of the square that comes out, in pixels (16..4096).
-
     Returns:
-        uint8 (N, size, size), in the rows' order. A grey image that has this size already keeps its pixels.
+        uint8 (N, size, size), in the rows' order; ``size`` is 16..4096. An image of this size keeps its pixels.
 
     Raises:
         MedicError: an image is not in the store, or cannot become pixels (``ImageError``); the message names it.
@@ -75,10 +68,8 @@ def write_idx_part(folder: str | os.PathLike, split: str, images: np.ndarray, la
 def batch_order(rows: np.ndarray, batch_size: int, epochs: int, seed: int) -> np.ndarray:
     """Which images make each batch, for a whole training: what several frameworks need to see the same.
 
-    Each epoch is a new permutation of ``rows``. The images left over when the batches are full wait for the next epoch.
-
     Returns:
-        int32 (epochs, batches, batch_size).
+        int32 (epochs, batches, batch_size). Each epoch is a new permutation of ``rows``, less what fills no batch.
 
     Raises:
         MedicError: there are fewer rows than a batch has.
@@ -94,8 +85,7 @@ def batch_order(rows: np.ndarray, batch_size: int, epochs: int, seed: int) -> np
 def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> tuple[pd.DataFrame, Store]:
     """Read the labels of MNIST's four files, and open the folder as a store of the images.
 
-    MNIST does not tell who wrote a digit: each image counts as a patient. The source's split keeps writers apart, and a
-    validation split that is dealt from its training part does not.
+    MNIST does not tell who wrote a digit: each image counts as a patient.
 
     Returns:
         Records with ``image`` (such as ``train/00042.png``), ``patient`` (the same), ``patient_source``, ``split``
@@ -104,12 +94,11 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
     Raises:
         MedicError: as ``read_idx_set``; a label is no digit; ``images`` is another place than ``source``.
     """
-    folder = Path(source)
-    if images is not None and Path(images).resolve() != folder.resolve():
-        raise MedicError(f"the images of digits lie beside their labels in {folder}; leave {images} away")
-    parts = []
-    for split, (pixels, labels) in read_idx_set(folder).items():
+    if images is not None and Path(images) != Path(source):
+        raise MedicError(f"the images of digits lie beside their labels in {source}; leave {images} away")
+    parts, store = [], IdxStore(Path(source))
+    for split, (pixels, labels) in read_idx_set(source).items():
         names = [image_name(split, number, len(pixels)) for number in range(len(pixels))]
         records = pd.DataFrame({"image": names, "patient": names, "patient_source": "image"})
         parts.append(records.assign(split=split, label=labels))
-    return corrected(validate(pd.concat(parts), DIGITS), FolderStore(folder), DIGITS), IdxStore(folder)
+    return corrected(validate(pd.concat(parts), DIGITS), store, DIGITS), store

@@ -1,7 +1,5 @@
 """The images that a table lists, found in their store: with or without folder and ending, wherever they lie."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections import Counter, defaultdict

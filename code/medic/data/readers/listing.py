@@ -3,8 +3,6 @@
 Titles are known in several languages and from published tables, by ``known_headers.json``.
 """
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import io
@@ -37,8 +35,7 @@ def open_tables(source: str | os.PathLike) -> tuple[Store, str | None]:
 
 def table_files(tables: Store) -> list[str]:
     """Return the names of the tables in a store; the journal of corrections is none."""
-    names = [name for name in tables.names() if name.lower().endswith((".csv", ".tsv"))]
-    return [name for name in names if name.rpartition("/")[2].lower() != FILE.lower()]
+    return [name for name in tables.names() if name.lower().endswith((".csv", ".tsv")) and FILE not in name.lower()]
 
 
 def find_table(tables: Store, wanted: str) -> str | None:
@@ -53,10 +50,7 @@ def find_table(tables: Store, wanted: str) -> str | None:
 def read_table(tables: Store, file: str, titled: bool = False) -> pd.DataFrame:
     """Read a CSV file as it was saved: commas, semicolons or tabs, UTF-8, UTF-16 or Windows' letters, decimal commas.
 
-    Args:
-        tables: the store that holds it.
-        file: its name there.
-        titled: whether the first line is a header in any case; by default it is one if it has a known title.
+    The first line is a header if it is ``titled``, or has a known title.
 
     Returns:
         Text without blanks at the ends, empty where a line is too short; no blank lines. The index is the number of
@@ -83,7 +77,8 @@ def read_table(tables: Store, file: str, titled: bool = False) -> pd.DataFrame:
     table = table[(table != "").any(axis=1)]
     longer = table.pop(len(header)) != ""
     refuse(table[0], longer, where, f"begins a line of too many columns; is there a {separator!r} in a value?")
-    if titled or is_header(header):
+    titles = set(map(plain, header))
+    if titled or any(titles & group for groups in known()["columns"].values() for group in groups):
         table = table.iloc[1:].set_axis(header, axis=1)
     if table.empty:
         raise MedicError(f"{where} lists no image; it needs one line an image")
@@ -144,11 +139,6 @@ def known() -> dict:
 def is_missing(cell: str) -> bool:
     """Whether a cell says that nothing is known: empty, ``nan``, ``None``, ``NULL``, ``n/a`` and the like."""
     return cell.casefold() in known()["missing"]
-
-
-def is_header(cells: Iterable[str]) -> bool:
-    """Whether a line has a title that is known."""
-    return any(not group.isdisjoint(map(plain, cells)) for groups in known()["columns"].values() for group in groups)
 
 
 def find_columns(header: Iterable[object], chosen: Mapping[str, str], where: str) -> tuple[dict[str, int], dict]:

@@ -1,7 +1,5 @@
 """A person's own images: listed in a table, or sorted into one folder a class."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

@@ -1,7 +1,5 @@
 """Who is on an image, told by the names of files and folders where no table says it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Diabetic retinopathy data in the layouts in which it is published."""
 
-from __future__ import annotations
-
 import os
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Dermoscopic images of the ISIC Archive: benign or malignant."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path
@@ -19,8 +17,6 @@ from medic.task import SKIN_LESION
 
 TABLES = ("metadata.csv", "groundtruth.csv")
 """The archive's own table, and the one without header line that the challenge of 2016 came with."""
-_DIAGNOSES = ("diagnosis", "diagnosis_5", "diagnosis_4", "diagnosis_3", "diagnosis_2")
-"""The former column, and today's from the finest to the coarsest."""
 _VERDICTS = ("benign_malignant", "diagnosis_1")
 _DIAGNOSES = ("diagnosis", "diagnosis_5", "diagnosis_4", "diagnosis_3", "diagnosis_2")
 """The archive's former column, and today's from the finest to the coarsest."""
@@ -72,11 +68,11 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
         if alone := len(truth) - other.notna().sum():
             print(f"{alone} images of {groundtruth} are not in {metadata} and are left out", file=sys.stderr)
     known = cells["label"].isin(SKIN_LESION.classes)
-    if not known.all():
-        left_out = f"{(~known).sum()} of {len(cells)} images are neither benign nor malignant and are left out"
-        print(left_out, file=sys.stderr)
     if not known.any():
         raise MedicError(f"{where}: not one of {len(cells)} images is labelled benign or malignant")
+    if not known.all():
+        others = f"{(~known).sum()} of {len(cells)} images"
+        print(f"{others} are neither benign nor malignant and are left out", file=sys.stderr)
     store = open_images(tables.location if images is None else images)
     records = own.records_of(cells[known], titles, where, store)
     records.insert(4, "label", (records["class"] == "malignant").astype("int64"))
