@@ -45,18 +45,19 @@ def read_idx_set(folder: str | os.PathLike) -> dict[str, tuple[np.ndarray, np.nd
     Raises:
         MedicError: a file is missing or damaged, or there are not as many labels as images.
     """
-    images = IdxStore(Path(folder)).pixels
-    files = {split: find_file(Path(folder), split, "labels") for split in PARTS}
-    if lacking := [split for split in PARTS if split not in images or files[split] is None]:
-        raise MedicError(f"{folder} lacks images or labels of {lacking[0]}; it needs the four IDX files of the digits")
-    labels = {split: idx.read(path).astype(np.int64) for split, path in files.items()}
+    arrays = {}
     for split in PARTS:
-        if labels[split].shape != images[split].shape[:1]:
+        files = [find_file(Path(folder), split, what) for what in ("images", "labels")]
+        if None in files:
+            raise MedicError(f"{folder} lacks images or labels of {split}; it needs the four IDX files of the digits")
+        images, labels = map(idx.read, files)
+        if images.ndim != 3 or labels.shape != images.shape[:1]:
             raise MedicError(
-                f"the images of {split} in {folder} have shape {images[split].shape} and the labels "
-                f"{labels[split].shape}; the n-th label belongs to the n-th image, so get both from one source"
+                f"the images of {split} in {folder} have shape {images.shape} and the labels {labels.shape}; the n-th "
+                "label belongs to the n-th image, so get both files from one source"
             )
-    return {split: (images[split], labels[split]) for split in PARTS}
+        arrays[split] = images, labels.astype(np.int64)
+    return arrays
 
 
 def write_idx_part(folder: str | os.PathLike, split: str, images: np.ndarray, labels: np.ndarray) -> None:

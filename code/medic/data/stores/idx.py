@@ -41,12 +41,6 @@ def read(path: str | os.PathLike) -> np.ndarray:
         raise MedicError(f"{path} {why}; get it again, and name it .gz only if it is packed") from error
 
 
-def read_shape(path: str | os.PathLike) -> tuple[np.dtype, tuple[int, ...]]:
-    """Return type and shape of the array in an IDX file; raises as ``read`` does."""
-    array = read(path)
-    return array.dtype, array.shape
-
-
 def write(path: str | os.PathLike, array: np.ndarray) -> None:
     """Write one IDX file, compressed where its name ends in ``.gz``; the same array gives the same bytes.
 
