@@ -80,7 +80,7 @@ def write_report(
     page = template.render(
         title=title or task.name,
         count=len(findings),
-        mend=int(findings["finding"].map(lambda name: name in KINDS and KINDS[name].mend).sum()),
+        mend=sum(name in KINDS and KINDS[name].mend for name in findings["finding"]),
         synthetic=is_synthetic(store),
         facts={
             "Images": f"{len(records):,}",
