@@ -24,7 +24,7 @@ TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 OLDEST = 120
 """Years; the first edition has patients of 148 to 414, which are mistakes of typing."""
 
-_LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}
+_LISTS = ("train_val_list.txt", "test_list.txt")
 _UNITS_A_YEAR = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}
 
 
@@ -62,23 +62,22 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
     refuse_twice(stems, where)
     refuse(cells["follow_up"], follow_up.isna(), where, "is no number of a follow-up; it must be 0, 1, 2, ...")
     labels = _labels(cells["label"], where)
-    views = cells["view"].str.upper().where(lambda view: view.isin(["PA", "AP"])).astype("string")
-    ages = cells["age"].map({age: _years(age) for age in cells["age"].unique()}).astype("Int64")
-    known = {"age": ages, "sex": sexes(cells["sex"]), "view": views}
+    known = {
+        "age": cells["age"].map({age: _years(age) for age in cells["age"].unique()}).astype("Int64"),
+        "sex": sexes(cells["sex"]),
+        "view": cells["view"].str.upper().map({"PA": "PA", "AP": "AP"}).astype("string"),
+    }
     store = open_images(tables.location if images is None else images)
-    records = pd.DataFrame(
-        {
-            "image": find_images(list(cells["image"]), store),
-            "patient": cells["patient"],
-            "patient_source": "column Patient ID",
-            "follow_up": follow_up.astype("int64"),
-            **known,
-            **{side: whole(cells[side]) for side in ("width", "height") if side in cells},
-            "split": _splits(stems, tables, file),
-            "label": 1 - labels[NO_FINDING],
-            **labels,
-            "note": _notes(cells, known),
-        }
+    records = cells[["image", "patient"]].assign(
+        image=find_images(list(cells["image"]), store),
+        patient_source="column Patient ID",
+        follow_up=follow_up.astype("int64"),
+        **known,
+        **{side: whole(cells[side]) for side in ("width", "height") if side in cells},
+        split=_splits(stems, tables, file),
+        label=1 - labels[NO_FINDING],
+        **labels,
+        note=_notes(cells, known),
     )
     return corrected(validate(records, CHEST_XRAY_OR_NONE), tables, CHEST_XRAY), store
 
@@ -113,13 +112,12 @@ def _notes(cells: pd.DataFrame, known: dict[str, pd.Series]) -> pd.Series:
 
 def _splits(stems: pd.Series, tables: Store, file: str) -> np.ndarray:
     """``train`` or ``test`` of each row, by the lists beside the table; all ``train`` without them."""
-    lists = {split: f"{file.rpartition('/')[0]}/{name}".lstrip("/") for split, name in _LISTS.items()}
-    there = [name for name in lists.values() if name in tables]
+    there = [name for name in (file.replace(file.rpartition("/")[2], one) for one in _LISTS) if name in tables]
     if not there:
         return np.full(len(stems), "train", dtype=object)
     if len(there) == 1:
-        raise MedicError(f"{tables.location} has {there[0]} but not the other of {', '.join(lists.values())}; add it")
-    train, test = (stems.isin(read_table(tables, name)[0].map(stem)) for name in lists.values())
+        raise MedicError(f"{tables.location} has {there[0]} but not the other of {', '.join(_LISTS)}; add it")
+    train, test = (stems.isin(read_table(tables, name)[0].map(stem)) for name in there)
     if (wrong := train == test).any():
         raise MedicError(
             f"{wrong.sum()} of {len(stems)} images stand in both or neither of {' and '.join(there)} in "

@@ -142,13 +142,10 @@ def is_missing(cell: str) -> bool:
 
 
 def find_columns(header: Iterable[object], chosen: Mapping[str, str], where: str) -> tuple[dict[str, int], dict]:
-    """Find the columns of a table by their titles.
+    """Find the columns of a table by their titles; two columns with numbers for titles are image and label.
 
-    Args:
-        header: the titles as written; numbers where there are none: two columns are then image and label.
-        chosen: titles that a person names, by ``image``, ``label``, ``patient``, ``group`` (of images that belong
-            together) or ``split``; they count before all others.
-        where: what messages call the table.
+    Titles that a person has ``chosen`` for ``image``, ``label``, ``patient``, ``group`` (of images that belong
+    together) or ``split`` count before all others.
 
     Returns:
         The position of each of these that is there, and of details such as ``age``; and what else is known of a

@@ -38,9 +38,8 @@ def read(
     """Read images with a CSV file that says what they show, or images in folders that are named as their classes.
 
     A table with an image and a label column counts before folders: it may know patients. Its columns are found by
-    their titles, in any case and in several languages, and by published headers (``known_headers.json``); labels may
-    also stand in one column of 0 and 1 a class. A table that lists no image of the class folders is passed over, which
-    is said. Folders are read as ``medic.data.readers.class_folders`` says.
+    their titles (``known_headers.json``); labels may also stand in one column of 0 and 1 a class. A table that lists no
+    image of the class folders is passed over, which is said. ``medic.data.readers.class_folders`` reads folders.
 
     Args:
         source: a CSV file; or a folder or zip file that holds one, or else one folder a class.
@@ -51,10 +50,9 @@ def read(
             found: ``{"label": "verdict"}``.
 
     Returns:
-        Records with the columns ``image``, ``patient``, ``patient_source`` (how patients are told apart: a column, the
-        paths, the file names, or ``image`` where each image counts as a patient), ``split`` (``train`` where none is
-        given), ``label`` (class code) and ``class``; and the store. An image that is listed but absent keeps its
-        listed name, and ``medic.data.check.check`` reports it.
+        Records with ``image``, ``patient``, ``patient_source`` (a column, the paths, the file names, or ``image`` where
+        each image counts as a patient), ``split`` (``train`` where none is given), ``label`` (class code) and
+        ``class``; and the store. An image that is listed but absent keeps its listed name.
 
     Raises:
         MedicError: nothing that can be read, no or several columns that could be meant, an image without a label or
@@ -140,9 +138,8 @@ def _chosen(
         file for file, (cells, _) in told.items() if any(stem(name).casefold() in stems for name in cells["image"])
     ]
     if len(fitting) > 1:
-        raise MedicError(
-            f"{tables.location} holds {len(fitting)} tables of labels ({', '.join(fitting[:3])}); name one"
-        )
+        listed = ", ".join(fitting[:3])
+        raise MedicError(f"{tables.location} holds {len(fitting)} tables of labels ({listed}); name one")
     if not fitting and files and (named or columns or not class_folders.are_there(store)):
         if not told:
             raise faults[0]
