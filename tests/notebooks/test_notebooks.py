@@ -190,6 +190,16 @@ NOTEBOOKS: dict[str, Run] = {
     ),
 }
 
+# The lower end of a headline's interval, as committed, and the baseline that it lies above: a scalar or a number.
+HEADLINES = [
+    (f"{STAGE_1}/02_observe_data", "forest_kappa_low", 0.0),
+    (f"{STAGE_1}/03_prepare_data", "share_of_naive_test_crossing", "patients_crossing"),
+    (f"{STAGE_1}/04_check_and_correct_labels", "agreement_low", "agreement_of_constant"),
+    (f"{STAGE_1}/04_check_and_correct_labels", "flipped_precision_lowest", "flipped_by_chance"),
+    (f"{STAGE_1}/05_read_chest_xrays", "auroc_view_low", 0.5),
+    (f"{STAGE_1}/05_read_chest_xrays", "alike_the_image_before", "alike_another_patient"),
+]
+
 
 def products(folder: Path) -> dict[str, str]:
     """The environment that sends everything a notebook writes into ``folder``."""
@@ -204,6 +214,12 @@ def test_every_notebook_has_a_line_and_every_line_a_notebook():
 def test_the_notebook_keeps_the_standard(name):
     findings = check_notebook(FOUND[name])
     assert not findings, "\n".join(findings)
+
+
+@pytest.mark.parametrize(("name", "low", "baseline"), HEADLINES)
+def test_the_headline_lies_above_its_baseline(name, low, baseline):
+    scalars = recorded(FOUND[name])
+    assert scalars[low] > scalars.get(baseline, baseline)
 
 
 @pytest.mark.notebooks
