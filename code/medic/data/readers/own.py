@@ -67,7 +67,8 @@ def read(
         )
     files, used = [named] if named else table_files(tables), []
     if named or level is None:
-        used, cells, titles = _chosen(tables, files, columns or {}, store, named is not None)
+        sure = bool(named or columns) or not class_folders.are_there(store)
+        used, cells, titles = _chosen(tables, files, columns or {}, store, sure)
     if used:
         if not {"patient", "group"} & set(cells):
             used += _add_people(cells, titles, tables, [file for file in files if file not in used])
@@ -108,7 +109,7 @@ def cells_of(table: pd.DataFrame, where: str, columns: Mapping[str, str]) -> tup
             raise MedicError(f"{where} has no column called like the {what} ({line[:100]}); {advice(what)}")
     if "unlabelled" in published and (empty := cells["label"].map(is_missing)).any():
         print(f"{where}: {empty.sum()} of {len(cells)} images have no label and are left out", file=sys.stderr)
-        cells = cells[~empty]
+        cells = cells[~empty].copy()
     return cells, titles
 
 
@@ -122,10 +123,8 @@ def _one_hot(table: pd.DataFrame, rest: str | None) -> dict[str, pd.Series]:
     return {"label": numbers.idxmax(axis=1).where(total == 1, rest)}
 
 
-def _chosen(
-    tables: Store, files: list[str], columns: Mapping[str, str], store: Store, named: bool
-) -> tuple[list[str], pd.DataFrame | None, dict[str, str]]:
-    """The table that lists images of the store, its cells and titles; no table where the folders are the classes."""
+def _chosen(tables: Store, files: list[str], columns: Mapping[str, str], store: Store, sure: bool) -> tuple:
+    """The one table that lists images of the store, its cells and titles; none where it need not be (``sure``)."""
     told, faults = {}, []
     for file in files:
         try:
@@ -134,16 +133,14 @@ def _chosen(
         except MedicError as fault:
             faults.append(fault)
     stems = {stem(name).casefold() for name in store.images()}
-    fitting = [
-        file for file, (cells, _) in told.items() if any(stem(name).casefold() in stems for name in cells["image"])
-    ]
+    names = {file: cells["image"].map(stem).str.casefold() for file, (cells, _) in told.items()}
+    fitting = [file for file, listed in names.items() if listed.isin(stems).any()]
     if len(fitting) > 1:
         listed = ", ".join(fitting[:3])
         raise MedicError(f"{tables.location} holds {len(fitting)} tables of labels ({listed}); name one")
-    if not fitting and files and (named or columns or not class_folders.are_there(store)):
-        if not told:
-            raise faults[0]
-        fitting = list(told)[:1]
+    if not fitting and not told and faults and sure:
+        raise faults[0]
+    fitting = fitting or list(told)[: int(sure)]
     return fitting, *(told[fitting[0]] if fitting else (None, {}))
 
 
