@@ -393,7 +393,7 @@ def test_only_own_images_have_a_level_and_a_finding_to_choose(command, option, t
     [
         (("--level", "2", "--positive", "ugly"), "'ugly' cannot be the positive class"),
         (("--level", "3"), "no folder at level 3"),
-        (("--level", "0"), "level=0 names no level"),
+        (("--level", "0"), "no folder at level 0"),
         (("--images", "nowhere"), "there is no folder or zip file nowhere"),
     ],
 )

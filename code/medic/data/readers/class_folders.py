@@ -35,7 +35,7 @@ def records_of(store: Store, level: int | None = None) -> pd.DataFrame:
         MedicError: images outside class folders, split folders beside others, one class within another, or two levels
             that could be meant.
     """
-    names, inside, place = store.images(), _without_outer_folders(store), (level or 1) - 1
+    names, inside, place = store.images(), _without_outer_folders(store), 0 if level is None else level - 1
     splits = [_split(parts) for parts in inside]
     if any(splits):
         if None in splits:
@@ -44,11 +44,10 @@ def records_of(store: Store, level: int | None = None) -> pd.DataFrame:
         inside = [parts[1:] for parts in inside]
     loose = [name for name, parts in zip(names, inside, strict=True) if not 0 <= place < len(parts) - 1]
     if loose:
-        below = f" at level {level}" * (level is not None)
-        raise MedicError(
-            f"{len(loose)} of {len(names)} images in {store.location} lie in no class folder{below}, for instance "
-            f"{loose[0]}; move each into a folder named as its class, or list them in a table"
-        )
+        what = "lie in no class folder" if level is None else f"have no folder at level {level}"
+        remedy = "move each into one, or list them in a table" if level is None else "name another level, from 1 on"
+        some = f"{len(loose)} of {len(names)} images in {store.location}"
+        raise MedicError(f"{some} {what}, for instance {loose[0]}; {remedy}")
     if level is None:
         _refuse_nested(inside, store)
     below = ["/".join(parts[:place] + parts[place + 1 :]) for parts in inside]
@@ -84,6 +83,7 @@ def _refuse_nested(inside: list[list[str]], store: Store) -> None:
     shared = sorted(name for name, count in places.items() if count > 1 and not is_patient_folder(name))
     if len(shared) > 1 and "" not in places:
         raise MedicError(
-            f"{store.location} has the folders {', '.join(shared[:3])} within several others: which are the classes? "
-            "Say level=1 for the outer, level=2 for the inner ones (on the command line: --level)"
+            f"{store.location} has the folders {', '.join(shared[:3])} within several of "
+            f"{', '.join(sorted({parts[0] for parts in inside})[:3])}: which are the classes? Say level=1 for the "
+            "outer, level=2 for the inner ones (on the command line: --level)"
         )
