@@ -18,4 +18,4 @@ def test_what_is_presented_is_titled_saved_and_closed(tmp_path):
         plots.present(figure, "Nothing here", "nothing", Session())
     assert (figure.get_suptitle(), figure.get_supxlabel()) == ("Nothing here", "synthetic sample")
     assert (tmp_path / "nothing.png").is_file()
-    assert not plt.get_fignums()
+    assert not plt.fignum_exists(figure.number)
