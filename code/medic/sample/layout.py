@@ -19,15 +19,9 @@ from medic.errors import MedicError
 from medic.files import write_bytes, write_text
 
 FAULTS = "planted_faults.csv"
-ARCHIVE = "images.zip"
-MADE = (2026, 1, 1, 0, 0, 0)  # the date of what is in an archive, so that bytes can be compared
 PAGES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent / "pages"),
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    keep_trailing_newline=True,
+    loader=jinja2.PackageLoader("medic.sample", "pages"), trim_blocks=True, keep_trailing_newline=True
 )
-
 
 File = tuple[str, bytes, dict[str, np.ndarray]]
 """The path of an image, its bytes, and its masks by their names."""
@@ -44,15 +38,14 @@ class Sample:
     # (patients, seed, hospital): one row an image, with what is ``drawn`` in it; the faults, with the image that stands
     # in the place of another as its ``source``; and the page's table
     cast: Callable[[int, int, int], tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]]
-    # (records, (width, height), seed, hospital): the images; one that is ``copied`` has what is drawn in its source,
-    # ``detail`` is of its fault
+    # (records, (width, height), seed, hospital): one that is ``copied`` has what is drawn in its source
     draw: Callable[[pd.DataFrame, tuple[int, int], int, int], Iterator[File]]
     # (records, "" or "_small", (width, height)): the text of the tables by their names
     tables: Callable[[pd.DataFrame, str, tuple[int, int]], dict[str, str]]
     height: float = 0.75  # of an image, as a share of its width
     frame: float = 1  # width of an image over that of its subject
     twin: tuple[int, int] = (24, 16)  # images to train and to test of the small tables, at most
-    packed: bool = False  # whether the images lie in a zip file
+    packed: bool = False  # whether the images lie in ``images.zip``
 
     def write(
         self,
@@ -103,7 +96,7 @@ class Sample:
         made = {"seed": seed, "hospital": hospital, "patients": patients, "width": width, "height": shape[1]}
         page = PAGES.get_template(self.page).render(made, records=records, counts=counts)
         with replacing_sample(folder, page, self.files) as new:
-            with zipfile.ZipFile(new / ARCHIVE, "w") if self.packed else contextlib.nullcontext() as archive:
+            with zipfile.ZipFile(new / "images.zip", "w") if self.packed else contextlib.nullcontext() as archive:
                 if archive:
                     _add_member(archive, SYNTHETIC_MARK, page.encode())
                 for path, data, shown in self.draw(drawn, shape, seed, hospital):
@@ -119,7 +112,7 @@ class Sample:
 
 @contextlib.contextmanager
 def replacing_sample(folder: str | os.PathLike, page: str, files: str, mark: str = SYNTHETIC_MARK) -> Iterator[Path]:
-    """Give an empty folder to write a sample to; it takes the place of ``folder`` when the block ends well.
+    """Give an empty folder to write a sample to; what is in it takes the place of what ``folder`` holds.
 
     Args:
         folder: absent, empty, or holding an earlier sample; where the block fails, it stays as it is.
@@ -131,27 +124,26 @@ def replacing_sample(folder: str | os.PathLike, page: str, files: str, mark: str
         MedicError: the folder is a file, holds anything else, or cannot be written.
     """
     folder, ours = Path(folder), re.compile(rf"masks/[^/]+\.png|{mark}|{FAULTS}|{files}")
-    if folder.exists() and not folder.is_dir():
-        raise MedicError(f"cannot write a sample to {folder}: it is a file; name a folder")
-    earlier = {path for path in folder.rglob("*") if not path.is_dir()}
-    known = folder / mark in earlier and (folder / mark).read_bytes().startswith(page.partition("\n")[0].encode())
-    for inside in sorted(path.relative_to(folder).as_posix() for path in earlier):
-        if not (known and ours.fullmatch(inside)):
-            raise MedicError(
-                f"cannot write a sample to {folder}: {inside} there is of no sample; name an empty or a new folder"
-            )
+    inside = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    known = mark in inside and (folder / mark).read_bytes().startswith(page.partition("\n")[0].encode())
+    if foreign := [path for path in inside if not (known and ours.fullmatch(path))]:
+        raise MedicError(
+            f"cannot write a sample to {folder}: {foreign[0]} there is of no sample; name an empty or a new folder"
+        )
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent) as unfinished:
-            write_text(Path(unfinished) / mark, page)
-            yield Path(unfinished)
-            made = {folder / path.relative_to(unfinished): path for path in Path(unfinished).rglob("*.*")}
-            # The mark goes first, so that a run that is killed here can be repeated; the faults go last.
-            for path in sorted(made, key=lambda path: (path.name == FAULTS, path.name != mark)):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(made[path], path)
-            for path in earlier - made.keys():
-                path.unlink()
+        beside = folder.absolute().parent
+        beside.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".part", dir=beside) as unfinished:
+            new, earlier = Path(unfinished, "new"), Path(unfinished, "earlier")
+            new.mkdir()
+            write_text(new / mark, page)
+            yield new
+            folder.mkdir(exist_ok=True)
+            earlier.mkdir()
+            for path in list(folder.iterdir()):
+                os.replace(path, earlier / path.name)
+            for path in sorted(new.iterdir(), key=lambda path: path.name == FAULTS):  # it tells that all are there
+                os.replace(path, folder / path.name)
     except OSError as error:
         raise MedicError(
             f"cannot write a sample to {folder}: {error.strerror or error}; name another folder"
@@ -195,7 +187,7 @@ def _choose_small(records: pd.DataFrame, train: int, test: int) -> pd.Series:
 
 def _add_member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     """Store a file uncompressed, so that it can be read at random, and with a fixed date."""
-    member = zipfile.ZipInfo(name, MADE)
+    member = zipfile.ZipInfo(name, (2026, 1, 1, 0, 0, 0))
     member.create_system = 3  # as written on Unix, wherever it is written
     member.external_attr = 0o644 << 16
     archive.writestr(member, data)

@@ -3,35 +3,36 @@
 import cv2
 import numpy as np
 
-SUBPIXEL_BITS = 4  # OpenCV draws polygons at 1/16 pixel
+Array, Rng = np.ndarray, np.random.Generator
+Layer = Array | None  # uint8 (height, width) to draw on, or a new one
 
 
 class Canvas:
     """An image of ``size`` (width, height) to draw on in a unit of ``radius`` pixels, whose origin is at ``centre``."""
 
-    def __init__(self, size: tuple, centre: tuple | np.ndarray, radius: float, turn: float = 0, mirror: int = 1):
+    def __init__(self, size: tuple, centre: tuple | Array, radius: float, turn: float = 0, mirror: int = 1):
         """Lay the unit's axes: turned by ``turn`` radians, the first towards the left where ``mirror`` is -1."""
         self.size, self.centre, self.radius = size, np.asarray(centre), radius
         self.axes = radius * np.array([[mirror * np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
 
-    def to_pixels(self, places: np.ndarray) -> np.ndarray:
+    def to_pixels(self, places: Array) -> Array:
         """Turn places (..., 2) in units into pixels, float (..., 2)."""
         return np.asarray(places) @ self.axes + self.centre
 
-    def layer(self) -> np.ndarray:
+    def layer(self) -> Array:
         """Return an empty layer to draw on, uint8 (height, width)."""
         return np.zeros(self.size[::-1], np.uint8)
 
-    def blurred(self, layer: np.ndarray, sigma: float, least: float = 0.4) -> np.ndarray:
+    def blurred(self, layer: Array, sigma: float, least: float = 0.4) -> Array:
         """Blur a layer by ``sigma`` units, at least ``least`` pixels."""
         return cv2.GaussianBlur(layer, (0, 0), max(least, sigma * self.radius))
 
-    def noise(self, rng: np.random.Generator, cells: float, stretch: float = 1.0) -> np.ndarray:
+    def noise(self, rng: Rng, cells: float, stretch: float = 1.0) -> Array:
         """Return smooth noise, about normal, float32: ``cells`` to the height, ``stretch`` times as many across."""
         shape = max(2, round(cells)), max(2, round(cells * self.size[0] / self.size[1] * stretch))
         return cv2.resize(rng.standard_normal(shape, np.float32), self.size, interpolation=cv2.INTER_CUBIC)
 
-    def ribbons(self, paths: np.ndarray, widths: np.ndarray, values: np.ndarray, on: np.ndarray | None = None):
+    def ribbons(self, paths: Array, widths: Array, values: Array, on: Layer = None) -> Array:
         """Draw paths (n, p, 2) as ribbons of full widths (n, p), both in units, with values (n,) of 0-255."""
         centre = self.to_pixels(paths)
         along = np.gradient(centre, axis=1)
@@ -43,15 +44,7 @@ class Canvas:
         outlines = np.concatenate([centre + half, (centre - half)[:, ::-1]], axis=1)
         return self.fill(outlines, values * np.clip(pixels.mean(axis=1) / 1.3, 0.25, 1), on)
 
-    def spots(
-        self,
-        rng: np.random.Generator,
-        places: np.ndarray,
-        radii: np.ndarray,
-        values: np.ndarray,
-        rough: tuple[float, float] = (0.25, 0.2),
-        on: np.ndarray | None = None,
-    ) -> np.ndarray:
+    def spots(self, rng: Rng, places: Array, radii: Array, values: Array, rough: tuple = (0.25, 0.2), on: Layer = None):
         """Draw spots at places (n, 2) with radii (n,), both in units, with values (n,) of 0-255.
 
         ``rough`` is the relative roughness of the outline, and how far from round a spot may be.
@@ -70,28 +63,18 @@ class Canvas:
         shape = np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], -1)
         return self.fill(self.to_pixels(places)[:, None] + shape, values * np.clip(pixels, 0.3, 1) ** 1.5, on)
 
-    def fill(self, outlines: np.ndarray, values: np.ndarray | float, on: np.ndarray | None = None) -> np.ndarray:
-        """Fill polygons (n, p, 2), in pixels, with values (n,) of 0-255, the brightest on top.
-
-        Returns:
-            ``on``, which is drawn on, or a new layer; ``ribbons`` and ``spots`` return the same.
-        """
-        layer, outlines = self.layer() if on is None else on, np.rint(outlines * (1 << SUBPIXEL_BITS)).astype(np.int32)
-        values = np.minimum(np.broadcast_to(values, len(outlines)), 255)
+    def fill(self, outlines: Array, values: Array | float, on: Layer = None) -> Array:
+        """Fill polygons (n, p, 2), in pixels, with values (n,) of 0-255, the brightest on top; return the layer."""
+        layer, corners = self.layer() if on is None else on, np.rint(outlines * 16).astype(np.int32)  # 1/16 pixel
+        values = np.minimum(np.broadcast_to(values, len(corners)), 255)
         for index in np.argsort(values, kind="stable"):
-            cv2.fillPoly(layer, [outlines[index]], float(values[index]), lineType=cv2.LINE_AA, shift=SUBPIXEL_BITS)
+            cv2.fillPoly(layer, [corners[index]], float(values[index]), cv2.LINE_AA, 4)
         return layer
 
 
 def winding_paths(
-    rng: np.random.Generator,
-    start: np.ndarray,
-    heading: np.ndarray,
-    length: np.ndarray,
-    bend: np.ndarray,
-    wiggle: float | np.ndarray,
-    points: int = 24,
-) -> np.ndarray:
+    rng: Rng, start: Array, heading: Array, length: Array, bend: Array, wiggle: Array | float, points: int = 24
+) -> Array:
     """Return n paths, float (n, points, 2), that start at (n, 2) along ``heading`` (n,) in radians.
 
     They are ``length`` (n,) units long, turn by ``bend`` (n,) radians on the way and wind by ``wiggle`` radians.
