@@ -195,7 +195,7 @@ FAULTS = [
     (chest_xray, entries("1_1.png,Mass,1,,58,M,AP"), "line 2: '' is no patient"),
     (chest_xray, entries(XRAYS[0], XRAYS[0]), "line 2, 3: '1_0' is listed more than once"),
     (chest_xray, entries(f"{XRAYS[0]},x,y"), "in line 2, saw 9"),
-    (chest_xray, entries(*XRAYS) | {"images.tar.gz": "x"}, "is a tar archive"),
+    (chest_xray, entries(*XRAYS) | {"images.tar.gz": "x"}, "is an archive that is not read"),
     (chest_xray, entries(*XRAYS) | {"all.zip": packed(images("images_001.zip"))}, "holds zip files"),
     (chest_xray, LISTS, "has train_val_list.txt but not the other"),
     (chest_xray, LISTS | {"test_list.txt": "9_0.png"}, "1 of 3 images stand in both or neither of"),

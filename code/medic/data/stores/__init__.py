@@ -18,7 +18,7 @@ from medic.data.stores.folder import (
     is_image_name,
     mark_product,
 )
-from medic.data.stores.idx import PARTS, IdxStore, find_file
+from medic.data.stores.idx import IdxStore, find_file
 from medic.errors import MedicError
 
 # fmt: off
@@ -33,8 +33,7 @@ SYNTHETIC_MARK = "SYNTHETIC.md"
 # What people name as data and is neither folder nor zip file.
 _OTHERS = {
     (".xlsx", ".xls", ".ods", ".numbers"): "is a spreadsheet; save it as CSV, and name the CSV file",
-    (".tar", ".tgz", ".tar.gz", ".tar.xz"): "is a tar archive; unpack it once (tar -xf), and name the folder",
-    (".7z", ".rar", ".gz"): "is an archive that is not read; unpack it, and name the folder",
+    (".tar", ".tgz", ".gz", ".xz", ".7z", ".rar"): "is an archive that is not read; unpack it, and name the folder",
     (".z01", ".z02", ".001"): "is one part of a split archive; unpack all its parts together, and name the folder",
     IMAGE_SUFFIXES: "is a single image; name the folder that holds all images",
 }
@@ -62,19 +61,15 @@ class JointStore(Store):
         return entry[0]._state(entry[1])
 
 
-def open_store(location: str | os.PathLike | Mapping[str, str | os.PathLike]) -> Store:
-    """Open a folder, a zip file, or several of them by key as one ``JointStore``.
-
-    A folder that holds images only inside IDX files, as MNIST is published, becomes an ``IdxStore``.
+def open_store(location: str | os.PathLike) -> Store:
+    """Open a folder or a zip file; a folder with images only inside IDX files, as MNIST, becomes an ``IdxStore``.
 
     Raises:
         MedicError: nothing is there, it is neither folder nor zip file, or the archive cannot be read in place.
     """
-    if isinstance(location, Mapping):
-        return JointStore({key: open_store(path) for key, path in location.items()})
     path = Path(location)
     if path.is_dir():
-        folder, packed = FolderStore(path), any(find_file(path, split, "images") for split in PARTS)
+        folder, packed = FolderStore(path), find_file(path, "train", "images") or find_file(path, "test", "images")
         return IdxStore(path) if packed and not any(map(is_image_name, folder.names())) else folder
     if not path.exists():
         raise MedicError(f"there is no folder or zip file {path}; correct the path")
@@ -92,14 +87,10 @@ def location_from(folder: Path, store: Store) -> str | dict[str, str]:
 
 
 def open_from(folder: Path, location: str | dict[str, str]) -> Store:
-    """Open the store that ``location_from`` described, from wherever the two have been moved to together.
-
-    Raises:
-        MedicError: as ``open_store``.
-    """
+    """Open what ``location_from`` described, wherever both were moved to together; raises as ``open_store``."""
     if isinstance(location, dict):
         return JointStore({key: open_from(folder, path) for key, path in location.items()})
-    return open_store(Path(os.path.normpath(folder / location)))
+    return open_store(os.path.normpath(folder / location))
 
 
 def is_synthetic(store: Store) -> bool:

@@ -5,7 +5,7 @@ import os
 import threading
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import IO
@@ -29,13 +29,11 @@ class ZipStore(Store):
     def __init__(self, location: Path):
         self.location = location
         # Of an archive in parts only the last looks like a zip file, and it lists what is in the others.
-        parts = sorted(path.name for path in location.parent.glob(f"{glob.escape(location.stem)}.[zZ][0-9]*"))
+        parts = any(location.parent.glob(f"{glob.escape(location.stem)}.[zZ][0-9]*"))
         members = [] if parts else self._archive()[0].infolist()
         if parts or any(member.volume or member.header_offset < 0 for member in members):
-            others = ", ".join(parts) or "others missing"
-            raise MedicError(f"{location} is one part of a split archive ({others}); unpack all, and name the folder")
-        unread = [member.compress_type for member in members if member.compress_type not in _UNPACKED]
-        if unread:
+            raise MedicError(f"{location} is one part of a split archive; unpack all together, and name the folder")
+        if unread := [member.compress_type for member in members if member.compress_type not in _UNPACKED]:
             how = f"{len(unread)} of {len(members)} files by method {unread[0]} (9 is Deflate64), which is not read"
             raise MedicError(f"{location} packs {how}; unpack it, and name the folder")
 
@@ -64,16 +62,14 @@ class ZipStore(Store):
             with lock:
                 file.close()
 
-    def _state(self, entry: zipfile.ZipInfo) -> tuple[int, str]:
-        return entry.file_size, f"{entry.CRC:08x}"
+    def _state(self, entry: zipfile.ZipInfo) -> tuple[int, int]:
+        return entry.file_size, entry.CRC
 
 
 def _name(member: zipfile.ZipInfo) -> str:
     """A member's name as its packer meant it: some write UTF-8 without saying so, some backslashes."""
     name = member.filename
-    if not name.isascii() and not member.flag_bits & _UTF8:
-        try:
+    if not member.flag_bits & _UTF8:
+        with suppress(UnicodeError):
             name = name.encode("cp437").decode()
-        except UnicodeError:
-            name = member.filename
     return composed(name).replace("\\", "/")

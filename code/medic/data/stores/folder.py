@@ -32,7 +32,7 @@ class Store:
     _listed: Mapping[str, Any]  # what stands for each name: ``_open`` gives its bytes, ``_state`` its size and change
 
     def __getstate__(self) -> dict:
-        return {"location": Path(os.path.abspath(self.location))}
+        return {"location": self.location.absolute()}
 
     def __contains__(self, name: str) -> bool:
         return composed(name) in self._listed
@@ -71,14 +71,10 @@ class Store:
         with self._entry(name) as entry:
             return self._state(entry)[0]
 
-    def checksum(self, name: str) -> int:
-        """Return the CRC-32 of one file's bytes; raises as ``read``."""
-        return zlib.crc32(self.read(name))
-
     def fingerprint(self, name: str) -> str:
         """Return what changes when a file does: its size with its time of change or CRC-32; raises as ``read``."""
         with self._entry(name) as entry:
-            return "{}-{}".format(*self._state(entry))
+            return "{}-{:x}".format(*self._state(entry))
 
     @contextmanager
     def _entry(self, name: str) -> Iterator[Any]:
@@ -122,22 +118,18 @@ def _files_below(root: str) -> Iterator[str]:
     seen, tops = set(), [root]
     for top in tops:
         for folder, below, files in os.walk(top):
-            status, inside = os.stat(folder), os.path.relpath(folder, root)
-            if (status.st_dev, status.st_ino) in seen or (inside != "." and PRODUCT_MARK in files):
+            real, inside = os.path.realpath(folder), os.path.relpath(folder, root)
+            if real in seen or (inside != "." and PRODUCT_MARK in files):
                 below.clear()
                 continue
-            seen.add((status.st_dev, status.st_ino))
+            seen.add(real)
             below[:] = [name for name in below if not is_litter(f"{name}/")]
             tops += [path for name in below if os.path.islink(path := os.path.join(folder, name))]
             yield from (os.path.normpath(f"{inside}/{name}") for name in files if not is_litter(name))
 
 
 def mark_product(folder: str | os.PathLike) -> None:
-    """Make a folder known as one that medic wrote: its tables are no labels and its images no originals.
-
-    Raises:
-        MedicError: the folder cannot be written.
-    """
+    """Make a folder known as one that medic wrote: its tables are no labels and its images no originals."""
     write_text(Path(folder) / PRODUCT_MARK, "medic wrote this folder: nothing in it is read as data\n")
 
 

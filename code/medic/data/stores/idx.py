@@ -42,14 +42,8 @@ def read(path: str | os.PathLike) -> np.ndarray:
 
 
 def write(path: str | os.PathLike, array: np.ndarray) -> None:
-    """Write one IDX file, compressed where its name ends in ``.gz``; the same array gives the same bytes.
-
-    Raises:
-        MedicError: the array is of none of ``TYPES``, or the file cannot be written.
-    """
-    code = {np.dtype(name): code for code, name in TYPES.items()}.get(array.dtype.newbyteorder(">"))
-    if code is None:
-        raise MedicError(f"cannot write {path}: IDX has no {array.dtype}; convert it to int32")
+    """Write an array of one of ``TYPES`` as an IDX file, compressed where its name ends in ``.gz``."""
+    code = {np.dtype(name): code for code, name in TYPES.items()}[array.dtype.newbyteorder(">")]
     header = struct.pack(f">BBBB{array.ndim}I", 0, 0, code, array.ndim, *array.shape)
     data = header + array.astype(TYPES[code]).tobytes()
     # No time in gzip's header: the same array is the same file.
@@ -66,25 +60,20 @@ def find_file(folder: Path, split: str, what: str) -> Path | None:
 class IdxStore(FolderStore):
     """A folder in which each image inside its IDX files is a PNG file too, such as ``train/00042.png``.
 
-    All of them are held in memory (55 MB for MNIST).
+    All of them are held in memory (55 MB for MNIST). A file that holds no such images is a ``MedicError``.
     """
 
     @cached_property
-    def pixels(self) -> dict[str, np.ndarray]:
-        """All images by split, uint8 (N, H, W); raises a ``MedicError`` where a file holds no such images."""
-        files = {split: find_file(self.location, split, "images") for split in PARTS}
-        arrays = {split: read(path) for split, path in files.items() if path is not None}
-        for split, array in arrays.items():
-            if array.dtype != np.uint8 or array.ndim != 3:
-                what = f"{array.dtype} of shape {array.shape}, not grey images as uint8 (count, height, width)"
-                raise MedicError(f"{files[split]} holds {what}; are images and labels exchanged?")
-        return arrays
-
-    @cached_property
     def _listed(self) -> dict[str, Path | np.ndarray]:
-        inside = [(split, *image) for split, images in self.pixels.items() for image in enumerate(images)]
-        named = {image_name(split, number, len(self.pixels[split])): image for split, number, image in inside}
-        return named | FolderStore(self.location)._listed
+        listed = dict(super()._listed)
+        for split in PARTS:
+            if path := find_file(self.location, split, "images"):
+                images = read(path)
+                if images.dtype != np.uint8 or images.ndim != 3:
+                    what = f"{images.dtype} of shape {images.shape}, not grey images as uint8 (count, height, width)"
+                    raise MedicError(f"{path} holds {what}; are images and labels exchanged?")
+                listed |= {image_name(split, number, len(images)): image for number, image in enumerate(images)}
+        return listed
 
     def _open(self, entry: Path | np.ndarray) -> IO[bytes]:
         import cv2  # opening a store should not cost the time that loading OpenCV takes
