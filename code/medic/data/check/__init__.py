@@ -36,16 +36,8 @@ def check(records: pd.DataFrame, store: Store, task: Task | None = None, schedul
         scheduler: a Dask cluster that looks at the images instead (``medic.data.parallel.each``).
 
     Returns:
-        One row a finding, with the columns ``image`` (empty for the set as a whole), ``finding``, ``detail`` and
-        ``other`` (of copies, the image that it is most like; otherwise empty). The findings, in this order:
-
-        - of the table: ``noted`` (the reader could not take the row as it stands), ``absent``;
-        - of single files: ``empty``, ``unsupported``, ``truncated``, ``unreadable``, ``too_large``, ``nearly_black``;
-        - against the rest of the set: ``too_dark``, ``too_bright``, ``blurred``, ``odd_size``, ``odd_channels``;
-        - between files: ``identical`` (the same bytes) and ``near_duplicate`` (the same picture in other bytes);
-        - of people and classes: ``patient_in_two_splits``, and with a task ``rare_class``, ``single_patient_class`` and
-          ``split_imbalance``;
-        - beside the images: ``unlisted``, ``unsupported`` and ``not_an_image``, as ``unlisted_files`` says.
+        One row a finding: ``image`` (empty for the set as a whole), ``finding`` (``medic.data.check.report.KINDS``
+        explains each), ``detail`` (a sentence) and ``other`` (of copies, the image that it is most like; or empty).
     """
     findings: list[tuple[str, ...]] = []
     if "note" in records:
@@ -59,9 +51,7 @@ def check(records: pd.DataFrame, store: Store, task: Task | None = None, schedul
     if bits is not None:
         findings.append(("", "noted", f"the images of 16 bits use {bits} of them: they are scaled by that"))
     findings += [(name, one.fault, one.detail) for name, one in zip(names, stats, strict=True) if one.fault]
-    sound = [row for row, one in enumerate(stats) if not one.fault]
-    findings += outliers([names[row] for row in sound], [stats[row] for row in sound])
-    findings += copies(there, stats)
+    findings += outliers(names, stats) + copies(there, stats)
     for patient, theirs in records[records["patient"].isin(crossing_patients(records))].groupby("patient"):
         sides = ", ".join(f"{image} in {split}" for image, split in zip(theirs["image"], theirs["split"], strict=True))
         findings.append((theirs["image"].iloc[0], "patient_in_two_splits", f"patient {patient}: {sides}"))
@@ -73,23 +63,17 @@ def check(records: pd.DataFrame, store: Store, task: Task | None = None, schedul
 
 def _oddities_of_classes(records: pd.DataFrame, task: Task) -> list[tuple[str, str, str]]:
     """Classes of few images or of one patient, and splits that lack a class."""
-    labels = targets(records, task)
-    splits = [split for split in SPLITS if (records["split"] == split).any()]
-    found = []
+    labels, known, found = targets(records, task), patients_known(records), []
     for code, name in enumerate(task.classes):
-        theirs = records[labels[:, code] == 1 if task.kind == "multilabel" else labels == code]
-        images, patients, counts = len(theirs), theirs["patient"].nunique(), theirs["split"].value_counts()
-        counted = f"{name}: {images} image{'s' * (images != 1)}"
-        counted += f" of {patients} patient{'s' * (patients != 1)}" if patients_known(records) else ""
-        if not images:
-            found.append(("", "rare_class", f"{name}: no image shows it"))
-        elif images > 1 and patients == 1:
+        theirs = records[(labels[:, code] == 1) if task.kind == "multilabel" else (labels == code)]
+        images, patients = len(theirs), theirs["patient"].nunique()
+        counted = f"{name}: images {images}" + (f", patients {patients}" if known else "")
+        if images > 1 and patients == 1:
             found.append(("", "single_patient_class", f"{counted} ({theirs['patient'].iloc[0]})"))
         elif images < FEWEST_IMAGES or patients < FEWEST_PATIENTS:
             found.append(("", "rare_class", counted))
-        shares = ", ".join(f"{counts[split]} in {split}" for split in splits if split in counts)
-        lacking = [split for split in splits if images and split not in counts]
-        found += [("", "split_imbalance", f"{name}: none in {split}, {shares}") for split in lacking]
+        lacking = [split for split in SPLITS if split in set(records["split"]) - set(theirs["split"])]
+        found += [("", "split_imbalance", f"{counted}, and none in {split}") for split in lacking if images]
     return found
 
 
@@ -104,13 +88,12 @@ def unlisted_files(records: pd.DataFrame, store: Store) -> list[tuple[str, str, 
         Name, finding and detail: ``unlisted`` for images, ``unsupported`` for pictures in a format that is not read,
         ``not_an_image`` for all else.
     """
-    names, images, listed = store.names(), set(store.images()), {*records["image"], *_excluded(records, store)}
-    kinds = {folder: re.sub(r"\d+", "0", folder) for folder in {name.rpartition("/")[0] for name in names}}
-    ours = {kinds[name.rpartition("/")[0]] for name in names if name in listed}
-    found = []
-    for name in names:
+    images, listed = set(store.images()), {*records["image"], *_excluded(store)}
+    kinds = {name: re.sub(r"\d+", "0", name.rpartition("/")[0]) for name in store.names()}
+    ours, found = {kinds[name] for name in listed if name in kinds}, []
+    for name in kinds.keys() - listed:
         folder, _, file = name.lower().rpartition("/")
-        if name in listed or kinds[name.rpartition("/")[0]] not in ours:
+        if kinds[name] not in ours:
             continue
         if file.endswith(_OTHER_PICTURES):
             found.append((name, "unsupported", "no row names it, and its format is not read; save it as PNG to use it"))
@@ -118,12 +101,10 @@ def unlisted_files(records: pd.DataFrame, store: Store) -> list[tuple[str, str, 
             found.append((name, "unlisted", "no row of the table names it"))
         elif folder and not file.endswith(_TABLES) and not file.startswith(_ABOUT):
             found.append((name, "not_an_image", "a file of another kind among the images; move it elsewhere"))
-    return found
+    return sorted(found)
 
 
-def _excluded(records: pd.DataFrame, store: Store) -> list[str]:
+def _excluded(store: Store) -> list[str]:
     journal = corrections.beside(store.location)
-    if "corrected" not in records or not journal.is_file():
-        return []
-    last = corrections.read(journal).drop_duplicates("image", keep="last")
-    return last.loc[last["to"] == corrections.EXCLUDED, "image"].tolist()
+    last = corrections.read(journal).drop_duplicates("image", keep="last") if journal.is_file() else None
+    return [] if last is None else last.loc[last["to"] == corrections.EXCLUDED, "image"].tolist()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
-from itertools import product
-from typing import NamedTuple
+from itertools import chain, product, repeat
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.fft import dct
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -20,10 +19,8 @@ from medic.data.stores import Store
 from medic.task import FINDINGS, NO_FINDING
 
 ALIKE = 0.9
-"""Correlation of two fingerprints from which on they are one picture. Measured on real sets: of different pictures the
-most alike have 0.61 (fundus photographs, dermoscopy), 0.56 (chest X-rays) and 0.78 (those at 64 pixels, where they are
-the next exposure of the same patient); drawn eyes reach 0.88. Saved as JPEG of quality 40, halved, brightened or turned
-by a degree, nearly every picture keeps 0.9 and more; cut by 2 % at each edge, most lose it."""
+"""Correlation of two fingerprints from which on they are one picture. Of different pictures in the real sets the most
+alike have 0.78; nearly every copy saved at JPEG quality 40, halved, brightened or turned by a degree keeps 0.9."""
 TURNS = {
     "": np.s_[:, :, :],
     "mirrored left to right": np.s_[:, :, ::-1],
@@ -39,16 +36,7 @@ _MOST_BITS = 12
 _NAMED = 5  # copies that a sentence names, before it only counts
 
 
-class Pair(NamedTuple):
-    """Two fingerprints, by position, that show one picture; how the second lies, and their correlation, 0.9 to 1."""
-
-    first: int
-    second: int
-    turn: str
-    correlation: float
-
-
-def near_duplicates(fingerprints: np.ndarray) -> list[Pair]:
+def near_duplicates(fingerprints: np.ndarray) -> pd.DataFrame:
     """Find the pairs among N images that show one picture, also mirrored or turned by 180 degrees.
 
     A perceptual hash holds the signs of 64 low frequencies of the discrete cosine transform. Pairs whose hashes differ
@@ -60,33 +48,32 @@ def near_duplicates(fingerprints: np.ndarray) -> list[Pair]:
         fingerprints: int8 (N, 64, 64), as ``medic.data.check.images.fingerprint`` gives them.
 
     Returns:
-        The pairs with a correlation of 0.9 or more, in the order of the fingerprints; each pair once.
+        The positions ``one`` and ``other``, the ``turn`` of the other, and their ``correlation`` (0.9 to 1); the most
+        alike first, each pair once.
     """
     count = len(fingerprints)
     mean = (fingerprints.sum(axis=0, dtype=np.float64) / (count + _CALMING)).astype(np.float32)
     hashes = {turn: np.zeros(count, np.uint64) for turn in TURNS}
-    for start in range(0, count, _BLOCK):
-        block = fingerprints[start : start + _BLOCK]
-        for turn, view in TURNS.items():
-            signs = _WAVES @ (block[view] - mean) @ _WAVES.T > 0
-            hashes[turn][start : start + _BLOCK] = np.packbits(signs.reshape(-1, 64), axis=1).view(np.uint64).ravel()
+    for (turn, view), start in product(TURNS.items(), range(0, count, _BLOCK)):
+        signs = _WAVES @ (fingerprints[start : start + _BLOCK][view] - mean) @ _WAVES.T > 0
+        hashes[turn][start : start + _BLOCK] = np.packbits(signs.reshape(-1, 64), axis=1).view(np.uint64).ravel()
 
-    def compare(start: int) -> list[Pair]:
-        best: dict[tuple[int, int], Pair] = {}
+    def compare(start: int) -> list[tuple[int, int, str, float]]:
+        found = []
         for turn, block in product(TURNS, range(start, count, _BLOCK)):
             bits = np.bitwise_count(hashes[""][start : start + 256, None] ^ hashes[turn][None, block : block + _BLOCK])
-            first, second = np.divmod(np.flatnonzero(bits <= _MOST_BITS), bits.shape[1]) + np.array([[start], [block]])
-            behind = np.flatnonzero(second > first)
-            for at in np.split(behind, range(1024, len(behind), 1024)):
-                one, other = fingerprints[first[at]], fingerprints[second[at]][TURNS[turn]]
-                values = np.einsum("ij,ij->i", _rows(one, mean), _rows(other, mean))
-                for row, value in zip(at[values >= ALIKE], values[values >= ALIKE], strict=True):
-                    pair = Pair(int(first[row]), int(second[row]), turn, min(float(value), 1.0))
-                    best[pair[:2]] = max(best.get(pair[:2], pair), pair, key=lambda found: found.correlation)
-        return [best[key] for key in sorted(best)]
+            one, other = np.nonzero(bits <= _MOST_BITS) + np.array([[start], [block]])
+            ahead = np.flatnonzero(one < other)
+            for at in np.split(ahead, range(1024, len(ahead), 1024)):
+                rows = _rows(fingerprints[one[at]], mean), _rows(fingerprints[other[at]][TURNS[turn]], mean)
+                values = np.einsum("ij,ij->i", *rows).clip(max=1)
+                at, values = at[values >= ALIKE], values[values >= ALIKE]
+                found += zip(one[at], other[at], repeat(turn), values, strict=False)
+        return found
 
-    starts = range(0, count, 256)
-    return [pair for found in each(compare, starts, title="comparing, 256 images a step") for pair in found]
+    found = each(compare, range(0, count, 256), title="comparing, 256 images a step")
+    pairs = pd.DataFrame(chain.from_iterable(found), columns=["one", "other", "turn", "correlation"])
+    return pairs.sort_values("correlation", ascending=False, kind="stable").drop_duplicates(["one", "other"])
 
 
 def _rows(images: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -96,78 +83,59 @@ def _rows(images: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-6)
 
 
-def _pairs(stats: Sequence[ImageStats]) -> list[Pair]:
-    """Pairs by the images' positions."""
-    rows = [row for row, one in enumerate(stats) if one.fingerprint is not None]
-    if len(rows) < 2:
-        return []
-    found = near_duplicates(np.stack([stats[row].fingerprint for row in rows]))
-    return [pair._replace(first=rows[pair.first], second=rows[pair.second]) for pair in found]
-
-
-def _same_bytes(stats: Sequence[ImageStats]) -> list[list[int]]:
-    """Groups of two or more positions whose files are the same."""
-    groups = defaultdict(list)
-    for row, one in enumerate(stats):
-        groups[one.digest].append(row)
-    return [rows for digest, rows in groups.items() if digest and len(rows) > 1]
+def _alike(stats: Sequence[ImageStats]) -> pd.DataFrame:
+    """The copies of each image, the most alike first: positions ``one`` and ``other``, ``finding``, and ``how``."""
+    table = pd.DataFrame({"at": range(len(stats)), "digest": [one.digest for one in stats]})
+    same = table[table["digest"] != b""].merge(table, on="digest", suffixes=("_one", "_other"))
+    same = pd.DataFrame({"one": same["at_one"], "other": same["at_other"], "finding": "identical", "how": ""})
+    at = np.array([row for row, one in enumerate(stats) if one.fingerprint is not None], int)
+    found = near_duplicates(np.array([stats[row].fingerprint for row in at]).reshape(-1, 64, 64))
+    turn = found["turn"].where(found["turn"] == "", found["turn"] + ", ")
+    how = " (" + turn + "correlation " + found["correlation"].map("{:.2f}".format) + ")"
+    near = pd.DataFrame({"one": at[found["one"]], "other": at[found["other"]], "finding": "near_duplicate", "how": how})
+    both = pd.concat([same, near, near.rename(columns={"one": "other", "other": "one"})], ignore_index=True)
+    return both[both["one"] != both["other"]].drop_duplicates(["one", "other"])
 
 
 def copy_groups(records: pd.DataFrame, store: Store) -> pd.Series:
     """Find which images show one picture, as ``check`` does: the same bytes, or saved anew, scaled, mirrored, turned.
 
-    Args:
-        records: with the column ``image``.
-        store: where the images are; one that is absent or cannot be read is a group of its own.
-
     Returns:
-        For each row the name of the first image of its group, which is its own name where there is no copy.
+        For each row the name of the first image of its group, which is its own name where there is no copy, or where
+        the image is absent or cannot be read.
     """
-    names = records["image"].tolist()
-    stats, _ = stats_of_set(store, names, title="looking for copies")
-    same = [(rows[0], row) for rows in _same_bytes(stats) for row in rows[1:]]
-    group = connected(len(names), same + [pair[:2] for pair in _pairs(stats)])
-    return pd.Series(names, records.index, name="group").groupby(group).transform("first")
+    stats, _ = stats_of_set(store, records["image"].tolist(), title="looking for copies")
+    group = connected(len(records), _alike(stats)[["one", "other"]].to_numpy())
+    return records["image"].groupby(group).transform("first").rename("group")
 
 
-def connected(count: int, pairs: list[tuple[int, int]]) -> np.ndarray:
-    """Give what pairs join, directly or through others, one number: int (count,)."""
+def connected(count: int, pairs: ArrayLike) -> np.ndarray:
+    """Give what pairs of positions join, directly or through others, one number: int (count,)."""
     one, other = np.array(pairs, int).reshape(-1, 2).T
     return connected_components(coo_array((np.ones(len(one)), (one, other)), shape=(count, count)), directed=False)[1]
 
 
 def copies(records: pd.DataFrame, stats: Sequence[ImageStats]) -> list[tuple[str, str, str, str]]:
     """Return the findings ``identical`` and ``near_duplicate``: image, finding, detail, and the image most like it."""
-    names = records["image"].tolist()
-    like: dict[tuple[str, int], list[tuple[int, str]]] = defaultdict(list)
-    for rows in _same_bytes(stats):
-        for row in rows:
-            like["identical", row] = [(other, names[other]) for other in rows if other != row]
-    for one, other, turn, correlation in sorted(_pairs(stats), key=lambda pair: -pair.correlation):
-        if stats[one].digest != stats[other].digest:
-            how = f" ({f'{turn}, ' if turn else ''}correlation {correlation:.2f})"
-            like["near_duplicate", one].append((other, names[other] + how))
-            like["near_duplicate", other].append((one, names[one] + how))
-    known, labels, found = patients_known(records), _labels(records), []
-    patients, splits = records["patient"].tolist(), records["split"].tolist()
-    for finding, row in sorted(like):
-        others, said = zip(*like[finding, row], strict=True)
-        more = f" and {len(said) - _NAMED} more" if len(said) > _NAMED else ""
-        notes = [f"same {'bytes' if finding == 'identical' else 'picture'} as {', '.join(said[:_NAMED])}{more}"]
-        theirs = {labels[other] for other in others}
-        if theirs != {labels[row]}:
-            notes.append(f"labels differ ({labels[row]} and {', '.join(sorted(theirs))})")
-        if known and len({patients[at] for at in (row, *others)}) > 1:
-            notes.append("of another patient")
-        if len({splits[at] for at in (row, *others)}) > 1:
-            notes.append("in another split")
-        found.append((names[row], finding, "; ".join(notes), names[others[0]]))
+    names, labels, found = records["image"].to_numpy(), _labels(records), []
+    same = {"in another split": records["split"].to_numpy()}
+    if patients_known(records):
+        same = {"of another patient": records["patient"].to_numpy()} | same
+    for (finding, one), others in _alike(stats).groupby(["finding", "one"]):
+        at = others["other"].to_numpy()
+        said = ", ".join((names[at] + others["how"])[:_NAMED])
+        more = f" and {len(at) - _NAMED} more" if len(at) > _NAMED else ""
+        notes = [f"same {'bytes' if finding == 'identical' else 'picture'} as {said}{more}"]
+        if (labels[at] != labels[one]).any():
+            notes.append(f"labels differ ({labels[one]} and {', '.join(sorted({*labels[at]}))})")
+        notes += [note for note, values in same.items() if (values[at] != values[one]).any()]
+        found.append((names[one], finding, "; ".join(notes), names[at[0]]))
     return found
 
 
-def _labels(records: pd.DataFrame) -> list[str]:
+def _labels(records: pd.DataFrame) -> np.ndarray:
     """What each row says the image shows: its findings, where the table has them, otherwise its class."""
     if set(FINDINGS) <= set(records):
         present = records[list(FINDINGS)] == 1
-        return ["|".join(present.columns[row]) or NO_FINDING for row in present.to_numpy()]
-    return records["class" if "class" in records else "label"].astype(str).tolist()
+        return np.array(["|".join(present.columns[row]) or NO_FINDING for row in present.to_numpy()])
+    return records["class" if "class" in records else "label"].astype(str).to_numpy()

@@ -17,35 +17,31 @@ from medic.data.parallel import each
 from medic.data.stores import Store
 from medic.errors import ImageError
 
+# Values are of 255. The shares lie below those of every sound image in the real sets (fundus, skin, chest).
 NEARLY_BLACK = 40
-"""An image whose brightest hundredth stays below this (of 255) shows nothing that could be graded."""
-WHITE = 250
-"""From this value on, in every channel, a pixel is overexposed."""
-FEWEST = 20
-"""Images that make a set to compare with; a smaller one has no usual."""
-FAR = 2.5
-"""Standard deviations, from the median absolute deviation, from which on a value is an outlier (Leys et al.,
-Journal of Experimental Social Psychology 49(4), 2013, p. 764)."""
+"""Of the brightest hundredth of the pixels: an image below it shows nothing that could be judged."""
+WHITE, WHITE_SHARE = 250, 0.5
+"""Of all channels of a pixel that is overexposed, and of the pixels that may be."""
 DARK_SHARE = 0.4
-"""Of the set's median brightness: a darker image is called dark. The darkest sound photographs of the real sets have
-0.47 (fundus), 0.53 (dermoscopy) and 0.67 (chest X-rays)."""
-WHITE_SHARE = 0.5
-"""Of the pixels that are overexposed. Not where a quarter is usual: drawings and scans on white paper are."""
+"""Of the set's median brightness; the darkest sound images have 0.47."""
 BLURRED_SHARE = 1 / 3
-"""Of the set's median ratio of fine to coarse detail: an image with less is called blurred. Gaussian blur of 0.8 % of
-the width leaves about 0.3; the softest sound images of the real sets have 0.41 (fundus), 0.46 (dermoscopy) and 0.58."""
+"""Of the set's median ratio of fine to coarse detail; the softest sound images have 0.41, blurred ones about 0.3."""
 RARE_SHARE, RARE_CHANNELS = 0.01, 0.05
 """Of the set that may share an odd size, or odd channels while four images in five share others."""
+FAR = 2.5
+"""Standard deviations, by the median absolute deviation (Leys et al., J. Exp. Soc. Psychol. 49(4), 2013, p. 764)."""
+FEWEST = 20
+"""Images that make a set to compare with; a smaller one has no usual."""
 
 _SIDE = 192
 _COLOURLESS = 6
 _STORED = {"1": "grey", "L": "grey", "LA": "grey with transparency", "P": "palette"}
 _SAID = {
-    "too_dark": "its lit part has a mean of {one.brightness:.0f} of 255, where {usual[brightness]:.0f} is usual",
-    "too_bright": "{one.white:.0%} of its pixels are white, nothing is seen there",
-    "blurred": "against coarse detail it has {one.share:.0%} of the usual fine detail",
-    "odd_size": "{one.width} x {one.height} pixels, a {one.odd} that hardly any other has (usual: {usual[sides]})",
-    "odd_channels": "{one.channels}, where {usual[channels]}",
+    "too_dark": "its lit part has a mean of {0.brightness:.0f} of 255, where {0.light:.0f} is usual",
+    "too_bright": "{0.white:.0%} of its pixels are white, nothing is seen there",
+    "blurred": "against coarse detail it has {0.share:.0%} of the usual fine detail",
+    "odd_size": "{0.width:.0f} x {0.height:.0f} pixels, a size that hardly any other has (usual: {0.size})",
+    "odd_channels": "{0.channels}, where {0.most}",
 }
 _STEPS = 31  # of int8 for one local standard deviation: four of them fit
 _SMALLEST = 48  # pixels: smaller images, such as digits at 28 pixels, look alike by chance
@@ -57,8 +53,8 @@ class ImageStats(NamedTuple):
     digest: bytes  # SHA-256 of the file; empty where it could not be read
     fault: str = ""  # what is wrong with it by itself, such as ``truncated``
     detail: str = ""  # the same in a sentence
-    width: int = 0  # pixels, as stored
-    height: int = 0
+    width: float = np.nan  # pixels, as stored
+    height: float = np.nan
     channels: str = ""  # how the file holds them and whether it shows colour, such as ``RGB (all grey)``
     brightness: float = np.nan  # mean of the lit pixels over the channels, 0..255
     white: float = np.nan  # share of the pixels that are overexposed, 0..1
@@ -73,6 +69,19 @@ def stats_of_set(
     bits = max(each(partial(_bits, store), names, title=f"{title}, bits", scheduler=scheduler), default=0)
     used = bits if 9 <= bits < 16 else None
     return list(each(partial(_stats, store, bits=used), names, title=title, scheduler=scheduler)), used
+
+
+def measure(records: pd.DataFrame, store: Store) -> pd.DataFrame:
+    """Measure each image: what differs between cameras and sittings before any disease does.
+
+    Returns:
+        The records' ``image`` with ``width`` and ``height`` (pixels, as stored), ``brightness`` (mean of the lit
+        pixels, 0..255), ``white`` (share of overexposed pixels, 0..1) and ``sharpness`` (log of fine over coarse
+        detail, of the lit part at 192 pixels). Missing where an image is absent, unreadable or too small.
+    """
+    stats, _ = stats_of_set(store, records["image"].tolist(), title="measuring")
+    table = pd.DataFrame(stats, records.index, ImageStats._fields).assign(image=records["image"])
+    return table[["image", "width", "height", "brightness", "white", "sharpness"]]
 
 
 def _bits(store: Store, name: str) -> int:
@@ -92,10 +101,9 @@ def _stats(store: Store, name: str, bits: int | None) -> ImageStats:
         return ImageStats(digest, error.reason, str(error))
     large = max(pixels.shape[:2]) >= _SIDE
     pixels = shrunk(pixels, _SIDE)
-    red, green, blue = cv2.split(pixels)
-    brightest = cv2.max(cv2.max(red, green), blue)
+    brightest = pixels.max(axis=2)
     lit = (brightest > DARK).astype(np.uint8)
-    level = int(np.searchsorted(np.bincount(brightest.ravel()).cumsum(), 0.99 * brightest.size))
+    level = int(np.quantile(brightest, 0.99))
     black = level < NEARLY_BLACK
     return ImageStats(
         digest=digest,
@@ -105,8 +113,8 @@ def _stats(store: Store, name: str, bits: int | None) -> ImageStats:
         height=header.height,
         channels=_channels(header, pixels),
         brightness=float(np.mean(cv2.mean(pixels, mask=lit)[:3])),
-        white=float((cv2.min(cv2.min(red, green), blue) >= WHITE).mean()),
-        sharpness=_sharpness(green, lit) if large else np.nan,
+        white=float((pixels.min(axis=2) >= WHITE).mean()),
+        sharpness=_sharpness(pixels[:, :, 1], lit) if large else np.nan,
         fingerprint=None if black else fingerprint(pixels),
     )
 
@@ -128,17 +136,16 @@ def _sharpness(green: np.ndarray, lit: np.ndarray) -> float:
         coarser = cv2.pyrDown(level)
         detail = level - cv2.pyrUp(coarser, dstsize=level.shape[::-1])
         deviations.append(float(cv2.meanStdDev(detail, mask=inside)[1][0, 0]) + 0.05)
-        level = coarser
-        inside = cv2.resize(inside, level.shape[::-1], interpolation=cv2.INTER_NEAREST)
+        level, inside = coarser, cv2.resize(inside, coarser.shape[::-1], interpolation=cv2.INTER_NEAREST)
     return float(np.log(deviations[0] / deviations[2]))
 
 
 def fingerprint(pixels: np.ndarray) -> np.ndarray | None:
     """Return what an image shows, freed from brightness, contrast, size and shading.
 
-    The picture is made grey and scaled to 64 x 64; each pixel then counts by how far it is from its surroundings' mean,
-    in their standard deviations (local contrast normalisation; Jarrett et al., ICCV 2009, p. 2146). So the rim of a
-    fundus photograph, which all photographs of one camera share, weighs no more than its vessels do.
+    Each pixel counts by how far it is from its surroundings' mean, in their standard deviations (local contrast
+    normalisation; Jarrett et al., ICCV 2009, p. 2146): the rim that all fundus photographs share weighs no more than
+    their vessels.
 
     Args:
         pixels: uint8 (H, W, 3) RGB.
@@ -157,86 +164,41 @@ def fingerprint(pixels: np.ndarray) -> np.ndarray | None:
 
 
 def outliers(names: Sequence[str], stats: Sequence[ImageStats]) -> list[tuple[str, str, str]]:
-    """Find images that stand out of their set.
+    """Find sound images that stand out of 20 sound ones or more: image, finding and detail.
 
     Shapes count as the same within a tenth of the sides' ratio, upright or lying; sizes within a factor 1.5.
-
-    Args:
-        names: of the images that could be decoded and are not nearly black.
-        stats: what they are like, in the same order.
-
-    Returns:
-        Image, finding and detail: ``too_dark``, ``too_bright``, ``blurred``, ``odd_size`` and ``odd_channels``. None
-        for fewer than 20 images.
     """
-    if len(names) < FEWEST:
+    table = pd.DataFrame(stats).assign(image=list(names)).query("fault == ''")
+    if len(table) < FEWEST:
         return []
-    table = pd.DataFrame(stats).assign(image=list(names))
-    channels, middle = table["channels"].value_counts(), table.median(numeric_only=True)
+    middle, channels = table.median(numeric_only=True), table["channels"].value_counts()
     longer, shorter = table[["width", "height"]].max(axis=1), table[["width", "height"]].min(axis=1)
-    shape, size = _rare(longer / shorter, 1.1), _rare(longer, 1.5)
-    table["share"] = np.exp(table["sharpness"] - middle["sharpness"])
-    table["odd"] = np.where(shape, "shape", "size")
-    usual = {
-        "brightness": middle["brightness"],
-        "sides": f"{middle['width']:.0f} x {middle['height']:.0f}",
-        "channels": f"{channels.iloc[0]} of {len(table)} are {channels.index[0]}",
-    }
+    table = table.assign(
+        share=np.exp(table["sharpness"] - middle["sharpness"]),
+        light=middle["brightness"],
+        size=f"{middle['width']:.0f} x {middle['height']:.0f}",
+        most=f"{channels.iloc[0]} of {len(table)} are {channels.index[0]}",
+    )
+    rare = table["channels"].map(channels) <= RARE_CHANNELS * len(table)
     found = {
         "too_dark": _far_below(np.log1p(table["brightness"]), DARK_SHARE),
+        # Not where white is usual: drawings and scans on white paper.
         "too_bright": (table["white"] > WHITE_SHARE) & (middle["white"] < WHITE_SHARE / 2),
         "blurred": _far_below(table["sharpness"], BLURRED_SHARE),
-        "odd_size": shape | size,
-        "odd_channels": (table["channels"].map(channels) <= RARE_CHANNELS * len(table))
-        & (channels.iloc[0] >= 0.8 * len(table)),
+        "odd_size": _rare(longer / shorter, 1.1) | _rare(longer, 1.5),
+        "odd_channels": rare & (channels.iloc[0] >= 0.8 * len(table)),
     }
-    return [
-        (one.image, name, _SAID[name].format(one=one, usual=usual))
-        for name, odd in found.items()
-        for one in table[odd].itertuples()
-    ]
+    return [(one.image, name, _SAID[name].format(one)) for name in found for one in table[found[name]].itertuples()]
 
 
 def _far_below(logarithms: pd.Series, share: float) -> pd.Series:
     """Whether values are outliers, and less than a share of the median; missing ones are not."""
     spread = 1.4826 * (logarithms - logarithms.median()).abs().median()
-    found = logarithms < logarithms.median() - max(FAR * spread, -np.log(share))
-    return found & (logarithms.notna().sum() >= FEWEST)
+    return logarithms < logarithms.median() - max(FAR * spread, -np.log(share))
 
 
 def _rare(values: pd.Series, within: float) -> pd.Series:
     """Whether hardly any other value lies within a factor."""
     ordered = np.sort(values)
-    last = np.searchsorted(ordered, values * within * (1 + 1e-9), side="right")
-    near = last - np.searchsorted(ordered, values / within / (1 + 1e-9)) - 1
-    return pd.Series(near <= int(RARE_SHARE * len(values)), values.index)
-
-
-def measure(records: pd.DataFrame, store: Store) -> pd.DataFrame:
-    """Measure each image: what differs between cameras and sittings before any disease does.
-
-    Returns:
-        The records' ``image`` with ``width`` and ``height`` (pixels, as stored), ``brightness`` (mean of the lit
-        region's pixels, 0..255), ``red``, ``green``, ``blue`` (the same by channel) and ``sharpness`` (variance of the
-        Laplacian of the green channel at about 512 px; Pech-Pacheco et al., ICPR 2000, p. 314). Missing values
-        where an image is absent or cannot be read.
-    """
-    columns = ["width", "height", "brightness", "red", "green", "blue", "sharpness"]
-    values = list(each(partial(_measured, store), list(records["image"]), title="measuring"))
-    table = pd.DataFrame(values, columns=columns, index=records.index)
-    table.insert(0, "image", records["image"])
-    return table
-
-
-def _measured(store: Store, name: str) -> tuple[float, ...]:
-    try:
-        header, pixels = decode_with_header(store.read(name) if name in store else b"", at_least=512)
-    except ImageError:
-        return (np.nan,) * 7
-    pixels = shrunk(pixels, 512)
-    lit = (pixels.max(axis=2) > DARK).astype(np.uint8)
-    colour = cv2.mean(pixels, mask=lit)[:3]
-    inside = cv2.erode(lit, np.ones((9, 9), np.uint8))
-    edges = cv2.Laplacian(pixels[:, :, 1], cv2.CV_32F)
-    sharpness = cv2.meanStdDev(edges, mask=inside)[1].item() ** 2
-    return (header.width, header.height, float(np.mean(colour)), *colour, sharpness)
+    near = np.searchsorted(ordered, values * within, side="right") - np.searchsorted(ordered, values / within) - 1
+    return pd.Series(near <= RARE_SHARE * len(values), values.index)
