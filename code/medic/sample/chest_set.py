@@ -6,13 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medic.sample.chest.body import draw_person
+from medic.sample.chest.body import Person
 from medic.sample.chest.drawing import FILMS, radiograph
 from medic.sample.chest.files import dicom, png
 from medic.sample.layout import File, Sample, csv
 from medic.task import FINDINGS, NO_FINDING
-
-__all__ = ["SAMPLE", "dicom"]
 
 # of detectors, as the real table states them: width, height, and the spacing of pixels
 ORIGINALS = {"PA": (2992, 2991, 0.143, 0.143), "AP": (2500, 2048, 0.168, 0.168)}
@@ -37,6 +35,13 @@ DICOM = {  # what is planted: bits, and whether high values are dark
     "the file is .dcm: 16 bits, MONOCHROME1, with a window": (16, True),
     "the file is .dcm: 12 bits, MONOCHROME2, with an offset and a window": (12, False),
 }
+IN_THE_FILE = [
+    ("RGBA", "four channels, the first three equal, the last opaque"),
+    ("RGB", "three equal channels"),
+    ("16 bit", "16 bits a pixel; each value 257 times that of 8 bits"),
+    *(("DICOM", detail) for detail in DICOM),
+]
+AGES = {"age with a unit": "058Y", "impossible age": "412"}  # as the table has them
 IN_BED = {1: (0.25, 0.65), 2: (0.35, 0.35)}  # share of radiographs without and with a finding that are taken in bed
 
 
@@ -82,43 +87,29 @@ def _visits(people: pd.DataFrame, in_bed: tuple[float, float], rng: np.random.Ge
         for number in range(count):
             severity = {name: float(course[number]) for name, course in courses.items() if course[number]}
             slight = {str(rng.choice(FINDINGS)): float(rng.uniform(0.1, 0.45))} if rng.random() < UNREPORTED else {}
-            view = "AP" if rng.random() < in_bed[bool(severity)] else "PA"
-            row = {
-                "image": f"{person.patient}_{number:03d}.png",
-                "patient": person.patient,
-                "follow_up": number,
-                "age": person.age + number // 2,
-                "sex": person.sex,
-                "view": view,
-                "split": person.split,
-                "label": int(bool(severity)),
-                "drawn": (index, number, person.sex, view, severity or slight, list(severity)),
-            }
-            rows.append(row | {name: int(name in severity) for name in FINDINGS})
-    return pd.DataFrame(rows)
+            view, label = "AP" if rng.random() < in_bed[bool(severity)] else "PA", int(bool(severity))
+            drawn = index, number, person.sex, view, severity or slight, list(severity)
+            made = f"{person.patient}_{number:03d}.png", person.patient, number, person.age + number // 2
+            rows.append((*made, person.sex, view, person.split, label, drawn, *(name in severity for name in FINDINGS)))
+    columns = ["image", "patient", "follow_up", "age", "sex", "view", "split", "label", "drawn", *FINDINGS]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(FINDINGS, int))
 
 
 def _choose_faults(visits: pd.DataFrame) -> pd.DataFrame:
     """Which radiographs get which fault: image, fault, detail; the files of one fault in the order of their making."""
-    radiographs, findings = visits.groupby("patient")["image"].transform("size"), visits[list(FINDINGS)].sum(axis=1)
-    healthy = visits.assign(of=radiographs)[visits["label"] == 0].drop_duplicates("patient")
-    healthy = healthy.sort_values("of", kind="stable")  # those of patients with one radiograph first
+    healthy = visits.assign(of=visits.groupby("patient")["image"].transform("size"))[visits["label"] == 0]
+    healthy = healthy.drop_duplicates("patient").sort_values("of", kind="stable")  # with one radiograph first
+    single = visits[(visits["split"] == "train") & (visits[list(FINDINGS)].sum(axis=1) == 1)]
+    single = single.sort_values("Infiltration", ascending=False, kind="stable").iloc[0]
     plain = iter(healthy.loc[healthy["split"] == "train", "image"])
     tested = healthy.loc[healthy["split"] == "test", "image"].iloc[0]
-    single = visits[(visits["split"] == "train") & (findings == 1)]
-    single = single.sort_values("Infiltration", ascending=False, kind="stable")
-    original, twin = next(plain), single["image"].iloc[0]
-    (finding,) = single["drawn"].iloc[0][-1]
+    original, twin, (finding,) = next(plain), single["image"], single["drawn"][-1]
     rows = [
-        (next(plain), "RGBA", "four channels, the first three equal, the last opaque"),
-        (next(plain), "RGB", "three equal channels"),
-        (next(plain), "16 bit", "16 bits a pixel; each value 257 times that of 8 bits"),
-        *((next(plain), "DICOM", detail) for detail in DICOM),
+        *((next(plain), fault, detail) for fault, detail in IN_THE_FILE),
         (tested, "truncated", "the PNG ends after two fifths of its bytes"),
         (next(plain), "no image", "the table has a row, the archive no file"),
         (_stray(visits), "no row", "the archive has a file, the table no row"),
-        (next(plain), "age with a unit", "058Y"),
-        (next(plain), "impossible age", "412"),
+        *((next(plain), fault, age) for fault, age in AGES.items()),
         (original, "duplicate", f"same bytes as {twin}; labels No Finding and {finding}; this is the original"),
         (twin, "duplicate", f"same bytes as {original}; labels {finding} and No Finding"),
     ]
@@ -135,11 +126,13 @@ def draw(records: pd.DataFrame, size: tuple[int, int], seed: int, hospital: int)
     """Draw each radiograph; a mask is named by its image and finding."""
     look = {"size": size[0], "film": FILMS[hospital]}
     for number, row in enumerate(records.itertuples()):
+        index, visit, sex, view, findings, reported = row.drawn
         if row.fault == "no image":
             continue
-        index, visit, sex, view, findings, reported = row.drawn
-        person = draw_person(np.random.default_rng([seed, 3, index]), sex)
-        rng = np.random.default_rng([seed, 4, index, visit])
+        person, rng = (
+            Person(np.random.default_rng([seed, 3, index]), sex),
+            np.random.default_rng([seed, 4, index, visit]),
+        )
         pixels, masks = radiograph(findings, view, rng, person=person, **look)
         name, stem = f"images_{1 + number * FOLDERS // len(records):03d}/images/{row.image}", Path(row.image).stem
         if row.fault == "DICOM":
@@ -147,45 +140,32 @@ def draw(records: pd.DataFrame, size: tuple[int, int], seed: int, hospital: int)
             tags = {"id": row.patient, "age": f"{row.age:03d}Y", "sex": row.sex, "view": row.view}
             data = dicom(pixels, tags, bits=bits, inverted=inverted)
         else:
-            data = png(pixels, {"RGBA": "RGBA", "RGB": "RGB", "16 bit": "I;16"}.get(row.fault, "L"))
-        if row.fault == "truncated":
-            data = data[: len(data) * 2 // 5]
+            data = png(pixels, row.fault)
         yield name, data, {f"{stem}_{finding}": masks[finding] for finding in reported}
     rng = np.random.default_rng([seed, 5])
-    pixels, _ = radiograph({}, "PA", rng, person=draw_person(rng), **look)
+    pixels, _ = radiograph({}, "PA", rng, person=Person(rng), **look)
     yield f"images_{FOLDERS:03d}/images/{_stray(records)}", png(pixels), {}
 
 
 def tables(records: pd.DataFrame, twin: str, size: tuple[int, int]) -> dict[str, str]:
     """Return the table, columns as NIH names them, where brackets hold a pair; and the lists of each split."""
-    written = {"age with a unit": "058Y", "impossible age": "412"}
     present = records[list(FINDINGS)].astype(bool)
     columns = {
         "Image Index": records["image"],
         "Finding Labels": [("|".join(sorted(present.columns[row])) or NO_FINDING) for row in present.to_numpy()],
         "Follow-up #": records["follow_up"],
         "Patient ID": records["patient"].astype(int),
-        "Patient Age": records["fault"].map(written).fillna(records["age"].astype(str)),
+        "Patient Age": records["fault"].map(AGES).fillna(records["age"].astype(str)),
         "Patient Gender": records["sex"],
         "View Position": records["view"],
     }
     table = pd.DataFrame(columns)
     originals = ["OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]"]
     table[originals] = pd.DataFrame(records["view"].map(ORIGINALS).tolist(), records.index)
-    lists = {"train_val_list.txt": "train", "test_list.txt": "test"} if not twin else {}
-    return {f"Data_Entry_2017{twin}.csv": csv(table)} | {
-        name: csv(records.loc[records["split"] == split, "image"], header=False) for name, split in lists.items()
-    }
+    of_split = {} if twin else {"train_val_list.txt": "train", "test_list.txt": "test"}
+    lists = {name: csv(records.loc[records["split"] == split, "image"], False) for name, split in of_split.items()}
+    return {f"Data_Entry_2017{twin}.csv": csv(table), **lists}
 
 
-SAMPLE = Sample(
-    page="chest_xray.md.j2",
-    files=r"Data_Entry_2017(_small)?\.csv|(train_val|test)_list\.txt|images\.zip",
-    patients=(230, 120),
-    size=(192, 64),
-    height=1,
-    cast=cast,
-    draw=draw,
-    tables=tables,
-    packed=True,
-)
+FILES = r"Data_Entry_2017(_small)?\.csv|(train_val|test)_list\.txt|images\.zip"
+SAMPLE = Sample("chest_xray.md.j2", FILES, cast, draw, tables, (230, 120), size=(192, 64), height=1, packed=True)

@@ -46,19 +46,6 @@ def tables(records: pd.DataFrame, twin: str, size: tuple[int, int]) -> dict[str,
     }
 
 
-SAMPLE = Sample(
-    page="retinopathy.md.j2",
-    files=r"(train|test)_(img|label)(_small)?\.csv|images/\d+_(left|right)\.jpeg",
-    patients=(352, 40),
-    size=(288, 43),
-    frame=1.6,
-    twin=(26, 14),
-    cast=cast,
-    draw=draw,
-    tables=tables,
-)
-
-
 def _people(patients: int, shares: tuple[float, ...], rng: np.random.Generator) -> pd.DataFrame:
     """One row a patient: patient, left, right (grades), split."""
     count = [max(LEAST_OF_A_GRADE, round(patients * share)) for share in shares]
@@ -91,3 +78,7 @@ def _choose_faults(people: pd.DataFrame) -> pd.DataFrame:
         (f"{blurred}_right", "blurred", "far out of focus", ""),
     ]
     return pd.DataFrame(rows, columns=["image", "fault", "detail", "source"])
+
+
+FILES = r"(train|test)_(img|label)(_small)?\.csv|images/\d+_(left|right)\.jpeg"
+SAMPLE = Sample("retinopathy.md.j2", FILES, cast, draw, tables, (352, 40), size=(288, 43), frame=1.6, twin=(26, 14))

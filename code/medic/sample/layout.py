@@ -33,8 +33,6 @@ class Sample:
 
     page: str  # name of its template in ``pages``
     files: str  # regular expression of its paths, with forward slashes
-    patients: tuple[int, int]  # made-up ones of the committed sample, and the fewest that its faults and classes need
-    size: tuple[int, int]  # width of an image in the committed sample, and the least, pixels
     # (patients, seed, hospital): one row an image, with what is ``drawn`` in it; the faults, with the image that stands
     # in the place of another as its ``source``; and the page's table
     cast: Callable[[int, int, int], tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]]
@@ -42,6 +40,8 @@ class Sample:
     draw: Callable[[pd.DataFrame, tuple[int, int], int, int], Iterator[File]]
     # (records, "" or "_small", (width, height)): the text of the tables by their names
     tables: Callable[[pd.DataFrame, str, tuple[int, int]], dict[str, str]]
+    patients: tuple[int, int]  # made-up ones of the committed sample, and the fewest that its faults and classes need
+    size: tuple[int, int]  # width of an image in the committed sample, and the least, pixels
     height: float = 0.75  # of an image, as a share of its width
     frame: float = 1  # width of an image over that of its subject
     twin: tuple[int, int] = (24, 16)  # images to train and to test of the small tables, at most

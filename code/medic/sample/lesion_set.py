@@ -178,12 +178,5 @@ def _classes(records: pd.DataFrame) -> pd.Series:
     return records["label"].map(SKIN_LESION.classes.__getitem__)
 
 
-SAMPLE = Sample(
-    page="skin_lesion.md.j2",
-    files=r"metadata(_small)?\.csv|groundtruth\.csv|images/SYN_\d{7}\.jpg",
-    patients=(550, 100),
-    size=(224, 43),
-    cast=cast,
-    draw=draw,
-    tables=tables,
-)
+FILES = r"metadata(_small)?\.csv|groundtruth\.csv|images/SYN_\d{7}\.jpg"
+SAMPLE = Sample("skin_lesion.md.j2", FILES, cast, draw, tables, patients=(550, 100), size=(224, 43))

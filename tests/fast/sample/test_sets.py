@@ -17,7 +17,7 @@ from medic.data.readers import DATA_SETS
 from medic.errors import ImageError, MedicError
 from medic.files import sha256
 from medic.sample import SAMPLES
-from medic.sample.chest.body import draw_person
+from medic.sample.chest.body import Person
 from medic.sample.chest.drawing import FILMS, radiograph
 from medic.sample.fundus import CAMERAS, fundus_photograph
 from medic.sample.layout import Sample
@@ -138,7 +138,7 @@ def drawn_with_mask(name: str, seed: int, hospital: int) -> tuple[np.ndarray, np
         image, mask = fundus_photograph(3, "left", rng, (256, 192), camera=CAMERAS[hospital])
         return image, mask == 6
     if name == "chest_xray":
-        image, masks = radiograph({"Mass": 0.9}, "PA", rng, person=draw_person(rng), size=128, film=FILMS[hospital])
+        image, masks = radiograph({"Mass": 0.9}, "PA", rng, person=Person(rng), size=128, film=FILMS[hospital])
         return image, masks["Mass"] > 0
     lesion = drawing.Lesion(0, 0, ("dark brown",), ("structureless",), person=1, seed=seed)
     image, mask = drawing.dermoscopic_image(lesion, rng, size=(160, 120), camera=scene.CAMERAS[hospital])
@@ -159,7 +159,7 @@ def test_a_mask_lies_where_something_is_seen(name, brighter, hospital):
 def test_a_finding_changes_a_radiograph_where_its_mask_says(finding):
     share = []
     for seed in range(3):
-        look = {"person": draw_person(np.random.default_rng([7, seed])), "size": 96}
+        look = {"person": Person(np.random.default_rng([7, seed])), "size": 96}
         without, _ = radiograph({}, "PA", np.random.default_rng([8, seed]), **look)
         shown, masks = radiograph({finding: 0.9}, "PA", np.random.default_rng([8, seed]), **look)
         change = cv2.GaussianBlur(np.abs(shown.astype(float) - without), (0, 0), 1)

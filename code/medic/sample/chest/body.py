@@ -5,12 +5,13 @@ thorax's inner width (about 14 cm), u grows towards the image's right and v down
 heart, is at the image's right.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
 
-from medic.sample.strokes import Canvas
+from medic.sample.strokes import Array, Canvas, Rng
+from medic.task import FINDINGS
 
 # half of the thorax's inner width, by height
 WALL = ((-0.02, 0, 0.03, 0.08, 0.16, 0.28, 0.45, 0.75, 1.1, 1.5, 1.8, 2.2),
@@ -26,93 +27,94 @@ HEART = {-1: ((-0.35, 0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.88, 0.98, 1.08, 1.2, 1.4)
              (0.25, 0.4, 0.5, 0.62, 0.75, 0.87, 0.96, 1, 0.99, 0.92, 0.75, 0.4))}  # fmt: skip
 
 
-@dataclass(frozen=True)
 class Person:
-    """What all radiographs of a person have in common."""
+    """What all radiographs of a person have in common; of either sex where none is given."""
 
-    sex: str  # "F" or "M"
-    half_width: float  # of the thorax, as a share of the image's width
-    lung_height: float  # from the apex to the right dome of the diaphragm at full inspiration, chest units
-    heart: float  # width of the heart over that of the thorax (cardiothoracic ratio), below 0.5 in health
-    dome: float  # height of the domes of the diaphragm over the costophrenic angles, chest units
-    build: float  # thickness of soft tissue, 0-1
-    seed: int  # of the bones' and vessels' course and of the places of findings
+    def __init__(self, rng: Rng, sex: str | None = None):
+        self.sex = sex or str(rng.choice(["F", "M"]))
+        self.half_width = rng.uniform(0.325, 0.375)  # of the thorax, as a share of the image's width
+        self.lung_height = rng.uniform(1.45, 1.68)  # from the apex to the right dome of the diaphragm, breathed in
+        self.heart = rng.uniform(0.385, 0.465)  # its width over the thorax's (cardiothoracic ratio)
+        self.dome = rng.uniform(0.3, 0.42)  # height of the diaphragm's domes over the costophrenic angles
+        self.build = rng.uniform(0.1, 0.9)  # thickness of soft tissue, 0-1
+        self.seed = int(rng.integers(2**31))  # of the course of bones and vessels
 
-
-def draw_person(rng: np.random.Generator, sex: str | None = None) -> Person:
-    """Draw a person; of either sex where none is given."""
-    low, high = np.transpose([(0.325, 0.375), (1.45, 1.68), (0.385, 0.465), (0.3, 0.42), (0.1, 0.9)])
-    return Person(sex or str(rng.choice(["F", "M"])), *rng.uniform(low, high).tolist(), int(rng.integers(2**31)))
+    def source(self, finding: str) -> Rng:
+        """Return a person's own random numbers for one finding: it keeps its place between radiographs."""
+        return np.random.default_rng([self.seed, 100 + FINDINGS.index(finding)])
 
 
 class Chest(Canvas):
     """A person before the detector; in bed with less inspiration and a larger heart. Fields are (size, size)."""
 
-    def __init__(
-        self, person: Person, changes: dict[str, float], bed: bool, rng: np.random.Generator, size: int, zoom: float
-    ):
-        """Place the person, as findings change them (``findings.changes_of``); ``rng`` is the source of the pose."""
-        found = {"heart": person.heart, "height": 0, "flat": 0, "left": 0, "right": 0, "shift": 0} | changes
+    def __init__(self, person: Person, findings: Mapping[str, float], bed: bool, rng: Rng, size: int, zoom: float):
+        """Place the person, with what findings do to the shape of heart, lungs and diaphragm; ``rng`` is the pose's."""
+        self.person, self.bed = person, bed
+        ratio, longer, flat, raised, shift = person.heart, 0, 0, {-1: 0, 1: 0}, 0
+        if s := findings.get("Fibrosis"):
+            longer = -0.01 - 0.09 * s
+        if s := findings.get("Emphysema"):
+            longer, flat, ratio = 0.02 + 0.13 * s, 0.1 + 0.8 * s, person.heart - 0.07 * s
+        if s := findings.get("Cardiomegaly"):  # a ratio over 0.5, whatever it was before
+            ratio = 0.51 + 0.14 * s
+        if (s := findings.get("Atelectasis", 0)) > 0.4:  # the diaphragm rises, the mediastinum moves to that side
+            side = person.source("Atelectasis").choice([-1, 1])
+            raised[side], shift = 0.04 + 0.2 * s, side * (0.14 * s - 0.016)
         height = person.lung_height * (rng.uniform(0.8, 0.93) if bed else rng.uniform(0.95, 1.04))
-        height *= 1 + found["height"]
+        height *= 1 + longer
         radius = zoom * (rng.uniform(0.9, 1) if bed else rng.uniform(0.95, 1.03)) * person.half_width * size
         top = np.clip(0.9 - (height + person.dome) * radius / size, 0.06, 0.2) + rng.normal(0, 0.012)
         centre, tilt = (size * (0.5 + rng.normal(0, 0.02)), size * top), rng.normal(0, 0.03 if bed else 0.012)
         super().__init__((size, size), centre, radius, tilt)
         place = np.mgrid[:size, :size].astype(np.float32)
         y, x = (place - np.reshape(centre[::-1], (2, 1, 1)).astype(np.float32)) / radius
-        u = (x * np.cos(tilt) + y * np.sin(tilt)).astype(np.float32)
-        v = (y * np.cos(tilt) - x * np.sin(tilt)).astype(np.float32)
+        self.u = u = (x * np.cos(tilt) + y * np.sin(tilt)).astype(np.float32)
+        self.v = v = (y * np.cos(tilt) - x * np.sin(tilt)).astype(np.float32)
+        self.height = height  # of the lungs, from the apices to the right dome
+        self.wall = wall = curve(*WALL, v, 0.02)  # half of the thorax's inner width at each pixel's height
 
-        away, wall = np.abs(u), curve(*WALL, v, 0.02)
-        depth = person.dome * (1 - 0.72 * found["flat"]) * rng.uniform(0.9, 1.1)
-        tops = height - found["left"] + step(u, 0.1) * (0.08 + found["left"] - found["right"])
+        away, depth = np.abs(u), person.dome * (1 - 0.72 * flat) * rng.uniform(0.9, 1.1)
+        tops = height - raised[-1] + step(u, 0.1) * (0.08 + raised[-1] - raised[1])
         lateral, medial = np.clip((away - 0.42) / 0.58, 0, 1.2) ** 2.3, np.clip(1 - away / 0.42, 0, 1) ** 2
         dome = tops + depth * lateral + 0.12 * depth * medial
-        width = 2 * (found["heart"] + (rng.uniform(0.02, 0.05) if bed else 0))
-        heart = {-1: 0.345 * width, 1: 0.655 * width}
+        width = 2 * (ratio + (rng.uniform(0.02, 0.05) if bed else 0))
+        self.heart = {-1: 0.345 * width, 1: 0.655 * width}  # where it ends at the image's left and right
         scaled, beat = v * 1.6 / height, (v / height - 0.4) / 0.59
-        border = {s: np.maximum(curve(*MIDDLE[s], scaled), heart[s] * curve(*HEART[s], beat, 0.08)) for s in (-1, 1)}
-        beside = u - found["shift"]
-        middle = np.where(beside < 0, -beside - border[-1], beside - border[1])
+        left, right = (
+            np.maximum(curve(*MIDDLE[s], scaled), self.heart[s] * curve(*HEART[s], beat, 0.08)) for s in (-1, 1)
+        )
+        beside = u - shift
+        middle = np.where(beside < 0, -beside - left, beside - right)
         apex = v - 1.9 * np.clip(0.4 - away, 0, 1) ** 2
         lung = step(wall - away, 0.03) * step(apex, 0.04) * step(dome - v, 0.03) * step(middle, 0.028)
         rim, above = np.clip((wall - away) / 0.35, 0, 1), np.clip((dome - v) / 0.5, 0, 1)
         air = (0.52 + 0.26 * np.sqrt(rim * (2 - rim)) + 0.22 * above) * (0.78 + 0.22 * step(v - 0.2, 0.25))
-
-        self.person, self.bed = person, bed
-        self.height = height  # of the lungs, from the apices to the right dome
-        self.heart = heart  # where it ends at the image's left (-1) and right (1), both positive
-        self.u, self.v = u, v  # of each pixel
-        self.wall = wall  # half of the thorax's inner width at each pixel's height
         self.dome = dome.astype(np.float32)  # how low the diaphragm lies at each pixel's distance from the midline
-        self.middle = middle.astype(
-            np.float32
-        )  # how far each pixel lies outside mediastinum and heart; negative within
+        self.middle = middle.astype(np.float32)  # how far outside mediastinum and heart; negative within
         self.lung = lung.astype(np.float32)  # 0-1, where air is beside the mediastinum and above the diaphragm
         self.air = (0.48 * lung * air).astype(np.float32)  # how much density the air of the lungs takes away
 
-    def lines(self, paths: np.ndarray, widths: np.ndarray | float, soft: float = 0.006) -> np.ndarray:
+    def lines(self, paths: Array, widths: Array | float, soft: float = 0.006) -> Array:
         """Draw paths (n, p, 2) of full widths that broadcast to (n, p) as soft ribbons; float32 of 0-1."""
         layer = self.ribbons(np.asarray(paths), widths, np.full(len(paths), 255.0))
         return self.blurred(layer, soft, 0.3).astype(np.float32) / 255
 
-    def at(self, side: int) -> np.ndarray:
+    def at(self, side: int) -> Array:
         """Return 0-1: the image's left (-1) or right (+1) half."""
         return step(side * self.u, 0.04)
 
-    def spot(self, u: float, v: float, wide: float, high: float) -> np.ndarray:
+    def spot(self, u: float, v: float, wide: float, high: float) -> Array:
         """Return a soft spot, 1 at its centre, with these standard deviations."""
         return np.exp(-0.5 * (((self.u - u) / wide) ** 2 + ((self.v - v) / high) ** 2))
 
 
-def step(distance: np.ndarray, soft: float) -> np.ndarray:
+def step(distance: Array, soft: float) -> Array:
     """Rise smoothly from 0 where a distance is ``-soft`` to 1 where it is ``soft``."""
     t = np.clip(distance * (0.5 / soft) + 0.5, 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def curve(knots: tuple, values: tuple, at: np.ndarray | float, smoothing: float = 0.03) -> np.ndarray:
+def curve(knots: tuple, values: tuple, at: Array | float, smoothing: float = 0.03) -> Array:
     """Evaluate a curve through knots, its corners rounded over ``smoothing``."""
     fine = np.arange(-2.0, 4.0, 0.01)
     sharp = np.interp(fine, knots, values)[None]

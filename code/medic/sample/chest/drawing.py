@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from medic.sample.chest.body import WALL, Chest, Person, curve, step
-from medic.sample.chest.findings import SIGNS, changes_of, collapsed, source
-from medic.sample.strokes import winding_paths
+from medic.sample.chest.findings import SIGNS, collapsed
+from medic.sample.strokes import Array, Rng, winding_paths
 
 TRUNK = ((-0.9, -0.4, -0.28, -0.2, -0.08, 0.06, 0.3, 0.5, 0.62, 1, 1.6, 2.4),
          (0.46, 0.47, 0.53, 0.68, 1.05, 1.45, 1.8, 1.6, 1.2, 1.12, 1.1, 1.08))  # fmt: skip
@@ -23,25 +23,19 @@ TRUNK = ((-0.9, -0.4, -0.28, -0.2, -0.08, 0.06, 0.3, 0.5, 0.62, 1, 1.6, 2.4),
 class Film:
     """How one hospital's radiographs look."""
 
-    zoom: float = 1.0  # of the field of view
-    blur: float = 0.0025  # standard deviation, as a share of the image's width
-    contrast: tuple[float, float] = (0.85, 1.5)  # exponents of the film's curve, lowest and highest
-    letter: str = "L"  # of the marker, at the patient's left, or "R" at the right
+    zoom: float  # of the field of view
+    blur: float  # standard deviation, as a share of the image's width
+    contrast: tuple[float, float]  # exponents of the film's curve, lowest and highest
+    letter: str  # of the marker, at the patient's left ("L") or right ("R")
 
 
-FILMS = {1: Film(), 2: Film(zoom=0.88, blur=0.005, contrast=(0.7, 1.0), letter="R")}
+FILMS = {1: Film(1.0, 0.0025, (0.85, 1.5), "L"), 2: Film(0.88, 0.005, (0.7, 1.0), "R")}
 """By hospital."""
 
 
 def radiograph(
-    findings: Mapping[str, float],
-    view: str,
-    rng: np.random.Generator,
-    *,
-    person: Person,
-    size: int = 256,
-    film: Film = FILMS[1],
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    findings: Mapping[str, float], view: str, rng: Rng, *, person: Person, size: int, film: Film = FILMS[1]
+) -> tuple[Array, dict[str, Array]]:
     """Draw one frontal chest radiograph.
 
     Args:
@@ -57,23 +51,23 @@ def radiograph(
         The image, uint8 (size, size), bright where tissue is dense, and the mask of each finding, uint8 (size, size),
         255 where it shows.
     """
-    chest = Chest(person, changes_of(findings, person), view == "AP", rng, size, film.zoom)
+    chest = Chest(person, findings, view == "AP", rng, size, film.zoom)
     vessels = _vessels(chest) * (1 - 0.65 * findings.get("Emphysema", 0))
     if severity := findings.get("Edema"):
         vessels = chest.blurred(vessels, 0.035 * severity, 0) * (1 + 0.8 * severity)
     if severity := findings.get("Pneumothorax"):
-        vessels *= 1 - collapsed(severity, chest, source(person, "Pneumothorax"))[1]
+        vessels *= 1 - collapsed(severity, chest, person.source("Pneumothorax"))[1]
     density, masks = _soft_tissue(chest, rng) - chest.air + _bones(chest) + vessels, {}
     for name in (name for name in SIGNS if name in findings):
-        added = SIGNS[name](findings[name], chest, source(person, name))
+        added = SIGNS[name](findings[name], chest, person.source(name))
         masks[name] = np.where(np.abs(added) > 0.35 * np.abs(added).max(), 255, 0).astype(np.uint8)
         density += added
-    if chest.bed:
-        density += _wires(chest, rng)
+    if chest.bed and (leads := int(rng.integers(0, 4))):
+        density += _wires(chest, rng, leads)
     return _record(density.astype(np.float32), chest, film, rng), masks
 
 
-def _soft_tissue(chest: Chest, rng: np.random.Generator) -> np.ndarray:
+def _soft_tissue(chest: Chest, rng: Rng) -> Array:
     u, v, away, build = chest.u, chest.v, np.abs(chest.u), chest.person.build
     female = chest.person.sex == "F"
     outline = np.interp(v, *TRUNK) + 0.1 * build * step(v - 0.55, 0.1)
@@ -98,7 +92,7 @@ def _soft_tissue(chest: Chest, rng: np.random.Generator) -> np.ndarray:
     return density + body * (0.018 * chest.noise(rng, 4) + 0.012 * chest.noise(rng, 11))
 
 
-def _bones(chest: Chest) -> np.ndarray:
+def _bones(chest: Chest) -> Array:
     """Ribs, clavicles, shoulder blades, arms and spine."""
     rng, t = np.random.default_rng([chest.person.seed, 1]), np.linspace(0, 1, 20)
     slope, back, front, heavy = rng.uniform(0.8, 1.25), [], [], []
@@ -126,13 +120,13 @@ def _bones(chest: Chest) -> np.ndarray:
     return ribs + girdle + spine + 0.1 * step(0.16 - np.hypot(np.abs(chest.u) - 1.32, chest.v - 0.12), 0.03)
 
 
-def _hollow(chest: Chest, paths: np.ndarray, widths: np.ndarray) -> np.ndarray:
+def _hollow(chest: Chest, paths: Array, widths: Array) -> Array:
     """Bones with brighter rims, as their dense shell gives."""
     solid = chest.lines(paths, widths, 0)
     return 0.75 * solid + 0.9 * np.clip(solid - cv2.GaussianBlur(solid, (0, 0), 0.035 * chest.radius), -0.1, 1)
 
 
-def _vessels(chest: Chest) -> np.ndarray:
+def _vessels(chest: Chest) -> Array:
     """The lungs' vessels, which leave both hila, branch and taper, and the hila."""
     rng, t = np.random.default_rng([chest.person.seed, 2]), np.linspace(0, 1, 24)
     side = np.repeat([-1, 1], 10)
@@ -158,11 +152,8 @@ def _vessels(chest: Chest) -> np.ndarray:
     return chest.lung * (0.1 * drawn * toward_base + 0.12 * hila + 0.01 * grain)
 
 
-def _wires(chest: Chest, rng: np.random.Generator) -> np.ndarray | float:
+def _wires(chest: Chest, rng: Rng, count: int) -> Array:
     """Leads of a heart monitor, as on many patients in bed."""
-    count = int(rng.integers(0, 4))
-    if not count:
-        return 0.0
     start = np.stack([rng.choice([-1, 1], count) * rng.uniform(0.5, 1.1, count), rng.uniform(0, 0.6, count)], -1)
     lengths, bends = rng.uniform(0.6, 1.6, count), rng.normal(0, 0.8, count)
     leads = chest.lines(winding_paths(rng, start, rng.uniform(0.8, 2.4, count), lengths, bends, 0.3), 0.022, 0)
@@ -170,7 +161,7 @@ def _wires(chest: Chest, rng: np.random.Generator) -> np.ndarray | float:
     return 0.16 * np.maximum(leads, np.maximum.reduce(pads))
 
 
-def _record(density: np.ndarray, chest: Chest, film: Film, rng: np.random.Generator) -> np.ndarray:
+def _record(density: Array, chest: Chest, film: Film, rng: Rng) -> Array:
     """Scatter, exposure, grain, marker and borders that the beam did not reach."""
     size, bed = len(density), chest.bed
     share = rng.uniform(0.12, 0.4) if bed else rng.uniform(0.0, 0.15)

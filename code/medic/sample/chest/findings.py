@@ -7,48 +7,20 @@ and size vary widely, and the signs of neighbouring findings overlap, as they do
 Each takes its severity (0-1), the chest and a person's own random numbers, and returns what it adds, (size, size).
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from medic.sample.chest.body import WALL, Chest, Person, curve, step
-from medic.sample.strokes import winding_paths
+from medic.sample.chest.body import WALL, Chest, curve, step
+from medic.sample.strokes import Array, Rng, winding_paths
 from medic.task import FINDINGS
 
-Source = np.random.Generator
 
-
-def source(person: Person, finding: str) -> Source:
-    """Return a person's own random numbers for one finding: it keeps its place between radiographs."""
-    return np.random.default_rng([person.seed, 100 + FINDINGS.index(finding)])
-
-
-def changes_of(findings: Mapping[str, float], person: Person) -> dict[str, float]:
-    """Return what findings do to the shape of heart, lungs and diaphragm, as ``Chest`` takes it.
-
-    ``heart``: the cardiothoracic ratio instead of the person's; ``height``: added to the lungs', as a share; ``flat``:
-    of the diaphragm, 0-1; ``left``, ``right``: how much higher it is there; ``shift``: of the mediastinum to the right.
-    """
-    changes = {}
-    if s := findings.get("Fibrosis"):
-        changes = {"height": -0.01 - 0.09 * s}
-    if s := findings.get("Emphysema"):
-        changes = {"height": 0.02 + 0.13 * s, "flat": 0.1 + 0.8 * s, "heart": person.heart - 0.07 * s}
-    if s := findings.get("Cardiomegaly"):  # a ratio over 0.5, whatever it was before
-        changes |= {"heart": 0.51 + 0.14 * s}
-    if (s := findings.get("Atelectasis", 0)) > 0.4:
-        side = source(person, "Atelectasis").choice([-1, 1])
-        changes |= {"left" if side < 0 else "right": 0.04 + 0.2 * s, "shift": side * (0.14 * s - 0.016)}
-    return changes
-
-
-def _sides(rng: Source, both: float) -> list[int]:
+def _sides(rng: Rng, both: float) -> list[int]:
     """One side, or both with this probability."""
     first = int(rng.choice([-1, 1]))
     return [first, -first] if rng.random() < both else [first]
 
 
-def _place(chest: Chest, rng: Source, margin: float) -> tuple[float, float]:
+def _place(chest: Chest, rng: Rng, margin: float) -> tuple[float, float]:
     """A place in the visible lung, at least ``margin`` from the wall."""
     side, v = int(rng.choice([-1, 1])), chest.height * rng.uniform(0.22, 0.82)
     inner = 0.24 if v < 0.55 * chest.height else chest.heart[side] * (0.75 if side > 0 else 0.95)
@@ -56,7 +28,7 @@ def _place(chest: Chest, rng: Source, margin: float) -> tuple[float, float]:
     return side * rng.uniform(min(inner + 0.5 * margin, outer), outer), v
 
 
-def _lump(chest: Chest, rng: Source, centre: tuple[float, float], radius: float, rough: float) -> np.ndarray:
+def _lump(chest: Chest, rng: Rng, centre: tuple[float, float], radius: float, rough: float) -> Array:
     """A round opacity with a lobulated rim, 0-1; dense in the middle as a ball is."""
     u, v = chest.u - centre[0], chest.v - centre[1]
     rim = 1 + sum(rough / k**0.5 * rng.normal() * np.sin(k * np.arctan2(v, u) + rng.uniform(0, 6.3)) for k in (2, 3, 5))
@@ -64,13 +36,13 @@ def _lump(chest: Chest, rng: Source, centre: tuple[float, float], radius: float,
     return np.sqrt(np.clip(1.15 - distance**2, 0, 1)) * step(1.05 - distance, 0.12)
 
 
-def cardiomegaly(s: float, chest: Chest, rng: Source) -> np.ndarray:
+def cardiomegaly(s: float, chest: Chest, rng: Rng) -> Array:
     """The larger heart is drawn with the body; here it is only a little denser."""
     low = step(chest.v - 0.4 * chest.height, 0.1) * step(chest.dome - chest.v, 0.03)
     return 0.02 * low * step(-chest.middle, 0.03) * step(np.abs(chest.u) - 0.1, 0.05)
 
 
-def nodule(s: float, chest: Chest, rng: Source) -> np.ndarray:
+def nodule(s: float, chest: Chest, rng: Rng) -> Array:
     """Rounded opacities up to 3 cm across, one to three, not touching."""
     opacity, places = np.zeros_like(chest.u), []
     for _ in range(1 + rng.binomial(2, 0.4)):
@@ -81,13 +53,13 @@ def nodule(s: float, chest: Chest, rng: Source) -> np.ndarray:
     return opacity
 
 
-def mass(s: float, chest: Chest, rng: Source) -> np.ndarray:
+def mass(s: float, chest: Chest, rng: Rng) -> Array:
     """An opacity greater than 3 cm, its rim lobulated."""
     radius = 0.13 + 0.14 * s
     return (0.24 + 0.14 * s) * _lump(chest, rng, _place(chest, rng, 0.75 * radius), radius, 0.09)
 
 
-def infiltration(s: float, chest: Chest, rng: Source) -> np.ndarray:
+def infiltration(s: float, chest: Chest, rng: Rng) -> Array:
     """Patchy, ill-defined haze (infiltrate: a term that the glossary discourages; NIH's labels use it)."""
     patches, haze = np.clip(0.5 + 0.55 * chest.noise(rng, 9) + 0.45 * chest.noise(rng, 18), 0, 1.6), 0
     for side in _sides(rng, 0.45):
@@ -99,7 +71,7 @@ def infiltration(s: float, chest: Chest, rng: Source) -> np.ndarray:
     return (0.06 + 0.18 * s) * haze * patches * chest.lung
 
 
-def consolidation(s: float, chest: Chest, rng: Source) -> np.ndarray:
+def consolidation(s: float, chest: Chest, rng: Rng) -> Array:
     """A homogeneous opacity of a lobe, cut off at the fissure, with dark bronchi in it."""
     side, upper = int(rng.choice([-1, 1])), rng.random() < 0.35
     fissure = chest.height * rng.uniform(0.46, 0.56) + rng.uniform(-0.15, 0.15) * (np.abs(chest.u) - 0.5)
@@ -116,7 +88,7 @@ def consolidation(s: float, chest: Chest, rng: Source) -> np.ndarray:
     return (0.16 + 0.2 * s) * lobe * chest.at(side) * chest.lung * (1 - 0.3 * bronchi)
 
 
-def pneumonia(s: float, chest: Chest, rng: Source) -> np.ndarray:
+def pneumonia(s: float, chest: Chest, rng: Rng) -> Array:
     """One dense segment, widening towards the pleura, soft-edged and mottled."""
     side, turn = int(rng.choice([-1, 1])), rng.uniform(-0.5, 0.9)
     u, v = side * chest.u - 0.27, chest.v - chest.height * 0.47
@@ -126,7 +98,7 @@ def pneumonia(s: float, chest: Chest, rng: Source) -> np.ndarray:
     return (0.1 + 0.22 * s) * wedge * np.clip(1 + 0.22 * chest.noise(rng, 16), 0.4, 1.5) * chest.at(side) * chest.lung
 
 
-def atelectasis(s: float, chest: Chest, rng: Source) -> np.ndarray:
+def atelectasis(s: float, chest: Chest, rng: Rng) -> Array:
     """Plates of airless lung at the base; with more of it the base is dense and the diaphragm high."""
     side, count = int(rng.choice([-1, 1])), 1 + int(rng.integers(0, 3))  # the side first, as in changes_of
     low = chest.height * (0.62 + 0.28 * (np.arange(count) + rng.uniform(0, 0.6, count)) / count)
@@ -140,7 +112,7 @@ def atelectasis(s: float, chest: Chest, rng: Source) -> np.ndarray:
     return ((0.12 + 0.18 * s) * plates + base * chest.at(side)) * above
 
 
-def edema(s: float, chest: Chest, rng: Source) -> np.ndarray:
+def edema(s: float, chest: Chest, rng: Rng) -> Array:
     """Haze round both hila and short lines at the lateral bases (Kerley B lines)."""
     haze = sum(chest.spot(side * 0.42, 0.55 * chest.height, 0.26 + 0.08 * s, 0.42) * chest.at(side) for side in (-1, 1))
     cloudy = np.clip(1 + 0.16 * chest.noise(rng, 8) + 0.12 * chest.noise(rng, 20), 0.4, 1.6)
@@ -153,7 +125,7 @@ def edema(s: float, chest: Chest, rng: Source) -> np.ndarray:
     return ((0.05 + 0.24 * s) * haze * cloudy + 0.03 * s + lines) * chest.lung
 
 
-def fibrosis(s: float, chest: Chest, rng: Source) -> np.ndarray:
+def fibrosis(s: float, chest: Chest, rng: Rng) -> Array:
     """A net of fine lines, densest at the bases and below the pleura (reticular pattern)."""
     # the zero lines of a smooth texture form a net
     net = sum(weight * np.exp(-0.5 * (chest.noise(rng, cells) / 0.22) ** 2) for cells, weight in ((26, 0.6), (40, 0.5)))
@@ -162,7 +134,7 @@ def fibrosis(s: float, chest: Chest, rng: Source) -> np.ndarray:
     return (0.05 + 0.3 * s) * net * low * (0.35 + 0.65 * rim) * chest.lung
 
 
-def emphysema(s: float, chest: Chest, rng: Source) -> np.ndarray:
+def emphysema(s: float, chest: Chest, rng: Rng) -> Array:
     """Besides large dark lungs over a flat diaphragm: bullae, round lucencies with a hairline wall."""
     opacity = -(0.01 + 0.08 * s) * np.ones_like(chest.u)
     for _ in range(rng.binomial(3, s)):
@@ -172,7 +144,7 @@ def emphysema(s: float, chest: Chest, rng: Source) -> np.ndarray:
     return opacity * chest.lung
 
 
-def hernia(s: float, chest: Chest, rng: Source) -> np.ndarray:
+def hernia(s: float, chest: Chest, rng: Rng) -> Array:
     """A hiatus hernia: part of the stomach behind the heart, round, with gas over a level of fluid."""
     radius = 0.21 + 0.12 * s
     u, v = chest.u - rng.uniform(0.02, 0.16), chest.v - chest.height + 0.55 * radius
@@ -181,7 +153,7 @@ def hernia(s: float, chest: Chest, rng: Source) -> np.ndarray:
     return 0.12 * step(1 - distance, 0.08) - (0.33 + 0.1 * s) * gas
 
 
-def effusion(s: float, chest: Chest, rng: Source) -> np.ndarray:
+def effusion(s: float, chest: Chest, rng: Rng) -> Array:
     """Fluid blunts the costophrenic angle, then rises along the wall with a meniscus.
 
     In bed it also spreads behind the lung as a veil that thins upwards.
@@ -200,7 +172,7 @@ def effusion(s: float, chest: Chest, rng: Source) -> np.ndarray:
     return opacity
 
 
-def collapsed(s: float, chest: Chest, rng: Source) -> tuple[np.ndarray, np.ndarray]:
+def collapsed(s: float, chest: Chest, rng: Rng) -> tuple[Array, Array]:
     """Return how far each pixel lies outside a collapsed lung, and 0-1 where air without vessels surrounds it."""
     side, sunk = rng.choice([-1, 1]), 0.1 + 0.34 * s  # the lung falls from the apex and shrinks to the hilum
     v = chest.v - sunk * np.clip(1 - chest.v / chest.height, 0, 1)
@@ -210,14 +182,14 @@ def collapsed(s: float, chest: Chest, rng: Source) -> tuple[np.ndarray, np.ndarr
     return np.where(side * chest.u > 0, beyond, -9), step(beyond, 0.025) * chest.at(side) * chest.lung
 
 
-def pneumothorax(s: float, chest: Chest, rng: Source) -> np.ndarray:
+def pneumothorax(s: float, chest: Chest, rng: Rng) -> Array:
     """A dark rim without vessels beyond the line of the visceral pleura."""
     beyond, rim = collapsed(s, chest, rng)
     line = np.exp(-0.5 * (beyond / 0.014) ** 2) * chest.lung
     return 0.13 * line - (0.1 + 0.05 * s) * rim + (0.02 + 0.06 * s) * (beyond > -9) * (chest.lung - rim)
 
 
-def thickening(s: float, chest: Chest, rng: Source) -> np.ndarray:
+def thickening(s: float, chest: Chest, rng: Rng) -> Array:
     """A dense line along the lateral wall or a cap over the apex."""
     sides, apical, uneven = _sides(rng, 0.3), rng.random() < 0.45, 1 + 0.3 * chest.noise(rng, 9)
     inward = chest.wall - np.abs(chest.u)
