@@ -174,9 +174,15 @@ def check_sets(
             failed.append(f"{found}: {error}")
             continue
         if not as_json:
-            print(checked[found])
+            count = sum(kind["found"] for kind in checked[found]["findings"].values())
+            print(
+                f"{found}: {checked[found]['images']:,} images, {f'{count:,} findings' if count else 'nothing found'}"
+            )
+            for kind, said in checked[found]["findings"].items():
+                print(f"  {kind:22}{said['found']:>7,}  {said['first']}")
+            print(f"  see {checked[found]['page']}")
     if as_json:
-        print(json.dumps({found: one.to_json() for found, one in checked.items()}, indent=2))
+        print(json.dumps(checked, indent=2))
     if others := unknown_in(folder, sets) if is_folder or name is None else []:
         print(
             f"not checked, for no set is called so: {', '.join(others)}; medic check SET --data {folder / others[0]}",
