@@ -74,7 +74,7 @@ def _people(patients: int, ill: float, rng: np.random.Generator) -> pd.DataFrame
 
 def _visits(people: pd.DataFrame, in_bed: tuple[float, float], rng: np.random.Generator) -> pd.DataFrame:
     """One row a radiograph; findings that last stay once they have come, the others come and go."""
-    rows = []
+    drawn = []
     for index, person in enumerate(people.itertuples()):
         count, courses = person.radiographs, {}
         if person.main:
@@ -87,12 +87,16 @@ def _visits(people: pd.DataFrame, in_bed: tuple[float, float], rng: np.random.Ge
         for number in range(count):
             severity = {name: float(course[number]) for name, course in courses.items() if course[number]}
             slight = {str(rng.choice(FINDINGS)): float(rng.uniform(0.1, 0.45))} if rng.random() < UNREPORTED else {}
-            view, label = "AP" if rng.random() < in_bed[bool(severity)] else "PA", int(bool(severity))
-            drawn = index, number, person.sex, view, severity or slight, list(severity)
-            made = f"{person.patient}_{number:03d}.png", person.patient, number, person.age + number // 2
-            rows.append((*made, person.sex, view, person.split, label, drawn, *(name in severity for name in FINDINGS)))
-    columns = ["image", "patient", "follow_up", "age", "sex", "view", "split", "label", "drawn", *FINDINGS]
-    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(FINDINGS, int))
+            view = "AP" if rng.random() < in_bed[bool(severity)] else "PA"
+            drawn.append((index, number, person.sex, view, severity or slight, list(severity)))
+    visits = people.loc[people.index.repeat(people["radiographs"]), ["patient", "sex", "age", "split"]]
+    visits["follow_up"] = visits.groupby("patient").cumcount()
+    visits["image"] = visits["patient"] + "_" + visits["follow_up"].map("{:03d}.png".format)
+    visits["age"] += visits["follow_up"] // 2
+    visits["view"], visits["drawn"] = [view for *_, view, _, _ in drawn], drawn
+    visits[list(FINDINGS)] = [[int(name in reported) for name in FINDINGS] for *_, reported in drawn]
+    visits["label"] = visits[list(FINDINGS)].max(axis=1)
+    return visits.reset_index(drop=True)
 
 
 def _choose_faults(visits: pd.DataFrame) -> pd.DataFrame:
@@ -129,11 +133,10 @@ def draw(records: pd.DataFrame, size: tuple[int, int], seed: int, hospital: int)
         index, visit, sex, view, findings, reported = row.drawn
         if row.fault == "no image":
             continue
-        person, rng = (
-            Person(np.random.default_rng([seed, 3, index]), sex),
-            np.random.default_rng([seed, 4, index, visit]),
+        person = Person(np.random.default_rng([seed, 3, index]), sex)
+        pixels, masks = radiograph(
+            findings, view, np.random.default_rng([seed, 4, index, visit]), person=person, **look
         )
-        pixels, masks = radiograph(findings, view, rng, person=person, **look)
         name, stem = f"images_{1 + number * FOLDERS // len(records):03d}/images/{row.image}", Path(row.image).stem
         if row.fault == "DICOM":
             (bits, inverted), name = DICOM[row.detail], name.replace(".png", ".dcm")

@@ -73,8 +73,7 @@ class Sample:
             too), and what the set has besides.
 
         Raises:
-            MedicError: an unknown hospital, too few patients or pixels, or a folder that holds anything else or cannot
-                be written.
+            MedicError: an unknown hospital, too few patients or pixels, a folder with anything else or not writable.
         """
         patients, width = patients or self.patients[0], size or self.size[0]
         if patients < self.patients[1] or width < self.size[1] or hospital not in (1, 2):
@@ -169,20 +168,16 @@ def jpeg(pixels: np.ndarray, quality: int, fault: str = "") -> bytes:
 
 def _choose_small(records: pd.DataFrame, train: int, test: int) -> pd.Series:
     """Return which images the small tables have: of whole patients without faults, the classes in turn."""
-    chosen = pd.Series(False, records.index)
-    sound = records.groupby("patient")["fault"].transform(lambda faults: (faults == "").all())
+    small, sound = pd.Series(False, records.index), records.groupby("patient")["fault"].transform("max") == ""
     for split, left in {"train": train, "test": test}.items():
         rows = records[sound & (records["split"] == split)]
-        waiting = [list(of["patient"].unique()) for _, of in sorted(rows.groupby("label"), key=lambda pair: -pair[0])]
-        size, taken = rows["patient"].value_counts(), set()
-        while any(waiting):
-            for patients in filter(None, waiting):
-                patient = patients.pop(0)
-                if patient not in taken and size[patient] <= left:
-                    taken.add(patient)
-                    left -= size[patient]
-        chosen |= records["patient"].isin(taken) & (records["split"] == split)
-    return chosen
+        size, queue = rows["patient"].value_counts(), rows.drop_duplicates(["label", "patient"])
+        queue = queue.assign(turn=queue.groupby("label").cumcount())
+        for patient in queue.sort_values(["turn", "label"], ascending=[True, False])["patient"].unique():
+            if size[patient] <= left:
+                left -= size[patient]
+                small |= records["patient"] == patient
+    return small
 
 
 def _add_member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

@@ -122,8 +122,8 @@ def draw(records: pd.DataFrame, size: tuple[int, int], seed: int, hospital: int)
     """Draw each image; a mask is named ``<image>_mask``."""
     for row in records.itertuples():
         lesion, key, sticker = row.drawn
-        look = {"size": size, "sticker": sticker, "camera": CAMERAS[hospital]}
-        pixels, mask = dermoscopic_image(lesion, np.random.default_rng(key), **look)
+        rng, camera = np.random.default_rng(key), CAMERAS[hospital]
+        pixels, mask = dermoscopic_image(lesion, rng, size=size, camera=camera, sticker=sticker)
         if smaller_copy := row.copied and row.fault == "near duplicate":
             smaller = (round(size[0] * 0.94), round(size[1] * 0.94))
             pixels, mask = (cv2.resize(part, smaller, interpolation=cv2.INTER_AREA) for part in (pixels, mask))

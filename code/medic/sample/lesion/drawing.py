@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from medic.sample.lesion.scene import BLOOD, CAMERAS, MELANIN, Camera, add_things, draw_skin, photograph, step
-from medic.sample.strokes import Canvas
+from medic.sample.lesion.scene import BLOOD, MELANIN, Camera, add_things, draw_skin, photograph, step
+from medic.sample.strokes import Array, Canvas, Rng
 
 # How often a lesion shows each sign, at an atypia of 0 and of 1; between them in proportion. The rates are made up.
 COLOURS = {"light brown": (0.85, 0.92), "dark brown": (0.75, 0.97), "black": (0.06, 0.75),
@@ -44,7 +44,7 @@ class Lesion:
         return 1.3 * self.asymmetry + 0.1 * self.border + 0.5 * (len(self.colours) + len(self.structures))
 
 
-def draw_lesion(malignant: bool, person: int, rng: np.random.Generator) -> Lesion:
+def draw_lesion(malignant: bool, person: int, rng: Rng) -> Lesion:
     """Draw a lesion's signs: each is likelier the more atypical the lesion is, so they come together as in life."""
     atypia = rng.beta(*ATYPIA[malignant])
     shape = np.array([0.72, 0.24, 0.04]) * (1 - atypia) + np.array([0.02, 0.18, 0.80]) * atypia
@@ -59,40 +59,32 @@ def draw_lesion(malignant: bool, person: int, rng: np.random.Generator) -> Lesio
 
 
 def dermoscopic_image(
-    lesion: Lesion,
-    rng: np.random.Generator,
-    *,
-    sticker: bool = False,
-    size: tuple[int, int] = (256, 192),
-    camera: Camera = CAMERAS[1],
-) -> tuple[np.ndarray, np.ndarray]:
+    lesion: Lesion, rng: Rng, *, size: tuple[int, int], camera: Camera, sticker: bool = False
+) -> tuple[Array, Array]:
     """Draw one image of a lesion through a dermoscope.
 
     Args:
         lesion: what is shown.
         rng: source of everything that differs between two images of one lesion: pose, light, hairs, tube, grain.
-        sticker: whether a coloured sticker lies beside the lesion.
-        size: width and height, pixels.
+        size: width and height, pixels; below 120 structures are too fine to be seen.
         camera: with which it is taken.
+        sticker: whether a coloured sticker lies beside the lesion.
 
     Returns:
         The image, uint8 (height, width, 3) RGB, and the lesion's mask, uint8 (height, width), 255 within.
     """
     # each part has its own numbers, so that one hair more changes nothing but the hairs
     place, around, over, light = (np.random.default_rng(int(seed)) for seed in rng.integers(2**31, size=4))
-    width, height = size
-    finer = 2 if min(size) < 120 else 1  # below, structures are too fine to be drawn, but not to be seen
-    frame = Canvas((width * finer, height * finer), (0, 0), height * finer)
-    image, edge = _lay(draw_skin(lesion.person, around, frame), lesion, place)
+    skin = draw_skin(lesion.person, around, Canvas(size, (0, 0), size[1]))
+    image, edge = _lay(skin, lesion, place)
     image = add_things(image, over, lesion.person, sticker, camera)
-    image, edge = (cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in (image, edge))
     return photograph(image, light, camera), np.where(edge > 0.5, 255, 0).astype(np.uint8)
 
 
 class _Ground(Canvas):
     """The places of one lesion's pixels, warped as its contour is, and textures that lie still on the lesion."""
 
-    def __init__(self, lesion: Lesion, shape: tuple[int, int], pose: np.random.Generator):
+    def __init__(self, lesion: Lesion, shape: tuple[int, int], pose: Rng):
         own, self.rng = np.random.default_rng([lesion.seed, 0]), np.random.default_rng([lesion.seed, 1])
         self.asymmetry, (height, width) = lesion.asymmetry, shape
         large = own.uniform(0.40, 0.52) if own.random() < 0.15 else own.uniform(0.25, 0.41)
@@ -104,10 +96,16 @@ class _Ground(Canvas):
         warp, fine = (0.05, 0.07, 0.09)[self.asymmetry], 0.014 + 0.003 * lesion.border
         self.u, self.v = (axis + warp * self.texture(5) + fine * self.texture(18) for axis in self.still)
         self.angle = np.arctan2(self.v, self.u)
-        self.contour = self._contour()
+        angle, longer = np.linspace(-np.pi, np.pi, 1024, endpoint=False), np.exp(self.rng.uniform(0.02, 0.24))
+        # the radius at 1024 angles: alike on both sides of as many axes as the lesion is symmetric about
+        self.contour = 1 / np.hypot(np.cos(angle) / longer, np.sin(angle) * longer)
+        for harmonic in (2, 4) if self.asymmetry == 0 else (2, 3, 4, 5):
+            wave = self.rng.uniform(0.35, 1) * (0.06, 0.17, 0.24)[self.asymmetry] / harmonic
+            phase = self.rng.uniform(-np.pi, np.pi) * (self.asymmetry == 2)
+            self.contour *= 1 + wave * np.cos(harmonic * angle + phase)
         self.away = np.hypot(self.u, self.v) / self.around(self.contour)
 
-    def texture(self, cells: float) -> np.ndarray:
+    def texture(self, cells: float) -> Array:
         """Smooth noise of mean 0 and deviation about 0.6, ``cells`` to a lesion's diameter, float32."""
         count = max(4, round(cells * _REACH)) + 3
         scale = np.float32((count - 4) / (2 * _REACH))
@@ -115,32 +113,23 @@ class _Ground(Canvas):
         grid = self.rng.standard_normal((count, count), np.float32)
         return cv2.remap(grid, x, y, cv2.INTER_CUBIC if cells < 10 else cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
-    def around(self, values: np.ndarray) -> np.ndarray:
+    def around(self, values: Array) -> Array:
         """Values (n,) at equal angles from -pi on, spread over the pixels (or ``angle``) by their angle."""
         return values.astype(np.float32)[((self.angle + np.pi) * len(values) / (2 * np.pi)).astype(int) % len(values)]
 
-    def _contour(self) -> np.ndarray:
-        """The radius at 1024 angles: alike on both sides of as many axes as the lesion is symmetric about."""
-        angle, longer = np.linspace(-np.pi, np.pi, 1024, endpoint=False), np.exp(self.rng.uniform(0.02, 0.24))
-        radius = 1 / np.hypot(np.cos(angle) / longer, np.sin(angle) * longer)
-        for harmonic in (2, 4) if self.asymmetry == 0 else (2, 3, 4, 5):
-            size = self.rng.uniform(0.35, 1) * (0.06, 0.17, 0.24)[self.asymmetry] / harmonic
-            radius *= 1 + size * np.cos(harmonic * angle + self.rng.uniform(-np.pi, np.pi) * (self.asymmetry == 2))
-        return radius
-
-    def mirrored(self, places: np.ndarray) -> np.ndarray:
+    def mirrored(self, places: Array) -> Array:
         """Places (n, 2) and their mirror images about the lesion's axes of symmetry, (m, 2)."""
         mirrors = ([(1, 1), (-1, 1), (1, -1), (-1, -1)], [(1, 1), (1, -1)], [(1, 1)])[self.asymmetry]
         return np.concatenate([places * mirror for mirror in np.array(mirrors)])
 
-    def places(self, count: int, reach: float) -> np.ndarray:
+    def places(self, count: int, reach: float) -> Array:
         """About ``count`` places within ``reach`` of the centre: mirrored as the lesion is, else in one half."""
         middle, half = (0, np.pi) if self.asymmetry < 2 else (self.rng.uniform(-3, 3), 1.3)
         angle = middle + self.rng.uniform(-half, half, count)
         points = np.stack([np.cos(angle), np.sin(angle)], -1) * reach * np.sqrt(self.rng.uniform(0.02, 1, (count, 1)))
         return self.mirrored(points[: -(-count // (4 >> self.asymmetry))])
 
-    def patch(self, low: float, high: float, soft: float) -> np.ndarray:
+    def patch(self, low: float, high: float, soft: float) -> Array:
         """A region of a radius between ``low`` and ``high``, 0-1: round the centre, mirrored, or to one side."""
         size = self.rng.uniform(low, high) + 0.17 * self.texture(6) + 0.09 * self.texture(20)
         if self.asymmetry == 0:
@@ -151,7 +140,7 @@ class _Ground(Canvas):
         return step(size - np.minimum.reduce([np.hypot(self.u - x, self.v - y) for x, y in centres]), soft)
 
 
-def _lay(image: np.ndarray, lesion: Lesion, pose: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _lay(image: Array, lesion: Lesion, pose: Rng) -> tuple[Array, Array]:
     """Lay a lesion on skin, float32 (height, width, 3) of 0-1; return the image and the lesion's edge, 0-1."""
     ground = _Ground(lesion, image.shape[:2], pose)
     colours, rng = lesion.colours, ground.rng
@@ -184,7 +173,7 @@ def _lay(image: np.ndarray, lesion: Lesion, pose: np.random.Generator) -> tuple[
     return image, edge
 
 
-def _structures(ground: _Ground, structures: tuple[str, ...], edge: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _structures(ground: _Ground, structures: tuple[str, ...], edge: Array) -> tuple[Array, Array]:
     """What the structures multiply the pigment by, and what they add to it; (height, width) each."""
     rng, added = ground.rng, ground.layer()
     factor = 1 + 0.2 * ground.texture(12) + 0.28 * ground.texture(34)
@@ -214,7 +203,7 @@ def _structures(ground: _Ground, structures: tuple[str, ...], edge: np.ndarray) 
     return np.clip(factor, 0.15, 2.2), soft * step(1.15 - ground.away, 0.3) * (0.35 + 0.65 * edge)
 
 
-def _streaks(layer: np.ndarray, ground: _Ground) -> None:
+def _streaks(layer: Array, ground: _Ground) -> None:
     """Fingers of pigment that run out over the contour: all round a symmetric lesion, else to one side."""
     rng, t = ground.rng, np.linspace(0, 1, 8)
     if ground.asymmetry == 0:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from medic.sample.strokes import Canvas, winding_paths
+from medic.sample.strokes import Array, Canvas, Rng, winding_paths
 
 # Tones as dermoscopes show them: very fair, pink, peach, yellowish, tan, brown; most archives hold few of dark skin.
 TONES = np.array([(0.86, 0.78, 0.76), (0.92, 0.72, 0.70), (0.93, 0.78, 0.66), (0.86, 0.80, 0.68), (0.80, 0.56, 0.40),
@@ -19,16 +19,16 @@ STICKERS = np.array([(0.16, 0.42, 0.78), (0.95, 0.80, 0.18), (0.20, 0.62, 0.42),
 class Camera:
     """A hospital's dermoscope."""
 
-    tube: tuple[float, float, float] = (0.55, 0.25, 0.2)  # shares of none, dark corners, a black circle
-    blur: float = 0.002  # of the focus, as a share of the height
-    balance: tuple[float, float, float] = (1.0, 1.0, 1.0)  # of red, green and blue
+    tube: tuple[float, float, float]  # shares of none, dark corners, a black circle
+    blur: float  # of the focus, as a share of the height
+    balance: tuple[float, float, float]  # of red, green and blue
 
 
-CAMERAS = {1: Camera(), 2: Camera(tube=(0.1, 0.2, 0.7), blur=0.006, balance=(0.9, 0.97, 1.1))}
+CAMERAS = {1: Camera((0.55, 0.25, 0.2), 0.002, (1.0, 1.0, 1.0)), 2: Camera((0.1, 0.2, 0.7), 0.006, (0.9, 0.97, 1.1))}
 """By hospital."""
 
 
-def draw_skin(person: int, rng: np.random.Generator, frame: Canvas) -> np.ndarray:
+def draw_skin(person: int, rng: Rng, frame: Canvas) -> Array:
     """Draw skin without a lesion, float32 (height, width, 3) RGB of 0-1; ``person`` is the seed of the skin's tone.
 
     The unit of ``frame`` is its height, the origin its upper left corner.
@@ -55,7 +55,7 @@ def draw_skin(person: int, rng: np.random.Generator, frame: Canvas) -> np.ndarra
     return tone.clip(0, 0.97).astype(np.float32) * cv2.exp(-absorbed.astype(np.float32))
 
 
-def add_things(image: np.ndarray, rng: np.random.Generator, person: int, sticker: bool, camera: Camera) -> np.ndarray:
+def add_things(image: Array, rng: Rng, person: int, sticker: bool, camera: Camera) -> Array:
     """Lay a sticker, a ruler, hairs and the tube over an image, float32 (height, width, 3) of 0-1."""
     (height, width), own = image.shape[:2], np.random.default_rng([person, 2])
     frame = Canvas((width, height), (0, 0), height)
@@ -83,7 +83,7 @@ def add_things(image: np.ndarray, rng: np.random.Generator, person: int, sticker
     return image.astype(np.float32)
 
 
-def photograph(image: np.ndarray, rng: np.random.Generator, camera: Camera) -> np.ndarray:
+def photograph(image: Array, rng: Rng, camera: Camera) -> Array:
     """Add light, focus, colour balance and grain: float (height, width, 3) of 0-1 to uint8."""
     height, width = image.shape[:2]
     angle, uneven = rng.uniform(-np.pi, np.pi), rng.choice([0.1, rng.uniform(0.2, 1)])
@@ -96,23 +96,23 @@ def photograph(image: np.ndarray, rng: np.random.Generator, camera: Camera) -> n
     return np.rint(255 * (np.clip(image, 0, 1) ** rng.uniform(0.9, 1.12) + grain)).clip(0, 255).astype(np.uint8)
 
 
-def step(value: np.ndarray, soft: float | np.ndarray) -> np.ndarray:
+def step(value: Array, soft: float | Array) -> Array:
     """Rise smoothly from 0 to 1 where a value rises from ``-soft / 2`` to ``soft / 2``."""
     t = np.clip(value / soft + 0.5, 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def _cover(image: np.ndarray, layer: np.ndarray, colour: np.ndarray) -> np.ndarray:
+def _cover(image: Array, layer: Array, colour: Array) -> Array:
     """Paint where a uint8 layer is bright."""
     share = (layer.astype(np.float32) / 255)[..., None]
     return image * (1 - share) + colour * share
 
 
-def _places(frame: Canvas, rng: np.random.Generator, count: int) -> np.ndarray:
+def _places(frame: Canvas, rng: Rng, count: int) -> Array:
     return rng.uniform(0, 1, (count, 2)) * (frame.size[0] / frame.size[1], 1.0)
 
 
-def _hairs(frame: Canvas, rng: np.random.Generator, count: int) -> np.ndarray:
+def _hairs(frame: Canvas, rng: Rng, count: int) -> Array:
     heading = rng.uniform(-np.pi, np.pi) + rng.normal(0, rng.uniform(0.25, 0.9), count)
     length = rng.uniform(0.5, 1.5, count)
     start = _places(frame, rng, count) - np.stack([np.cos(heading), np.sin(heading)], -1) * length[:, None] / 2
@@ -121,7 +121,7 @@ def _hairs(frame: Canvas, rng: np.random.Generator, count: int) -> np.ndarray:
     return frame.ribbons(paths, widths * (1 - 0.65 * np.linspace(0, 1, paths.shape[1]) ** 2), np.full(count, 235.0))
 
 
-def _ruler(frame: Canvas, rng: np.random.Generator) -> np.ndarray:
+def _ruler(frame: Canvas, rng: Rng) -> Array:
     """The ticks of a scale along the upper or lower border, every fifth longer, every tenth longest."""
     along = np.arange(-0.02, frame.size[0] / frame.size[1] + 0.02, rng.uniform(0.032, 0.055))
     number, inset = np.arange(len(along)) + rng.integers(0, 10), rng.uniform(0.01, 0.05)
