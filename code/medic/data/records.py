@@ -36,14 +36,15 @@ def validate(records: pd.DataFrame, task: Task) -> pd.DataFrame:
         _refuse(records, values.isna() | (values == ""), f"have no {name}; fill it in or drop the rows")
     _refuse(records, records["image"].duplicated(keep=False), "are listed more than once; keep one row an image")
     _refuse(records, ~records["split"].isin(SPLITS), f"have a split other than {', '.join(SPLITS)}")
-    codes = dict.fromkeys(task.classes, ("absent", "present")) if several else {}
-    clean = {}
-    for name, meanings in {"label": ("none", "any") if several else task.classes, **codes}.items():
-        clean[name] = pd.to_numeric(records[name], errors="coerce")
+    codes = {"label": ("none", "any") if several else task.classes}
+    codes |= dict.fromkeys(task.classes, ("absent", "present")) if several else {}
+    for name, meanings in codes.items():
+        values = pd.to_numeric(records[name], errors="coerce")
         legend = ", ".join(f"{code} {meaning}" for code, meaning in enumerate(meanings))
         outside = f"have a {name} outside the task {task.name!r} ({legend}); correct the table"
-        _refuse(records, ~clean[name].isin(range(len(meanings))), outside, name)
-    return records.assign(**clean).astype(dict.fromkeys(clean, np.int64))
+        _refuse(records, ~values.isin(range(len(meanings))), outside, name)
+        records[name] = values.astype(np.int64)
+    return records
 
 
 def _require(records: pd.DataFrame, *columns: str) -> None:
@@ -107,8 +108,8 @@ def class_counts(records: pd.DataFrame, task: Task) -> pd.DataFrame:
 def class_weights(labels: np.ndarray | pd.Series, task: Task) -> tuple[float, ...]:
     """Return factors on the loss that make every class count the same in sum: N / (C * n_c).
 
-    King & Zeng, Political Analysis 9(2), 2001, p. 144; the formula is that of scikit-learn's ``balanced``. A class
-    without images gets 1, which nothing uses. A multilabel task has no such factors: that is a ``MedicError``.
+    As scikit-learn's ``balanced`` (King & Zeng, Political Analysis 9(2), 2001, p. 144). A class without images gets 1,
+    which nothing uses. A multilabel task has no such factors: that is a ``MedicError``.
     """
     if task.kind == "multilabel":
         raise MedicError(f"an image of the task {task.name!r} may have several classes; take its weighted loss instead")
@@ -118,18 +119,11 @@ def class_weights(labels: np.ndarray | pd.Series, task: Task) -> tuple[float, ..
 
 
 def lacking(records: pd.DataFrame, task: Task) -> list[str]:
-    """Return a sentence for each class that a split has no image of: what is absent is neither learned nor tested."""
-    counts = class_counts(records, task).reindex(task.classes).drop(columns="total")
-    without = {name: " and ".join(counts.columns[row == 0]) for name, row in counts.iterrows()}
-    what = {True: "it cannot be learned; take another seed", False: "it cannot be measured there; add patients"}
-    return [
-        f"the class {name!r} has no image in {splits}: {what['train' in splits]}"
-        for name, splits in without.items()
-        if splits
-    ]
-
-
-# Classes that a person's own images bring
+    """Return a sentence for each class and split without an image: what is absent is neither learned nor tested."""
+    counts = class_counts(records, task).loc[list(task.classes)].drop(columns="total")
+    so = dict.fromkeys(counts, "measured there; add patients") | {"train": "learned; take another seed"}
+    absent = [(name, split) for split in counts for name in counts.index[counts[split] == 0]]
+    return [f"the class {name!r} has no image in {split}: it cannot be {so[split]}" for name, split in absent]
 
 
 def task_of(records: pd.DataFrame, name: str) -> Task:
@@ -184,39 +178,37 @@ def with_codes(records: pd.DataFrame, task: Task | None, source: object) -> pd.D
         source: where the records come from, for messages.
 
     Raises:
-        MedicError: fewer than two classes, two that differ in writing only, one without training images, one that the
-            task does not know, or one of the task's that no image has.
+        MedicError: fewer than two classes, two that differ in writing only, one that the task does not know, or one of
+            the task's that no image has.
     """
-    found = pd.Series(sorted(set(records["class"])), dtype=object)
-    numbers = pd.to_numeric(found, errors="coerce")
-    if len(found) < 2:
-        raise MedicError(f"{source} has one class only, {found[0]!r}; two or more are needed to tell images apart")
-    # An accented letter may be one character or two, and blanks may be several: to the eye they are the same.
-    folded = found.map(lambda name: " ".join(unicodedata.normalize("NFKC", name).casefold().split()))
-    spelling = numbers.astype(object).where(numbers.notna(), folded)
-    if spelling.duplicated().any():
-        alike = found[spelling == spelling[spelling.duplicated()].iloc[0]]
-        raise MedicError(f"{source} writes one class in two ways, {' and '.join(map(repr, alike))}; use one of them")
-    trained = set(records.loc[records["split"] == "train", "class"])
-    if trained and (unseen := [name for name in found if name not in trained]):
-        where = "only outside the training images, where a model cannot learn it; is it written differently there?"
-        raise MedicError(f"{source} has the class {unseen[0]!r} {where}")
-    if numbers.notna().all():
-        found = found[numbers.argsort()]
+    spelled: dict[float | str, str] = {}
+    for name in sorted(set(records["class"])):
+        if (other := spelled.setdefault(_spelling(name), name)) != name:
+            raise MedicError(f"{source} writes one class in two ways, {other!r} and {name!r}; use one of them")
+    if len(spelled) < 2:
+        raise MedicError(f"{source} has one class only, {name!r}; two or more are needed to tell images apart")
+    numeric = all(isinstance(key, float) for key in spelled)
+    found = [spelled[key] for key in (sorted(spelled) if numeric else spelled)]
     task = task or Task("own", "multiclass", tuple(found))
     if task.kind == "multilabel":
         raise MedicError(f"the task {task.name!r} has several classes an image, and {source} gives one; name another")
     codes = {name: code for code, name in enumerate(task.classes)}
-    if not set(found) & codes.keys() and numbers.isin(range(len(codes))).all():
+    if not set(found) & codes.keys() and all(key in range(len(codes)) for key in spelled):
         codes = {name: int(float(name)) for name in found}
-    unknown = [f"the class {name!r}, which is not in" for name in found if name not in codes]
     given = {codes.get(name) for name in found}
-    absent = [f"no image of the class {name!r} of" for code, name in enumerate(task.classes) if code not in given]
-    if odd := unknown + absent:
+    odd = [f"the class {name!r}, which is not in" for name in found if name not in codes]
+    odd += [f"no image of the class {name!r} of" for code, name in enumerate(task.classes) if code not in given]
+    if odd:
         names = ", ".join(task.classes)
-        raise MedicError(
-            f"{source} has {odd[0]} the task {task.name!r} ({names}); correct the names, or read without it"
-        )
+        raise MedicError(f"{source} has {odd[0]} the task {task.name!r} ({names}); correct the names, or name no task")
     labelled = records.assign(label=records["class"].map(codes))
     kept = ("image", "patient", "patient_source", "split", "label", "class")
     return validate(labelled[[name for name in kept if name in labelled]], task)
+
+
+def _spelling(name: str) -> float | str:
+    """What two ways of writing one class share: a number, or its letters in small and without doubled blanks."""
+    try:
+        return float(name)
+    except ValueError:
+        return " ".join(unicodedata.normalize("NFKC", name).casefold().split())

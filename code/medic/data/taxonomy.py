@@ -25,14 +25,6 @@ class Taxonomy:
     edges: tuple[tuple[str, str], ...]
     none: str | None = None
 
-    def __post_init__(self) -> None:
-        for place, (node, parent) in enumerate(self.edges):
-            known = self.nodes[:place] or ("",)
-            if node in known or parent not in known:
-                raise MedicError(f"the tree is none at {node!r}: it needs one root, and every other node once below it")
-        if len(self.edges) < 2:
-            raise MedicError("the tree needs a root and at least one node below it")
-
     @property
     def nodes(self) -> tuple[str, ...]:
         """All nodes, parents before their children."""
@@ -63,17 +55,18 @@ def read_taxonomy(path: str | os.PathLike = CHEST_XRAY_TREE) -> Taxonomy:
     """Read a tree from JSON: ``{"none": NAME or absent, "tree": {ROOT: {GROUP: {LEAF: {}, ...}, ...}}}``.
 
     Raises:
-        MedicError: the file is absent, no JSON of this form, has a name twice, or no tree; the message names it.
+        MedicError: the file is absent, no JSON of this form, has no root or several, or a name twice.
     """
     try:
-        content = dict(json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=list))
-        # Pairs and not a dict: a name that stands twice would lose what is below its first place.
-        waiting, edges = [(*pair, "") for pair in content["tree"]], []
-        while waiting:
-            node, children, parent = waiting.pop(0)
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        (root,) = content["tree"].items()
+        edges, waiting = [], [(*root, "")]
+        for node, children, parent in waiting:
             edges.append((node, parent))
-            waiting += [(child, below, node) for child, below in children]
+            waiting += [(child, below, node) for child, below in children.items()]
+        if len(dict(edges)) < len(edges):
+            raise ValueError("a name stands twice")
         return Taxonomy(tuple(edges), content.get("none"))
-    except (OSError, ValueError, KeyError, TypeError, MedicError) as error:
-        form = "" if isinstance(error, MedicError | OSError) else '; it should be {"tree": {"root": {"leaf": {}}}}'
-        raise MedicError(f"{path} holds no tree of findings: {error}{form}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        form = 'it should be {"tree": {"root": {"leaf": {}}}}, with one root and each name once'
+        raise MedicError(f"{path} holds no tree of findings ({error}); {form}") from error

@@ -184,7 +184,6 @@ def test_a_label_that_is_none_is_missing_and_named_with_its_lines(cell, lay):
         ("image,label\n1,a\n2,a\n", "one class only, 'a'"),
         ("image,label\n1,a\n2,A\n", "one class in two ways"),
         ("image,label\n7,a\n8,b\n", "2 of the 2 images"),
-        ("image,label,split\n1,a,train\n2,b,test\n", "the class 'b' only outside the training images"),
         ("picture,what\n1,a\n2,b\n", "1 of the 3 images .*--image-column"),
         (b"PK\x03\x04 a workbook", "but perhaps a spreadsheet"),
         (b"\x89PNG\x81\0\0", "is no text"),

@@ -30,21 +30,16 @@ def test_a_node_of_a_readers_own_tree_is_there_when_any_leaf_below_it_is(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    "text",
     [
-        *((text, "") for text in ("{", "[]", "{}", '{"tree": {}, "none": 3', '{"tree": 3}')),
-        *((text, "") for text in ('{"tree": {"a": ["b"]}}', '{"tree": {"a": "b"}}')),
-        ('{"tree": {}}', "the tree needs a root"),
-        ('{"tree": {"a": {}}}', "the tree needs a root"),
-        ('{"tree": {"a": {}, "b": {}}}', "the tree is none at 'b'"),
-        ('{"tree": {"a": {"b": {"c": {}}, "d": {"c": {}}}}}', "the tree is none at 'c'"),
-        ('{"tree": {"a": {"b": {"c": {}}, "d": {}, "b": {}}}}', "the tree is none at 'b'"),
-        (None, "[Errno 2]"),
+        None,
+        *("{", "[]", "{}", '{"tree": 3}', '{"tree": {"a": ["b"]}}', '{"tree": {"a": "b"}}'),
+        *('{"tree": {}}', '{"tree": {"a": {}, "b": {}}}', '{"tree": {"a": {"b": {"c": {}}, "d": {"c": {}}}}}'),
     ],
 )
-def test_a_file_that_holds_none_is_one_sentence(tmp_path, text, said):
+def test_a_file_that_holds_none_is_one_sentence(tmp_path, text):
     path = tmp_path / "tree.json"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(MedicError, match=re.escape(f"{path} holds no tree of findings: {said}")):
+    with pytest.raises(MedicError, match=re.escape(f"{path} holds no tree of findings (")):
         read_taxonomy(path)
