@@ -19,10 +19,8 @@ from medic.errors import MedicError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-BATCH = 16
-"""Items that go to a cluster as one task: about a second of work, beside which a task's own millisecond is nothing."""
-CONNECT = 60
-"""Seconds in which a scheduler must answer and have a first worker."""
+BATCH = 16  # items that go to a cluster as one task: about a second of work
+CONNECT = 60  # seconds in which a scheduler must answer and have a first worker
 
 
 def usable_cores() -> int:
@@ -86,28 +84,22 @@ def _on_cluster(function: Callable[[Item], Result], items: Iterable[Item], sched
         from distributed import Client, KilledWorker
     except ImportError as error:
         raise MedicError("a cluster needs Dask here too; install it: pip install 'medic[cluster]'") from error
-    try:
-        client = Client(scheduler, timeout=CONNECT, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise MedicError(f"no scheduler answers at {scheduler} ({error}); start one (dask scheduler)") from error
     remaining = iter(items)
     batches = iter(lambda: list(islice(remaining, BATCH)), [])
-    with client:
+    with contextlib.ExitStack() as stack:
+        try:
+            client = stack.enter_context(Client(scheduler, timeout=CONNECT, set_as_default=False))
+            client.wait_for_workers(1, timeout=CONNECT)
+        except (OSError, ValueError) as error:
+            remedy = f"start both (dask scheduler, dask worker {scheduler})"
+            raise MedicError(f"no scheduler with a worker answers at {scheduler} ({error}); {remedy}") from error
         submit = partial(client.submit, _apply, pickle.dumps(function), pure=False)
         try:
-            client.wait_for_workers(1, timeout=CONNECT)
             for results in _in_order(submit, batches, 4 * sum(client.nthreads().values())):
                 yield from results
-        except TimeoutError as error:
-            raise MedicError(f"{scheduler} has no worker; start some (dask worker {scheduler})") from error
-        except KilledWorker as error:
-            raise MedicError(f"workers of {scheduler} died again and again; give each more memory ({error})") from error
-        except ModuleNotFoundError as error:
-            raise MedicError(f"a worker of {scheduler} has no {error.name}; install the same medic there") from error
-
-
-def _apply(work: bytes, batch: list) -> list:
-    return list(map(_unpickled(work), batch))
+        except (KilledWorker, ModuleNotFoundError) as error:
+            remedy = "give each more memory and the same medic"
+            raise MedicError(f"workers of {scheduler} died or lack a package ({error}); {remedy}") from error
 
 
 @lru_cache(maxsize=8)
@@ -115,3 +107,7 @@ def _unpickled(work: bytes) -> Callable:
     """Once a worker: opening a large archive takes longer than a batch."""
     cv2.setNumThreads(1)
     return pickle.loads(work)
+
+
+def _apply(work: bytes, batch: list) -> list:
+    return list(map(_unpickled(work), batch))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -57,15 +58,13 @@ class Prepared:
         folder = Path(folder)
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
-            preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
             if manifest["format"] != _FORMAT:
-                version = f"has format {manifest['format']}, not {_FORMAT}: another version of medic made it"
-                raise MedicError(f"the prepared set {folder} {version}, maybe with other pixels; prepare anew")
+                raise ValueError(f"format {manifest['format']}, not {_FORMAT}: another version of medic made it")
+            preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
             records, skipped = (read_records(folder / name) for name in ("records.csv", "skipped.csv"))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise MedicError(f"{folder} holds no complete prepared set; run prepare (again): it goes on") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise MedicError(f"the prepared set {folder} is damaged ({error}); delete it and prepare anew") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            why = f"no complete prepared set ({getattr(error, 'strerror', None) or error})"
+            raise MedicError(f"{folder} holds {why}; run prepare (again): it goes on") from error
         return cls(folder, records, skipped, preprocessing, manifest["synthetic"])
 
     @cached_property
@@ -98,14 +97,11 @@ class _Work:
     preprocessing: Preprocessing
     folder: Path
 
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
+    def __call__(self, name: str) -> tuple[str, str, str]:
+        """Prepare one image, unless that is done: its file, or the reason why there is none, and the detail."""
         if not (self.folder / PRODUCT_MARK).is_file():
             host = socket.gethostname()
             raise MedicError(f"{host} does not see {self.folder}; give a folder that all workers share at one place")
-
-    def __call__(self, name: str) -> tuple[str, str, str]:
-        """Prepare one image, unless that is done: its file, or the reason why there is none, and the detail."""
         if name not in self.store:
             return "", "absent", f"not in {self.store.location.name}"
         try:
@@ -152,7 +148,10 @@ def prepare(
     how = {"workers": workers, "scheduler": scheduler}
     refuse_crossing(records)
     mark_product(folder)
-    preprocessing = _with_bits(preprocessing or Preprocessing(), store, records["image"], how)
+    preprocessing = preprocessing or Preprocessing()
+    if preprocessing.bits is None and (bits := bits_of_set(store, records["image"], **how)):
+        print(f"the images of 16 bits use {bits} of them: they are scaled by that")
+        preprocessing = replace(preprocessing, bits=bits)
     work = _Work(store, preprocessing, folder.absolute())
     outcomes = each(work, records["image"].tolist(), title="preparing", **how)
     made = pd.DataFrame(outcomes, columns=["file", "reason", "detail"])
@@ -179,23 +178,24 @@ def prepare(
     return Prepared.load(folder)
 
 
-def _used_bits(store: Store, name: str) -> int:
+def bits_of_set(store: Store, names: Sequence[str], **how) -> int | None:
+    """Return how many of 16 bits the PNG and TIFF files of a set use; None where it is all, or none has 16.
+
+    Args:
+        store: where the images are; files that cannot be read say nothing.
+        names: all images of the set.
+        how: ``workers`` or ``scheduler``, as for ``medic.data.parallel.each``.
+    """
+    names = [name for name in names if not name.lower().endswith(_EIGHT_BITS)]
+    bits = max(each(partial(_bits, store), names, title="looking for images of 16 bits", **how), default=0)
+    return bits if 9 <= bits < 16 else None
+
+
+def _bits(store: Store, name: str) -> int:
     try:
         return used_bits(store.read(name)) or 0
     except ImageError:
-        return 0  # said when it is prepared
-
-
-def _with_bits(preprocessing: Preprocessing, store: Store, names: pd.Series, how: dict) -> Preprocessing:
-    """The preprocessing with the bits that the set's 16-bit images use, which is said."""
-    names = [name for name in names if not name.lower().endswith(_EIGHT_BITS) and name in store]
-    if preprocessing.bits is not None or not names:
-        return preprocessing
-    bits = max(each(partial(_used_bits, store), names, title="looking for images of 16 bits", **how))
-    if not 9 <= bits < 16:
-        return preprocessing
-    print(f"the images of 16 bits use {bits} of them: they are scaled by that")
-    return replace(preprocessing, bits=bits)
+        return 0
 
 
 def jpeg(pixels: np.ndarray) -> bytes:

@@ -131,7 +131,7 @@ def test_killed_half_way_and_started_again_it_ends_as_if_undisturbed(originals, 
         time.sleep(0.01)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    with pytest.raises(MedicError, match=r"no complete prepared set; .* it goes on"):
+    with pytest.raises(MedicError, match=r"no complete prepared set .* it goes on"):
         Prepared.load(folder)
     prepare(records, open_store(originals), folder, SETTINGS)
     assert contents(folder) == contents(undisturbed.folder)
@@ -171,16 +171,16 @@ def test_originals_are_found_again_after_a_move_and_generated_ones_say_so(origin
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "message"),
+    ("file", "text", "why"),
     [
-        ("manifest.json", "{}", "is damaged"),
-        ("manifest.json", '{"format": 0, "preprocessing": {"size": 32}}', "has format 0, not 2"),
-        ("records.csv", None, "no complete prepared set"),
+        ("manifest.json", "{}", "'format'"),
+        ("manifest.json", '{"format": 0, "preprocessing": {"size": 32}}', "format 0, not 2: another version"),
+        ("records.csv", None, "No such file"),
     ],
 )
-def test_a_damaged_or_foreign_set_is_refused(file, text, message, undisturbed):
+def test_a_damaged_or_foreign_set_is_refused(file, text, why, undisturbed):
     (undisturbed.folder / file).unlink()
     if text is not None:
         (undisturbed.folder / file).write_text(text)
-    with pytest.raises(MedicError, match=message):
+    with pytest.raises(MedicError, match=rf"no complete prepared set \({why}.*run prepare"):
         Prepared.load(undisturbed.folder)

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from medic.data.images.crop import DARK
-from medic.data.images.decode import Header, decode_with_header, shrunk, used_bits
+from medic.data.images.decode import Header, decode_with_header, shrunk
 from medic.data.parallel import each
+from medic.data.prepare import bits_of_set
 from medic.data.stores import Store
 from medic.errors import ImageError
 
@@ -66,9 +67,8 @@ def stats_of_set(
     store: Store, names: Sequence[str], *, title: str, scheduler: str | None = None
 ) -> tuple[list[ImageStats], int | None]:
     """Return what each image is like, and how many of 16 bits the set uses where it is not all of them."""
-    bits = max(each(partial(_bits, store), names, title=f"{title}, bits", scheduler=scheduler), default=0)
-    used = bits if 9 <= bits < 16 else None
-    return list(each(partial(_stats, store, bits=used), names, title=title, scheduler=scheduler)), used
+    bits = bits_of_set(store, names, scheduler=scheduler)
+    return list(each(partial(_stats, store, bits=bits), names, title=title, scheduler=scheduler)), bits
 
 
 def measure(records: pd.DataFrame, store: Store) -> pd.DataFrame:
@@ -82,13 +82,6 @@ def measure(records: pd.DataFrame, store: Store) -> pd.DataFrame:
     stats, _ = stats_of_set(store, records["image"].tolist(), title="measuring")
     table = pd.DataFrame(stats, records.index, ImageStats._fields).assign(image=records["image"])
     return table[["image", "width", "height", "brightness", "white", "sharpness"]]
-
-
-def _bits(store: Store, name: str) -> int:
-    try:
-        return 0 if name.lower().endswith((".jpg", ".jpeg", ".bmp")) else used_bits(store.read(name)) or 0
-    except ImageError:
-        return 0
 
 
 def _stats(store: Store, name: str, bits: int | None) -> ImageStats:
