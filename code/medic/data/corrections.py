@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -24,48 +22,34 @@ EXCLUDED, NOTHING = "(excluded)", "(none)"
 HEADER = ["when", "who", "image", "from", "to"]
 
 
-class Correction(NamedTuple):
-    """One change: when (ISO 8601, UTC), by whom, of which image, from which label to which."""
-
-    when: str
-    who: str
-    image: str
-    before: str
-    after: str
-
-
 class Corrections:
     """The journal of one set. Every change is on disk before the method that made it returns.
 
     Args:
-        path: the CSV file, with the columns ``when,who,image,from,to``; changes that it holds already are kept.
+        path: the CSV file; changes that it holds already are kept.
         records: what the source says, as a reader gives it.
         task: whose classes the labels are.
         who: makes the changes; by default the account's name.
 
     Raises:
-        MedicError: the journal is damaged, names an image that the records do not have or a class that the task does
-            not, or starts from another label than the source has.
+        MedicError: the journal is damaged, has an unknown image or class, or starts from another label than the source.
     """
 
     def __init__(self, path: str | os.PathLike, records: pd.DataFrame, task: Task, who: str | None = None):
         if task.kind != "multilabel" and set(FINDINGS) <= set(records):
             raise MedicError(f"{task.name!r} follows from a chest X-ray's findings; correct those, with 'chest_xray'")
-        self.path, self.task, self.who = Path(path), task, who or _account()
+        self.path, self.task = Path(path), task
+        self.who = who or os.environ.get("USER") or os.environ.get("USERNAME") or "unknown"
         self._original = dict(zip(records["image"], written_labels(records, task), strict=True))
         self._now = dict(self._original)
         self._journal = self._read()
         self._found = len(self._journal)
         for number, one in enumerate(self._journal, 1):
-            where = f"{self.path}, change {number},"
-            if one.image not in self._now:
-                raise MedicError(f"{where} corrects {one.image!r}, which the records do not have; remove the line")
-            if self._now[one.image] != one.before:
-                raise MedicError(
-                    f"{where} takes {one.image} from {one.before!r}, but it is {self._now[one.image]!r}; if another "
-                    f"journal, such as {FILE} beside the source, has changed it, keep one of the two"
-                )
-            self._now[one.image] = one.after if one.after == EXCLUDED else _in_order(one.after, task, f"{where} ")
+            image, where = one["image"], f"{self.path}, change {number}: "
+            if (now := self._now.get(image, "unknown")) != one["from"]:
+                said = f"{where}{image} is not {one['from']!r} but {now!r}"
+                raise MedicError(f"{said}; keep one journal, this or the {FILE} beside the source")
+            self._now[image] = _in_order(one["to"], task, where)
 
     def current(self, image: str) -> str:
         """Return what holds for an image now, a label or ``EXCLUDED``; raise ``MedicError`` if it is not known."""
@@ -74,8 +58,7 @@ class Corrections:
         return self._now[image]
 
     def original(self, image: str) -> str:
-        """Return what the source says of an image; raise as ``current``."""
-        self.current(image)
+        """Return what the source says of an image."""
         return self._original[image]
 
     def label(self, image: str, to: str) -> None:
@@ -85,24 +68,28 @@ class Corrections:
             MedicError: unknown image or class; the file cannot be written, or has changed since it was opened here.
                 Then nothing has changed.
         """
-        self._change(image, _in_order(to, self.task))
+        before, to = self.current(image), _in_order(to, self.task)
+        if to != before:
+            line = (datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), self.who, image, before, to)
+            self._write([*self._journal, dict(zip(HEADER, line, strict=True))])
+            self._now[image] = to
 
     def exclude(self, image: str) -> None:
         """Leave an image out; raise as ``label``."""
-        self._change(image, EXCLUDED)
+        self.label(image, EXCLUDED)
 
     def include(self, image: str) -> None:
         """Take an image that was left out in again, with the label it had before; raise as ``label``."""
         if self.current(image) == EXCLUDED:
-            self._change(image, [one.before for one in self._journal if one.image == image][-1])
+            self.label(image, [one["from"] for one in self._journal if one["image"] == image][-1])
 
-    def undo(self) -> Correction | None:
-        """Take back, and return, the last change that was made through this object; raise as ``label``."""
+    def undo(self) -> dict[str, str] | None:
+        """Take back, and return, the last line that was added through this object; raise as ``label``."""
         if len(self._journal) == self._found:
             return None
         *rest, last = self._journal
         self._write(rest)
-        self._now[last.image] = last.before
+        self._now[last["image"]] = last["from"]
         return last
 
     def table(self) -> pd.DataFrame:
@@ -112,18 +99,10 @@ class Corrections:
     def __len__(self) -> int:
         return len(self._journal)
 
-    def _change(self, image: str, to: str) -> None:
-        before = self.current(image)
-        if to != before:
-            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            self._write([*self._journal, Correction(now, self.who, image, before, to)])
-            self._now[image] = to
+    def _read(self) -> list[dict[str, str]]:
+        return read(self.path).to_dict("records") if self.path.exists() else []
 
-    def _read(self) -> list[Correction]:
-        lines = read(self.path).itertuples(index=False, name=None) if self.path.exists() else ()
-        return [Correction(*line) for line in lines]
-
-    def _write(self, journal: list[Correction]) -> None:
+    def _write(self, journal: list[dict[str, str]]) -> None:
         if self._read() != self._journal:  # another notebook has it open, and what that has added would be lost
             raise MedicError(f"{self.path} has changed since it was opened here, so nothing was written; open it again")
         write_text(self.path, pd.DataFrame(journal, columns=HEADER).to_csv(index=False, lineterminator="\n"))
@@ -147,15 +126,13 @@ def apply(records: pd.DataFrame, path: str | os.PathLike, task: Task) -> pd.Data
     The column ``corrected`` holds the label of the source where another holds now, and is missing for most.
 
     Raises:
-        MedicError: there is no such file, no image is left, or as ``Corrections``.
+        MedicError: there is no such file, it leaves no image, or as ``Corrections``.
     """
     if not Path(path).is_file():
         raise MedicError(f"there are no corrections {path}; correct the path")
     journal = Corrections(path, records, task)
     now = records["image"].map(journal.current)
     kept, labels = (part[now != EXCLUDED].reset_index(drop=True) for part in (records, now))
-    if kept.empty:
-        raise MedicError(f"{path} leaves out all {len(records)} images; take some in again")
     former = kept["image"].map(journal.original).astype("string")
     former = former.where(labels != former)
     kept = kept.assign(corrected=kept["corrected"].fillna(former) if "corrected" in kept else former)
@@ -198,20 +175,14 @@ def corrected(records: pd.DataFrame, source: Store, task: Task) -> pd.DataFrame:
 
 def _in_order(label: str, task: Task, where: str = "") -> str:
     """The label with its findings in the task's order."""
+    if label == EXCLUDED:
+        return label
     names = [label] if task.kind != "multilabel" else [] if label == NOTHING else label.split("|")
     if unknown := set(names) - set(_classes(task)):
-        raise MedicError(
-            f"{where}the task {task.name!r} has no class {min(unknown)!r}; it has: {', '.join(_classes(task))}"
-        )
+        there = ", ".join(_classes(task))
+        raise MedicError(f"{where}the task {task.name!r} has no class {min(unknown)!r}; it has: {there}")
     return "|".join(sorted(set(names), key=task.classes.index)) or NOTHING
 
 
 def _classes(task: Task) -> list[str]:
     return [name for name in task.classes if task.kind != "multilabel" or name != NO_FINDING]
-
-
-def _account() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a container's user may have no name
-        return "unknown"

@@ -148,9 +148,9 @@ class LabelEditor(PicturedWidget):
                 undone = self.corrections.undo()
                 notice = "Nothing of this session is left to undo"
                 if undone is not None:
-                    notice = f"Undone: {undone.image} is {undone.before} again"
-                    if undone.image in self.shown:
-                        self.position = self.shown.index(undone.image)
+                    notice = f"Undone: {undone['image']} is {undone['from']} again"
+                    if undone["image"] in self.shown:
+                        self.position = self.shown.index(undone["image"])
             case _:
                 return super().received(message)
         return self.refresh(notice)

@@ -23,6 +23,10 @@ LESIONS = pd.DataFrame({"image": NAMES, "patient": NAMES, "split": "train", "lab
 # Of a mass and a nodule, of a hernia, of nothing.
 RADIOGRAPHS = LESIONS.head(3).drop(columns="class").assign(**dict.fromkeys(FINDINGS, 0) | {"label": [1, 1, 0]})
 RADIOGRAPHS = RADIOGRAPHS.assign(Mass=[1, 0, 0], Nodule=[1, 0, 0], Hernia=[0, 1, 0], **{NO_FINDING: [0, 0, 1]})
+CHEST = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position\n" + "".join(
+    f"{name},{finding},0,{number},50,M,PA\n"
+    for number, (name, finding) in enumerate(zip(NAMES, ("Mass", "Hernia", "No Finding", "Mass"), strict=True))
+)
 
 
 @pytest.fixture
@@ -47,13 +51,12 @@ def test_each_change_is_on_disk_before_the_next_line_runs_and_undo_takes_it_back
     changes = ["a.png,benign,malignant", "a.png,malignant,(excluded)", "a.png,(excluded),malignant"]
     assert lines(journal) == [HEADER, *(f"Ann,{one}" for one in changes), "Ann,b.png,malignant,(excluded)"]
     assert [kept.current(name) for name in NAMES] == ["malignant", EXCLUDED, "benign", "malignant"]
-    assert (kept.original("a.png"), len(kept), list(kept.table())) == ("benign", 4, HEADER.split(","))
+    assert (kept.original("a.png"), len(kept)) == ("benign", 4)
     again = Corrections(journal, LESIONS, SKIN_LESION, who="Bob")
     assert again.undo() is None, "what was there before stays"
     again.label("b.png", "benign")
-    assert (again.undo().who, again.current("b.png"), len(lines(journal))) == ("Bob", EXCLUDED, 5)
-    assert [kept.undo().after for _ in range(4)] == [EXCLUDED, "malignant", EXCLUDED, "malignant"]
-    assert kept.undo() is None
+    assert (again.undo()["who"], again.current("b.png"), len(lines(journal))) == ("Bob", EXCLUDED, 5)
+    assert [kept.undo()["to"] for _ in range(4)] == [EXCLUDED, "malignant", EXCLUDED, "malignant"]
     assert lines(journal) == [HEADER]
 
 
@@ -114,16 +117,12 @@ def test_labels_are_changed_rows_left_out_and_the_former_label_kept(journal):
         ["d.png", 1, "malignant"],
     ]
     assert once["corrected"].fillna("-").tolist() == ["benign", "-", "-"], "what went back to its class is as it was"
-    with pytest.raises(MedicError, match=r"another journal, such as corrections.csv beside the source, has changed it"):
+    with pytest.raises(MedicError, match=r"change 1: a.png is not 'benign' but 'malignant'; keep one"):
         apply(once, journal, SKIN_LESION)
     second = Corrections(journal.with_name("second.csv"), once, SKIN_LESION)
     second.label("d.png", "benign")
     twice = apply(once, second.path, SKIN_LESION)
     assert twice["corrected"].fillna("-").tolist() == ["benign", "-", "malignant"], "each keeps its source's label"
-    for name in ("a.png", "c.png", "d.png"):
-        kept.exclude(name)
-    with pytest.raises(MedicError, match="leaves out all 4 images; take some in again"):
-        apply(LESIONS, journal, SKIN_LESION)
 
 
 @pytest.mark.parametrize("task", [CHEST_XRAY, CHEST_XRAY_OR_NONE])
@@ -144,11 +143,12 @@ def test_no_finding_and_the_label_follow_from_the_findings(task, journal):
     [
         ("", "cannot be read"),
         ("image,label\na.png,benign\n", "is no journal of corrections: it does not begin with when,who,image,from,to"),
-        (f"{HEADER}\n{NEWS},a.png,benign\n", "change 1, the task 'skin_lesion' has no class ''"),
-        (f"{HEADER}\n{NEWS},z.png,benign,malignant\n", "change 1, corrects 'z.png', which the records do not have"),
-        (f"{HEADER}\n{NEWS},a.png,benign,good\n", "change 1, the task 'skin_lesion' has no class 'good'"),
-        (f"{HEADER}\n{NEWS},a.png,malignant,benign\n", "takes a.png from 'malignant', but it is 'benign'"),
-        (f"{HEADER}\n{NEWS},a.png,benign,malignant\n{NEWS},a.png,benign,(excluded)\n", "change 2, takes a.png"),
+        (f"{HEADER}\n{NEWS},a.png,benign\n", "change 1: the task 'skin_lesion' has no class ''"),
+        (f"{HEADER}\n{NEWS},z.png,benign,malignant\n", "change 1: z.png is not 'benign' but 'unknown'"),
+        (
+            f"{HEADER}\n{NEWS},a.png,benign,malignant\n{NEWS},a.png,benign,(excluded)\n",
+            "change 2: a.png is not",
+        ),
         (f"{HEADER}\n{NEWS},Fu\xdf.png,benign,malignant\n", "cannot be read"),
     ],
 )
@@ -156,12 +156,6 @@ def test_a_journal_that_does_not_fit_is_refused(text, said, journal):
     journal.write_bytes(text.encode("latin-1"))
     with pytest.raises(MedicError, match=f"corrections.csv.*{said}"):
         apply(LESIONS, journal, SKIN_LESION)
-
-
-CHEST = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position\n" + "".join(
-    f"{name},{finding},0,{number},50,M,PA\n"
-    for number, (name, finding) in enumerate(zip(NAMES, ("Mass", "Hernia", "No Finding", "Mass"), strict=True))
-)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -183,19 +177,17 @@ def test_every_reader_applies_the_journal_that_lies_beside_and_says_so(name, tab
     if packed:
         source = tmp_path / shutil.make_archive(source, "zip", source)
     plain, _ = data_set.read(source)
-    capsys.readouterr()
     task = data_set.task(plain)
     kept = Corrections(corrections.beside(source), plain, task)
     kept.label(plain["image"][0], to)
     kept.exclude(plain["image"][1])
     changed, _ = data_set.read(source)
-    said = f"corrections.csv in {kept.path.parent.name}: 1 labels changed, 1 images left out\n"
-    assert said in capsys.readouterr().err
+    assert "corrections.csv in" in (said := capsys.readouterr().err)
+    assert ": 1 labels changed, 1 images left out\n" in said
     assert list(changed["image"]) == [plain["image"][0], *plain["image"][2:]]
     assert written_labels(changed, task)[0] == to
-    assert changed["corrected"].iloc[0] == written_labels(plain, task)[0]
-    assert changed["corrected"].iloc[1:].isna().all()
-    if packed:
+    assert changed["corrected"].fillna("").tolist() == [written_labels(plain, task)[0], "", ""]
+    if packed and name == "own":
         shutil.move(kept.path, tmp_path / "set")
         shutil.make_archive(tmp_path / "set", "zip", tmp_path / "set")
         assert "corrected" not in data_set.read(source)[0]
