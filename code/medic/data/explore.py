@@ -19,90 +19,81 @@ from medic.task import Task
 
 @dataclass(frozen=True, eq=False)
 class Description:
-    """What ``describe`` found; ``docs/data_dictionary.md`` explains each figure under its key of ``to_dict``."""
+    """What ``describe`` found.
 
-    task: Task
+    Attributes:
+        images, patients: how many of each.
+        absent: how many listed images are not there.
+        values: all that was counted, as plain values for JSON; ``docs/data_dictionary.md`` explains each key.
+        counts: images by class (rows) and split (columns).
+        total: the same in one row, where each image counts once.
+    """
+
     images: int
     patients: int
-    pairs: int | None
     absent: int
-    unlisted: int
-    told_by: str | None
-    crossing: int
-    age: float | None
-    sex: dict[str, int]
-    view: dict[str, int]
+    values: dict
     counts: pd.DataFrame
-    by_split: pd.Series
+    total: pd.DataFrame
 
     def to_dict(self) -> dict:
         """Return plain values, for JSON."""
-        return {
-            "task": self.task.name,
-            "images": self.images,
-            "patients": self.patients,
-            "patients_with_both_eyes": self.pairs,
-            "absent_images": self.absent,
-            "unlisted_images": self.unlisted,
-            "patients_told_apart_by": self.told_by,
-            "patients_in_two_splits": self.crossing,
-            "age_median": self.age,
-            "sex": self.sex,
-            "view": self.view,
-            "images_by_split": self.by_split.to_dict(),
-            "classes": self.counts.to_dict("index"),
-        }
+        return self.values
 
     def _sentences(self) -> list[str]:
-        known = self.told_by is not None
-        people = [f"median age {self.age:g} years"] if self.age is not None else []
-        people += [", ".join(f"{value} {n}" for value, n in told.items()) for told in (self.sex, self.view) if told]
-        both = f", {self.pairs} of them with both eyes" if self.pairs is not None else ""
+        found = self.values
+        source, age, pairs = (found[key] for key in ("patients_told_apart_by", "age_median", "patients_with_both_eyes"))
+        known, crossing = source is not None, found["patients_in_two_splits"]
+        people = [f"median age {age:g} years"] if age is not None else []
+        people += [", ".join(f"{value} {n}" for value, n in found[key].items()) for key in ("sex", "view")]
+        both = f", {pairs} of them with both eyes" if pairs is not None else ""
         said = {
             f"{self.images} images" + (f" of {self.patients} patients" if known else "") + both: True,
-            "; ".join(people): people,
+            "; ".join(filter(None, people)): any(people),
             "every listed image is there": not self.absent,
             f"{self.absent} listed images are absent": 0 < self.absent < self.images,
             "the images are elsewhere: this describes the tables alone": 0 < self.absent == self.images,
-            f"{self.unlisted} image files are in no row of the table": self.unlisted,
-            f"patients are told apart by {self.told_by}": self.told_by,
+            f"{found['unlisted_images']} image files are in no row of the table": found["unlisted_images"],
+            f"patients are told apart by {source}": source,
             "no patient is known: each image counts as a patient": not known,
-            f"{self.crossing} patients have images in more than one split: split again by patient": self.crossing,
-            "no patient is in two splits": known and not self.crossing,
+            f"{crossing} patients have images in more than one split: split again by patient": crossing,
+            "no patient is in two splits": known and not crossing,
         }
         return [sentence for sentence, so in said.items() if so]
 
     def __str__(self) -> str:
-        last = "images" if self.task.kind == "multilabel" else "total"  # several classes an image: no sum of the rows
-        table = pd.concat([self.counts, self.by_split.rename(last).to_frame().T])
-        return f"{self.task.name}: " + "\n".join([*self._sentences(), "", table.to_string()])
+        table = pd.concat([self.counts, self.total]).to_string()
+        return f"{self.values['task']}: " + "\n".join([*self._sentences(), "", table])
 
     def _repr_html_(self) -> str:
         lines = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self._sentences())
-        return f"<b>{html.escape(self.task.name)}</b><ul>{lines}</ul>{self.counts.to_html()}"
+        return f"<b>{html.escape(self.values['task'])}</b><ul>{lines}</ul>{self.counts.to_html()}"
 
 
 def describe(records: pd.DataFrame, store: Store, task: Task) -> Description:
     """Count images, patients and classes by split, and what is missing. No image is opened."""
     told, counts = records.reindex(columns=["eye", "age", "sex", "view"]), class_counts(records, task)
-    sizes = records["split"].value_counts().reindex(counts.columns.drop("total"))
+    sizes = pd.Series({name: (records["split"] == name).sum() for name in counts} | {"total": len(records)})
     source = next(iter(records.get("patient_source", ())), "")
     eyes = told["eye"].groupby(records["patient"]).nunique()
-    return Description(
-        task=task,
-        images=len(records),
-        patients=records["patient"].nunique(),
-        pairs=int((eyes == 2).sum()) if told["eye"].notna().any() else None,
-        absent=sum(name not in store for name in records["image"]),
-        unlisted=sum(finding == "unlisted" for _, finding, _ in unlisted_files(records, store)),
-        told_by=source if patients_known(records) else None,
-        crossing=len(crossing_patients(records)),
-        age=float(told["age"].median()) if told["age"].notna().any() else None,
-        sex=told["sex"].value_counts().to_dict(),
-        view=told["view"].value_counts().to_dict(),
-        counts=counts,
-        by_split=pd.concat([sizes, pd.Series({"total": len(records)})]),
-    )
+    values = {
+        "task": task.name,
+        "images": len(records),
+        "patients": records["patient"].nunique(),
+        "patients_with_both_eyes": int((eyes == 2).sum()) if told["eye"].notna().any() else None,
+        "absent_images": sum(name not in store for name in records["image"]),
+        "unlisted_images": sum(finding == "unlisted" for _, finding, _ in unlisted_files(records, store)),
+        "patients_told_apart_by": source if patients_known(records) else None,
+        "patients_in_two_splits": len(crossing_patients(records)),
+        "age_median": float(told["age"].median()) if told["age"].notna().any() else None,
+        "sex": told["sex"].value_counts().to_dict(),
+        "view": told["view"].value_counts().to_dict(),
+        "images_by_split": sizes.to_dict(),
+        "classes": counts.to_dict("index"),
+    }
+    last = "images" if task.kind == "multilabel" else "total"  # several classes an image: no sum of the rows
+    total = sizes.rename(last).to_frame().T
+    return Description(len(records), values["patients"], values["absent_images"], values, counts, total)
 
 
 _BROKEN = {"absent", *get_args(ImageReason)}  # findings that leave no pixels to look at

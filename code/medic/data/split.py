@@ -25,8 +25,8 @@ def split_by_patient(
 
     Args:
         records: with the columns ``patient``, ``split`` and ``label``; for a multilabel task those of its classes.
-        validation: share of the patients, 0 to below 1, that goes to validation.
-        test: share for test; None keeps the rows whose split is ``test`` already, and deals out the others.
+        validation: share of the patients, 0 to below 1.
+        test: share of the patients; None keeps the rows whose split is ``test`` already, and deals out the others.
         seed: the same seed gives the same split, 0 to 4294967295.
         task: decides the strata; None goes by ``label``.
         store: where the images are. Where no patient is known, copies of one picture are looked for there and stay on
@@ -36,8 +36,7 @@ def split_by_patient(
         The records in their order, with a new ``split`` column.
 
     Raises:
-        MedicError: a share or the seed is out of range, a patient has images both in the kept test split and outside
-            it, or a column is missing.
+        MedicError: a share or the seed is out of range, or a patient has images in the kept test split and outside it.
     """
     shares = {"validation": validation, "test": test or 0}
     if min(shares.values()) < 0 or sum(shares.values()) >= 1:
@@ -53,16 +52,17 @@ def split_by_patient(
         refuse_crossing(records.assign(split=np.where(dealt, "train", "test")))
     elif shared := int((dealt & together.isin(together[~dealt])).sum()):
         print(f"{shared} images are copies of images in the given test split; --test 0.2 deals all of them anew")
-    if task is not None and task.kind == "multilabel":
+    several = task is not None and task.kind == "multilabel"
+    if several:
         present = pd.DataFrame(targets(records, task) > 0).groupby(together.to_numpy()).max()
         present = present[present.sum().sort_values(kind="stable").index]  # the rarest class first
         present = present[present.index.isin(together[dealt])]
-        none = len(task.classes)
-        stratum = pd.Series(np.where(present.any(axis=1), present.to_numpy().argmax(axis=1), none), present.index)
+        rarest = np.where(present.any(axis=1), present.to_numpy().argmax(axis=1), len(task.classes))
+        stratum = pd.Series(rarest, present.index)
     else:
-        present, stratum = None, records[dealt].groupby(together[dealt])["label"].max()
+        stratum = records[dealt].groupby(together[dealt])["label"].max()
     chosen = _deal(stratum, shares, seed)
-    if present is not None:
+    if several:
         _reach_every_split(chosen, present, ["train", *(name for name, share in shares.items() if share)])
     return records.assign(split=records["split"].where(~dealt, together.map(chosen)))
 
@@ -105,11 +105,10 @@ def _with_groups(records: pd.DataFrame, store: Store) -> pd.DataFrame:
     from medic.data.check.duplicates import copy_groups
 
     records = records.assign(group=copy_groups(records, store))
-    sizes = records["group"].value_counts()
-    sizes = sizes[sizes > 1]
-    if len(sizes):
-        copies = f"{sizes.sum()} of {len(records)} images are copies of one another (medic check lists them)"
-        print(f"no patient is known, and {copies}: their {len(sizes)} groups stay on one side of every split")
+    if copied := int((copies := records["group"].duplicated(keep=False)).sum()):
+        said = f"{copied} of {len(records)} images are copies of one another (medic check lists them)"
+        groups = records["group"][copies].nunique()
+        print(f"no patient is known, and {said}: their {groups} groups stay on one side of every split")
     return records
 
 
@@ -130,10 +129,10 @@ def complete_splits(
     return split_by_patient(records, test=None if "test" in given else 0.2, **how)
 
 
-def split_by_image(records: pd.DataFrame, *, validation: float = 0.2, test: float = 0.2, seed: int = 0) -> pd.DataFrame:
+def split_by_image(records: pd.DataFrame, **how) -> pd.DataFrame:
     """Deal single images as ``split_by_patient`` deals patients: only to show how much that flatters a result."""
     alone = records.assign(patient=np.arange(len(records)))
-    return records.assign(split=split_by_patient(alone, validation=validation, test=test, seed=seed)["split"])
+    return records.assign(split=split_by_patient(alone, **how)["split"])
 
 
 def patients_known(records: pd.DataFrame) -> bool:
@@ -150,15 +149,11 @@ def crossing_patients(records: pd.DataFrame) -> list[str]:
 
 
 def refuse_crossing(records: pd.DataFrame) -> None:
-    """Refuse a split that shares a patient between any two of its parts.
-
-    Raises:
-        MedicError: it does; the message names patients and parts.
-    """
+    """Raise a ``MedicError`` that names patients and splits, if a patient has images in more than one split."""
     if crossing := crossing_patients(records):
         theirs = set(records.loc[records["patient"].isin(crossing), "split"])
         parts = ", ".join(name for name in SPLITS if name in theirs)
-        named = ", ".join(map(str, crossing[:3])) + (", ..." if len(crossing) > 3 else "")
+        named = ", ".join(map(str, crossing[:3])) + ", ..." * (len(crossing) > 3)
         raise MedicError(
             f"{len(crossing)} patients have images in more than one of {parts}: {named}. A model would be judged on "
             "people it has seen; correct the split, or deal anew by patient (--test 0.2)"
