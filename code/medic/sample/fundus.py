@@ -11,20 +11,20 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from medic.sample.strokes import Canvas, winding_paths
+from medic.sample.strokes import Array, Canvas, Rng, winding_paths
 
 
 @dataclass(frozen=True)
 class Camera:
     """How a hospital's photographs look."""
 
-    tint: tuple[float, float, float] = (1, 1, 1)  # gain of red, green and blue
-    gamma: float = 1  # exponent of the brightness (0-1); below 1 is brighter
-    blur: float = 0  # standard deviation of the focus, in widths of the image
-    zoom: float = 1  # size of what is shown; below 1 the field of view is wider
+    tint: tuple[float, float, float]  # gain of red, green and blue
+    gamma: float  # exponent of the brightness (0-1); below 1 is brighter
+    blur: float  # standard deviation of the focus, in widths of the image
+    zoom: float  # size of what is shown; below 1 the field of view is wider
 
 
-CAMERAS = {1: Camera(), 2: Camera(tint=(0.88, 1.06, 1.25), gamma=0.85, blur=0.0025, zoom=0.86)}
+CAMERAS = {1: Camera((1, 1, 1), 1, 0, 1), 2: Camera((0.88, 1.06, 1.25), 0.85, 0.0025, 0.86)}
 """By hospital."""
 DEPOSITS = {"scar": (222, 206, 150), "cotton wool spot": (232, 214, 170), "exudate": (250, 222, 105)}
 BLOOD = ("vitreous haemorrhage", "preretinal haemorrhage", "haemorrhage", "shunt", "new vessels", "microaneurysm")
@@ -41,10 +41,13 @@ LENGTH = np.array([1.75, 1.65, 1.75, 1.65, 0.8, 0.75, 0.8, 0.75, 0.5, 0.5, 0.5, 
 CALIBRE = np.array([1, 0.74, 1, 0.74, 0.62, 0.5, 0.62, 0.5, 0.4, 0.34, 0.34, 0.28])
 
 
+Seed = int | list[int]
+
+
 class Retina(Canvas):
     """One eye before the camera: its looks, where its field and landmarks lie, and what is drawn at random on it."""
 
-    def __init__(self, person: int | list[int], eye: str, rng: np.random.Generator, size: tuple, camera: Camera):
+    def __init__(self, person: Seed, eye: str, rng: Rng, size: tuple, camera: Camera):
         both = np.random.default_rng(person)  # what the two eyes of a person have in common
         self.colour = both.dirichlet(np.full(len(LOOKS), 0.5)) @ LOOKS
         self.mottle = both.uniform(0.035, 0.08)  # contrast of the pigment's texture
@@ -61,14 +64,14 @@ class Retina(Canvas):
         self.disc = rng.uniform((-0.66, -0.12), (-0.46, 0.12))
         self.macula = self.disc + rng.uniform((4.7 * self.disc_radius, 0.04), (5.3 * self.disc_radius, 0.12))
 
-    def places(self, count: int, reach: float = 0.93) -> np.ndarray:
+    def places(self, count: int, reach: float = 0.93) -> Array:
         """Return at most ``count`` random visible places off the optic disc, (n, 2)."""
         points = self.rng.uniform(-reach, reach, (count * 4 + 16, 2))
         points[:, 1] *= min(1.0, 0.5 * self.size[1] / self.radius)
         off_disc = np.hypot(*(points - self.disc).T) > 1.5 * self.disc_radius
         return points[(np.hypot(*points.T) < reach) & off_disc][:count]
 
-    def marks(self, places: np.ndarray, radius: tuple, value: tuple, irregular: float, stretch: float) -> np.ndarray:
+    def marks(self, places: Array, radius: tuple, value: tuple, irregular: float, stretch: float) -> Array:
         """Return a layer of spots: the radii's median and log-spread, the range of values, their roughness."""
         radii = radius[0] * np.exp(self.rng.normal(0, radius[1], len(places)).clip(-1.2, 1.2))
         values = self.rng.uniform(*value, len(places))
@@ -76,14 +79,8 @@ class Retina(Canvas):
 
 
 def fundus_photograph(
-    grade: int,
-    eye: str,
-    rng: np.random.Generator,
-    size: tuple[int, int] = (288, 216),
-    *,
-    person: int | list[int] | None = None,
-    camera: Camera = CAMERAS[1],
-) -> tuple[np.ndarray, np.ndarray]:
+    grade: int, eye: str, rng: Rng, size: tuple[int, int], *, person: Seed | None = None, camera: Camera = CAMERAS[1]
+) -> tuple[Array, Array]:
     """Draw one photograph of a retina.
 
     Args:
@@ -115,17 +112,17 @@ def fundus_photograph(
     return pixels, np.where(inside > 127, mask, 0).astype(np.uint8)
 
 
-def _glow(retina: Retina) -> np.ndarray:
+def _glow(retina: Retina) -> Array:
     """Paint the retina without vessels, at a quarter of the resolution: illumination, pigment, macula; float 0-255."""
     rng, shape = retina.rng, (max(retina.size[1] // 4, 8), max(retina.size[0] // 4, 8))
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     x = ((x + 0.5) * retina.size[0] / shape[1] - retina.centre[0]) / (retina.side * retina.radius)
     y = ((y + 0.5) * retina.size[1] / shape[0] - retina.centre[1]) / retina.radius
 
-    def spot(centre: np.ndarray, size: float) -> np.ndarray:
+    def spot(centre: Array, size: float) -> Array:
         return np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * size**2))
 
-    def texture(rows: int) -> np.ndarray:
+    def texture(rows: int) -> Array:
         grid = rng.standard_normal((rows, rows * 4 // 3), np.float32)
         return cv2.resize(grid, shape[::-1], interpolation=cv2.INTER_CUBIC)
 
@@ -146,7 +143,7 @@ def _glow(retina: Retina) -> np.ndarray:
     return cv2.resize((glow.clip(0, 1) * 255).astype(np.float32), retina.size)
 
 
-def _optic_disc(pixels: np.ndarray, retina: Retina) -> np.ndarray:
+def _optic_disc(pixels: Array, retina: Retina) -> Array:
     """Paint the pale disc and its paler cup."""
     rng, pallor = retina.rng, retina.rng.uniform(0.0, 0.8)
     axes = retina.disc_radius * retina.radius * rng.uniform((0.86, 1.0), (0.95, 1.1))
@@ -160,7 +157,7 @@ def _optic_disc(pixels: np.ndarray, retina: Retina) -> np.ndarray:
     return (pixels + over[..., None] * (rim + inner[..., None] * (cup - rim) - pixels)).astype(np.float32)
 
 
-def _vessels(retina: Retina, beading: float) -> np.ndarray:
+def _vessels(retina: Retina, beading: float) -> Array:
     """Draw veins and arteries that leave the optic disc, arch round the macula, branch and taper."""
     rng = retina.course
     heading = HEADING + rng.normal(0, 0.18, len(HEADING))
@@ -190,7 +187,7 @@ def _vessels(retina: Retina, beading: float) -> np.ndarray:
     return layer
 
 
-def _lesions(grade: int, retina: Retina) -> dict[str, np.ndarray]:
+def _lesions(grade: int, retina: Retina) -> dict[str, Array]:
     """Draw what a retina of this grade shows: layers by name of ``LESIONS``, those that there are, 0-255."""
     rng, severity = retina.rng, retina.rng.beta(*((1.3, 1.6) if grade < 3 else (2, 1.5)))
     if grade == 0:
@@ -225,7 +222,7 @@ def _lesions(grade: int, retina: Retina) -> dict[str, np.ndarray]:
     return lesions
 
 
-def _proliferative(retina: Retina) -> dict[str, np.ndarray]:
+def _proliferative(retina: Retina) -> dict[str, Array]:
     """Draw new vessels, blood before the retina or in the vitreous (at least one of these), perhaps scars."""
     rng, lesions = retina.rng, {}
     at_disc, elsewhere, boat, vitreous = rng.random(4) < (0.5, 0.45, 0.35, 0.2)
@@ -255,7 +252,7 @@ def _proliferative(retina: Retina) -> dict[str, np.ndarray]:
     return lesions
 
 
-def _tangles(retina: Retina, places: np.ndarray, reach: float, count: int) -> np.ndarray:
+def _tangles(retina: Retina, places: Array, reach: float, count: int) -> Array:
     """Draw fine winding vessels that set out from each place: shunts (IRMA) when few, new vessels when many."""
     rng = retina.rng
     start = np.repeat(places, count, axis=0) + rng.normal(0, 0.2 * reach, (len(places) * count, 2))
@@ -265,7 +262,7 @@ def _tangles(retina: Retina, places: np.ndarray, reach: float, count: int) -> np
     return retina.ribbons(paths, 0.0055, rng.uniform(95, 150, len(paths)))
 
 
-def _photograph(pixels: np.ndarray, retina: Retina, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+def _photograph(pixels: Array, retina: Retina, camera: Camera) -> tuple[Array, Array]:
     """Focus, haze, exposure, grain and colours of the camera; also return the round field, 0-255."""
     rng, (width, height), inside = retina.rng, retina.size, retina.layer()
     pixels = cv2.GaussianBlur(pixels, (0, 0), max(retina.rim * (0.0022 + 0.008 * rng.beta(0.8, 4)), 0.3))

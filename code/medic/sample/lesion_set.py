@@ -40,13 +40,11 @@ def cast(patients: int, seed: int, hospital: int) -> tuple[pd.DataFrame, pd.Data
     """
     records = _photographs(_people(patients, MALIGNANT[hospital], seed), seed, hospital)
     faults = _choose_faults(records, np.random.default_rng([seed, 2]))
-    records["shown"], named = records["label"], records.set_index("image")
+    source = records["image"].replace(faults[faults["source"] != ""].set_index("image")["source"])
+    seen = records.set_index("image").loc[source, ["label", "score", "sticker"]]
+    records[["shown", "score", "sticker"]] = seen.set_axis(records.index)
     wrong = records["image"].isin(faults.loc[faults["fault"] == "mislabelled", "image"])
     records["label"] = records["label"].where(~wrong, 1 - records["label"])
-    source = records["image"].replace(faults[faults["source"] != ""].set_index("image")["source"])
-    for column in ("score", "sticker"):
-        records[column] = source.map(named[column])
-    records["shown"] = source.map(named["label"])
     counts = records.assign(tested=records["split"] == "test", name=_classes(records)).groupby("name")
     counts = counts.agg(images=("label", "size"), tested=("tested", "sum"), score=("score", "mean")).round(2)
     return records.drop(columns="alone"), faults, counts

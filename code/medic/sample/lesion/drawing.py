@@ -24,7 +24,7 @@ STRUCTURES = {"network": (0.75, 0.85), "structureless": (0.30, 0.90), "streaks":
               "dots": (0.30, 0.85), "globules": (0.45, 0.80)}  # fmt: skip
 ATYPIA = {False: (1.3, 3.4), True: (2.8, 1.3)}  # of the beta distribution, benign and malignant: they overlap
 BLUE_GREY, SCAR = np.array([(0.44, 0.46, 0.56), (0.93, 0.85, 0.83)], np.float32)
-_REACH = 3.2  # lesion radii that its textures cover
+REACH = 3.2  # lesion radii that its textures cover
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,13 @@ def draw_lesion(malignant: bool, person: int, rng: Rng) -> Lesion:
     shape = np.array([0.72, 0.24, 0.04]) * (1 - atypia) + np.array([0.02, 0.18, 0.80]) * atypia
     asymmetry, border = int(rng.choice(3, p=shape)), int(rng.binomial(8, 0.08 + 0.6 * atypia))
     always = rng.choice(["light brown", "dark brown"]), rng.choice(["network", "globules"])
-
-    def shown(rates: dict[str, tuple[float, float]]) -> tuple[str, ...]:
-        rate = {name: low + (high - low) * atypia for name, (low, high) in rates.items()}
-        return tuple(name for name in rates if name in always or rng.random() < rate[name])
-
-    return Lesion(asymmetry, border, shown(COLOURS), shown(STRUCTURES), person, int(rng.integers(2**31)))
+    colours, structures = (
+        tuple(
+            name for name, (low, high) in rates.items() if name in always or rng.random() < low + (high - low) * atypia
+        )
+        for rates in (COLOURS, STRUCTURES)
+    )
+    return Lesion(asymmetry, border, colours, structures, person, int(rng.integers(2**31)))
 
 
 def dermoscopic_image(
@@ -75,8 +76,7 @@ def dermoscopic_image(
     """
     # each part has its own numbers, so that one hair more changes nothing but the hairs
     place, around, over, light = (np.random.default_rng(int(seed)) for seed in rng.integers(2**31, size=4))
-    skin = draw_skin(lesion.person, around, Canvas(size, (0, 0), size[1]))
-    image, edge = _lay(skin, lesion, place)
+    image, edge = _lay(draw_skin(lesion.person, around, Canvas(size, (0, 0), size[1])), lesion, place)
     image = add_things(image, over, lesion.person, sticker, camera)
     return photograph(image, light, camera), np.where(edge > 0.5, 255, 0).astype(np.uint8)
 
@@ -107,9 +107,9 @@ class _Ground(Canvas):
 
     def texture(self, cells: float) -> Array:
         """Smooth noise of mean 0 and deviation about 0.6, ``cells`` to a lesion's diameter, float32."""
-        count = max(4, round(cells * _REACH)) + 3
-        scale = np.float32((count - 4) / (2 * _REACH))
-        x, y = (axis * scale + np.float32(_REACH * scale + 1) for axis in self.still)
+        count = max(4, round(cells * REACH)) + 3
+        scale = np.float32((count - 4) / (2 * REACH))
+        x, y = (axis * scale + np.float32(REACH * scale + 1) for axis in self.still)
         grid = self.rng.standard_normal((count, count), np.float32)
         return cv2.remap(grid, x, y, cv2.INTER_CUBIC if cells < 10 else cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
@@ -205,13 +205,9 @@ def _structures(ground: _Ground, structures: tuple[str, ...], edge: Array) -> tu
 
 def _streaks(layer: Array, ground: _Ground) -> None:
     """Fingers of pigment that run out over the contour: all round a symmetric lesion, else to one side."""
-    rng, t = ground.rng, np.linspace(0, 1, 8)
-    if ground.asymmetry == 0:
-        count = int(rng.integers(26, 40))
-        angle = np.linspace(-np.pi, np.pi, count)
-    else:
-        count = int(rng.integers(14, 24))
-        angle = rng.uniform(-3, 3) + rng.uniform(-0.9, 0.9, count)
+    rng, t, round_it = ground.rng, np.linspace(0, 1, 8), ground.asymmetry == 0
+    count = int(rng.integers(26, 40) if round_it else rng.integers(14, 24))
+    angle = np.linspace(-np.pi, np.pi, count) if round_it else rng.uniform(-3, 3) + rng.uniform(-0.9, 0.9, count)
     contour = ground.contour[((angle + np.pi) * (1024 / (2 * np.pi))).astype(int) % 1024]
     reach = contour[:, None] * (rng.uniform(0.72, 0.85, (count, 1)) + rng.uniform(0.25, 0.38, (count, 1)) * t)
     bent = angle[:, None] + rng.normal(0, 0.05, (count, 1)) * (1 + t)
