@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from medic.sample.chest.body import Person
-from medic.sample.chest.drawing import FILMS, radiograph
+from medic.sample.chest.drawing import radiograph
 from medic.sample.chest.files import dicom, png
 from medic.sample.layout import File, Sample, csv
 from medic.task import FINDINGS, NO_FINDING
@@ -115,10 +115,9 @@ def _choose_faults(visits: pd.DataFrame) -> pd.DataFrame:
         (_stray(visits), "no row", "the archive has a file, the table no row"),
         *((next(plain), fault, age) for fault, age in AGES.items()),
         (original, "duplicate", f"same bytes as {twin}; labels No Finding and {finding}; this is the original"),
-        (twin, "duplicate", f"same bytes as {original}; labels {finding} and No Finding"),
+        (twin, "duplicate", f"same bytes as {original}; labels {finding} and No Finding", original),
     ]
-    faults = pd.DataFrame(rows, columns=["image", "fault", "detail"])
-    return faults.assign(source=np.where(faults["image"] == twin, original, ""))
+    return pd.DataFrame(rows, columns=["image", "fault", "detail", "source"]).fillna("")
 
 
 def _stray(visits: pd.DataFrame) -> str:
@@ -128,7 +127,7 @@ def _stray(visits: pd.DataFrame) -> str:
 
 def draw(records: pd.DataFrame, size: tuple[int, int], seed: int, hospital: int) -> Iterator[File]:
     """Draw each radiograph; a mask is named by its image and finding."""
-    look = {"size": size[0], "film": FILMS[hospital]}
+    look = {"size": size[0], "hospital": hospital}
     for number, row in enumerate(records.itertuples()):
         index, visit, sex, view, findings, reported = row.drawn
         if row.fault == "no image":

@@ -6,26 +6,17 @@ Ophthalmology 110, 2003); grades that are neighbours overlap, as in photographs.
 centre of the round field, 1 its radius with hospital 1's camera, x grows from the nose to the temple, y downwards.
 """
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
 from medic.sample.strokes import Array, Canvas, Rng, winding_paths
 
+# the cameras of hospitals 1 and 2
+TINT = {1: (1, 1, 1), 2: (0.88, 1.06, 1.25)}  # gain of red, green and blue
+GAMMA = {1: 1, 2: 0.85}  # exponent of the brightness (0-1); below 1 is brighter
+BLUR = {1: 0, 2: 0.0025}  # standard deviation of the focus, in widths of the image
+ZOOM = {1: 1, 2: 0.86}  # size of what is shown; below 1 the field of view is wider
 
-@dataclass(frozen=True)
-class Camera:
-    """How a hospital's photographs look."""
-
-    tint: tuple[float, float, float]  # gain of red, green and blue
-    gamma: float  # exponent of the brightness (0-1); below 1 is brighter
-    blur: float  # standard deviation of the focus, in widths of the image
-    zoom: float  # size of what is shown; below 1 the field of view is wider
-
-
-CAMERAS = {1: Camera((1, 1, 1), 1, 0, 1), 2: Camera((0.88, 1.06, 1.25), 0.85, 0.0025, 0.86)}
-"""By hospital."""
 DEPOSITS = {"scar": (222, 206, 150), "cotton wool spot": (232, 214, 170), "exudate": (250, 222, 105)}
 BLOOD = ("vitreous haemorrhage", "preretinal haemorrhage", "haemorrhage", "shunt", "new vessels", "microaneurysm")
 LESIONS = (*DEPOSITS, *BLOOD)
@@ -47,7 +38,7 @@ Seed = int | list[int]
 class Retina(Canvas):
     """One eye before the camera: its looks, where its field and landmarks lie, and what is drawn at random on it."""
 
-    def __init__(self, person: Seed, eye: str, rng: Rng, size: tuple, camera: Camera):
+    def __init__(self, person: Seed, eye: str, rng: Rng, size: tuple, hospital: int):
         both = np.random.default_rng(person)  # what the two eyes of a person have in common
         self.colour = both.dirichlet(np.full(len(LOOKS), 0.5)) @ LOOKS
         self.mottle = both.uniform(0.035, 0.08)  # contrast of the pigment's texture
@@ -60,7 +51,7 @@ class Retina(Canvas):
         self.course = np.random.default_rng([*both.integers(2**31, size=2), self.side + 1])  # of the vessels
         self.rim = min(field * size[0], 0.6 * size[1])  # the same in pixels; it may be cut above and below
         centre = 0.5 * np.array(size) + rng.normal(0, (0.008, 0.006)) * size
-        super().__init__(size, centre, self.rim * camera.zoom, mirror=self.side)
+        super().__init__(size, centre, self.rim * ZOOM[hospital], mirror=self.side)
         self.disc = rng.uniform((-0.66, -0.12), (-0.46, 0.12))
         self.macula = self.disc + rng.uniform((4.7 * self.disc_radius, 0.04), (5.3 * self.disc_radius, 0.12))
 
@@ -79,7 +70,7 @@ class Retina(Canvas):
 
 
 def fundus_photograph(
-    grade: int, eye: str, rng: Rng, size: tuple[int, int], *, person: Seed | None = None, camera: Camera = CAMERAS[1]
+    grade: int, eye: str, rng: Rng, size: tuple[int, int], *, person: Seed | None = None, hospital: int = 1
 ) -> tuple[Array, Array]:
     """Draw one photograph of a retina.
 
@@ -89,13 +80,13 @@ def fundus_photograph(
         rng: source of everything that differs between two photographs: lesions, pose, focus, exposure, grain.
         size: width and height, pixels, at least 32.
         person: seed of what both eyes of a person have in common; None draws one.
-        camera: with which it is taken.
+        hospital: 1 or 2, whose camera takes it.
 
     Returns:
         The photograph, uint8 (height, width, 3) RGB, black outside the round field; and the mask of its lesions, uint8
         (height, width), 0 where there is none, n where the n-th of ``LESIONS`` lies.
     """
-    retina = Retina(int(rng.integers(2**31)) if person is None else person, eye, rng, size, camera)
+    retina = Retina(int(rng.integers(2**31)) if person is None else person, eye, rng, size, hospital)
     pixels, lesions = _optic_disc(_glow(retina), retina), _lesions(grade, retina)
     mask, blood = retina.layer(), _vessels(retina, beading=rng.uniform(0.25, 0.5) if grade == 3 else 0.0)
     for number, name in enumerate(LESIONS, 1):
@@ -108,7 +99,7 @@ def fundus_photograph(
     # blood absorbs green and blue at once, red only where there is much of it
     depth = blood[..., None] / np.float32(255)
     pixels *= np.exp(-np.concatenate([0.75 * depth**2, 1.6 * depth, 1.25 * depth], axis=2))
-    pixels, inside = _photograph(pixels, retina, camera)
+    pixels, inside = _photograph(pixels, retina, hospital)
     return pixels, np.where(inside > 127, mask, 0).astype(np.uint8)
 
 
@@ -262,7 +253,7 @@ def _tangles(retina: Retina, places: Array, reach: float, count: int) -> Array:
     return retina.ribbons(paths, 0.0055, rng.uniform(95, 150, len(paths)))
 
 
-def _photograph(pixels: Array, retina: Retina, camera: Camera) -> tuple[Array, Array]:
+def _photograph(pixels: Array, retina: Retina, hospital: int) -> tuple[Array, Array]:
     """Focus, haze, exposure, grain and colours of the camera; also return the round field, 0-255."""
     rng, (width, height), inside = retina.rng, retina.size, retina.layer()
     pixels = cv2.GaussianBlur(pixels, (0, 0), max(retina.rim * (0.0022 + 0.008 * rng.beta(0.8, 4)), 0.3))
@@ -270,9 +261,9 @@ def _photograph(pixels: Array, retina: Retina, camera: Camera) -> tuple[Array, A
     pixels = exposure * (pixels * (1 - haze) + 255 * haze * np.float32([0.72, 0.6, 0.48]))
     grain = rng.standard_normal((height // 2, width // 2), np.float32) * rng.uniform(0.8, 2.2)
     pixels = (pixels + cv2.resize(grain, (width, height))[..., None]).clip(0, 255).astype(np.uint8)
-    if camera.blur:
-        pixels = cv2.GaussianBlur(pixels, (0, 0), camera.blur * width)
-    curve = 255 * ((np.arange(256) / 255) ** camera.gamma)[:, None] * camera.tint
+    if BLUR[hospital]:
+        pixels = cv2.GaussianBlur(pixels, (0, 0), BLUR[hospital] * width)
+    curve = 255 * ((np.arange(256) / 255) ** GAMMA[hospital])[:, None] * TINT[hospital]
     pixels = cv2.LUT(pixels, np.rint(curve).clip(0, 255).astype(np.uint8)[None])
     x, y, radius = (round(16 * float(value)) for value in (*retina.centre, retina.rim))
     cv2.circle(inside, (x, y), radius, 255, -1, cv2.LINE_AA, 4)

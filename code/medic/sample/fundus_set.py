@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from medic.sample.fundus import CAMERAS, fundus_photograph
+from medic.sample.fundus import fundus_photograph
 from medic.sample.layout import File, Sample, csv, jpeg
 
 # of grades 0-4 in one eye of each patient, by hospital
@@ -33,7 +33,7 @@ def draw(records: pd.DataFrame, size: tuple[int, int], seed: int, hospital: int)
     for row in records.itertuples():
         grade, eye, person = row.drawn
         rng = np.random.default_rng([*person, 1 if eye == "left" else 2])
-        pixels, mask = fundus_photograph(grade, eye, rng, size, person=person, camera=CAMERAS[hospital])
+        pixels, mask = fundus_photograph(grade, eye, rng, size, person=person, hospital=hospital)
         yield f"images/{row.image}.jpeg", jpeg(pixels, 88, row.fault), {f"{row.image}_mask": mask}
 
 
@@ -68,16 +68,16 @@ def _choose_faults(people: pd.DataFrame) -> pd.DataFrame:
     original, blurred = alike.get_group((2, "train")).iloc[:2]
     text = alike.get_group((0, "test")).iloc[0]
     rows = [
-        (f"{cut}_left", "truncated", "the JPEG ends after two fifths of its bytes", ""),
-        (f"{text}_right", "not an image", "a text file named .jpeg", ""),
-        (f"{original}_left", "duplicate", f"same bytes as {twin}_left; labels 2 and 0; this is the original", ""),
+        (f"{cut}_left", "truncated", "the JPEG ends after two fifths of its bytes"),
+        (f"{text}_right", "not an image", "a text file named .jpeg"),
+        (f"{original}_left", "duplicate", f"same bytes as {twin}_left; labels 2 and 0; this is the original"),
         (f"{twin}_left", "duplicate", f"same bytes as {original}_left; labels 0 and 2", f"{original}_left"),
         (f"{swapped}_left", "swapped eyes", "shows the right eye", f"{swapped}_right"),
         (f"{swapped}_right", "swapped eyes", "shows the left eye", f"{swapped}_left"),
-        (f"{dark}_right", "nearly black", "exposed 25 times too short", ""),
-        (f"{blurred}_right", "blurred", "far out of focus", ""),
+        (f"{dark}_right", "nearly black", "exposed 25 times too short"),
+        (f"{blurred}_right", "blurred", "far out of focus"),
     ]
-    return pd.DataFrame(rows, columns=["image", "fault", "detail", "source"])
+    return pd.DataFrame(rows, columns=["image", "fault", "detail", "source"]).fillna("")
 
 
 FILES = r"(train|test)_(img|label)(_small)?\.csv|images/\d+_(left|right)\.jpeg"

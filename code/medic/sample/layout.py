@@ -36,7 +36,7 @@ class Sample:
     # (patients, seed, hospital): one row an image, with what is ``drawn`` in it; the faults, with the image that stands
     # in the place of another as its ``source``; and the page's table
     cast: Callable[[int, int, int], tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]]
-    # (records, (width, height), seed, hospital): one that is ``copied`` has what is drawn in its source
+    # (records, (width, height), seed, hospital): one with a ``source`` has what is ``drawn`` in that
     draw: Callable[[pd.DataFrame, tuple[int, int], int, int], Iterator[File]]
     # (records, "" or "_small", (width, height)): the text of the tables by their names
     tables: Callable[[pd.DataFrame, str, tuple[int, int]], dict[str, str]]
@@ -83,30 +83,26 @@ class Sample:
             )
         shape = width, int(width * self.height)
         records, faults, counts = self.cast(patients, seed, hospital)
-        planted = faults.drop_duplicates("image").set_index("image")
-        records["fault"] = records["image"].map(planted["fault"]).fillna("")
+        records = records.join(faults.drop_duplicates("image").set_index("image"), on="image")
+        records = records.fillna({"fault": "", "detail": "", "source": ""})
         records["small"] = _choose_small(records, *self.twin)
-        shown = records["image"].replace(planted["source"][planted["source"] != ""])
-        drawn = records.assign(
-            drawn=shown.map(records.set_index("image")["drawn"]),
-            copied=shown != records["image"],
-            detail=records["image"].map(planted["detail"]),
-        )
+        shown = records["source"].where(records["source"] != "", records["image"])
+        records["drawn"] = shown.map(records.set_index("image")["drawn"])
         made = {"seed": seed, "hospital": hospital, "patients": patients, "width": width, "height": shape[1]}
         page = PAGES.get_template(self.page).render(made, records=records, counts=counts)
         with replacing_sample(folder, page, self.files) as new:
             with zipfile.ZipFile(new / "images.zip", "w") if self.packed else contextlib.nullcontext() as archive:
                 if archive:
                     _add_member(archive, SYNTHETIC_MARK, page.encode())
-                for path, data, shown in self.draw(drawn, shape, seed, hospital):
+                for path, data, parts in self.draw(records, shape, seed, hospital):
                     _add_member(archive, path, data) if archive else write_bytes(new / path, data)
-                    for name, mask in shown.items() if masks else ():
+                    for name, mask in parts.items() if masks else ():
                         write_bytes(new / "masks" / f"{name}.png", cv2.imencode(".png", mask)[1].tobytes())
             for twin, rows in {"": records, "_small": records[records["small"]]}.items():
                 for name, text in self.tables(rows, twin, shape).items():
                     write_text(new / name, text)
             write_text(new / FAULTS, csv(faults[["image", "fault", "detail"]]))
-        return records.drop(columns="drawn")
+        return records.drop(columns=["drawn", "detail", "source"])
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ from PIL import Image
 
 from medic.sample.layout import File, Sample, csv, jpeg
 from medic.sample.lesion.drawing import dermoscopic_image, draw_lesion
-from medic.sample.lesion.scene import CAMERAS
 from medic.task import SKIN_LESION
 
 MALIGNANT = {1: 0.3, 2: 0.18}  # share of lesions, by hospital
@@ -101,28 +100,28 @@ def _choose_faults(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFra
     }
     others = plain[~plain["image"].isin(clear[0] + clear[1])].sample(frac=1, random_state=rng)
     benign, malignant = (iter(others.loc[others["label"] == label, "image"]) for label in (0, 1))
-    rows = [(next(benign), fault, detail, "") for fault, detail in IN_THE_FILE.items()]
+    rows = [(next(benign), fault, detail) for fault, detail in IN_THE_FILE.items()]
     for fault, one, two, labels in (
         ("duplicate", next(benign), next(malignant), "labels benign and malignant"),
         ("near duplicate", next(benign), next(benign), "both labels benign"),
         ("near duplicate", next(malignant), next(benign), "labels malignant and benign"),
     ):
         how = "the same bytes" if fault == "duplicate" else "6 % smaller and compressed once more"
-        rows.append((one, fault, f"{two} shows the same; {labels}; this is the original", ""))
+        rows.append((one, fault, f"{two} shows the same; {labels}; this is the original"))
         rows.append((two, fault, f"shows {one}, {how}; {labels}", one))
     for label, shown in enumerate(SKIN_LESION.classes):
         detail = f"drawn {shown}, labelled {SKIN_LESION.classes[1 - label]}"
-        rows += [(image, "mislabelled", detail, "") for image in clear[label]]
-    return pd.DataFrame(rows, columns=["image", "fault", "detail", "source"])
+        rows += [(image, "mislabelled", detail) for image in clear[label]]
+    return pd.DataFrame(rows, columns=["image", "fault", "detail", "source"]).fillna("")
 
 
 def draw(records: pd.DataFrame, size: tuple[int, int], seed: int, hospital: int) -> Iterator[File]:
     """Draw each image; a mask is named ``<image>_mask``."""
     for row in records.itertuples():
         lesion, key, sticker = row.drawn
-        rng, camera = np.random.default_rng(key), CAMERAS[hospital]
-        pixels, mask = dermoscopic_image(lesion, rng, size=size, camera=camera, sticker=sticker)
-        if smaller_copy := row.copied and row.fault == "near duplicate":
+        look = {"size": size, "hospital": hospital, "sticker": sticker}
+        pixels, mask = dermoscopic_image(lesion, np.random.default_rng(key), **look)
+        if smaller_copy := row.source and row.fault == "near duplicate":
             smaller = (round(size[0] * 0.94), round(size[1] * 0.94))
             pixels, mask = (cv2.resize(part, smaller, interpolation=cv2.INTER_AREA) for part in (pixels, mask))
         data = _encode(pixels, row.fault, 72 if smaller_copy else QUALITY)

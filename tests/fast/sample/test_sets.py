@@ -18,10 +18,10 @@ from medic.errors import ImageError, MedicError
 from medic.files import sha256
 from medic.sample import SAMPLES
 from medic.sample.chest.body import Person
-from medic.sample.chest.drawing import FILMS, radiograph
-from medic.sample.fundus import CAMERAS, fundus_photograph
+from medic.sample.chest.drawing import radiograph
+from medic.sample.fundus import fundus_photograph
 from medic.sample.layout import Sample
-from medic.sample.lesion import drawing, scene
+from medic.sample.lesion import drawing
 from medic.task import FINDINGS
 
 COMMITTED = Path(__file__).parents[3] / "sample_data"
@@ -135,13 +135,13 @@ def drawn_with_mask(name: str, seed: int, hospital: int) -> tuple[np.ndarray, np
     """An image and where haemorrhages, a mass or a lesion lie in it."""
     rng = np.random.default_rng(seed)
     if name == "retinopathy":
-        image, mask = fundus_photograph(3, "left", rng, (256, 192), camera=CAMERAS[hospital])
+        image, mask = fundus_photograph(3, "left", rng, (256, 192), hospital=hospital)
         return image, mask == 6
     if name == "chest_xray":
-        image, masks = radiograph({"Mass": 0.9}, "PA", rng, person=Person(rng), size=128, film=FILMS[hospital])
+        image, masks = radiograph({"Mass": 0.9}, "PA", rng, person=Person(rng), size=128, hospital=hospital)
         return image, masks["Mass"] > 0
     lesion = drawing.Lesion(0, 0, ("dark brown",), ("structureless",), person=1, seed=seed)
-    image, mask = drawing.dermoscopic_image(lesion, rng, size=(160, 120), camera=scene.CAMERAS[hospital])
+    image, mask = drawing.dermoscopic_image(lesion, rng, size=(160, 120), hospital=hospital)
     return image, mask > 0
 
 

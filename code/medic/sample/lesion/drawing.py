@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from medic.sample.lesion.scene import BLOOD, MELANIN, Camera, add_things, draw_skin, photograph, step
+from medic.sample.lesion.scene import BLOOD, MELANIN, add_things, draw_skin, photograph, step
 from medic.sample.strokes import Array, Canvas, Rng
 
 # How often a lesion shows each sign, at an atypia of 0 and of 1; between them in proportion. The rates are made up.
@@ -60,7 +60,7 @@ def draw_lesion(malignant: bool, person: int, rng: Rng) -> Lesion:
 
 
 def dermoscopic_image(
-    lesion: Lesion, rng: Rng, *, size: tuple[int, int], camera: Camera, sticker: bool = False
+    lesion: Lesion, rng: Rng, *, size: tuple[int, int], hospital: int = 1, sticker: bool = False
 ) -> tuple[Array, Array]:
     """Draw one image of a lesion through a dermoscope.
 
@@ -68,7 +68,7 @@ def dermoscopic_image(
         lesion: what is shown.
         rng: source of everything that differs between two images of one lesion: pose, light, hairs, tube, grain.
         size: width and height, pixels; below 120 structures are too fine to be seen.
-        camera: with which it is taken.
+        hospital: 1 or 2, whose dermoscope takes it.
         sticker: whether a coloured sticker lies beside the lesion.
 
     Returns:
@@ -77,8 +77,8 @@ def dermoscopic_image(
     # each part has its own numbers, so that one hair more changes nothing but the hairs
     place, around, over, light = (np.random.default_rng(int(seed)) for seed in rng.integers(2**31, size=4))
     image, edge = _lay(draw_skin(lesion.person, around, Canvas(size, (0, 0), size[1])), lesion, place)
-    image = add_things(image, over, lesion.person, sticker, camera)
-    return photograph(image, light, camera), np.where(edge > 0.5, 255, 0).astype(np.uint8)
+    image = add_things(image, over, lesion.person, sticker, hospital)
+    return photograph(image, light, hospital), np.where(edge > 0.5, 255, 0).astype(np.uint8)
 
 
 class _Ground(Canvas):

@@ -1,7 +1,5 @@
 """What a dermoscope shows around a lesion: skin with its lines, freckles and vessels; hairs, ruler, stickers, tube."""
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
@@ -13,19 +11,10 @@ TONES = np.array([(0.86, 0.78, 0.76), (0.92, 0.72, 0.70), (0.93, 0.78, 0.66), (0
 SHARES = (0.24, 0.26, 0.24, 0.14, 0.08, 0.04)
 MELANIN, BLOOD = np.array([(0.50, 1.0, 1.52), (0.18, 0.80, 0.66)], np.float32)  # absorption of red, green, blue
 STICKERS = np.array([(0.16, 0.42, 0.78), (0.95, 0.80, 0.18), (0.20, 0.62, 0.42), (0.93, 0.47, 0.14)])
-
-
-@dataclass(frozen=True)
-class Camera:
-    """A hospital's dermoscope."""
-
-    tube: tuple[float, float, float]  # shares of none, dark corners, a black circle
-    blur: float  # of the focus, as a share of the height
-    balance: tuple[float, float, float]  # of red, green and blue
-
-
-CAMERAS = {1: Camera((0.55, 0.25, 0.2), 0.002, (1.0, 1.0, 1.0)), 2: Camera((0.1, 0.2, 0.7), 0.006, (0.9, 0.97, 1.1))}
-"""By hospital."""
+# the dermoscopes of hospitals 1 and 2
+TUBE = {1: (0.55, 0.25, 0.2), 2: (0.1, 0.2, 0.7)}  # shares of none, dark corners, a black circle
+BLUR = {1: 0.002, 2: 0.006}  # of the focus, as a share of the height
+BALANCE = {1: (1.0, 1.0, 1.0), 2: (0.9, 0.97, 1.1)}  # of red, green and blue
 
 
 def draw_skin(person: int, rng: Rng, frame: Canvas) -> Array:
@@ -55,7 +44,7 @@ def draw_skin(person: int, rng: Rng, frame: Canvas) -> Array:
     return tone.clip(0, 0.97).astype(np.float32) * cv2.exp(-absorbed.astype(np.float32))
 
 
-def add_things(image: Array, rng: Rng, person: int, sticker: bool, camera: Camera) -> Array:
+def add_things(image: Array, rng: Rng, person: int, sticker: bool, hospital: int) -> Array:
     """Lay a sticker, a ruler, hairs and the tube over an image, float32 (height, width, 3) of 0-1."""
     (height, width), own = image.shape[:2], np.random.default_rng([person, 2])
     frame = Canvas((width, height), (0, 0), height)
@@ -73,7 +62,7 @@ def add_things(image: Array, rng: Rng, person: int, sticker: bool, camera: Camer
         hairs = _hairs(frame, rng, 2 + int(min(own.lognormal(1.9, 0.8), 38)))
         image = _cover(image, frame.blurred(hairs, 0.01, 0) // 4, np.zeros(3))
         image = _cover(image, hairs, np.array((0.13, 0.09, 0.07) if own.random() < 0.75 else (0.42, 0.27, 0.16)))
-    kind = rng.choice(3, p=camera.tube)
+    kind = rng.choice(3, p=TUBE[hospital])
     if kind:
         y, x = np.mgrid[:height, :width] / height
         away = np.hypot(x - 0.5 * width / height - rng.normal(0, 0.02), y - 0.5 - rng.normal(0, 0.015))
@@ -83,14 +72,14 @@ def add_things(image: Array, rng: Rng, person: int, sticker: bool, camera: Camer
     return image.astype(np.float32)
 
 
-def photograph(image: Array, rng: Rng, camera: Camera) -> Array:
+def photograph(image: Array, rng: Rng, hospital: int) -> Array:
     """Add light, focus, colour balance and grain: float (height, width, 3) of 0-1 to uint8."""
     height, width = image.shape[:2]
     angle, uneven = rng.uniform(-np.pi, np.pi), rng.choice([0.1, rng.uniform(0.2, 1)])
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     light = 1 + uneven * (0.11 * (np.cos(angle) * x + np.sin(angle) * y) - 0.05 * (x * x + y * y))
-    balance = rng.normal(1, (0.025, 0.02, 0.045)) * camera.balance * rng.uniform(0.93, 1.05)
-    blur = max(camera.blur * height * rng.uniform(0.7, 1.3), 0.3)
+    balance = rng.normal(1, (0.025, 0.02, 0.045)) * BALANCE[hospital] * rng.uniform(0.93, 1.05)
+    blur = max(BLUR[hospital] * height * rng.uniform(0.7, 1.3), 0.3)
     image = cv2.GaussianBlur(image * light[..., None] * balance, (0, 0), blur)
     grain = rng.uniform(0.002, 0.005) * rng.standard_normal((height, width, 1))
     return np.rint(255 * (np.clip(image, 0, 1) ** rng.uniform(0.9, 1.12) + grain)).clip(0, 255).astype(np.uint8)
