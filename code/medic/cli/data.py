@@ -47,7 +47,6 @@ SampleName = StrEnum("SampleName", {name: name for name in ("retinopathy", "ches
 def download(
     name: Annotated[str, typer.Argument(help="A set, such as retinamnist; an unknown name lists them.")],
     folder: Annotated[Path, typer.Option("--folder", help="Where the sets go.")] = Path("data"),
-    size: Annotated[int | None, typer.Option("--size", help="Side in pixels, where a set comes in several.")] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", help="Images, half of them malignant; for skin_lesion, 200 when left.")
     ] = None,
@@ -59,7 +58,7 @@ def download(
     """
     from medic.data.download import download as fetch_set
 
-    print(fetch_set(name, folder, size=size, limit=limit))
+    print(fetch_set(name, folder, limit=limit))
 
 
 @app.command()

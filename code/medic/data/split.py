@@ -129,12 +129,6 @@ def complete_splits(
     return split_by_patient(records, test=None if "test" in given else 0.2, **how)
 
 
-def split_by_image(records: pd.DataFrame, **how) -> pd.DataFrame:
-    """Deal single images as ``split_by_patient`` deals patients: only to show how much that flatters a result."""
-    alone = records.assign(patient=np.arange(len(records)))
-    return records.assign(split=split_by_patient(alone, **how)["split"])
-
-
 def patients_known(records: pd.DataFrame) -> bool:
     """Return whether anything tells patients apart; otherwise each image counts as a patient."""
     if "patient_source" in records:

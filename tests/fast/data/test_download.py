@@ -104,7 +104,7 @@ def test_retinamnist_becomes_the_layout_that_the_reader_reads(server, tmp_path, 
         arrays[f"{split}_labels"] = np.arange(count)[:, None] % 5
     packed = io.BytesIO()
     np.savez(packed, **arrays)
-    publish(server, monkeypatch, "retinamnist", b"of size 64", packed.getvalue())
+    publish(server, monkeypatch, "retinamnist", packed.getvalue())
     target = download("retinamnist", tmp_path)
     records, store = retinopathy.read(target)
     assert records[records["split"] == "test"]["label"].tolist() == [0, 1, 2, 3]
@@ -112,8 +112,9 @@ def test_retinamnist_becomes_the_layout_that_the_reader_reads(server, tmp_path, 
     assert (np.asarray(shown) == arrays["test_images"][2]).all()
     assert "CC BY 4.0" in (target / "SOURCES.md").read_text()
     assert "Licence: CC BY 4.0" in capsys.readouterr().err
+    (target / "SOURCES.md").write_text("another set")
     with pytest.raises(MedicError, match="holds something other than retinamnist"):
-        download("retinamnist", tmp_path, size=64)
+        download("retinamnist", tmp_path)
 
 
 def test_the_registry_is_a_table():
@@ -125,13 +126,11 @@ def test_the_registry_is_a_table():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("retinamnist", {"size": 128}, "published at 64 or 224"),
-        ("skin_lesion", {"size": 128}, "published at one size only"),
         ("mnist", {"limit": 5}, "leave the limit away"),
         ("skin_lesion", {"limit": 1}, "cannot be of two classes"),
         ("messidor", {}, "no set called 'messidor'; .* Kaggle account eyepacs, eyepacs_resized, aptos2019"),
-        ("eyepacs", {}, 'download -c diabetic-retinopathy-detection -f trainLabels.csv.zip -p "{downloads}"'),
-        ("aptos2019", {}, 'accept the rules(.|\n)*-c aptos2019-blindness-detection -p "{downloads}"'),
+        ("eyepacs", {}, "download -c diabetic-retinopathy-detection -f trainLabels.csv.zip -p '{downloads}'"),
+        ("aptos2019", {}, "accept the rules(.|\n)*-c aptos2019-blindness-detection -p '{downloads}'"),
         ("nih_chest_xray14", {}, "without an account: open https://nihcc.app.box.com/v/ChestXray-NIHCC"),
     ],
 )

@@ -14,7 +14,6 @@ from medic.data.split import (
     crossing_patients,
     patients_known,
     refuse_crossing,
-    split_by_image,
     split_by_patient,
 )
 from medic.data.stores import open_store
@@ -143,9 +142,3 @@ def test_splits_that_a_source_gives_are_kept():
 def test_shares_and_seeds_that_are_none_are_refused(asked):
     with pytest.raises(MedicError, match=r"must be shares that leave something|the seed -?\d+ is outside"):
         split_by_patient(unknown(["a", "b", "c"]), **asked)
-
-
-def test_a_split_by_image_puts_patients_on_both_sides():
-    records = unknown([f"{number}.png" for number in range(80)])
-    records["patient"] = [f"p{number // 2}" for number in range(80)]
-    assert len(crossing_patients(split_by_image(records))) > 10

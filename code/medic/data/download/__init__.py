@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -20,9 +21,7 @@ HTTP = {"progressbar": True, "timeout": 30, "headers": {"User-Agent": "medic", "
 __all__ = ["SOURCES", "Source", "download", "sources_table"]
 
 
-def download(
-    name: str, folder: str | os.PathLike = "data", *, size: int | None = None, limit: int | None = None
-) -> Path:
+def download(name: str, folder: str | os.PathLike = "data", *, limit: int | None = None) -> Path:
     """Fetch a set and lay it out as its reader (``medic.data.readers``) reads it.
 
     An archive goes to ``folder/downloads/``, where a copy fetched by hand is used too, once its checksum is right. A
@@ -31,7 +30,6 @@ def download(
     Args:
         name: a key of ``SOURCES``.
         folder: the data folder; the set becomes ``folder/retinopathy``, ``folder/digits`` and so on.
-        size: edge length in pixels, where a set is published in several; the largest by default.
         limit: number of images, where the set is taken from an archive; 200 by default.
 
     Returns:
@@ -43,44 +41,23 @@ def download(
     """
     source, folder = _find(name), Path(folder)
     target = folder / source.reader
-    sizes = [file.size for file in source.files if file.size]
     if limit is not None and source.query is None:
         raise MedicError(f"{name} is a finished set, of which nothing is left out; leave the limit away (--limit)")
-    if size is not None and size not in sizes:
-        published = " or ".join(map(str, sizes)) or "one size only"
-        raise MedicError(f"{name} is published at {published}, not at {size} pixels; give that, or leave --size away")
     if source.login:
         raise MedicError(_recipe(name, source, folder / "downloads", target))
     print(f"{source.title}\nLicence: {source.licence}\nCite: {source.citation}", file=sys.stderr)
-    files = [file for file in source.files if file.size in (None, size or max(sizes, default=None))]
     page = target / "SOURCES.md"
-    ours = page.is_file() and (source.query or files[0].md5) in page.read_text(encoding="utf-8")
+    ours = page.is_file() and (source.query or source.files[0].md5) in page.read_text(encoding="utf-8")
     # Images of the archive without its page are from a download that was killed.
     if not ours and {path.name for path in target.glob("*")} - ({"images"} if source.query else set()):
         raise MedicError(f"{target} holds something other than {name}; move it away, or choose another --folder")
     if source.query:
-        download_isic(target, source.query, **({} if limit is None else {"limit": limit}))
+        download_isic(target, source.query, limit=200 if limit is None else limit)
     elif ours:
         print(f"{name} is already in {target}; nothing to do", file=sys.stderr)
     else:
-        _lay_out(source, files, folder / "downloads", target)
+        _lay_out(source, folder / "downloads", target)
     return target
-
-
-def _fetch(file: RemoteFile, folder: Path) -> Path:
-    """Fetch one file, if it is not there with the right checksum."""
-    import pooch  # with requests it takes a quarter of a second
-
-    home = pooch.create(
-        folder, "", registry={file.name: f"md5:{file.md5}"}, urls={file.name: file.url}, retry_if_failed=5
-    )
-    try:
-        return Path(home.fetch(file.name, downloader=pooch.HTTPDownloader(**HTTP)))
-    except (OSError, ValueError) as error:
-        raise MedicError(
-            f"{file.name} was not downloaded ({error}); by hand: save {file.url} as {folder / file.name} "
-            f"(MD5 {file.md5}) and give the same command again"
-        ) from error
 
 
 def _find(name: str) -> Source:
@@ -96,20 +73,36 @@ def _find(name: str) -> Source:
 
 def _recipe(name: str, source: Source, downloads: Path, target: Path) -> str:
     steps = "".join(f"  {number}. {step}\n" for number, step in enumerate(source.steps, 1))
-    for placeholder, path in {"{downloads}": downloads.as_posix(), "{target}": target.as_posix()}.items():
-        steps = steps.replace(placeholder, f'"{path}"' if " " in path else path)
+    for placeholder, path in {"{downloads}": downloads, "{target}": target}.items():
+        steps = steps.replace(placeholder, shlex.quote(path.as_posix()))
     return (
-        f"{name} {source.obstacle or f'needs a {source.login} account'}, so it cannot be fetched from here "
-        f"({source.home}; licence: {source.licence}); do it by hand:\n{steps}"
+        f"{name} cannot be fetched from here: its page wants a {source.login} account or a browser ({source.home}; "
+        f"licence: {source.licence}); do it by hand:\n{steps}"
         f'Then medic.data.readers.{source.reader}.read("{target.as_posix()}") reads it, provided that no other set is '
         "in that folder."
     )
 
 
-def _lay_out(source: Source, files: list[RemoteFile], downloads: Path, target: Path) -> None:
+def _fetch(file: RemoteFile, folder: Path) -> Path:
+    """Fetch one file, if it is not there with the right checksum."""
+    import pooch  # with requests it takes a quarter of a second
+
+    try:
+        home = pooch.create(
+            folder, "", registry={file.name: f"md5:{file.md5}"}, urls={file.name: file.url}, retry_if_failed=5
+        )
+        return Path(home.fetch(file.name, downloader=pooch.HTTPDownloader(**HTTP)))
+    except (OSError, ValueError) as error:
+        raise MedicError(
+            f"{file.name} was not downloaded ({error}); by hand: save {file.url} as {folder / file.name} "
+            f"(MD5 {file.md5}) and give the same command again"
+        ) from error
+
+
+def _lay_out(source: Source, downloads: Path, target: Path) -> None:
     """Make the set's folder out of its files, whole or not at all."""
-    paths = [_fetch(file, downloads) for file in files]
-    rows = "".join(f"\n| `{file.name}` | {file.url} | {file.md5} |" for file in files)
+    paths = [_fetch(file, downloads) for file in source.files]
+    rows = "".join(f"\n| `{file.name}` | {file.url} | {file.md5} |" for file in source.files)
     counts = ", ".join(f"{split} {count}" for split, count in source.images.items())
     page = f"""# Where these images come from
 

@@ -14,15 +14,11 @@ from medic.data.records import SPLITS
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file at its official home: its name on disk, where it is fetched from, and its checksum as published.
-
-    ``size`` is the edge length of its images in pixels, where a set is published in several.
-    """
+    """One file at its official home: its name on disk, where it is fetched from, and its checksum as published."""
 
     name: str
     url: str
     md5: str
-    size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -33,10 +29,9 @@ class Source:
         title, home, licence, citation: what it is, its page, what one may do with it, whom to name.
         reader: the set's folder below the data folder, and its reader in ``medic.data.readers``.
         images: number of images by split, as far as published.
-        files: what is fetched, all of it or the one of the size asked for; empty where it cannot be fetched.
+        files: what is fetched; empty where it cannot be.
         query: the search that makes a set out of an archive, where it is no finished one.
         login: the site that wants an account, or None.
-        obstacle: why the set cannot be fetched, where the login is not the whole reason.
         steps: the manual way, one line a step; ``{downloads}`` and ``{target}`` stand for the folders.
     """
 
@@ -49,7 +44,6 @@ class Source:
     files: tuple[RemoteFile, ...] = ()
     query: str | None = None
     login: str | None = None
-    obstacle: str | None = None
     steps: tuple[str, ...] = ()
 
 

@@ -17,7 +17,7 @@ from medic.data.images.crop import CROPS
 from medic.data.images.decode import decode
 from medic.data.prepare import Prepared
 from medic.data.records import originals
-from medic.data.split import split_by_image, split_by_patient
+from medic.data.split import split_by_patient
 from medic.data.stores import Store
 from medic.errors import MedicError
 from medic.modeling.metrics import confusion_matrix, quadratic_weighted_kappa
@@ -208,9 +208,10 @@ def eyes_on_both_sides(prepared: Prepared, task: Task, *, seeds: int = 20, patie
     known = []
     for seed in range(seeds):
         for kind, dealt in (
-            ("image", split_by_image(rows, validation=0, test=0.25, seed=seed)),
-            ("patient", split_by_patient(rows, validation=0, test=0.25, seed=seed)),
+            ("image", rows.assign(patient=rows.index)),
+            ("patient", rows),
         ):
+            dealt = split_by_patient(dealt, validation=0, test=0.25, seed=seed)
             test = (dealt["split"] == "test").to_numpy()
             nearest = np.flatnonzero(~test)[distance[np.ix_(test, ~test)].argmin(axis=1)]
             kappas[kind].append(_kappa(rows[test], labels[nearest], task))
