@@ -20,7 +20,7 @@ from medic.data.stores import FolderStore, is_image_name, open_store
 from medic.errors import MedicError
 from medic.predict import predict
 from medic.predict.batch import BATCH, predict_to, start_over
-from medic.sample.chest.files import dicom
+from medic.sample.chest_set import dicom
 from medic.task import CHEST_XRAY_BINARY, RETINOPATHY, Prediction
 
 COUNT = 40

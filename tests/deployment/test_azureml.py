@@ -25,7 +25,7 @@ from medic.deployment.targets import azureml
 from medic.deployment.targets.azureml.files import Settings
 from medic.deployment.targets.journal import DeploymentJournal, Thing
 from medic.errors import MedicError
-from medic.sample.chest.files import dicom
+from medic.sample.chest_set import dicom
 from medic.task import CHEST_XRAY_BINARY
 
 ENDPOINT = f"{SCOPE}/onlineEndpoints/eyes"

@@ -23,7 +23,7 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceSt
 from PIL import Image
 
 from medic.deployment.targets import local
-from medic.sample.chest.files import dicom
+from medic.sample.chest_set import dicom
 
 pytestmark = pytest.mark.servers
 PERSON = {"id": "1", "age": "050Y", "sex": "F", "view": "PA"}

@@ -22,7 +22,7 @@ from medic.deployment.bundle import Bundle, package
 from medic.deployment.export import export
 from medic.modeling.classifier import Classifier
 from medic.modeling.objectives import MultiLabel
-from medic.sample.chest.files import dicom
+from medic.sample.chest_set import dicom
 from medic.task import CHEST_XRAY
 
 # No classes: xdist deals tests out by class, and all of these share one browser and two services.

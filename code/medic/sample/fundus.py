@@ -72,19 +72,12 @@ class Retina(Canvas):
 def fundus_photograph(
     grade: int, eye: str, rng: Rng, size: tuple[int, int], *, person: Seed | None = None, hospital: int = 1
 ) -> tuple[Array, Array]:
-    """Draw one photograph of a retina.
+    """Draw one photograph of a retina, uint8 (height, width, 3) RGB, black outside the round field, and its mask.
 
-    Args:
-        grade: 0-4 on the International Clinical Diabetic Retinopathy scale.
-        eye: "left" (the optic disc left of the macula) or "right".
-        rng: source of everything that differs between two photographs: lesions, pose, focus, exposure, grain.
-        size: width and height, pixels, at least 32.
-        person: seed of what both eyes of a person have in common; None draws one.
-        hospital: 1 or 2, whose camera takes it.
-
-    Returns:
-        The photograph, uint8 (height, width, 3) RGB, black outside the round field; and the mask of its lesions, uint8
-        (height, width), 0 where there is none, n where the n-th of ``LESIONS`` lies.
+    ``grade`` is 0-4 on the International Clinical Diabetic Retinopathy scale; the optic disc lies left of the macula in
+    the "left" ``eye``. From ``rng`` comes what differs between two photographs: lesions, pose, focus, exposure, grain;
+    ``person`` is the seed of what both eyes have in common, None draws one. ``size`` is (width, height), at least 32
+    pixels; hospital 1 or 2 takes it. The mask, uint8 (height, width), is n where the n-th of ``LESIONS`` lies, else 0.
     """
     retina = Retina(int(rng.integers(2**31)) if person is None else person, eye, rng, size, hospital)
     pixels, lesions = _optic_disc(_glow(retina), retina), _lesions(grade, retina)

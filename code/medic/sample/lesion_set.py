@@ -53,11 +53,11 @@ def _people(patients: int, malignant: float, seed: int) -> pd.DataFrame:
     """One row a lesion: label, photographs, alone (its person has no other image), person, patient, lesion, split."""
     rng = np.random.default_rng([seed, 0])
     two, again, often = round(0.12 * patients), round(0.15 * patients), round(0.04 * patients)
-    kinds = ((2 * two, 1, False), (again, 2, False), (often, 3, False), (patients - two - again - often, 1, True))
-    ill = [rng.permutation(np.arange(count) < round(malignant * count)).astype(int) for count, _, _ in kinds]
-    rows = [(label, *kind[1:]) for labels, kind in zip(ill, kinds, strict=True) for label in labels]
-    people = pd.DataFrame(rows, columns=["label", "photographs", "alone"])
-    people.insert(0, "person", [*np.repeat(np.arange(two), 2), *range(two, patients)])
+    count = 2 * two, again, often, patients - two - again - often
+    labels = [rng.permutation(np.arange(lesions) < round(malignant * lesions)) for lesions in count]
+    people = pd.DataFrame({"label": np.concatenate(labels).astype(int), "photographs": np.repeat((1, 2, 3, 1), count)})
+    people["alone"] = np.repeat((False, False, False, True), count)
+    people["person"] = [*np.repeat(np.arange(two), 2), *range(two, patients)]
     people["patient"] = [f"IP_{9_000_000 + number}" for number in rng.permutation(patients)[people["person"]]]
     people["lesion"] = [f"IL_{9_000_000 + number}" for number in rng.permutation(len(people))]
     people["split"] = "train"
@@ -85,9 +85,8 @@ def _photographs(people: pd.DataFrame, seed: int, hospital: int) -> pd.DataFrame
     images = images.sample(frac=1, random_state=rng).reset_index(drop=True)
     images["image"] = [f"SYN_{index:07d}" for index in range(1, len(images) + 1)]
     images["sticker"] = rng.random(len(images)) < np.take(STICKERS[hospital], images["label"])
-    images["drawn"] = [
-        (lesions[row.number], [seed, 5, row.number, row.view], row.sticker) for row in images.itertuples()
-    ]
+    seen = images[["number", "view", "sticker"]].itertuples(index=False)
+    images["drawn"] = [(lesions[number], [seed, 5, number, view], sticker) for number, view, sticker in seen]
     return images.drop(columns=["person", "photographs", "number", "view"])
 
 

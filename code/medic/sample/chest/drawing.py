@@ -28,20 +28,13 @@ ACROSS = {1: (0.88, 0.94), 2: (0.05, 0.09)}  # as a share of the image's width
 def radiograph(
     findings: Mapping[str, float], view: str, rng: Rng, *, person: Person, size: int, hospital: int = 1
 ) -> tuple[Array, dict[str, Array]]:
-    """Draw one frontal chest radiograph.
+    """Draw one frontal chest radiograph, uint8 (size, size), bright where tissue is dense, and each finding's mask.
 
-    Args:
-        findings: how severe each finding that is present is, above 0 (barely seen) to 1, by its name in
-            ``medic.task.FINDINGS``; none for a healthy chest. A person's finding keeps its place.
-        view: "PA" (standing, at full inspiration) or "AP" (in bed: larger heart, less inspiration, less contrast).
-        rng: source of everything that differs between two radiographs: pose, exposure, grain, marker.
-        person: who.
-        size: of the square image, pixels, at least 64.
-        hospital: 1 or 2, whose film records it.
-
-    Returns:
-        The image, uint8 (size, size), bright where tissue is dense, and the mask of each finding, uint8 (size, size),
-        255 where it shows.
+    ``findings`` says how severe each one that is present is, above 0 (barely seen) to 1, by its name in
+    ``medic.task.FINDINGS``. ``view`` is "PA" (standing, at full inspiration) or "AP" (in bed: larger heart, less
+    inspiration, less contrast). From ``rng`` comes what differs between two radiographs of a person: pose, exposure,
+    grain, marker. The image has at least 64 pixels a side, hospital 1 or 2 records it. Masks are uint8, 255 where the
+    finding shows.
     """
     chest = Chest(person, findings, view == "AP", rng, size, ZOOM[hospital])
     vessels = _vessels(chest) * (1 - 0.65 * findings.get("Emphysema", 0))
@@ -103,19 +96,16 @@ def _bones(chest: Chest) -> Array:
     width = 0.085 * (1 - 0.3 * np.abs(t - 0.5))
     wide = np.stack([0.075 + 0.03 * (2 * t - 1) ** 2, np.full(20, 0.03)] * 2)
     drawn = [(0.08, back, width), (0.05, front, width * np.clip(1.25 - t, 0.25, 1)), (0.11, heavy, wide)]
-    behind, before, girdle = (
-        weight * _hollow(chest, np.moveaxis(paths, 1, 2), widths) for weight, paths, widths in drawn
-    )
+    bones = []
+    for weight, paths, widths in drawn:
+        solid = chest.lines(np.moveaxis(paths, 1, 2), widths, 0)
+        shell = np.clip(solid - cv2.GaussianBlur(solid, (0, 0), 0.035 * chest.radius), -0.1, 1)  # dense, so brighter
+        bones.append(weight * (0.75 * solid + 0.9 * shell))
+    behind, before, girdle = bones
     ribs = (behind + before) * step(chest.wall + 0.05 - np.abs(chest.u), 0.04) * (0.55 + 0.45 * chest.lung)
     discs = 0.5 + 0.5 * np.cos(2 * np.pi * chest.v / (0.1 * chest.height))
     spine = step(0.12 - np.abs(chest.u), 0.03) * (0.07 + 0.05 * discs)
     return ribs + girdle + spine + 0.1 * step(0.16 - np.hypot(np.abs(chest.u) - 1.32, chest.v - 0.12), 0.03)
-
-
-def _hollow(chest: Chest, paths: Array, widths: Array) -> Array:
-    """Bones with brighter rims, as their dense shell gives."""
-    solid = chest.lines(paths, widths, 0)
-    return 0.75 * solid + 0.9 * np.clip(solid - cv2.GaussianBlur(solid, (0, 0), 0.035 * chest.radius), -0.1, 1)
 
 
 def _vessels(chest: Chest) -> Array:

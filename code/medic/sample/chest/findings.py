@@ -100,7 +100,7 @@ def pneumonia(s: float, chest: Chest, rng: Rng) -> Array:
 
 def atelectasis(s: float, chest: Chest, rng: Rng) -> Array:
     """Plates of airless lung at the base; with more of it the base is dense and the diaphragm high."""
-    side, count = int(rng.choice([-1, 1])), 1 + int(rng.integers(0, 3))  # the side first, as in changes_of
+    side, count = int(rng.choice([-1, 1])), 1 + int(rng.integers(0, 3))  # the side first, as in Chest
     low = chest.height * (0.62 + 0.28 * (np.arange(count) + rng.uniform(0, 0.6, count)) / count)
     tilt = rng.normal(0.12, 0.2, count)
     start = np.stack([side * rng.uniform(0.36, 0.5, count), low], -1)

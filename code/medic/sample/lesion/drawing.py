@@ -62,17 +62,11 @@ def draw_lesion(malignant: bool, person: int, rng: Rng) -> Lesion:
 def dermoscopic_image(
     lesion: Lesion, rng: Rng, *, size: tuple[int, int], hospital: int = 1, sticker: bool = False
 ) -> tuple[Array, Array]:
-    """Draw one image of a lesion through a dermoscope.
+    """Draw one image of a lesion through a dermoscope, uint8 (height, width, 3) RGB, and the lesion's mask.
 
-    Args:
-        lesion: what is shown.
-        rng: source of everything that differs between two images of one lesion: pose, light, hairs, tube, grain.
-        size: width and height, pixels; below 120 structures are too fine to be seen.
-        hospital: 1 or 2, whose dermoscope takes it.
-        sticker: whether a coloured sticker lies beside the lesion.
-
-    Returns:
-        The image, uint8 (height, width, 3) RGB, and the lesion's mask, uint8 (height, width), 255 within.
+    From ``rng`` comes what differs between two images of one lesion: pose, light, hairs, tube, grain. ``size`` is
+    (width, height) in pixels; below 120, structures are too fine to be seen. Hospital 1 or 2 takes it, with or without
+    a coloured sticker beside the lesion. The mask is uint8 (height, width), 255 within.
     """
     # each part has its own numbers, so that one hair more changes nothing but the hairs
     place, around, over, light = (np.random.default_rng(int(seed)) for seed in rng.integers(2**31, size=4))
