@@ -32,13 +32,10 @@ LENGTH = np.array([1.75, 1.65, 1.75, 1.65, 0.8, 0.75, 0.8, 0.75, 0.5, 0.5, 0.5, 
 CALIBRE = np.array([1, 0.74, 1, 0.74, 0.62, 0.5, 0.62, 0.5, 0.4, 0.34, 0.34, 0.28])
 
 
-Seed = int | list[int]
-
-
 class Retina(Canvas):
     """One eye before the camera: its looks, where its field and landmarks lie, and what is drawn at random on it."""
 
-    def __init__(self, person: Seed, eye: str, rng: Rng, size: tuple, hospital: int):
+    def __init__(self, person: list[int] | int, eye: str, rng: Rng, size: tuple, hospital: int):
         both = np.random.default_rng(person)  # what the two eyes of a person have in common
         self.colour = both.dirichlet(np.full(len(LOOKS), 0.5)) @ LOOKS
         self.mottle = both.uniform(0.035, 0.08)  # contrast of the pigment's texture
@@ -70,7 +67,7 @@ class Retina(Canvas):
 
 
 def fundus_photograph(
-    grade: int, eye: str, rng: Rng, size: tuple[int, int], *, person: Seed | None = None, hospital: int = 1
+    grade: int, eye: str, rng: Rng, size: tuple[int, int], *, person: list[int] | None = None, hospital: int = 1
 ) -> tuple[Array, Array]:
     """Draw one photograph of a retina, uint8 (height, width, 3) RGB, black outside the round field, and its mask.
 
