@@ -33,61 +33,42 @@ def picture(number: int, suffix: str) -> bytes:
     return cv2.imencode(suffix, pixels)[1].tobytes()
 
 
-def pack(path: Path, files: dict[str, bytes | None]) -> Path:
-    """A zip file where the path ends so, otherwise a folder; None stands for no file."""
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, data in files.items():
-                if data is not None:
-                    archive.writestr(name, data)
-    else:
-        for name, data in files.items():
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            (path / name).write_bytes(data)
+def main_set(path: Path, grades: dict = GRADES, **files: bytes | None) -> Path:
+    """A zip file in the competition's layout; ``files`` by name stand for the drawn ones, None for no file."""
+    pictures = {name: picture(place, ".png") for place, name in enumerate(grades)} | files
+    return pack(path, "kaggle", "train.csv", "id_code,diagnosis", grades, {f"{k}.png": v for k, v in pictures.items()})
+
+
+def extra_set(path: Path, grades: dict = EYES, **files: bytes | None) -> Path:
+    """The same in the layout of 2015."""
+    pictures = {name: picture(1000 + place, ".jpeg") for place, name in enumerate(grades)} | files
+    return pack(path, "all", "trainLabels.csv", "image,level", grades, {f"{k}.jpeg": v for k, v in pictures.items()})
+
+
+def pack(path: Path, top: str, table: str, header: str, grades: dict, pictures: dict[str, bytes | None]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{top}/{table}", "\n".join([header, *(f"{name},{grade}" for name, grade in grades.items())]))
+        for name, data in pictures.items():
+            if data is not None:
+                archive.writestr(f"{top}/train/{name}", data)
     return path
-
-
-def main_files(grades: dict = GRADES) -> dict[str, bytes]:
-    """The competition's layout."""
-    files = {f"kaggle/train/{name}.png": picture(place, ".png") for place, name in enumerate(grades)}
-    lines = "".join(f"{name},{grade}\n" for name, grade in grades.items())
-    return {"kaggle/train.csv": f"id_code,diagnosis\n{lines}".encode()} | files
-
-
-def extra_files(grades: dict = EYES, **changed: bytes | None) -> dict[str, bytes | None]:
-    """The layout of 2015."""
-    files = {f"resized/train/{name}.jpeg": picture(1000 + place, ".jpeg") for place, name in enumerate(grades)}
-    lines = "".join(f"{name},{grade}\n" for name, grade in grades.items())
-    changed = {f"resized/train/{name}.jpeg": data for name, data in changed.items()}
-    return {"resized/trainLabels.csv": f"image,level\n{lines}".encode()} | files | changed
 
 
 @pytest.fixture
 def archives(tmp_path: Path) -> tuple[Path, Path]:
-    return pack(tmp_path / "main.zip", main_files()), pack(tmp_path / "extra.zip", extra_files())
+    return main_set(tmp_path / "main.zip"), extra_set(tmp_path / "extra.zip")
 
 
 def left_out(selection: competition.Selection, reason: str) -> pd.Series:
-    rows = selection.dropped[selection.dropped["reason"] == reason]
-    return rows.set_index("image")["detail"]
+    return selection.dropped[selection.dropped["reason"] == reason].set_index("image")["detail"]
 
 
-def people(selection: competition.Selection) -> tuple[set[str], set[str]]:
-    records = selection.records
-    return tuple(set(records.loc[records["split"] == split, "patient"]) for split in ("train", "validation"))
+def people(selection: competition.Selection, split: str) -> set[str]:
+    return set(selection.records.loc[selection.records["split"] == split, "patient"])
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def corrupt(path: Path, name: str) -> None:
-    """Change one byte in the middle of a member."""
-    with zipfile.ZipFile(path) as archive:
-        member = archive.getinfo(name)
-    data = bytearray(path.read_bytes())
-    data[member.header_offset + 30 + len(name) + member.compress_size // 2] ^= 0xFF
-    path.write_bytes(data)
 
 
 def test_training_is_balanced_and_filled_up_and_validation_natural(archives, tmp_path):
@@ -99,11 +80,12 @@ def test_training_is_balanced_and_filled_up_and_validation_natural(archives, tmp
     # Main keeps 32, 8, 16, 4 and 8 for training: only what is missing comes from the extra archive.
     assert balance["train_extra"].tolist() == [0, 4, 0, 8, 4]
     assert balance["validation"].tolist() == [8, 2, 4, 1, 2]
-    assert select(*archives, validation=0.4).balance()["validation"].tolist() == [16, 4, 8, 2, 4]
     assert select(*archives, per_class=22).short() == {"Mild": 20, "Severe": 16, "Proliferative": 20}
     assert select(archives[0], per_class=12).balance()["train"].tolist() == [12, 8, 12, 4, 8]
-    folders = pack(tmp_path / "a", main_files()), pack(tmp_path / "b", extra_files())
-    assert select(*folders, per_class=12).records.equals(selection.records), "folders are read as zip files are"
+    for path in archives:
+        shutil.unpack_archive(path, path.with_suffix(""))
+    folders = select(*(path.with_suffix("") for path in archives), per_class=12)
+    assert folders.records.equals(selection.records), "folders are read as zip files are"
 
 
 def test_the_seed_decides_and_a_larger_target_only_adds(archives):
@@ -114,73 +96,62 @@ def test_the_seed_decides_and_a_larger_target_only_adds(archives):
 
 
 def test_a_patient_of_both_archives_is_never_on_both_sides(tmp_path):
-    lefts = {f"{patient}_left": patient % 5 for patient in range(10, 40)}
-    rights = {f"{patient}_right": patient % 5 for patient in range(10, 40)}
-    selection = select(pack(tmp_path / "m.zip", main_files(lefts)), pack(tmp_path / "e.zip", extra_files(rights)))
-    train, validation = people(selection)
-    assert not train & validation
+    lefts, rights = ({f"{number}_{eye}": number % 5 for number in range(10, 40)} for eye in ("left", "right"))
+    selection = select(main_set(tmp_path / "m.zip", lefts), extra_set(tmp_path / "e.zip", rights))
+    assert not people(selection, "train") & people(selection, "validation")
     dropped = left_out(selection, "patient_in_validation").index
-    assert {name.split("/")[-1].split("_")[0] for name in dropped} == validation
-    numbers = pack(tmp_path / "n.zip", main_files({str(number): number % 5 for number in range(10, 40)}))
-    selection = select(numbers, pack(tmp_path / "e.zip", extra_files()))
+    assert {name.split("/")[-1].split("_")[0] for name in dropped} == people(selection, "validation")
+    numbers = main_set(tmp_path / "n.zip", {str(number): number % 5 for number in range(10, 40)})
+    selection = select(numbers, extra_set(tmp_path / "e.zip"))
     assert selection.dropped.empty, "a bare number is not the patient of that number in the other archive"
 
 
-def test_copies_are_dropped_and_counted_and_who_shares_one_is_one_person(tmp_path):
-    files = main_files()
-    names = list(files)[1:]
-    files[names[0]] = files[names[1]]  # twice in the main archive
+def test_copies_are_left_out_and_who_shares_one_is_one_person(tmp_path):
+    first, second, *_ = GRADES
+    main = main_set(tmp_path / "main.zip", **{second: picture(0, ".png")})
     # Every left eye of the extra archive is a photograph of the main archive: its right eyes show known people.
     grades = {f"{patient}_{eye}": 0 for patient in range(10, 50) for eye in ("left", "right")}
-    borrowed = {f"{patient}_left": files[name] for patient, name in zip(range(10, 50), names[:40], strict=True)}
-    extra = pack(tmp_path / "extra.zip", extra_files(grades, **borrowed))
-    for main in (pack(tmp_path / "main.zip", files), pack(tmp_path / "main", files)):
-        selection = select(main, extra)
-        identical = left_out(selection, "identical").index
-        assert len(identical) == 1 + len(borrowed)
-        assert identical[0] == f"main/{names[1]}"
-        held = set(selection.records.loc[selection.records["split"] == "validation", "image"])
-        known = {
-            str(patient) for patient, name in zip(range(10, 50), names[:40], strict=True) if f"main/{name}" in held
-        }
-        assert known
-        assert not known & people(selection)[0]
+    shown = dict(zip(range(10, 50), [name for name in GRADES if name != second], strict=False))
+    places = list(GRADES)
+    borrowed = {f"{patient}_left": picture(places.index(name), ".png") for patient, name in shown.items()}
+    selection = select(main, extra_set(tmp_path / "extra.zip", grades, **borrowed))
+    identical = left_out(selection, "identical")
+    assert len(identical) == 1 + len(borrowed)
+    assert identical.iloc[0] == f"stands for the same photograph as main/kaggle/train/{first}.png"
+    held = people(selection, "validation")
+    known = {str(patient) for patient, name in shown.items() if f"main/{name}" in held}
+    assert known
+    assert not known & people(selection, "train")
 
 
 def test_what_cannot_be_chosen_is_listed_with_the_reason(tmp_path):
     lefts = {f"{patient}_left": 1 if patient == 12 else patient % 5 for patient in range(10, 30)}
-    files = main_files(lefts) | {f"kaggle/test/{name}.png": picture(name, ".png") for name in range(7)}
-    extra = pack(tmp_path / "extra.zip", extra_files(**{"31_left": None, "32_right": None}))
-    selection = select(pack(tmp_path / "main.zip", files), extra)
-    assert selection.unlisted == {"main": 7, "extra": 0}
-    assert left_out(selection, "absent").to_dict() == dict.fromkeys(
-        ["extra/31_left", "extra/32_right"], "not in extra.zip"
-    )
+    main = main_set(tmp_path / "main.zip", lefts, unlisted=b"")
+    selection = select(main, extra_set(tmp_path / "extra.zip", **{"31_left": None}))
+    assert selection.unlisted == {"main": 1, "extra": 0}
+    assert left_out(selection, "absent").to_dict() == {"extra/31_left": "not in extra.zip"}
     copies = left_out(selection, "same_name")
-    assert set(copies.index) == {f"extra/resized/train/{name}.jpeg" for name in lefts}
-    detail = copies["extra/resized/train/12_left.jpeg"]
-    assert detail.endswith("main/kaggle/train/12_left.png, labelled 2 here and 1 there")
-    assert "labelled" not in copies["extra/resized/train/13_left.jpeg"]
+    assert set(copies.index) == {f"extra/all/train/{name}.jpeg" for name in lefts}
+    twelve = copies["extra/all/train/12_left.jpeg"]
+    assert twelve.endswith("main/kaggle/train/12_left.png, labelled 2 here and 1 there")
+    assert "labelled" not in copies["extra/all/train/13_left.jpeg"]
 
 
-def test_what_will_not_do_is_refused_in_one_sentence(archives, tmp_path, unwritable):
+def test_what_will_not_do_is_refused_in_one_sentence(archives, tmp_path):
     main, extra = archives
-    label = pack(tmp_path / "label.zip", extra_files({"10_left": 0, "10_right": 5}))
-    alone = pack(tmp_path / "alone.zip", main_files({"a": 0}))
-    (tmp_path / "broken.zip").write_bytes(b"no zip")
-    for attempt, message in [
-        (lambda: select(main, tmp_path / "broken.zip"), r"broken\.zip"),
-        (lambda: select(main, tmp_path / "gone.zip"), "there is no folder or zip file"),
-        (lambda: select(main, label), r"trainLabels\.csv line 3: .* is no grade"),
-        (lambda: select(extra, main), r"swapped: .*main\.zip holds the competition's train\.csv"),
-        (lambda: select(alone, extra), "too few for training"),
-        (lambda: select(main, per_class=0), "do not fit"),
-        (lambda: select(main, validation=1.0), "do not fit"),
-        (lambda: select(main, seed=-1), "do not fit"),
-        (lambda: write(select(main, extra, per_class=8), unwritable, SMALL), "cannot write"),
+    label = extra_set(tmp_path / "label.zip", {"10_left": 0, "10_right": 5})
+    alone = main_set(tmp_path / "alone.zip", {"a": 0})
+    for given, how, message in [
+        ((main, tmp_path / "gone.zip"), {}, "there is no folder or zip file"),
+        ((main, label), {}, r"trainLabels\.csv line 3: .* is no grade"),
+        ((extra, main), {}, r"swapped: .*main\.zip holds the competition's train\.csv"),
+        ((alone, extra), {}, "too few for training"),
+        ((main,), {"per_class": 0}, "do not fit"),
+        ((main,), {"validation": 1.0}, "do not fit"),
+        ((main,), {"seed": -1}, "do not fit"),
     ]:
         with pytest.raises(MedicError, match=message):
-            attempt()
+            select(*given, **how)
 
 
 def test_the_folder_is_a_prepared_set_with_labels_and_account_wherever_it_moves(archives, tmp_path):
@@ -218,8 +189,7 @@ def test_interrupted_it_goes_on_and_leaves_nothing_of_an_earlier_selection(archi
 
 
 def test_the_command_says_what_was_there_what_was_chosen_and_what_was_not(archives, tmp_path, capsys, monkeypatch):
-    extra = pack(archives[1], extra_files(**{"11_left": None}))
-    corrupt(extra, "resized/train/13_left.jpeg")
+    extra_set(archives[1], **{"11_left": None, "13_left": picture(0, ".jpeg")[:500]})
     command = "medic data --zip_main main.zip --zip_2015 extra.zip -d set --per-class 18 --size 32"
     monkeypatch.setattr(sys, "argv", command.split())
     with contextlib.chdir(tmp_path), contextlib.suppress(SystemExit):
@@ -228,9 +198,9 @@ def test_the_command_says_what_was_there_what_was_chosen_and_what_was_not(archiv
     assert out.splitlines()[0].split() == ["main", "extra", "train", "train_extra", "validation"]
     assert "Severe: 15 training images of the 18 asked for" in out
     assert "1 images left out (absent), the first: extra/11_left, not in extra.zip" in out
-    assert "skipped extra/resized/train/13_left.jpeg: unreadable" in err
+    assert "skipped extra/all/train/13_left.jpeg: truncated" in err
     account = json.loads((tmp_path / "set" / "selection.json").read_text())
-    assert account["left_out"] == {"absent": 1, "unreadable": 1}
-    listed = pd.concat([pd.read_csv(tmp_path / "set" / file) for file in ("labels_train.csv", "labels_val.csv")])
-    assert "resized/train/13_left.jpeg" not in set(listed["image"])
-    assert len(listed) == sum(row["train"] + row["validation"] for row in account["balance"].values())
+    assert account["left_out"] == {"absent": 1, "truncated": 1}
+    assert sum(row["train"] + row["validation"] for row in account["balance"].values()) == len(
+        Prepared.load(tmp_path / "set").records
+    )
