@@ -1,16 +1,10 @@
 """The check of whole sets: the faults planted in the samples, and what real photographs are known to hold."""
 
-import io
-
-import cv2
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from medic.data.check import check, measure
 from medic.data.readers import DATA_SETS
-from medic.data.stores import JointStore, open_store
 
 CALLED = {
     "truncated": "truncated",
@@ -57,22 +51,3 @@ def test_real_photographs_hold_what_they_are_known_to_hold(name, counts, real_da
     records, store = DATA_SETS[name].read(real_data / name)
     found = check(records, store, DATA_SETS[name].task(records))
     assert found["finding"].value_counts().to_dict() == counts
-
-
-@pytest.mark.real_data
-@pytest.mark.parametrize("name", ["retinopathy", "skin_lesion", "chest_xray"])
-def test_copies_of_real_images_are_found_and_none_among_the_others(name, real_data, tmp_path):
-    records, store = DATA_SETS[name].read(real_data / name)
-    records = records.head(60)
-    for row in (7, 23):
-        pixels = np.asarray(Image.open(io.BytesIO(store.read(records["image"][row]))).convert("RGB"))
-        smaller = cv2.resize(pixels, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
-        Image.fromarray(smaller if row == 7 else smaller[:, ::-1]).save(tmp_path / f"{row}.jpg", quality=60)
-
-    copies = records.iloc[[7, 23]].assign(image=["copies/7.jpg", "copies/23.jpg"])
-    both = pd.concat([records.assign(image="set/" + records["image"]), copies], ignore_index=True)
-    found = check(both, JointStore({"set": store, "copies": open_store(tmp_path)}))
-    found = found.query("finding == 'near_duplicate'").set_index("image")
-    pair = dict(zip(both["image"][[7, 23]], copies["image"], strict=True))
-    assert found["other"].to_dict() == pair | {copy: image for image, copy in pair.items()}
-    assert "mirrored left to right" in found.loc["copies/23.jpg", "detail"]

@@ -102,15 +102,16 @@ def test_the_command_writes_the_same_counts_as_json_and_as_a_table(pets, tmp_pat
 
 
 def test_the_sets_in_a_folder_are_known_by_name_by_table_or_taken_for_ones_own(tmp_path, pets):
-    (tmp_path / "by_hand").mkdir()
-    (tmp_path / "by_hand" / "metadata.csv").write_text("isic_id,benign_malignant\n")
-    (tmp_path / "data" / "retinopathy").mkdir(parents=True)
-    shutil.copytree(pets, tmp_path / "data" / "others")
-    (tmp_path / "data" / "more.zip").touch()
-    eyes = {"retinopathy": (DATA_SETS["retinopathy"], tmp_path / "data" / "retinopathy")}
-    assert sets_in(tmp_path / "data") == sets_in(tmp_path / "data" / "retinopathy") == eyes
-    assert unknown_in(tmp_path / "data", eyes) == ["more.zip", "others"]
-    assert sets_in(tmp_path / "by_hand") == {"skin_lesion": (DATA_SETS["skin_lesion"], tmp_path / "by_hand")}
+    lesions, eyes = tmp_path / "by_hand", tmp_path / "data" / "retinopathy"
+    for folder in (lesions, eyes):
+        folder.mkdir(parents=True)
+    (lesions / "metadata.csv").write_text("isic_id,benign_malignant\n")
+    shutil.copytree(pets, eyes.parent / "others")
+    (eyes.parent / "more.zip").touch()
+    found = {"retinopathy": (DATA_SETS["retinopathy"], eyes)}
+    assert sets_in(eyes.parent) == sets_in(eyes) == sets_in(eyes.parent, "retinopathy") == found
+    assert unknown_in(eyes.parent, found) == ["more.zip", "others"]
+    assert sets_in(lesions) == {"skin_lesion": (DATA_SETS["skin_lesion"], lesions)}
     assert sets_in(pets) == {"own": (OWN, pets)}
     with pytest.raises(MedicError, match="no folder or zip file"):
         sets_in(tmp_path / "absent")
