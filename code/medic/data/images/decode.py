@@ -29,7 +29,6 @@ _TOO_LARGE = (
 )
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 _OTHERS = {b"GIF8": "GIF", b"WEBP": "WebP", b"ftypavif": "AVIF", b"ftyp": "HEIC", b"\0\0\0\x0cjP": "JPEG 2000"}
-_DICOM_MODES = {"PALETTE COLOR": "P", "MONOCHROME1": "L", "MONOCHROME2": "L"}
 # A first element of group 0002 or 0008, with its type in two letters or, in other files, a length below 1024.
 _FIRST_ELEMENT = re.compile(rb"[\x02\x08]\0.\0(?:[A-Z]{2}|.[\0-\3]\0\0)", re.DOTALL)
 _ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG\r\n\x1a\n": b"IEND"}
@@ -90,7 +89,8 @@ def decode(data: bytes, at_least: int | None = None, bits: int | None = None) ->
 
 def decode_with_header(data: bytes, at_least: int | None = None, bits: int | None = None) -> tuple[Header, np.ndarray]:
     """Decode as ``decode`` does, and return the header as well, read once."""
-    header, pixels = _as_stored(data, at_least)
+    header, decoder = _open(data, at_least)
+    pixels = _run(decoder, header)
     if pixels.dtype == np.uint16:
         bits = bits or 16
         pixels = (np.minimum(pixels, (1 << bits) - 1) >> (bits - 8)).astype(np.uint8)
@@ -99,9 +99,11 @@ def decode_with_header(data: bytes, at_least: int | None = None, bits: int | Non
 
 def used_bits(data: bytes) -> int | None:
     """Return how many bits an image of 16 bits a sample uses; None for others and DICOM. Raises as ``decode``."""
-    header = read_header(data)
-    pixels = _as_stored(data)[1] if header.format != "DICOM" and header.bits == 16 else None
-    return int(pixels.max()).bit_length() if pixels is not None and pixels.dtype == np.uint16 else None
+    header, decoder = _open(data)
+    if header.format == "DICOM" or header.bits != 16:
+        return None
+    pixels = _run(decoder, header)
+    return int(pixels.max()).bit_length() if pixels.dtype == np.uint16 else None
 
 
 def shrunk(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -125,7 +127,7 @@ def _open(data: bytes, at_least: int | None = None) -> tuple[Header, Callable[[]
         from medic.data.images.dicom import decode_dicom, read_dicom  # a bundle need not have pydicom
 
         dicom = read_dicom(data)
-        mode = _DICOM_MODES.get(dicom.PhotometricInterpretation, "RGB")
+        mode = {"P": "P", "M": "L"}.get(dicom.PhotometricInterpretation[0], "RGB")  # of PALETTE and MONOCHROME
         header = Header("DICOM", dicom.Columns, dicom.Rows, mode, dicom.BitsStored)
         decoder = partial(decode_dicom, dicom)
     else:
@@ -152,17 +154,17 @@ def _read_with_pillow(data: bytes) -> Header:
         what = f"these {len(data)} bytes are no image that is read; give a JPEG, PNG, TIFF, BMP or DICOM file"
         what = f"{other} is a format that is not read; save the picture as PNG or JPEG" if other else what
         raise ImageError(what, "unsupported") from error
-    if pages > 1 or bits > 16:
-        what = "a TIFF of 32 bits a sample is not read; save it with 8 or 16 bits"
-        more = f"the TIFF holds {pages} pictures, and one is read; save the one that is meant by itself"
-        raise ImageError(more if pages > 1 else what, "unsupported")
+    if pages > 1:
+        what = f"the TIFF holds {pages} pictures, and one is read; save the one that is meant by itself"
+        raise ImageError(what, "unsupported")
+    if bits > 16:
+        raise ImageError("a TIFF of 32 bits a sample is not read; save it with 8 or 16 bits", "unsupported")
     return header
 
 
-def _as_stored(data: bytes, at_least: int | None = None) -> tuple[Header, np.ndarray]:
-    header, decoder = _open(data, at_least)
+def _run(decoder: Callable[[], np.ndarray], header: Header) -> np.ndarray:
     try:
-        return header, decoder()
+        return decoder()
     except MemoryError:
         raise
     except Exception as error:  # as above, and so do simplejpeg, OpenCV and pydicom

@@ -14,7 +14,7 @@ from pydicom.encaps import get_frame
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_windowing, get_decoder, pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit, JPEGExtended12Bit
 
-from medic.errors import ImageError, ImageReason
+from medic.errors import ImageError
 
 _KINDS = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _NUMBERS = {"NumberOfFrames": 1, "SamplesPerPixel": 1, "BitsStored": 8, "BitsAllocated": 8, "Rows": 0, "Columns": 0}
@@ -46,33 +46,27 @@ def read_dicom(data: bytes) -> pydicom.Dataset:
         what = "the DICOM file is damaged and cannot be decoded; copy or export it again"
         raise ImageError(what, "unreadable") from error
     if fault:
-        raise ImageError(f"the DICOM file {fault[1]}", fault[0])
+        raise ImageError(f"the DICOM file {fault}", "unsupported")
     return dataset
 
 
-def _fault(dataset: pydicom.Dataset) -> tuple[ImageReason, str] | None:
-    """Why a data set is no single image that can be decoded, as far as its header says."""
+def _fault(dataset: pydicom.Dataset) -> str | None:
+    """Why a data set is no single image that can be decoded, as far as its header says, and what to do."""
     kind, samples, bits = dataset.PhotometricInterpretation, dataset.SamplesPerPixel, dataset.BitsStored
-    frames, area, stored = dataset.NumberOfFrames, dataset.Rows * dataset.Columns, len(dataset.get("PixelData") or b"")
-    needed = area * samples * dataset.BitsAllocated // (12 if kind == "YBR_FULL_422" else 8)
-    if not stored and area:
-        return "truncated", "ends before its pixels; copy or export it again"
-    if not stored:
-        return "unsupported", "holds no pixel data (a report or a directory); give the file of the image itself"
-    if frames != 1:
-        return "unsupported", f"holds {frames} frames, and one image is read; export the frame that is meant"
+    if not dataset.get("PixelData"):
+        return "holds no pixels (a report, or a file that was cut off); give the whole file of the image itself"
+    if dataset.NumberOfFrames != 1:
+        return f"holds {dataset.NumberOfFrames} frames, and one image is read; export the frame that is meant"
     if kind not in _KINDS or samples not in (1, 3) or not 1 <= bits <= 16:
         what = f"{kind[:16] or 'unnamed'} pixels of {samples} samples and {bits} bits"
-        return "unsupported", f"holds {what}, which is not read; export it as a PNG"
+        return f"holds {what}, which is not read; export it as a PNG"
     syntax, able = dataset.file_meta.TransferSyntaxUID, False
     with suppress(NotImplementedError):
         able = get_decoder(syntax).is_available and not (syntax == JPEGExtended12Bit and bits > 8)
     if not able:
         remedy = "install pylibjpeg[all], or write it uncompressed (gdcmconv --raw IN OUT)"
-        return "unsupported", f"has pixels compressed as {syntax.name}, which is not undone; {remedy}"
-    if not syntax.is_compressed and stored < needed:
-        return "truncated", f"has {stored} bytes of pixels and needs {needed}; copy or export it again"
-    return None if area else ("unreadable", "says nothing of its height or width; copy or export it again")
+        return f"has pixels compressed as {syntax.name}, which is not undone; {remedy}"
+    return None
 
 
 def decode_dicom(dataset: pydicom.Dataset) -> np.ndarray:
