@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from medic.data.records import validate
-from medic.data.stores import Store, ZipStore
+from medic.data.stores import Store
 from medic.errors import MedicError
 from medic.files import write_text
 from medic.task import FINDINGS, NO_FINDING, Task
@@ -29,7 +29,7 @@ class Corrections:
         path: the CSV file; changes that it holds already are kept.
         records: what the source says, as a reader gives it.
         task: whose classes the labels are.
-        who: makes the changes; by default the account's name.
+        who: makes the changes; ``USER`` when None.
 
     Raises:
         MedicError: the journal is damaged, has an unknown image or class, or starts from another label than the source.
@@ -38,11 +38,10 @@ class Corrections:
     def __init__(self, path: str | os.PathLike, records: pd.DataFrame, task: Task, who: str | None = None):
         if task.kind != "multilabel" and set(FINDINGS) <= set(records):
             raise MedicError(f"{task.name!r} follows from a chest X-ray's findings; correct those, with 'chest_xray'")
-        self.path, self.task = Path(path), task
-        self.who = who or os.environ.get("USER") or os.environ.get("USERNAME") or "unknown"
+        self.path, self.task, self.who = Path(path), task, who or os.environ.get("USER", "unknown")
         self._original = dict(zip(records["image"], written_labels(records, task), strict=True))
         self._now = dict(self._original)
-        self._journal = self._read()
+        self._journal = read(self.path)
         self._found = len(self._journal)
         for number, one in enumerate(self._journal, 1):
             image, where = one["image"], f"{self.path}, change {number}: "
@@ -66,7 +65,6 @@ class Corrections:
 
         Raises:
             MedicError: unknown image or class; the file cannot be written, or has changed since it was opened here.
-                Then nothing has changed.
         """
         before, to = self.current(image), _in_order(to, self.task)
         if to != before:
@@ -99,25 +97,24 @@ class Corrections:
     def __len__(self) -> int:
         return len(self._journal)
 
-    def _read(self) -> list[dict[str, str]]:
-        return read(self.path).to_dict("records") if self.path.exists() else []
-
     def _write(self, journal: list[dict[str, str]]) -> None:
-        if self._read() != self._journal:  # another notebook has it open, and what that has added would be lost
+        if read(self.path) != self._journal:  # another notebook has it open, and what that has added would be lost
             raise MedicError(f"{self.path} has changed since it was opened here, so nothing was written; open it again")
         write_text(self.path, pd.DataFrame(journal, columns=HEADER).to_csv(index=False, lineterminator="\n"))
         self._journal = journal
 
 
-def read(path: str | os.PathLike) -> pd.DataFrame:
-    """Return a journal as it lies, in text columns; raise ``MedicError`` where there is none or it is damaged."""
+def read(path: str | os.PathLike) -> list[dict[str, str]]:
+    """Return the lines of a journal, none where there is no file; raise ``MedicError`` where it is damaged."""
+    if not Path(path).exists():
+        return []
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False).fillna("")
     except (OSError, ValueError) as error:
         raise MedicError(f"the corrections {path} cannot be read ({error}); correct the path or the file") from error
     if list(table) != HEADER:
         raise MedicError(f"{path} is no journal of corrections: it does not begin with {','.join(HEADER)}")
-    return table
+    return table.to_dict("records")
 
 
 def apply(records: pd.DataFrame, path: str | os.PathLike, task: Task) -> pd.DataFrame:
@@ -163,9 +160,9 @@ def corrected(records: pd.DataFrame, source: Store, task: Task) -> pd.DataFrame:
     """Apply the journal that lies beside the source, if one does, and say so on stderr; raise as ``apply``."""
     path = beside(source.location)
     if not path.is_file():
-        for name in source.names() if isinstance(source, ZipStore) else ():
+        for name in source.names():
             if name.rpartition("/")[2] == FILE:
-                print(f"{name} in {source.location.name} is not applied: put it beside the zip file", file=sys.stderr)
+                print(f"{name} in {source.location.name} is not applied; move it to {path}", file=sys.stderr)
         return records
     found = apply(records, path, task)
     changed = f"{found['corrected'].notna().sum()} labels changed, {len(records) - len(found)} images left out"

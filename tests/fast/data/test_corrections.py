@@ -191,4 +191,4 @@ def test_every_reader_applies_the_journal_that_lies_beside_and_says_so(name, tab
         shutil.move(kept.path, tmp_path / "set")
         shutil.make_archive(tmp_path / "set", "zip", tmp_path / "set")
         assert "corrected" not in data_set.read(source)[0]
-        assert "corrections.csv in set.zip is not applied: put it beside the zip file" in capsys.readouterr().err
+        assert "corrections.csv in set.zip is not applied; move it to" in capsys.readouterr().err

@@ -88,7 +88,9 @@ def unlisted_files(records: pd.DataFrame, store: Store) -> list[tuple[str, str, 
         Name, finding and detail: ``unlisted`` for images, ``unsupported`` for pictures in a format that is not read,
         ``not_an_image`` for all else.
     """
-    images, listed = set(store.images()), {*records["image"], *_excluded(store)}
+    last = {line["image"]: line["to"] for line in corrections.read(corrections.beside(store.location))}
+    excluded = {image for image, to in last.items() if to == corrections.EXCLUDED}
+    images, listed = set(store.images()), {*records["image"]} | excluded
     kinds = {name: re.sub(r"\d+", "0", name.rpartition("/")[0]) for name in store.names()}
     ours, found = {kinds[name] for name in listed if name in kinds}, []
     for name in kinds.keys() - listed:
@@ -102,9 +104,3 @@ def unlisted_files(records: pd.DataFrame, store: Store) -> list[tuple[str, str, 
         elif folder and not file.endswith(_TABLES) and not file.startswith(_ABOUT):
             found.append((name, "not_an_image", "a file of another kind among the images; move it elsewhere"))
     return sorted(found)
-
-
-def _excluded(store: Store) -> list[str]:
-    journal = corrections.beside(store.location)
-    last = corrections.read(journal).drop_duplicates("image", keep="last") if journal.is_file() else None
-    return [] if last is None else last.loc[last["to"] == corrections.EXCLUDED, "image"].tolist()
