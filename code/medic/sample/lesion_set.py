@@ -15,6 +15,7 @@ from medic.task import SKIN_LESION
 MALIGNANT = {1: 0.3, 2: 0.18}  # share of lesions, by hospital
 STICKERS = {1: (0.05, 0.6), 2: (0.0, 0.0)}  # share of images of benign and of malignant lesions
 TESTED = 0.43  # of patients
+CLASSES = dict(enumerate(SKIN_LESION.classes))
 QUALITY = 80  # of the JPEG files
 MISLABELLED = 3  # of each class
 IN_THE_FILE = {  # fault: detail; all carry the name of a JPEG file, as those do that somebody renamed
@@ -44,7 +45,7 @@ def cast(patients: int, seed: int, hospital: int) -> tuple[pd.DataFrame, pd.Data
     records[["shown", "score", "sticker"]] = seen.set_axis(records.index)
     wrong = records["image"].isin(faults.loc[faults["fault"] == "mislabelled", "image"])
     records["label"] = records["label"].where(~wrong, 1 - records["label"])
-    counts = records.assign(tested=records["split"] == "test", name=_classes(records)).groupby("name")
+    counts = records.assign(tested=records["split"] == "test", name=records["label"].map(CLASSES)).groupby("name")
     counts = counts.agg(images=("label", "size"), tested=("tested", "sum"), score=("score", "mean")).round(2)
     return records.drop(columns="alone"), faults, counts
 
@@ -108,8 +109,8 @@ def _choose_faults(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFra
         how = "the same bytes" if fault == "duplicate" else "6 % smaller and compressed once more"
         rows.append((one, fault, f"{two} shows the same; {labels}; this is the original"))
         rows.append((two, fault, f"shows {one}, {how}; {labels}", one))
-    for label, shown in enumerate(SKIN_LESION.classes):
-        detail = f"drawn {shown}, labelled {SKIN_LESION.classes[1 - label]}"
+    for label, shown in CLASSES.items():
+        detail = f"drawn {shown}, labelled {CLASSES[1 - label]}"
         rows += [(image, "mislabelled", detail) for image in clear[label]]
     return pd.DataFrame(rows, columns=["image", "fault", "detail", "source"]).fillna("")
 
@@ -152,7 +153,7 @@ def tables(records: pd.DataFrame, twin: str, size: tuple[int, int]) -> dict[str,
     malignant = records["label"] == 1
     columns = {
         "isic_id": records["image"],
-        "benign_malignant": _classes(records),
+        "benign_malignant": records["label"].map(CLASSES),
         "diagnosis": np.where(malignant, "melanoma", "nevus"),
         "diagnosis_confirm_type": np.where(malignant, "histopathology", ""),
         "melanocytic": True,
@@ -168,10 +169,6 @@ def tables(records: pd.DataFrame, twin: str, size: tuple[int, int]) -> dict[str,
     metadata = pd.DataFrame(columns)
     labels = {} if twin else {"groundtruth.csv": csv(metadata[["isic_id", "benign_malignant"]], header=False)}
     return {f"metadata{twin}.csv": csv(metadata)} | labels
-
-
-def _classes(records: pd.DataFrame) -> pd.Series:
-    return records["label"].map(SKIN_LESION.classes.__getitem__)
 
 
 FILES = r"metadata(_small)?\.csv|groundtruth\.csv|images/SYN_\d{7}\.jpg"

@@ -32,7 +32,7 @@ class Canvas:
         shape = max(2, round(cells)), max(2, round(cells * self.size[0] / self.size[1] * stretch))
         return cv2.resize(rng.standard_normal(shape, np.float32), self.size, interpolation=cv2.INTER_CUBIC)
 
-    def ribbons(self, paths: Array, widths: Array, values: Array, on: Layer = None) -> Array:
+    def ribbons(self, paths: Array, widths: Array | float, values: Array | float, on: Layer = None) -> Array:
         """Draw paths (n, p, 2) as ribbons of full widths (n, p), both in units, with values (n,) of 0-255."""
         centre = self.to_pixels(paths)
         along = np.gradient(centre, axis=1)

@@ -21,10 +21,9 @@ MIDDLE = {-1: ((-0.8, -0.2, 0.1, 2.6), (0.18, 0.16, 0.17, 0.18)),
           1: ((-0.8, -0.2, 0.1, 0.24, 0.33, 0.42, 0.52, 0.66, 0.85, 2.6),
               (0.18, 0.16, 0.18, 0.21, 0.27, 0.29, 0.25, 0.24, 0.24, 0.2))}  # fmt: skip
 # the heart's borders, from its base (0) to the diaphragm (1), as shares of the widest place
-HEART = {-1: ((-0.35, 0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.88, 0.98, 1.08, 1.2, 1.4),
-              (0.3, 0.52, 0.7, 0.85, 0.95, 1, 1, 0.95, 0.88, 0.77, 0.6, 0.3)),
-         1: ((-0.35, 0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.88, 0.98, 1.08, 1.2, 1.4),
-             (0.25, 0.4, 0.5, 0.62, 0.75, 0.87, 0.96, 1, 0.99, 0.92, 0.75, 0.4))}  # fmt: skip
+BEAT = (-0.35, 0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.88, 0.98, 1.08, 1.2, 1.4)
+HEART = {-1: (0.3, 0.52, 0.7, 0.85, 0.95, 1, 1, 0.95, 0.88, 0.77, 0.6, 0.3),
+         1: (0.25, 0.4, 0.5, 0.62, 0.75, 0.87, 0.96, 1, 0.99, 0.92, 0.75, 0.4)}  # fmt: skip
 
 
 class Person:
@@ -81,7 +80,7 @@ class Chest(Canvas):
         self.heart = {-1: 0.345 * width, 1: 0.655 * width}  # where it ends at the image's left and right
         scaled, beat = v * 1.6 / height, (v / height - 0.4) / 0.59
         left, right = (
-            np.maximum(curve(*MIDDLE[s], scaled), self.heart[s] * curve(*HEART[s], beat, 0.08)) for s in (-1, 1)
+            np.maximum(curve(*MIDDLE[s], scaled), self.heart[s] * curve(BEAT, HEART[s], beat, 0.08)) for s in (-1, 1)
         )
         beside = u - shift
         middle = np.where(beside < 0, -beside - left, beside - right)
@@ -96,8 +95,7 @@ class Chest(Canvas):
 
     def lines(self, paths: Array, widths: Array | float, soft: float = 0.006) -> Array:
         """Draw paths (n, p, 2) of full widths that broadcast to (n, p) as soft ribbons; float32 of 0-1."""
-        layer = self.ribbons(np.asarray(paths), widths, np.full(len(paths), 255.0))
-        return self.blurred(layer, soft, 0.3).astype(np.float32) / 255
+        return self.blurred(self.ribbons(paths, widths, 255), soft, 0.3).astype(np.float32) / 255
 
     def at(self, side: int) -> Array:
         """Return 0-1: the image's left (-1) or right (+1) half."""

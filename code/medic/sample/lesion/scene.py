@@ -107,7 +107,7 @@ def _hairs(frame: Canvas, rng: Rng, count: int) -> Array:
     start = _places(frame, rng, count) - np.stack([np.cos(heading), np.sin(heading)], -1) * length[:, None] / 2
     paths = winding_paths(rng, start, heading, length, 1.5 * rng.normal(0, 0.9, count), 0.03)
     widths = rng.uniform(0.004, 0.012) * rng.uniform(0.6, 1.1, (count, 1))
-    return frame.ribbons(paths, widths * (1 - 0.65 * np.linspace(0, 1, paths.shape[1]) ** 2), np.full(count, 235.0))
+    return frame.ribbons(paths, widths * (1 - 0.65 * np.linspace(0, 1, paths.shape[1]) ** 2), 235)
 
 
 def _ruler(frame: Canvas, rng: Rng) -> Array:
@@ -116,5 +116,5 @@ def _ruler(frame: Canvas, rng: Rng) -> Array:
     number, inset = np.arange(len(along)) + rng.integers(0, 10), rng.uniform(0.01, 0.05)
     long = np.where(number % 10 == 0, 0.085, np.where(number % 5 == 0, 0.065, 0.04))
     ticks = np.stack([np.stack([along, inset + long * t], -1) for t in (0, 0.5, 1)], 1)
-    layer = frame.ribbons(ticks, 0.0085, np.full(len(ticks), 235.0))
+    layer = frame.ribbons(ticks, 0.0085, 235)
     return layer if rng.random() < 0.5 else layer[::-1]
