@@ -289,11 +289,10 @@ def _read(
 def _split(records: pd.DataFrame, store: Store, task: Task, test: float | None, seed: int) -> pd.DataFrame:
     from medic.data.split import complete_splits, split_by_patient
 
-    if test is not None:
-        return split_by_patient(records, test=test, seed=seed, task=task, store=store)
-    if not (records["split"] == "test").any():
+    how = {"seed": seed, "task": task, "store": store}
+    if test is None and not (records["split"] == "test").any():
         print("the source has no test split: 20 % of the patients are set aside for it")
-    return complete_splits(records, seed=seed, task=task, store=store)
+    return complete_splits(records, **how) if test is None else split_by_patient(records, test=test, **how)
 
 
 def _report_skipped(prepared: Prepared) -> None:

@@ -20,7 +20,8 @@ from medic.data.images.preprocess import Preprocessing
 from medic.data.parallel import each
 from medic.data.records import read_records
 from medic.data.split import refuse_crossing
-from medic.data.stores import PRODUCT_MARK, Store, is_synthetic, location_from, mark_product, open_from
+from medic.data.stores import Store, is_synthetic, location_from, open_from
+from medic.data.stores.folder import PRODUCT_MARK, mark_product
 from medic.errors import ImageError, MedicError
 from medic.files import replacing, write_bytes, write_json
 

@@ -13,7 +13,7 @@ from medic.data.readers.listed_images import find_images
 from medic.data.readers.listing import read_table
 from medic.data.records import task_of
 from medic.data.split import complete_splits
-from medic.data.stores import PRODUCT_MARK, FolderStore
+from medic.data.stores.folder import PRODUCT_MARK, FolderStore
 from medic.errors import MedicError
 from medic.task import RETINOPATHY, Task
 

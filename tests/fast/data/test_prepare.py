@@ -14,7 +14,8 @@ import pytest
 
 from medic.data.images.preprocess import Preprocessing
 from medic.data.prepare import Prepared, prepare
-from medic.data.stores import PRODUCT_MARK, JointStore, open_store
+from medic.data.stores import JointStore, open_store
+from medic.data.stores.folder import PRODUCT_MARK
 from medic.errors import MedicError
 
 SETTINGS = Preprocessing(size=32)

@@ -11,7 +11,7 @@ from medic.data.check.duplicates import copies
 from medic.data.check.images import measure, outliers, stats_of_set
 from medic.data.records import SPLITS, targets
 from medic.data.split import crossing_patients, patients_known
-from medic.data.stores import NOT_READ, Store
+from medic.data.stores.folder import NOT_READ, Store
 from medic.task import Task
 
 __all__ = ["COLUMNS", "check", "measure", "unlisted_files"]

@@ -19,7 +19,8 @@ from medic.data.images.decode import decode, shrunk
 from medic.data.parallel import each
 from medic.data.readers import DATA_SETS, OWN, DataSet, find_data_set, lesions_or_own
 from medic.data.split import patients_known
-from medic.data.stores import FolderStore, Store, is_synthetic, mark_product
+from medic.data.stores import FolderStore, Store, is_synthetic
+from medic.data.stores.folder import mark_product
 from medic.errors import ImageError, MedicError
 from medic.files import write_text
 from medic.task import Task

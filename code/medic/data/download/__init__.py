@@ -1,4 +1,4 @@
-"""Fetch the real data sets from their official homes, or say exactly how to get those that need a login."""
+"""The real data sets: fetched from their official homes, or exactly how to get those that need a login."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 import shlex
 import shutil
 import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +16,65 @@ import pandas as pd
 from PIL import Image
 
 from medic.data.download.isic import download_isic
-from medic.data.download.sources import SOURCES, RemoteFile, Source, sources_table
+from medic.data.records import SPLITS
 from medic.errors import MedicError
 from medic.files import replacing, write_text
 
 HTTP = {"progressbar": True, "timeout": 30, "headers": {"User-Agent": "medic", "Accept-Encoding": "identity"}}
-__all__ = ["SOURCES", "Source", "download", "sources_table"]
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file at its official home: its name on disk, where it is fetched from, and its checksum as published."""
+
+    name: str
+    url: str
+    md5: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A published data set.
+
+    Attributes:
+        title, home, licence, citation: what it is, its page, what one may do with it, whom to name.
+        reader: the set's folder below the data folder, and its reader in ``medic.data.readers``.
+        images: number of images by split, as far as published.
+        files: what is fetched; empty where it cannot be.
+        query: the search that makes a set out of an archive, where it is no finished one.
+        login: the site that wants an account, or None.
+        steps: the manual way, one line a step; ``{downloads}`` and ``{target}`` stand for the folders.
+    """
+
+    title: str
+    home: str
+    licence: str
+    citation: str
+    reader: str
+    images: Mapping[str, int] = field(default_factory=dict)
+    files: tuple[RemoteFile, ...] = ()
+    query: str | None = None
+    login: str | None = None
+    steps: tuple[str, ...] = ()
+
+
+def _read_registry() -> dict[str, Source]:
+    registry = tomllib.loads(Path(__file__).with_name("sources.toml").read_text(encoding="utf-8"))
+    token = registry.pop("token")
+    for entry in registry.values():
+        entry["files"] = tuple(RemoteFile(**file) for file in entry.get("files", ()))
+        entry["steps"] = tuple(step.replace("{token}", token) for step in entry.get("steps", ()))
+    return {name: Source(**entry) for name, entry in registry.items()}
+
+
+SOURCES = _read_registry()
+
+
+def sources_table() -> pd.DataFrame:
+    """Return the known sets by name: ``title``, images by split (``Int64``), ``licence``, ``login``, ``home``."""
+    table = pd.DataFrame([asdict(source) | source.images for source in SOURCES.values()], index=list(SOURCES))
+    table = table.fillna({"login": "none"}).astype(dict.fromkeys(SPLITS, "Int64"))
+    return table[["title", *SPLITS, "licence", "login", "home"]].rename_axis("name")
 
 
 def download(name: str, folder: str | os.PathLike = "data", *, limit: int | None = None) -> Path:

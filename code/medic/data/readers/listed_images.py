@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from medic.data.stores import IMAGE_SUFFIXES, JointStore, Store, ZipStore, composed, is_image_name, open_store
+from medic.data.stores import JointStore, Store, ZipStore, open_store
+from medic.data.stores.folder import IMAGE_SUFFIXES, composed, is_image_name
 from medic.errors import MedicError
 
 _NOT_READ = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".z01", ".001")

@@ -8,25 +8,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from medic.data.stores.archive import ZipStore
-from medic.data.stores.folder import (
-    IMAGE_SUFFIXES,
-    NOT_READ,
-    PRODUCT_MARK,
-    FolderStore,
-    Store,
-    composed,
-    is_image_name,
-    mark_product,
-)
+from medic.data.stores.folder import IMAGE_SUFFIXES, FolderStore, Store, is_image_name
 from medic.data.stores.idx import IdxStore, find_file
 from medic.errors import MedicError
-
-# fmt: off
-__all__ = [
-    "IMAGE_SUFFIXES", "NOT_READ", "PRODUCT_MARK", "FolderStore", "IdxStore", "JointStore", "Store", "ZipStore",
-    "composed", "is_image_name", "is_synthetic", "location_from", "mark_product", "open_from", "open_store",
-]
-# fmt: on
 
 SYNTHETIC_MARK = "SYNTHETIC.md"
 """A set of generated images holds a file of this name, which says how they were made."""
