@@ -120,7 +120,7 @@ def test_copies_say_what_the_table_says_differently_of_them(even_set):
     for more, differs in [
         ({"patient_source": "column mrn"}, "labels differ (1 and 0); of another patient; in another split"),
         ({"patient_source": "image"}, "labels differ (1 and 0); in another split"),
-        (findings, "labels differ (No Finding and Mass); in another split"),
+        (findings, "labels differ ((none) and Mass); in another split"),
     ]:
         found = check(listed(even_set, **columns | more), open_store(even_set)).set_index("image")
         assert found["other"].to_dict() == {"images/copy.jpg": "images/05.png", "images/05.png": "images/copy.jpg"}

@@ -201,6 +201,5 @@ def test_the_command_says_what_was_there_what_was_chosen_and_what_was_not(archiv
     assert "skipped extra/all/train/13_left.jpeg: truncated" in err
     account = json.loads((tmp_path / "set" / "selection.json").read_text())
     assert account["left_out"] == {"absent": 1, "truncated": 1}
-    assert sum(row["train"] + row["validation"] for row in account["balance"].values()) == len(
-        Prepared.load(tmp_path / "set").records
-    )
+    count = len(Prepared.load(tmp_path / "set").records)
+    assert count == sum(row["train"] + row["validation"] for row in account["balance"].values())

@@ -13,10 +13,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from medic.data.check.images import ImageStats, stats_of_set
+from medic.data.corrections import written_labels
 from medic.data.parallel import each
 from medic.data.split import patients_known
 from medic.data.stores import Store
-from medic.task import FINDINGS, NO_FINDING
+from medic.task import CHEST_XRAY, FINDINGS
 
 ALIKE = 0.9
 """Correlation of two fingerprints from which on they are one picture. Of different pictures in the real sets the most
@@ -39,10 +40,9 @@ _NAMED = 5  # copies that a sentence names, before it only counts
 def near_duplicates(fingerprints: np.ndarray) -> pd.DataFrame:
     """Find the pairs among N images that show one picture, also mirrored or turned by 180 degrees.
 
-    A perceptual hash holds the signs of 64 low frequencies of the discrete cosine transform. Pairs whose hashes differ
-    by 12 bits or fewer are compared by their pixels. What all pictures of a set share, such as a thorax, tells nothing
-    about two of them: their mean is taken away first, reckoned with 20 plain pictures more, so that in a handful it is
-    not the very pictures that are compared.
+    Pairs whose perceptual hashes (the signs of 64 low frequencies) differ by 12 bits or fewer are compared by their
+    pixels. The mean of all pictures, such as a thorax, is taken away first; 20 plain pictures more are reckoned in, so
+    that in a handful it is not the very pictures that are compared.
 
     Args:
         fingerprints: int8 (N, 64, 64), as ``medic.data.check.images.fingerprint`` gives them.
@@ -117,7 +117,10 @@ def connected(count: int, pairs: ArrayLike) -> np.ndarray:
 
 def copies(records: pd.DataFrame, stats: Sequence[ImageStats]) -> list[tuple[str, str, str, str]]:
     """Return the findings ``identical`` and ``near_duplicate``: image, finding, detail, and the image most like it."""
-    names, labels, found = records["image"].to_numpy(), _labels(records), []
+    names, found = records["image"].to_numpy(), []
+    labels = records["class" if "class" in records else "label"].astype(str).to_numpy()
+    if set(FINDINGS) <= set(records):
+        labels = np.array(written_labels(records, CHEST_XRAY))
     same = {"in another split": records["split"].to_numpy()}
     if patients_known(records):
         same = {"of another patient": records["patient"].to_numpy()} | same
@@ -131,11 +134,3 @@ def copies(records: pd.DataFrame, stats: Sequence[ImageStats]) -> list[tuple[str
         notes += [note for note, values in same.items() if (values[at] != values[one]).any()]
         found.append((names[one], finding, "; ".join(notes), names[at[0]]))
     return found
-
-
-def _labels(records: pd.DataFrame) -> np.ndarray:
-    """What each row says the image shows: its findings, where the table has them, otherwise its class."""
-    if set(FINDINGS) <= set(records):
-        present = records[list(FINDINGS)] == 1
-        return np.array(["|".join(present.columns[row]) or NO_FINDING for row in present.to_numpy()])
-    return records["class" if "class" in records else "label"].astype(str).to_numpy()
