@@ -5,7 +5,6 @@ import io
 import json
 import re
 import threading
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from urllib.parse import parse_qsl, urlencode
@@ -15,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from medic.data.download import SOURCES, RemoteFile, download, isic, sources_table
+from medic.data.download import SOURCES, download, isic, sources_table
 from medic.data.readers import retinopathy, skin_lesion
 from medic.errors import MedicError
 
@@ -61,17 +60,17 @@ def search(web, query: str, cursor: str = "0", limit: str = "100") -> bytes:
 def publish(server, monkeypatch, name: str, *bodies: bytes) -> None:
     """Let the bodies be the files of a known set."""
     files = []
-    for file, body in zip(SOURCES[name].files, bodies, strict=True):
-        files.append(replace(file, url=f"{server.url}/{file.name}", md5=hashlib.md5(body).hexdigest()))
-        server.files[f"/{file.name}"] = body
-    monkeypatch.setitem(SOURCES, name, replace(SOURCES[name], files=tuple(files)))
+    for file, body in zip(SOURCES[name]["files"], bodies, strict=True):
+        files.append(file | {"url": f"{server.url}/{file['name']}", "md5": hashlib.md5(body).hexdigest()})
+        server.files[f"/{file['name']}"] = body
+    monkeypatch.setitem(SOURCES[name], "files", files)
 
 
 @pytest.fixture
-def third(server, monkeypatch) -> RemoteFile:
+def third(server, monkeypatch) -> SimpleNamespace:
     """One of the four files of a set, whose content is ``b"three"``."""
     publish(server, monkeypatch, "mnist", b"one", b"two", b"three", b"four")
-    return SOURCES["mnist"].files[2]
+    return SimpleNamespace(**SOURCES["mnist"]["files"][2])
 
 
 @pytest.mark.parametrize("plan", [[], [503, 429, 500], [b"another file", 408], ["cut", "cut"]])
@@ -106,6 +105,7 @@ def test_retinamnist_becomes_the_layout_that_the_reader_reads(server, tmp_path, 
     np.savez(packed, **arrays)
     publish(server, monkeypatch, "retinamnist", packed.getvalue())
     target = download("retinamnist", tmp_path)
+    assert sources_table().loc["retinamnist", ["train", "validation", "test"]].tolist() == [1080, 120, 400]
     records, store = retinopathy.read(target)
     assert records[records["split"] == "test"]["label"].tolist() == [0, 1, 2, 3]
     shown = Image.open(io.BytesIO(store.read("images/retinamnist_test_0003.png")))
@@ -115,12 +115,6 @@ def test_retinamnist_becomes_the_layout_that_the_reader_reads(server, tmp_path, 
     (target / "SOURCES.md").write_text("another set")
     with pytest.raises(MedicError, match="holds something other than retinamnist"):
         download("retinamnist", tmp_path)
-
-
-def test_the_registry_is_a_table():
-    table = sources_table()
-    assert table.loc["retinamnist", ["train", "validation", "test"]].tolist() == [1080, 120, 400]
-    assert table.loc[["nih_chest_xray14", "skin_lesion"], "login"].tolist() == ["Kaggle", "none"]
 
 
 @pytest.mark.parametrize(

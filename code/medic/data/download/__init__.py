@@ -7,8 +7,6 @@ import shlex
 import shutil
 import sys
 import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,56 +21,13 @@ from medic.files import replacing, write_text
 HTTP = {"progressbar": True, "timeout": 30, "headers": {"User-Agent": "medic", "Accept-Encoding": "identity"}}
 
 
-@dataclass(frozen=True)
-class RemoteFile:
-    """One file at its official home: its name on disk, where it is fetched from, and its checksum as published."""
-
-    name: str
-    url: str
-    md5: str
-
-
-@dataclass(frozen=True)
-class Source:
-    """A published data set.
-
-    Attributes:
-        title, home, licence, citation: what it is, its page, what one may do with it, whom to name.
-        reader: the set's folder below the data folder, and its reader in ``medic.data.readers``.
-        images: number of images by split, as far as published.
-        files: what is fetched; empty where it cannot be.
-        query: the search that makes a set out of an archive, where it is no finished one.
-        login: the site that wants an account, or None.
-        steps: the manual way, one line a step; ``{downloads}`` and ``{target}`` stand for the folders.
-    """
-
-    title: str
-    home: str
-    licence: str
-    citation: str
-    reader: str
-    images: Mapping[str, int] = field(default_factory=dict)
-    files: tuple[RemoteFile, ...] = ()
-    query: str | None = None
-    login: str | None = None
-    steps: tuple[str, ...] = ()
-
-
-def _read_registry() -> dict[str, Source]:
-    registry = tomllib.loads(Path(__file__).with_name("sources.toml").read_text(encoding="utf-8"))
-    token = registry.pop("token")
-    for entry in registry.values():
-        entry["files"] = tuple(RemoteFile(**file) for file in entry.get("files", ()))
-        entry["steps"] = tuple(step.replace("{token}", token) for step in entry.get("steps", ()))
-    return {name: Source(**entry) for name, entry in registry.items()}
-
-
-SOURCES = _read_registry()
+SOURCES = tomllib.loads(Path(__file__).with_name("sources.toml").read_text(encoding="utf-8"))
+"""The sets by name; the file says what each key means."""
 
 
 def sources_table() -> pd.DataFrame:
     """Return the known sets by name: ``title``, images by split (``Int64``), ``licence``, ``login``, ``home``."""
-    table = pd.DataFrame([asdict(source) | source.images for source in SOURCES.values()], index=list(SOURCES))
+    table = pd.DataFrame([source | source.get("images", {}) for source in SOURCES.values()], index=list(SOURCES))
     table = table.fillna({"login": "none"}).astype(dict.fromkeys(SPLITS, "Int64"))
     return table[["title", *SPLITS, "licence", "login", "home"]].rename_axis("name")
 
@@ -96,19 +51,19 @@ def download(name: str, folder: str | os.PathLike = "data", *, limit: int | None
             message holds the manual way); the target holds something else, or cannot be written.
     """
     source, folder = _find(name), Path(folder)
-    target = folder / source.reader
-    if limit is not None and source.query is None:
+    target, query = folder / source["reader"], source.get("query")
+    if limit is not None and query is None:
         raise MedicError(f"{name} is a finished set, of which nothing is left out; leave the limit away (--limit)")
-    if source.login:
+    if "login" in source:
         raise MedicError(_recipe(name, source, folder / "downloads", target))
-    print(f"{source.title}\nLicence: {source.licence}\nCite: {source.citation}", file=sys.stderr)
+    print("{title}\nLicence: {licence}\nCite: {citation}".format(**source), file=sys.stderr)
     page = target / "SOURCES.md"
-    ours = page.is_file() and (source.query or source.files[0].md5) in page.read_text(encoding="utf-8")
+    ours = page.is_file() and (query or source["files"][0]["md5"]) in page.read_text(encoding="utf-8")
     # Images of the archive without its page are from a download that was killed.
-    if not ours and {path.name for path in target.glob("*")} - ({"images"} if source.query else set()):
+    if not ours and {path.name for path in target.glob("*")} - ({"images"} if query else set()):
         raise MedicError(f"{target} holds something other than {name}; move it away, or choose another --folder")
-    if source.query:
-        download_isic(target, source.query, limit=200 if limit is None else limit)
+    if query:
+        download_isic(target, query, limit=200 if limit is None else limit)
     elif ours:
         print(f"{name} is already in {target}; nothing to do", file=sys.stderr)
     else:
@@ -116,56 +71,55 @@ def download(name: str, folder: str | os.PathLike = "data", *, limit: int | None
     return target
 
 
-def _find(name: str) -> Source:
+def _find(name: str) -> dict:
     if name in SOURCES:
         return SOURCES[name]
-    free = [key for key, source in SOURCES.items() if not source.login]
-    closed = [key for key, source in SOURCES.items() if source.login]
+    free = [key for key, source in SOURCES.items() if "login" not in source]
+    closed = [key for key, source in SOURCES.items() if "login" in source]
     raise MedicError(
         f"there is no set called {name!r}; without a login there is {', '.join(free)} (medic download {free[0]}), and "
         f"with a Kaggle account {', '.join(closed)} (medic download {closed[0]} shows the steps)"
     )
 
 
-def _recipe(name: str, source: Source, downloads: Path, target: Path) -> str:
-    steps = "".join(f"  {number}. {step}\n" for number, step in enumerate(source.steps, 1))
+def _recipe(name: str, source: dict, downloads: Path, target: Path) -> str:
+    steps = "".join(f"  {number}. {step}\n" for number, step in enumerate(source["steps"], 1))
     for placeholder, path in {"{downloads}": downloads, "{target}": target}.items():
         steps = steps.replace(placeholder, shlex.quote(path.as_posix()))
     return (
-        f"{name} cannot be fetched from here: its page wants a {source.login} account or a browser ({source.home}; "
-        f"licence: {source.licence}); do it by hand:\n{steps}"
-        f'Then medic.data.readers.{source.reader}.read("{target.as_posix()}") reads it, provided that no other set is '
-        "in that folder."
+        f"{name} cannot be fetched from here: its page wants a {source['login']} account or a browser "
+        f"({source['home']}; licence: {source['licence']}); do it by hand:\n{steps}"
+        f'Then medic.data.readers.{source["reader"]}.read("{target.as_posix()}") reads it, provided that no other set '
+        "is in that folder."
     )
 
 
-def _fetch(file: RemoteFile, folder: Path) -> Path:
+def _fetch(file: dict[str, str], folder: Path) -> Path:
     """Fetch one file, if it is not there with the right checksum."""
     import pooch  # with requests it takes a quarter of a second
 
+    name, url, md5 = (file[key] for key in ("name", "url", "md5"))
     try:
-        home = pooch.create(
-            folder, "", registry={file.name: f"md5:{file.md5}"}, urls={file.name: file.url}, retry_if_failed=5
-        )
-        return Path(home.fetch(file.name, downloader=pooch.HTTPDownloader(**HTTP)))
+        home = pooch.create(folder, "", registry={name: f"md5:{md5}"}, urls={name: url}, retry_if_failed=5)
+        return Path(home.fetch(name, downloader=pooch.HTTPDownloader(**HTTP)))
     except (OSError, ValueError) as error:
         raise MedicError(
-            f"{file.name} was not downloaded ({error}); by hand: save {file.url} as {folder / file.name} "
-            f"(MD5 {file.md5}) and give the same command again"
+            f"{name} was not downloaded ({error}); by hand: save {url} as {folder / name} (MD5 {md5}) and give the "
+            "same command again"
         ) from error
 
 
-def _lay_out(source: Source, downloads: Path, target: Path) -> None:
+def _lay_out(source: dict, downloads: Path, target: Path) -> None:
     """Make the set's folder out of its files, whole or not at all."""
-    paths = [_fetch(file, downloads) for file in source.files]
-    rows = "".join(f"\n| `{file.name}` | {file.url} | {file.md5} |" for file in source.files)
-    counts = ", ".join(f"{split} {count}" for split, count in source.images.items())
+    paths = [_fetch(file, downloads) for file in source["files"]]
+    rows = "".join("\n| `{name}` | {url} | {md5} |".format(**file) for file in source["files"])
+    counts = ", ".join(f"{split} {count}" for split, count in source["images"].items())
     page = f"""# Where these images come from
 
-- Set: {source.title}; {counts} images, the publishers' own split
-- Licence: {source.licence}
-- Attribution: {source.citation}
-- Home: {source.home}
+- Set: {source["title"]}; {counts} images, the publishers' own split
+- Licence: {source["licence"]}
+- Attribution: {source["citation"]}
+- Home: {source["home"]}
 
 | file | fetched from | MD5 |
 | --- | --- | --- |{rows}
