@@ -45,9 +45,9 @@ class Corrections:
         self._found = len(self._journal)
         for number, one in enumerate(self._journal, 1):
             image, where = one["image"], f"{self.path}, change {number}: "
-            if (now := self._now.get(image, "unknown")) != one["from"]:
-                said = f"{where}{image} is not {one['from']!r} but {now!r}"
-                raise MedicError(f"{said}; keep one journal, this or the {FILE} beside the source")
+            if (now := self._now.get(image)) != one["from"]:
+                what = f"not {one['from']!r} but {now!r}" if now else "none of the records' images"
+                raise MedicError(f"{where}{image} is {what}; keep one journal, this or the {FILE} beside the source")
             self._now[image] = _in_order(one["to"], task, where)
 
     def current(self, image: str) -> str:

@@ -121,7 +121,7 @@ def class_weights(labels: np.ndarray | pd.Series, task: Task) -> tuple[float, ..
 def lacking(records: pd.DataFrame, task: Task) -> list[str]:
     """Return a sentence for each class and split without an image: what is absent is neither learned nor tested."""
     counts = class_counts(records, task).loc[list(task.classes)].drop(columns="total")
-    so = dict.fromkeys(counts, "measured there; add patients") | {"train": "learned; take another seed"}
+    so = dict.fromkeys(counts, "measured there; add patients") | {"train": "learned; add images of it"}
     absent = [(name, split) for split in counts for name in counts.index[counts[split] == 0]]
     return [f"the class {name!r} has no image in {split}: it cannot be {so[split]}" for name, split in absent]
 

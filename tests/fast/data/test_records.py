@@ -83,7 +83,7 @@ def test_classes_are_counted_weighed_and_missed_by_split():
     assert class_weights(np.array([0, 0, 0, 1]), PETS) == pytest.approx((4 / 6, 2.0))
     assert lacking(rows(), PETS) == ["the class 'cat' has no image in test: it cannot be measured there; add patients"]
     assert lacking(rows(label=[1, 1, 1]), PETS) == [
-        "the class 'cat' has no image in train: it cannot be learned; take another seed",
+        "the class 'cat' has no image in train: it cannot be learned; add images of it",
         "the class 'cat' has no image in test: it cannot be measured there; add patients",
     ]
     assert originals(rows(copy=[0, 1, 0], copy_of=["", "1", ""]))["image"].tolist() == ["1", "3"]
