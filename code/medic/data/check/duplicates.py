@@ -62,7 +62,7 @@ def near_duplicates(fingerprints: np.ndarray) -> pd.DataFrame:
         found = []
         for turn, block in product(TURNS, range(start, count, _BLOCK)):
             bits = np.bitwise_count(hashes[""][start : start + 256, None] ^ hashes[turn][None, block : block + _BLOCK])
-            one, other = np.nonzero(bits <= _MOST_BITS) + np.array([[start], [block]])
+            one, other = np.divmod(np.flatnonzero(bits <= _MOST_BITS), bits.shape[1]) + np.array([[start], [block]])
             ahead = np.flatnonzero(one < other)
             for at in np.split(ahead, range(1024, len(ahead), 1024)):
                 rows = _rows(fingerprints[one[at]], mean), _rows(fingerprints[other[at]][TURNS[turn]], mean)
