@@ -39,14 +39,6 @@ def test_all_channels_are_cut_at_the_same_place_though_one_is_dark(photograph):
     assert np.array_equal(cut[above : above + inside.shape[0], before : before + inside.shape[1]], inside)
 
 
-def test_what_the_camera_cut_off_comes_out_black_and_the_disc_stays_round(photograph):
-    cut = fundus(photograph(*SHAPES["cut above and below"]))
-    missing = (len(cut) - 480) // 2
-    assert not cut[: missing - 8].any()
-    assert not cut[len(cut) - missing + 8 :].any()
-    assert cut[len(cut) // 2, len(cut) // 2].max() > 100
-
-
 def test_a_photograph_without_a_retina_is_kept_whole():
     noise = np.random.default_rng(0).integers(0, 9, (480, 640, 3), dtype=np.uint8)
     speck = np.zeros((480, 640, 3), np.uint8)

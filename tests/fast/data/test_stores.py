@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from medic.data import stores
-from medic.data.stores import FolderStore, IdxStore, JointStore, ZipStore, folder, idx, open_from, open_store
+from medic.data.stores import FolderStore, JointStore, ZipStore, folder, idx, open_from, open_store
 from medic.errors import ImageError, MedicError
 
 DICOM = bytes(128) + b"DICM" + bytes(20)
@@ -111,34 +111,24 @@ def test_backslashes_in_a_zip_file_are_folders(tmp_path):
     assert open_store(packed(tmp_path / "set.zip", "a\\1.png", "a\\empty\\")).names() == ["a/1.png"]
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
+REFUSED = {
+    "set.zip": [
         (lambda path: with_headers(path, 8, 10, 9), "2 of 2 files .*9 is Deflate64.*unpack it"),
         (lambda path: lay(path.parent, "set.z01"), "one part of a split archive; unpack all"),
         (lambda path: path.write_bytes(path.read_bytes()[60:]), "split archive|no zip file"),
         (lambda path: path.write_bytes(b"PK\x03\x04 and no more"), "no zip file that can be read"),
+        (Path.unlink, "there is no folder or zip file"),
     ],
-)
-def test_an_archive_that_cannot_be_read_in_place_is_refused_with_the_remedy(make, message, tmp_path):
-    make(packed(tmp_path / "set.zip", "a.png", "b.png"))
-    with pytest.raises(MedicError, match=message):
-        open_store(tmp_path / "set.zip")
+    "set.tar.gz": [(Path.touch, "is an archive that is not read; unpack it")],
+    "labels.xlsx": [(Path.touch, "is a spreadsheet; save it as CSV")],
+    "set.z01": [(Path.touch, "one part of a split archive")],
+    "eye.jpeg": [(Path.touch, "is a single image; name the folder")],
+}
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("set.tar.gz", "is an archive that is not read; unpack it"),
-        ("labels.xlsx", "is a spreadsheet; save it as CSV"),
-        ("set.z01", "one part of a split archive"),
-        ("eye.jpeg", "is a single image; name the folder"),
-        ("nowhere", "there is no folder or zip file"),
-    ],
-)
-def test_what_is_neither_folder_nor_zip_file_is_named_for_what_it_is(name, message, tmp_path):
-    if name != "nowhere":
-        lay(tmp_path, name)
+@pytest.mark.parametrize(("name", "make", "message"), [(name, *case) for name in REFUSED for case in REFUSED[name]])
+def test_what_cannot_be_read_in_place_is_named_for_what_it_is_with_the_remedy(name, make, message, tmp_path):
+    make(packed(tmp_path / name, "a.png", "b.png"))
     with pytest.raises(MedicError, match=message):
         open_store(tmp_path / name)
 
@@ -197,10 +187,7 @@ def test_images_inside_idx_files_are_png_files_by_name(tmp_path):
         assert np.array_equal(cv2.imdecode(np.frombuffer(store.read(name), np.uint8), -1), image)
     assert store.fingerprint("train/00000.png") != store.fingerprint("train/00001.png")
     assert store.read(store.names()[0]) == (tmp_path / store.names()[0]).read_bytes()
-    lay(tmp_path, "photo.png")
-    assert isinstance(store, IdxStore)
-    assert isinstance(open_store(tmp_path), FolderStore)
-    assert not isinstance(open_store(tmp_path), IdxStore)
+    assert type(open_store(lay(tmp_path, "photo.png"))) is FolderStore
 
 
 def test_each_case_shows_its_images_or_says_to_unpack_it(cases):
