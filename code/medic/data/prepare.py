@@ -182,10 +182,7 @@ def prepare(
 def bits_of_set(store: Store, names: Sequence[str], **how) -> int | None:
     """Return how many of 16 bits the PNG and TIFF files of a set use; None where it is all, or none has 16.
 
-    Args:
-        store: where the images are; files that cannot be read say nothing.
-        names: all images of the set.
-        how: ``workers`` or ``scheduler``, as for ``medic.data.parallel.each``.
+    Files that cannot be read say nothing. ``workers`` and ``scheduler`` are those of ``medic.data.parallel.each``.
     """
     names = [name for name in names if not name.lower().endswith(_EIGHT_BITS)]
     bits = max(each(partial(_bits, store), names, title="looking for images of 16 bits", **how), default=0)
