@@ -1115,7 +1115,7 @@ def test_other_machines_are_not_let_in(line, tmp_path):
 def test_a_set_behind_a_login_prints_the_steps(tmp_path):
     ended = medic("download", "eyepacs", "--folder", "data", cwd=tmp_path)
     assert ended.status == 1
-    assert "wants a Kaggle account" in ended.err
+    assert "needs a Kaggle account" in ended.err
     assert re.search(r"^  1\. ", ended.err, re.MULTILINE)
     assert "Traceback" not in ended.err
     assert not (tmp_path / "data" / "retinopathy").exists()

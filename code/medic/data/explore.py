@@ -17,7 +17,7 @@ from medic.errors import ImageReason
 from medic.task import Task
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Description:
     """What ``describe`` found.
 
@@ -61,7 +61,7 @@ class Description:
         }
         return [sentence for sentence, so in said.items() if so]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         table = pd.concat([self.counts, self.total]).to_string()
         return f"{self.values['task']}: " + "\n".join([*self._sentences(), "", table])
 

@@ -86,11 +86,11 @@ def _recipe(name: str, source: dict, downloads: Path, target: Path) -> str:
     steps = "".join(f"  {number}. {step}\n" for number, step in enumerate(source["steps"], 1))
     for placeholder, path in {"{downloads}": downloads, "{target}": target}.items():
         steps = steps.replace(placeholder, shlex.quote(path.as_posix()))
+    why = source.get("obstacle", f"needs a {source['login']} account")
     return (
-        f"{name} cannot be fetched from here: its page wants a {source['login']} account or a browser "
-        f"({source['home']}; licence: {source['licence']}); do it by hand:\n{steps}"
-        f'Then medic.data.readers.{source["reader"]}.read("{target.as_posix()}") reads it, provided that no other set '
-        "is in that folder."
+        f"{name} {why}, so it cannot be fetched from here ({source['home']}; licence: {source['licence']}); do it by "
+        f'hand:\n{steps}Then medic.data.readers.{source["reader"]}.read("{target.as_posix()}") reads it, provided that '
+        "no other set is in that folder."
     )
 
 
