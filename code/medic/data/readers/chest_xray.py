@@ -5,7 +5,6 @@ by text mining.
 """
 
 import os
-import re
 
 import numpy as np
 import pandas as pd
@@ -31,9 +30,8 @@ _UNITS_A_YEAR = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}
 def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> tuple[pd.DataFrame, Store]:
     """Read the table, and find each listed image in its store.
 
-    The first edition (``Data_Entry_2017.csv``, whose lines end with a comma) and the revised one
-    (``Data_Entry_2017_v2020.csv``) are both read. Where both are there, the revised one is taken: its ages are
-    corrected. A ``.dcm`` may stand in for the listed ``.png``. Nothing is unpacked.
+    Either edition is read; where both are there, the revised one (``Data_Entry_2017_v2020.csv``) is taken, because its
+    ages are corrected. A ``.dcm`` may stand in for the listed ``.png``. Nothing is unpacked.
 
     Returns:
         Records with ``image``, ``patient``, ``patient_source``, ``follow_up`` (int64), ``age`` (Int64, years, missing
@@ -44,9 +42,9 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
         missing for most), in the table's order; and the store.
 
     Raises:
-        MedicError: no table, or one without rows or with columns missing; an unknown finding, or a finding together
-            with "No Finding"; an image listed twice or found at two places; one of the two lists alone, or lists that
-            do not fit the table; images that are packed so that they cannot be read in place.
+        MedicError: no table, or one without rows or with columns missing; findings that are unknown or stand beside
+            "No Finding"; an image listed or stored twice; lists that do not fit the table; images that cannot be read
+            in place.
     """
     tables, file = open_tables(source)
     file = file or next(filter(None, (find_table(tables, wanted) for wanted in TABLES)), None)
@@ -62,11 +60,8 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
     refuse_twice(stems, where)
     refuse(cells["follow_up"], follow_up.isna(), where, "is no number of a follow-up; it must be 0, 1, 2, ...")
     labels = _labels(cells["label"], where)
-    known = {
-        "age": cells["age"].map({age: _years(age) for age in cells["age"].unique()}).astype("Int64"),
-        "sex": sexes(cells["sex"]),
-        "view": cells["view"].str.upper().map({"PA": "PA", "AP": "AP"}).astype("string"),
-    }
+    views = cells["view"].str.upper()
+    known = {"age": _years(cells["age"]), "sex": sexes(cells["sex"]), "view": views.where(views.isin(["PA", "AP"]))}
     store = open_images(tables.location if images is None else images)
     records = cells[["image", "patient"]].assign(
         image=find_images(list(cells["image"]), store),
@@ -79,26 +74,25 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
         **labels,
         note=_notes(cells, known),
     )
-    return corrected(validate(records, CHEST_XRAY_OR_NONE), tables, CHEST_XRAY), store
+    return corrected(validate(records.astype({"view": "string"}), CHEST_XRAY_OR_NONE), tables, CHEST_XRAY), store
 
 
-def _labels(findings: pd.Series, where: str) -> dict[str, np.ndarray]:
-    """A 0/1 column int64 (N,) for each finding and for "No Finding". Each combination is looked at once."""
+def _labels(findings: pd.Series, where: str) -> pd.DataFrame:
+    """A 0/1 column int64 for each finding and for "No Finding". Each combination is looked at once."""
     names, (codes, combinations) = [*FINDINGS, NO_FINDING], pd.factorize(findings)
-    present = combinations.to_series().str.replace(" *[|] *", "|", regex=True).str.get_dummies("|")
-    unfit = present.drop(columns=names, errors="ignore").any(axis=1) | (present.sum(axis=1) == 0)
-    present = present.reindex(columns=names, fill_value=0).to_numpy()
-    unfit |= (present[:, -1] == 1) & (present.sum(axis=1) > 1)
+    given = combinations.to_series().str.replace(" *[|] *", "|", regex=True).str.get_dummies("|")
+    present = given.reindex(columns=names, fill_value=0)
+    sound = (given.sum(axis=1) == present.sum(axis=1)) & (present[NO_FINDING] != present[list(FINDINGS)].any(axis=1))
     what = f"is not understood; there is {', '.join(names[:3])}, ..., with | between several, or {NO_FINDING} alone"
-    refuse(findings, pd.Series(unfit.to_numpy()[codes], findings.index), where, what)
-    return {name: present[codes, column] for column, name in enumerate(names)}
+    refuse(findings, ~sound.iloc[codes].set_axis(findings.index), where, what)
+    return present.iloc[codes].set_axis(findings.index)
 
 
-def _years(age: str) -> int | None:
-    """Whole years of an age such as ``58``, ``058Y``, ``010M`` (months), ``003W`` or ``021D``."""
-    found = re.fullmatch(r"(\d+)(?:\.0*)?\s*([YMWD]?)", age.upper())
-    years = int(found[1]) // _UNITS_A_YEAR[found[2]] if found else OLDEST + 1
-    return years if years <= OLDEST else None
+def _years(ages: pd.Series) -> pd.Series:
+    """Whole years, Int64, of ages such as ``58``, ``058Y``, ``010M`` (months), ``003W`` or ``021D``."""
+    found = ages.str.upper().str.extract(r"^(\d+)(?:\.0*)?\s*([YMWD]?)$")
+    years = pd.to_numeric(found[0]) // found[1].map(_UNITS_A_YEAR)
+    return years.where(years <= OLDEST).astype("Int64")
 
 
 def _notes(cells: pd.DataFrame, known: dict[str, pd.Series]) -> pd.Series:
@@ -112,15 +106,13 @@ def _notes(cells: pd.DataFrame, known: dict[str, pd.Series]) -> pd.Series:
 
 def _splits(stems: pd.Series, tables: Store, file: str) -> np.ndarray:
     """``train`` or ``test`` of each row, by the lists beside the table; all ``train`` without them."""
-    there = [name for name in (file.replace(file.rpartition("/")[2], one) for one in _LISTS) if name in tables]
-    if not there:
+    lists = [name for name in (file.replace(file.rpartition("/")[2], one) for one in _LISTS) if name in tables]
+    if not lists:
         return np.full(len(stems), "train", dtype=object)
-    if len(there) == 1:
-        raise MedicError(f"{tables.location} has {there[0]} but not the other of {', '.join(_LISTS)}; add it")
-    train, test = (stems.isin(read_table(tables, name)[0].map(stem)) for name in there)
-    if (wrong := train == test).any():
+    train, *test = (stems.isin(read_table(tables, name)[0].map(stem)) for name in lists)
+    if not test or (train == test[0]).any():
         raise MedicError(
-            f"{wrong.sum()} of {len(stems)} images stand in both or neither of {' and '.join(there)} in "
-            f"{tables.location}, for instance {stems[wrong].iloc[0]}; correct the lists, or move both away"
+            f"{' and '.join(lists)} in {tables.location} do not name each image in one of {', '.join(_LISTS)}; correct "
+            "the lists, or move both away"
         )
-    return np.where(test, "test", "train").astype(object)
+    return np.where(train, "train", "test").astype(object)

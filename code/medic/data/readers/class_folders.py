@@ -69,21 +69,16 @@ def _split(parts: list[str]) -> str | None:
 
 
 def _refuse_nested(inside: list[list[str]], store: Store) -> None:
-    """Folders within class folders that look like classes themselves: which label is meant is not ours to guess."""
+    """Folders within class folders that may be the classes themselves: which label is meant is not ours to guess."""
     classes = {parts[0].casefold() for parts in inside}
     for parts in inside:
         if twice := [part for part in parts[1:-1] if part.casefold() in classes - {parts[0].casefold()}]:
-            two = f"{parts[0]} and {twice[0]}"
-            raise MedicError(
-                f"{'/'.join(parts)} in {store.location} lies in the folders of two classes, {two}; move it"
-            )
-    # Folders within several others, as cat and dog within clinic a and clinic b, may be the classes. The same one
-    # alone within each (images) is none, and where an image lies beside them they cannot be.
+            what = f"lies in the folders of two classes, {parts[0]} and {twice[0]}; move it"
+            raise MedicError(f"{'/'.join(parts)} in {store.location} {what}")
+    # cat and dog within clinic a and clinic b may be the classes. The same one alone within each (images) is none, and
+    # where an image lies beside them they cannot be.
     places = Counter(name for _, name in {(parts[0], parts[1] if len(parts) > 2 else "") for parts in inside})
     shared = sorted(name for name, count in places.items() if count > 1 and not is_patient_folder(name))
     if len(shared) > 1 and "" not in places:
-        raise MedicError(
-            f"{store.location} has the folders {', '.join(shared[:3])} within several of "
-            f"{', '.join(sorted({parts[0] for parts in inside})[:3])}: which are the classes? Say level=1 for the "
-            "outer, level=2 for the inner ones (on the command line: --level)"
-        )
+        what = f"has {', '.join(shared[:3])} within several folders; which are the classes?"
+        raise MedicError(f"{store.location} {what} Say level=1 for the outer, 2 for the inner ones (--level)")

@@ -52,10 +52,8 @@ def read_idx_set(folder: str | os.PathLike) -> dict[str, tuple[np.ndarray, np.nd
             raise MedicError(f"{folder} lacks images or labels of {split}; it needs the four IDX files of the digits")
         images, labels = map(idx.read, files)
         if images.ndim != 3 or labels.shape != images.shape[:1]:
-            raise MedicError(
-                f"the images of {split} in {folder} have shape {images.shape} and the labels {labels.shape}; the n-th "
-                "label belongs to the n-th image, so get both files from one source"
-            )
+            shapes = f"images of {split} in {folder} have shape {images.shape} and the labels {labels.shape}"
+            raise MedicError(f"the {shapes}; get both files from one source")
         arrays[split] = images, labels.astype(np.int64)
     return arrays
 
@@ -86,11 +84,10 @@ def batch_order(rows: np.ndarray, batch_size: int, epochs: int, seed: int) -> np
 def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> tuple[pd.DataFrame, Store]:
     """Read the labels of MNIST's four files, and open the folder as a store of the images.
 
-    MNIST does not tell who wrote a digit: each image counts as a patient.
-
     Returns:
-        Records with ``image`` (such as ``train/00042.png``), ``patient`` (the same), ``patient_source``, ``split``
-        (``train``, ``test``) and ``label`` (0..9), in the files' order; and the store, which gives PNG files.
+        Records with ``image`` (such as ``train/00042.png``), ``patient`` (the same: MNIST does not tell who wrote a
+        digit), ``patient_source``, ``split`` (``train``, ``test``) and ``label`` (0..9), in the files' order; and the
+        store, which gives PNG files.
 
     Raises:
         MedicError: as ``read_idx_set``; a label is no digit; ``images`` is another place than ``source``.

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,35 +45,30 @@ def find_images(listed: Sequence[str], store: Store) -> list[str]:
     """Find for each listed image its name in the store; where it is absent, it keeps its listed name.
 
     Names are compared without endings of images and in small letters; folders in both must agree as far as both have
-    them. Of several files the one that is written most alike counts, then the one in the folder that has most of the
-    listed images. A match by another ending, and a choice between files, are said on stderr.
+    them. Of several files the one that is written as listed counts. A match by another ending is said on stderr.
 
     Raises:
-        MedicError: a listed image could be two files, and neither folder has more of the listed ones.
+        MedicError: a listed image could be two files.
     """
     files = defaultdict(list)
     for file in store.images():
         files[stem(file).casefold()].append(file)
-    paths = {name: composed(name.replace("\\", "/").removeprefix("./")) for name in listed}
-    hits = {
-        name: [file for file in files.get(stem(path).casefold(), ()) if _agree(file, path)]
-        for name, path in paths.items()
-    }
-    if several := [name for name, found in hits.items() if len(found) > 1]:
-        covered = Counter(folder for found in hits.values() for folder in set(map(os.path.dirname, found)))
-        for name in several:
-            hits[name].sort(key=lambda file: _rank(file, paths[name], covered), reverse=True)
-            first, second = hits[name][:2]
-            if _rank(first, paths[name], covered) == _rank(second, paths[name], covered):
-                raise MedicError(
-                    f"{store.location} holds the image {name} at two places, {first} and {second}; take one away, or "
-                    "name the folder or zip file that is meant (images=..., --images)"
-                )
-        such = f"{hits[several[0]][0]} and such are taken"
-        print(f"{len(several)} listed images lie at several places in {store.location.name}; {such}", file=sys.stderr)
-    taken = {name: found[0] if found else paths[name] if paths[name] in store else name for name, found in hits.items()}
-    changed = [name for name, file in taken.items() if not file.endswith(paths[name]) and is_image_name(name)]
-    other = [name for name in changed if os.path.basename(taken[name]) != os.path.basename(paths[name])]
+    taken, other = {}, []
+    for name in dict.fromkeys(listed):
+        path = composed(name.replace("\\", "/").removeprefix("./"))
+        base = os.path.basename(path)
+        found = [file for file in files.get(stem(path).casefold(), ()) if _agree(file, path)]
+        if len(found) > 1:
+            alike = [file for file in found if os.path.basename(file) == base]
+            found = [file for file in alike if file == path] or alike or found
+        if len(found) > 1:
+            raise MedicError(
+                f"{store.location} holds the image {name} at two places, {found[0]} and {found[1]}; take one away, or "
+                "name the folder or zip file that is meant (images=..., --images)"
+            )
+        taken[name] = found[0] if found else path if path in store else name
+        if found and is_image_name(base) and os.path.basename(found[0]) != base:
+            other.append(name)
     if other:
         print(
             f"{len(other)} listed images have another ending in {store.location.name}, such as {taken[other[0]]} for "
@@ -96,9 +91,3 @@ def _agree(file: str, path: str) -> bool:
         return True
     one, other = (name.casefold().split("/")[-2::-1] for name in (file, path))
     return all(map(str.__eq__, one, other))
-
-
-def _rank(file: str, path: str, covered: Counter) -> tuple:
-    """The higher, the better a file fits a listed name; last by how many listed images its folder has."""
-    alike = file == path, os.path.basename(file) == os.path.basename(path), stem(file) == stem(path)
-    return *alike, covered[os.path.dirname(file)]

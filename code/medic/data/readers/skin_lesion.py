@@ -9,7 +9,7 @@ import pandas as pd
 from medic.data.corrections import corrected
 from medic.data.readers import own
 from medic.data.readers.listed_images import open_images, stem
-from medic.data.readers.listing import find_table, open_tables, read_table, refuse_twice, sexes, table_files, whole
+from medic.data.readers.listing import find_table, open_tables, read_table, refuse_twice, sexes, whole
 from medic.data.records import validate
 from medic.data.stores import Store
 from medic.errors import MedicError
@@ -35,8 +35,9 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
 
     Three layouts are understood: ``metadata.csv`` as the archive's client and ``medic download skin_lesion`` write it,
     its columns found by their names, whatever stands before them up to a full stop; ``groundtruth.csv`` without header
-    line, ``ISIC_0000001,benign`` or ``ISIC_0000003,0.0``; and, without either, the folders ``benign`` and
-    ``malignant``. Where both tables are there the first is read, and a verdict that the second contradicts is noted.
+    line, ``ISIC_0000001,benign`` or ``ISIC_0000003,0.0``; and, without either, whatever ``medic.data.readers.own``
+    reads as benign and malignant. Where both tables are there the first counts, and what the second contradicts is
+    noted.
 
     Returns:
         Records with ``image``, ``patient`` (``patient_id`` where the table knows it, otherwise ``lesion_id``, otherwise
@@ -47,17 +48,12 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
         is said. And the store.
 
     Raises:
-        MedicError: no table and no such folders; a table without the needed columns, without rows, or with an image
-            listed twice; not one row that is benign or malignant; an image found at two places, or none at all.
+        MedicError: no table with the needed columns, without rows, or with an image listed twice; not one row that is
+            benign or malignant; an image found at two places, or none at all.
     """
     tables, named = open_tables(source)
     metadata, groundtruth = (named, None) if named else (find_table(tables, wanted) for wanted in TABLES)
     if not metadata and not groundtruth:
-        if others := table_files(tables):
-            raise MedicError(
-                f"{tables.location} holds {', '.join(others[:3])} but neither {' nor '.join(TABLES)} of the ISIC "
-                "Archive; read a table of your own with medic.data.readers.own (on the command line: own)"
-            )
         return own.read(source, images, SKIN_LESION)
     where = f"{metadata or groundtruth} in {tables.location}"
     truth = _groundtruth(tables, groundtruth) if groundtruth else None
@@ -68,11 +64,11 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
         if alone := len(truth) - other.notna().sum():
             print(f"{alone} images of {groundtruth} are not in {metadata} and are left out", file=sys.stderr)
     known = cells["label"].isin(SKIN_LESION.classes)
+    others = f"{(~known).sum()} of {len(cells)} images are neither benign nor malignant"
     if not known.any():
-        raise MedicError(f"{where}: not one of {len(cells)} images is labelled benign or malignant")
+        raise MedicError(f"{where}: {others}; read labels of your own with medic.data.readers.own")
     if not known.all():
-        others = f"{(~known).sum()} of {len(cells)} images"
-        print(f"{others} are neither benign nor malignant and are left out", file=sys.stderr)
+        print(f"{others} and are left out", file=sys.stderr)
     store = open_images(tables.location if images is None else images)
     records = own.records_of(cells[known], titles, where, store)
     records.insert(4, "label", (records["class"] == "malignant").astype("int64"))
@@ -85,21 +81,20 @@ def _metadata(tables: Store, file: str, where: str) -> tuple[pd.DataFrame, dict[
     table = read_table(tables, file, titled=True)
     # Exports differ in what stands before a column's name: metadata.clinical.sex, meta.acquisition.pixelsX.
     table.columns = [title.lower().rpartition(".")[2] for title in table.columns]
-    for column, *others in (_VERDICTS, _DIAGNOSES):
-        for other in [other for other in others if other in table]:
-            given = table.get(column, table[other])
-            table[column] = given.where(given != "", table[other])
+    for names in (_VERDICTS, _DIAGNOSES):
+        if given := [name for name in names if name in table]:
+            table[names[0]] = table[given].replace("", pd.NA).bfill(axis=1).iloc[:, 0].fillna("")
     if not {"isic_id", _VERDICTS[0]} <= set(table):
         raise MedicError(f"{where} needs the columns isic_id and {' or '.join(_VERDICTS)}; it has: {', '.join(table)}")
     cells, titles = own.cells_of(table, where, {})
-    nothing = pd.Series("", table.index)
-    diagnosis = table.get("diagnosis", nothing)
+    details = {what: cells.get(what, pd.Series("", table.index)) for what in ("split", "sex", "age", "width", "height")}
+    diagnosis = table.get("diagnosis", pd.Series("", table.index))
     cells = cells.assign(
         label=cells["label"].str.lower(),
-        split=cells.get("split", nothing).replace("", "train"),
+        split=details.pop("split").replace("", "train"),
         diagnosis=diagnosis.mask(diagnosis == "").astype("string"),
-        sex=sexes(cells.get("sex", nothing)),
-        **{what: whole(cells.get(what, nothing)) for what in ("age", "width", "height")},
+        sex=sexes(details.pop("sex")),
+        **{what: whole(values) for what, values in details.items()},
     )
     return cells, titles
 
