@@ -69,7 +69,7 @@ class ZipStore(Store):
 def _name(member: zipfile.ZipInfo) -> str:
     """A member's name as its packer meant it: some write UTF-8 without saying so, some backslashes."""
     name = member.filename
-    if not member.flag_bits & _UTF8:
+    if not name.isascii() and not member.flag_bits & _UTF8:
         with suppress(UnicodeError):
             name = name.encode("cp437").decode()
     return composed(name).replace("\\", "/")
