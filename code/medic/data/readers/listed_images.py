@@ -67,7 +67,7 @@ def find_images(listed: Sequence[str], store: Store) -> list[str]:
                 "name the folder or zip file that is meant (images=..., --images)"
             )
         taken[name] = found[0] if found else path if path in store else name
-        if found and is_image_name(base) and os.path.basename(found[0]) != base:
+        if found and not found[0].endswith(base) and is_image_name(base):
             other.append(name)
     if other:
         print(

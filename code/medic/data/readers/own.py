@@ -8,19 +8,9 @@ from collections.abc import Mapping
 import pandas as pd
 
 from medic.data.corrections import corrected
-from medic.data.readers import class_folders
+from medic.data.readers import class_folders, listing
 from medic.data.readers.listed_images import find_images, open_images, stem
-from medic.data.readers.listing import (
-    advice,
-    find_columns,
-    is_missing,
-    known,
-    open_tables,
-    read_table,
-    refuse,
-    refuse_twice,
-    table_files,
-)
+from medic.data.readers.listing import is_missing, read_table, refuse
 from medic.data.readers.patients import EACH_IMAGE, patients_of
 from medic.data.records import task_of, with_codes, without_gaps
 from medic.data.stores import Store
@@ -37,9 +27,9 @@ def read(
 ) -> tuple[pd.DataFrame, Store]:
     """Read images with a CSV file that says what they show, or images in folders that are named as their classes.
 
-    A table with an image and a label column counts before folders: it may know patients. Its columns are found by
-    their titles (``known_headers.json``); labels may also stand in one column of 0 and 1 a class. A table that lists no
-    image of the class folders is passed over, which is said. ``medic.data.readers.class_folders`` reads folders.
+    A table with an image and a label column counts before folders, which ``class_folders`` reads: it may know patients.
+    Its columns are found by their titles (``known_headers.json``); labels may also stand in one column of 0 and 1 a
+    class. A table that lists no image of the class folders is passed over, which is said.
 
     Args:
         source: a CSV file; or a folder or zip file that holds one, or else one folder a class.
@@ -58,46 +48,47 @@ def read(
         MedicError: nothing that can be read, no or several columns that could be meant, an image without a label or
             listed twice, not one listed image in the store, one class only, or a class that does not fit the task.
     """
-    tables, named = open_tables(source)
+    tables, named = listing.open_tables(source)
     store = open_images(tables.location if images is None else images)
     if not store.images():
         raise MedicError(
             f"{store.location} holds no images (.jpeg, .png, .tif, .bmp, DICOM, ...); name a folder with one folder a "
             "class, or say where the images are (images=..., or --images)"
         )
-    files, used = [named] if named else table_files(tables), []
+    files = [named] if named else listing.table_files(tables)
+    in_folders = not named and class_folders.are_there(store)
+    used, cells, titles = "", pd.DataFrame(), {}
     if named or level is None:
-        sure = bool(named or columns) or not class_folders.are_there(store)
-        used, cells, titles = _chosen(tables, files, columns or {}, store, sure)
+        used, cells, titles = _chosen(tables, files, columns or {}, store, bool(columns) or not in_folders)
+    ignored = [file for file in files if file != used]
     if used:
         if not {"patient", "group"} & set(cells):
-            used += _add_people(cells, titles, tables, [file for file in files if file not in used])
-        origin = f"{used[0]} in {tables.location}"
+            ignored = _add_people(cells, titles, tables, ignored)
+        origin = f"{used} in {tables.location}"
         records = records_of(cells, titles, origin, store)
     else:
         sheets = [name for name in tables.names() if name.lower().endswith((".xlsx", ".xls", ".ods"))]
-        if sheets and not class_folders.are_there(store):
+        if sheets and not in_folders:
             raise MedicError(f"{sheets[0]} in {tables.location} is a spreadsheet; save it as CSV")
         origin, records = str(store.location), class_folders.records_of(store, level)
-    for file in [file for file in files if file not in used]:
+    for file in ignored:
         print(f"{file} in {tables.location} is not read: the classes are those of {origin}", file=sys.stderr)
     labelled = with_codes(records, task, origin)
-    listed = task or task_of(labelled, "own")
-    given = corrected(labelled, tables, listed)
-    return (given if task else without_gaps(given, listed)), store
+    given = corrected(labelled, tables, asked := task or task_of(labelled, "own"))
+    return (given if task else without_gaps(given, asked)), store
 
 
 def cells_of(table: pd.DataFrame, where: str, columns: Mapping[str, str]) -> tuple[pd.DataFrame, dict[str, str]]:
     """Find what a table, as ``read_table`` gives it, says of images and their labels.
 
     Returns:
-        Text in the columns ``image``, ``label`` and of those of ``find_columns`` the others that are there, by line;
+        Text in the columns ``image``, ``label`` and of the others of ``find_columns`` those that are there, by line;
         and their titles as written, none where the table has no line of titles.
 
     Raises:
         MedicError: there is no image or no label, or several columns could be meant.
     """
-    places, published = find_columns(table.columns, columns, where)
+    places, published = listing.find_columns(table.columns, columns, where)
     cells = pd.DataFrame({what: table.iloc[:, place] for what, place in places.items()})
     titles = {what: table.columns[place] for what, place in places.items() if table.columns.dtype.kind != "i"}
     if "label" not in cells:
@@ -106,7 +97,7 @@ def cells_of(table: pd.DataFrame, where: str, columns: Mapping[str, str]) -> tup
     for what in ("image", "label"):
         if what not in cells:
             line = ", ".join(table.columns if titles else table.iloc[0])
-            raise MedicError(f"{where} has no column called like the {what} ({line[:100]}); {advice(what)}")
+            raise MedicError(f"{where} has no column called like the {what} ({line[:100]}); {listing.advice(what)}")
     if "unlabelled" in published and (empty := cells["label"].map(is_missing)).any():
         print(f"{where}: {empty.sum()} of {len(cells)} images have no label and are left out", file=sys.stderr)
         cells = cells[~empty].copy()
@@ -125,38 +116,38 @@ def _one_hot(table: pd.DataFrame, rest: str | None) -> dict[str, pd.Series]:
 
 def _chosen(tables: Store, files: list[str], columns: Mapping[str, str], store: Store, sure: bool) -> tuple:
     """The one table that lists images of the store, its cells and titles; none where it need not be (``sure``)."""
-    told, faults = {}, []
+    told, faults, fitting = {}, [], []
+    stems = {stem(name).casefold() for name in store.images()}
     for file in files:
         try:
             table = read_table(tables, file, titled=bool(columns))
             told[file] = cells_of(table, f"{file} in {tables.location}", columns)
         except MedicError as fault:
             faults.append(fault)
-    stems = {stem(name).casefold() for name in store.images()}
-    names = {file: cells["image"].map(stem).str.casefold() for file, (cells, _) in told.items()}
-    fitting = [file for file, listed in names.items() if listed.isin(stems).any()]
+        else:
+            fitting += [file] * (not stems.isdisjoint(told[file][0]["image"].map(stem).str.casefold()))
     if len(fitting) > 1:
-        listed = ", ".join(fitting[:3])
-        raise MedicError(f"{tables.location} holds {len(fitting)} tables of labels ({listed}); name one")
-    if not fitting and not told and faults and sure:
+        named = ", ".join(fitting[:3])
+        raise MedicError(f"{tables.location} holds {len(fitting)} tables of labels ({named}); name one")
+    if sure and faults and not told:
         raise faults[0]
-    fitting = fitting or list(told)[: int(sure)]
-    return fitting, *(told[fitting[0]] if fitting else (None, {}))
+    used = next(iter(fitting or (told if sure else ())), "")
+    return used, *told.get(used, (pd.DataFrame(), {}))
 
 
 def _add_people(cells: pd.DataFrame, titles: dict[str, str], tables: Store, files: list[str]) -> list[str]:
-    """Add patient or group of each image as another table tells, the first that has all images; return its name."""
+    """Add the patient or group of each image as the first other table tells that has all; return what is not used."""
     names = cells["image"].map(stem)
     for file in files:
         with contextlib.suppress(MedicError, KeyError):  # it may be about anything
             table = read_table(tables, file)
-            places, _ = find_columns(table.columns, {}, file)
+            places, _ = listing.find_columns(table.columns, {}, file)
             what = "patient" if "patient" in places else "group"
-            told = dict(zip(table.iloc[:, places["image"]].map(stem), table.iloc[:, places[what]], strict=True))
+            told = table.set_index(table.iloc[:, places["image"]].map(stem)).iloc[:, places[what]].to_dict()
             if set(names) <= told.keys():
                 cells[what], titles[what] = names.map(told), table.columns[places[what]]
-                return [file]
-    return []
+                return [other for other in files if other != file]
+    return files
 
 
 def records_of(cells: pd.DataFrame, titles: Mapping[str, str], where: str, store: Store) -> pd.DataFrame:
@@ -172,25 +163,25 @@ def records_of(cells: pd.DataFrame, titles: Mapping[str, str], where: str, store
     if not titles:
         print(f"{where} has no line with titles: its columns are taken as image and label", file=sys.stderr)
     if store.images() and (all(absent) or (absent[0] and not titles)):
-        remedy = "say where they are (images=..., or --images)" if titles or all(absent) else advice("image")
+        remedy = "say where they are (images=..., or --images)" if titles or all(absent) else listing.advice("image")
         raise MedicError(
             f"{sum(absent)} of the {len(names)} images that {where} lists are not in {store.location}: it lists "
             f"{names.iloc[0]}, and there is {store.images()[0]}; {remedy}"
         )
-    refuse_twice(names, where)
-    missing = {what: cells[what].map(is_missing) for what in ("patient", "group") if what in cells}
-    people = [what for what, unknown in missing.items() if not unknown.all()]
-    by_name = None if "patient" in people else patients_of(list(cells["image"])) or patients_of(list(names))
-    patients, told_by = by_name or (names, EACH_IMAGE)
-    if people and not by_name:
-        for what in reversed(people):
-            patients = cells[what].mask(missing[what], patients)
-        told_by = f"column {' and '.join(titles[what] for what in people)}"
+    listing.refuse_twice(names, where)
+    people = cells.filter(["patient", "group"])
+    people = people.mask(people.map(is_missing)).dropna(axis=1, how="all")
+    if "patient" in people and (unknown := people["patient"].isna().sum()):
+        print(f"{where}: {unknown} of {len(cells)} images have no patient", file=sys.stderr)
+    patients, told_by = names, EACH_IMAGE
+    if "patient" not in people and (told := patients_of(list(cells["image"])) or patients_of(list(names))):
+        patients, told_by = told
+    elif not people.empty:
+        patients = people.bfill(axis=1).iloc[:, 0].fillna(names)
+        told_by = f"column {' and '.join(map(titles.get, people))}"
         told_by += " (no patient is known)" * ("patient" not in people)
-    if "patient" in people and missing["patient"].any():
-        print(f"{where}: {missing['patient'].sum()} of {len(cells)} images have no patient", file=sys.stderr)
     splits = cells.get("split", pd.Series("train", cells.index))
-    found = splits.str.lower().map(known()["splits"])
+    found = splits.str.lower().map(listing.known()["splits"])
     refuse(splits, found.isna(), where, "is an unknown split; use train, validation or test")
     # PadChest writes a list such as ['normal']: its elements are the class.
     classes = cells["label"].str.replace(r"^\[(.+)\]$", lambda found: found[1].replace("'", "").strip(), regex=True)
