@@ -392,8 +392,8 @@ def test_only_own_images_have_a_level_and_a_finding_to_choose(command, option, t
     ("arguments", "said"),
     [
         (("--level", "2", "--positive", "ugly"), "'ugly' cannot be the positive class"),
-        (("--level", "3"), "no folder at level 3"),
-        (("--level", "0"), "no folder at level 0"),
+        (("--level", "3"), "no class folder at level 3"),
+        (("--level", "0"), "no class folder at level 0"),
         (("--images", "nowhere"), "there is no folder or zip file nowhere"),
     ],
 )

@@ -195,7 +195,7 @@ FAULTS = [
     (chest_xray, entries(XRAYS[0], XRAYS[0]), "line 2, 3: '1_0' is listed more than once"),
     (chest_xray, entries(f"{XRAYS[0]},x,y"), "in line 2, saw 9"),
     (chest_xray, entries(*XRAYS) | {"images.tar.gz": "x"}, "is an archive that is not read"),
-    (chest_xray, entries(*XRAYS) | {"all.zip": packed(images("images_001.zip"))}, "holds zip files"),
+    (chest_xray, entries(*XRAYS) | {"all.zip": packed(images("images_001.zip"))}, "holds archives"),
     (chest_xray, LISTS, "train_val_list.txt in .* do not name each image in one of"),
     (
         chest_xray,

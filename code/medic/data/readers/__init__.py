@@ -35,11 +35,7 @@ class DataSet:
         return self.tasks[0] if self.tasks else task_of(records, self.name)
 
     def with_positive(self, records: pd.DataFrame, name: str) -> pd.DataFrame:
-        """Give records of own images in two classes the codes that make the named class positive: it comes second.
-
-        Raises:
-            MedicError: the data set's classes are given; or as ``medic.data.records.with_positive``.
-        """
+        """Make the named one of two own classes positive; raise as ``medic.data.records.with_positive``."""
         if self.tasks:
             raise MedicError(f"the classes of {self.name} are given; leave {name!r} away, it is for images of your own")
         return with_positive(records, name)
@@ -68,22 +64,14 @@ def data_set_of(task: Task) -> DataSet:
 
 
 def find_data_set(name: str) -> DataSet:
-    """Return the data set of that name, ``own`` among them.
-
-    Raises:
-        MedicError: there is none; the message lists those there are.
-    """
+    """Return the data set of that name, ``own`` among them; a MedicError lists those there are."""
     if name not in DATA_SETS and name != OWN.name:
         raise MedicError(f"no data set is called {name!r}; there is: {', '.join(DATA_SETS)}, {OWN.name}")
     return DATA_SETS.get(name, OWN)
 
 
 def lesions_or_own(data: Path) -> tuple[DataSet, Path]:
-    """Find skin lesions where the data folder holds them, otherwise a person's own images in the data folder itself.
-
-    Returns:
-        The data set, and where its images and table lie; ``read`` reads them, and ``task`` gives the task.
-    """
+    """Find skin lesions, otherwise a person's own images, in the data folder: the data set, and where it lies."""
     lesions = DATA_SETS["skin_lesion"]
     source = lesions.find(data)
     return lesions if source != data or skin_lesion.is_published(data) else OWN, source

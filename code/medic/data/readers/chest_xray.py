@@ -28,10 +28,7 @@ _UNITS_A_YEAR = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}
 
 
 def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> tuple[pd.DataFrame, Store]:
-    """Read the table, and find each listed image in its store.
-
-    Either edition is read; where both are there, the revised one (``Data_Entry_2017_v2020.csv``) is taken, because its
-    ages are corrected. A ``.dcm`` may stand in for the listed ``.png``. Nothing is unpacked.
+    """Read the table, of two editions the revised one, and find each listed image in its store.
 
     Returns:
         Records with ``image``, ``patient``, ``patient_source``, ``follow_up`` (int64), ``age`` (Int64, years, missing
@@ -42,9 +39,8 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
         missing for most), in the table's order; and the store.
 
     Raises:
-        MedicError: no table, or one without rows or with columns missing; findings that are unknown or stand beside
-            "No Finding"; an image listed or stored twice; lists that do not fit the table; images that cannot be read
-            in place.
+        MedicError: no table, or one without rows or columns that it needs; findings that are unknown or stand beside
+            "No Finding"; an image listed or stored twice; lists that do not fit; images that cannot be read in place.
     """
     tables, file = open_tables(source)
     file = file or next(filter(None, (find_table(tables, wanted) for wanted in TABLES)), None)
@@ -69,7 +65,7 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
         follow_up=follow_up.astype("int64"),
         **known,
         **{side: whole(cells[side]) for side in ("width", "height") if side in cells},
-        split=_splits(stems, tables, file),
+        split=_splits(stems, tables),
         label=1 - labels[NO_FINDING],
         **labels,
         note=_notes(cells, known),
@@ -104,15 +100,13 @@ def _notes(cells: pd.DataFrame, known: dict[str, pd.Series]) -> pd.Series:
     return notes.str.removeprefix("; ").mask(notes == "", pd.NA).astype("string")
 
 
-def _splits(stems: pd.Series, tables: Store, file: str) -> np.ndarray:
-    """``train`` or ``test`` of each row, by the lists beside the table; all ``train`` without them."""
-    lists = [name for name in (file.replace(file.rpartition("/")[2], one) for one in _LISTS) if name in tables]
+def _splits(stems: pd.Series, tables: Store) -> np.ndarray | str:
+    """``train`` or ``test`` of each row, by the official lists; all ``train`` without them."""
+    lists = [name for name in (find_table(tables, wanted) for wanted in _LISTS) if name]
     if not lists:
-        return np.full(len(stems), "train", dtype=object)
+        return "train"
     train, *test = (stems.isin(read_table(tables, name)[0].map(stem)) for name in lists)
     if not test or (train == test[0]).any():
-        raise MedicError(
-            f"{' and '.join(lists)} in {tables.location} do not name each image in one of {', '.join(_LISTS)}; correct "
-            "the lists, or move both away"
-        )
+        what = f"do not name each image in one of {', '.join(_LISTS)}; correct the lists, or move both away"
+        raise MedicError(f"{' and '.join(lists)} in {tables.location} {what}")
     return np.where(train, "train", "test").astype(object)

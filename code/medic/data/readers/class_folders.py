@@ -32,8 +32,7 @@ def records_of(store: Store, level: int | None = None) -> pd.DataFrame:
             2 for ``clinic a/cat/1.jpeg``. None takes the first, as long as no other can be meant.
 
     Raises:
-        MedicError: images outside class folders, split folders beside others, one class within another, or two levels
-            that could be meant.
+        MedicError: images outside class folders or splits, or several folders that could be the class.
     """
     names, inside, place = store.images(), _without_outer_folders(store), 0 if level is None else level - 1
     splits = [_split(parts) for parts in inside]
@@ -44,10 +43,8 @@ def records_of(store: Store, level: int | None = None) -> pd.DataFrame:
         inside = [parts[1:] for parts in inside]
     loose = [name for name, parts in zip(names, inside, strict=True) if not 0 <= place < len(parts) - 1]
     if loose:
-        what = "lie in no class folder" if level is None else f"have no folder at level {level}"
-        remedy = "move each into one, or list them in a table" if level is None else "name another level, from 1 on"
-        some = f"{len(loose)} of {len(names)} images in {store.location}"
-        raise MedicError(f"{some} {what}, for instance {loose[0]}; {remedy}")
+        some = f"{len(loose)} of {len(names)} images in {store.location} lie in no class folder at level {place + 1}"
+        raise MedicError(f"{some}, such as {loose[0]}; move them, name another --level, or list them in a table")
     if level is None:
         _refuse_nested(inside, store)
     below = ["/".join(parts[:place] + parts[place + 1 :]) for parts in inside]
@@ -80,5 +77,6 @@ def _refuse_nested(inside: list[list[str]], store: Store) -> None:
     places = Counter(name for _, name in {(parts[0], parts[1] if len(parts) > 2 else "") for parts in inside})
     shared = sorted(name for name, count in places.items() if count > 1 and not is_patient_folder(name))
     if len(shared) > 1 and "" not in places:
-        what = f"has {', '.join(shared[:3])} within several folders; which are the classes?"
+        outer = ", ".join(sorted({parts[0] for parts in inside})[:3])
+        what = f"has {', '.join(shared[:3])} within several of {outer}: which are the classes?"
         raise MedicError(f"{store.location} {what} Say level=1 for the outer, 2 for the inner ones (--level)")

@@ -9,6 +9,7 @@ import pandas as pd
 from medic.data.corrections import corrected
 from medic.data.images.preprocess import Preprocessing
 from medic.data.parallel import each
+from medic.data.readers.patients import EACH_IMAGE
 from medic.data.records import validate
 from medic.data.stores import IdxStore, Store, idx
 from medic.data.stores.idx import PARTS, find_file, image_name
@@ -65,13 +66,10 @@ def write_idx_part(folder: str | os.PathLike, split: str, images: np.ndarray, la
 
 
 def batch_order(rows: np.ndarray, batch_size: int, epochs: int, seed: int) -> np.ndarray:
-    """Which images make each batch, for a whole training: what several frameworks need to see the same.
+    """Draw the batches of a whole training, for several frameworks to see the same; a MedicError if none is full.
 
     Returns:
         int32 (epochs, batches, batch_size). Each epoch is a new permutation of ``rows``, less what fills no batch.
-
-    Raises:
-        MedicError: there are fewer rows than a batch has.
     """
     batches = len(rows) // batch_size
     if not batches:
@@ -86,17 +84,16 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
 
     Returns:
         Records with ``image`` (such as ``train/00042.png``), ``patient`` (the same: MNIST does not tell who wrote a
-        digit), ``patient_source``, ``split`` (``train``, ``test``) and ``label`` (0..9), in the files' order; and the
-        store, which gives PNG files.
+        digit), ``patient_source``, ``split`` and ``label`` (0..9), in the files' order; and the store.
 
     Raises:
         MedicError: as ``read_idx_set``; a label is no digit; ``images`` is another place than ``source``.
     """
     if images is not None and Path(images) != Path(source):
         raise MedicError(f"the images of digits lie beside their labels in {source}; leave {images} away")
-    parts, store = [], IdxStore(Path(source))
+    parts = []
     for split, (pixels, labels) in read_idx_set(source).items():
         names = [image_name(split, number, len(pixels)) for number in range(len(pixels))]
-        records = pd.DataFrame({"image": names, "patient": names, "patient_source": "image"})
-        parts.append(records.assign(split=split, label=labels))
-    return corrected(validate(pd.concat(parts), DIGITS), store, DIGITS), store
+        parts.append(pd.DataFrame({"image": names, "patient": names, "split": split, "label": labels}))
+    records, store = pd.concat(parts).assign(patient_source=EACH_IMAGE), IdxStore(Path(source))
+    return corrected(validate(records, DIGITS), store, DIGITS), store

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from medic.data.stores import JointStore, Store, ZipStore, open_store
+from medic.data.stores import IdxStore, JointStore, Store, ZipStore, open_store
 from medic.data.stores.folder import IMAGE_SUFFIXES, composed, is_image_name
 from medic.errors import MedicError
 
-_NOT_READ = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".z01", ".001")
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".z01", ".001")
 
 
 def open_images(location: str | os.PathLike) -> Store:
@@ -21,24 +21,19 @@ def open_images(location: str | os.PathLike) -> Store:
         without the ending. A folder without any image is a store too: all that is listed is absent.
 
     Raises:
-        MedicError: as ``open_store``; zip files lie inside a zip file; there are only archives that are not read.
+        MedicError: as ``open_store``; zip files lie inside a zip file; archives that are not read take their place.
     """
     store = open_store(location)
-    packed = [name for name in store.names() if name.lower().endswith(".zip")]
+    packed = [name for name in store.names() if name.lower().endswith(_ARCHIVES)]
     if store.images():
-        if packed:
+        if packed and not isinstance(store, IdxStore):
             print(f"{', '.join(packed[:3])} beside the images of {location} is not read", file=sys.stderr)
         return store
     if packed and isinstance(store, ZipStore):
-        raise MedicError(f"{location} holds zip files ({packed[0]}, ...) instead of images; unpack it once, not those")
+        raise MedicError(f"{location} holds archives ({packed[0]}, ...) instead of images; unpack it once, not those")
     opened = {Path(name).stem: open_images(store.location / name) for name in packed}
     archives = {key: archive for key, archive in opened.items() if archive.images()}
-    if archives:
-        return JointStore(archives) if len(archives) > 1 else next(iter(archives.values()))
-    for name in store.names():
-        if name.lower().endswith(_NOT_READ) and not isinstance(store, ZipStore):
-            open_store(store.location / name)  # raises: what it is, and what to do
-    return store
+    return JointStore(archives) if len(archives) > 1 else next(iter(archives.values()), store)
 
 
 def find_images(listed: Sequence[str], store: Store) -> list[str]:
@@ -62,19 +57,14 @@ def find_images(listed: Sequence[str], store: Store) -> list[str]:
             alike = [file for file in found if os.path.basename(file) == base]
             found = [file for file in alike if file == path] or alike or found
         if len(found) > 1:
-            raise MedicError(
-                f"{store.location} holds the image {name} at two places, {found[0]} and {found[1]}; take one away, or "
-                "name the folder or zip file that is meant (images=..., --images)"
-            )
+            places = f"{found[0]} and {found[1]}; name the folder or zip file that is meant (images=..., --images)"
+            raise MedicError(f"{store.location} holds the image {name} at two places, {places}")
         taken[name] = found[0] if found else path if path in store else name
         if found and not found[0].endswith(base) and is_image_name(base):
             other.append(name)
     if other:
-        print(
-            f"{len(other)} listed images have another ending in {store.location.name}, such as {taken[other[0]]} for "
-            f"{other[0]}; they are taken as the same",
-            file=sys.stderr,
-        )
+        such = f"such as {taken[other[0]]} for {other[0]}; they are taken as the same"
+        print(f"{len(other)} listed images have another ending in {store.location.name}, {such}", file=sys.stderr)
     return [taken[name] for name in listed]
 
 

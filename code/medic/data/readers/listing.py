@@ -22,7 +22,7 @@ from medic.data.corrections import FILE
 from medic.data.stores import FolderStore, Store, open_store
 from medic.errors import MedicError
 
-_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+_DECIMAL_COMMA = re.compile(r"\s*([+-]?\d+),(\d+)\s*")
 
 
 def open_tables(source: str | os.PathLike) -> tuple[Store, str | None]:
@@ -41,20 +41,18 @@ def table_files(tables: Store) -> list[str]:
 def find_table(tables: Store, wanted: str) -> str | None:
     """Return the table of that name, in any case, nearest to the top of the store; raises where two are."""
     found = [name for name in tables.names() if name.rpartition("/")[2].lower() == wanted.lower()]
-    nearest = [name for name in found if name.count("/") == min(other.count("/") for other in found)]
-    if len(nearest) > 1:
-        raise MedicError(f"{tables.location} holds {wanted} twice ({', '.join(nearest[:2])}); name the folder of one")
-    return next(iter(nearest), None)
+    first, *others = sorted(found, key=lambda name: name.count("/")) or [None]
+    if others and others[0].count("/") == first.count("/"):
+        raise MedicError(f"{tables.location} holds {wanted} twice ({first}, {others[0]}); name the folder of one")
+    return first
 
 
 def read_table(tables: Store, file: str, titled: bool = False) -> pd.DataFrame:
     """Read a CSV file as it was saved: commas, semicolons or tabs, UTF-8, UTF-16 or Windows' letters, decimal commas.
 
-    The first line is a header if it is ``titled``, or has a known title.
-
     Returns:
-        Text without blanks at the ends, empty where a line is too short; no blank lines. The index is the number of
-        each line, the columns are the titles as written, or numbers where there is no header.
+        Text, empty where a line is too short; no blank lines. The index is the number of each line. The columns are the
+        titles in the first line if it is ``titled`` or has a known title, otherwise numbers.
 
     Raises:
         MedicError: it is no text, lists nothing, or has a line with more columns than the first.
@@ -73,7 +71,7 @@ def read_table(tables: Store, file: str, titled: bool = False) -> pd.DataFrame:
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise MedicError(f"{where} cannot be read as a table ({str(error).strip()}); correct it") from error
     table.index = np.arange(number, number + len(table))
-    table = table.apply(_stripped, decimals=separator != ",")
+    table = table.map(cache(str.strip if separator == "," else _point))
     table = table[(table != "").any(axis=1)]
     longer = table.pop(len(header)) != ""
     refuse(table[0], longer, where, f"begins a line of too many columns; is there a {separator!r} in a value?")
@@ -98,13 +96,9 @@ def _text(data: bytes, where: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _stripped(cells: pd.Series, decimals: bool) -> pd.Series:
-    """Cells without blanks at their ends, each distinct one looked at once; ``1,5`` becomes ``1.5``."""
-    codes, texts = pd.factorize(cells)
-    texts = [text.strip() for text in texts]
-    if decimals:
-        texts = [text.replace(",", ".") if _DECIMAL_COMMA.fullmatch(text) else text for text in texts]
-    return pd.Series(np.array(texts, dtype=object)[codes], cells.index, dtype=object)
+def _point(cell: str) -> str:
+    """A cell without blanks at its ends; ``1,5`` becomes ``1.5``."""
+    return ".".join(found.groups()) if (found := _DECIMAL_COMMA.fullmatch(cell)) else cell.strip()
 
 
 def refuse(cells: pd.Series, unfit: pd.Series, where: str, what: str) -> None:
@@ -144,12 +138,11 @@ def is_missing(cell: str) -> bool:
 def find_columns(header: Iterable[object], chosen: Mapping[str, str], where: str) -> tuple[dict[str, int], dict]:
     """Find the columns of a table by their titles; two columns with numbers for titles are image and label.
 
-    Titles that a person has ``chosen`` for ``image``, ``label``, ``patient``, ``group`` (of images that belong
-    together) or ``split`` count before all others.
+    Titles that are ``chosen`` for ``image``, ``label``, ``patient``, ``group`` (of images that belong together) or
+    ``split`` count before all others.
 
     Returns:
-        The position of each of these that is there, and of details such as ``age``; and what else is known of a
-        published table.
+        The position of each that is there, and of details such as ``age``; and what is known of a published table.
 
     Raises:
         MedicError: a chosen title is not there, or several columns could be meant.

@@ -51,10 +51,8 @@ def read(
     tables, named = listing.open_tables(source)
     store = open_images(tables.location if images is None else images)
     if not store.images():
-        raise MedicError(
-            f"{store.location} holds no images (.jpeg, .png, .tif, .bmp, DICOM, ...); name a folder with one folder a "
-            "class, or say where the images are (images=..., or --images)"
-        )
+        what = "holds no images (.jpeg, .png, .tif, .bmp, DICOM, ...)"
+        raise MedicError(f"{store.location} {what}; say where they are (images=..., or --images)")
     files = [named] if named else listing.table_files(tables)
     in_folders = not named and class_folders.are_there(store)
     used, cells, titles = "", pd.DataFrame(), {}
@@ -82,8 +80,8 @@ def cells_of(table: pd.DataFrame, where: str, columns: Mapping[str, str]) -> tup
     """Find what a table, as ``read_table`` gives it, says of images and their labels.
 
     Returns:
-        Text in the columns ``image``, ``label`` and of the others of ``find_columns`` those that are there, by line;
-        and their titles as written, none where the table has no line of titles.
+        Text by line in ``image``, ``label`` and what else ``find_columns`` finds; and their titles, none where the
+        table has no line of titles.
 
     Raises:
         MedicError: there is no image or no label, or several columns could be meant.

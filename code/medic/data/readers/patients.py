@@ -27,9 +27,9 @@ def is_patient_folder(name: str) -> bool:
 def eyes(names: Sequence[str]) -> pd.DataFrame:
     """Tell whose eyes photographs show, by their names: ``image``, ``patient``, ``eye`` (``left``, ``right``, missing).
 
-    A name that ends in ``_left`` or ``_right`` tells both. Where none does, and all names follow another pattern such
-    as ``5_L`` or ``05-OD``, and a patient has both eyes, that counts; two folders that number their images alike are
-    then of different patients. Any other image is a patient's own.
+    A name that ends in ``_left`` or ``_right`` tells both. Where none does, all names may follow another pattern such
+    as ``5_L`` or ``05-OD``, and two folders that number alike are of different patients. Any other image is a patient's
+    own.
     """
     stems, names = pd.Series(names, dtype=object).map(stem), pd.Series(names, dtype=object)
     found = stems.str.extract(r"(?i)^(?P<patient>.+)_(?P<eye>left|right)$")

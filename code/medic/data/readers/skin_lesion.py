@@ -33,23 +33,19 @@ def is_published(folder: Path) -> bool:
 def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> tuple[pd.DataFrame, Store]:
     """Read the archive's table, and find each listed image in its store.
 
-    Three layouts are understood: ``metadata.csv`` as the archive's client and ``medic download skin_lesion`` write it,
-    its columns found by their names, whatever stands before them up to a full stop; ``groundtruth.csv`` without header
-    line, ``ISIC_0000001,benign`` or ``ISIC_0000003,0.0``; and, without either, whatever ``medic.data.readers.own``
-    reads as benign and malignant. Where both tables are there the first counts, and what the second contradicts is
-    noted.
+    Three layouts are understood: ``metadata.csv`` as the archive's client and ``medic download skin_lesion`` write it;
+    ``groundtruth.csv`` without header line, ``ISIC_0000001,benign`` or ``ISIC_0000003,0.0``; and, without either, what
+    ``medic.data.readers.own`` reads as benign and malignant. Where both tables are there the first counts.
 
     Returns:
-        Records with ``image``, ``patient`` (``patient_id`` where the table knows it, otherwise ``lesion_id``, otherwise
-        the image's own name), ``patient_source``, ``split`` (``train`` where no column says), ``label`` (0 benign, 1
-        malignant) and ``class``. Of ``metadata.csv`` also ``diagnosis`` (text), ``age`` (Int64, years, rounded by the
-        archive to five), ``sex`` (``F``, ``M``), ``width`` and ``height`` (Int64, pixels of the original), and ``note``
-        (what contradicts), each missing where not given. Rows that are neither benign nor malignant are left out, which
-        is said. And the store.
+        Records with ``image``, ``patient``, ``patient_source``, ``split``, ``label`` (0 benign, 1 malignant) and
+        ``class``, as of ``own``. Of ``metadata.csv`` also ``diagnosis`` (text), ``age`` (Int64, years, rounded to
+        five), ``sex`` (``F``, ``M``), ``width`` and ``height`` (Int64, pixels of the original), and ``note`` (what
+        ``groundtruth.csv`` contradicts), each missing where not given. Rows that are neither benign nor malignant are
+        left out, which is said. And the store.
 
     Raises:
-        MedicError: no table with the needed columns, without rows, or with an image listed twice; not one row that is
-            benign or malignant; an image found at two places, or none at all.
+        MedicError: columns that are missing, no row that is benign or malignant, or as ``own``.
     """
     tables, named = open_tables(source)
     metadata, groundtruth = (named, None) if named else (find_table(tables, wanted) for wanted in TABLES)
