@@ -22,8 +22,6 @@ from medic.data.corrections import FILE
 from medic.data.stores import FolderStore, Store, open_store
 from medic.errors import MedicError
 
-_DECIMAL_COMMA = re.compile(r"\s*([+-]?\d+),(\d+)\s*")
-
 
 def open_tables(source: str | os.PathLike) -> tuple[Store, str | None]:
     """Open the folder or zip file that holds tables; of a table itself its folder, and its name there."""
@@ -71,7 +69,9 @@ def read_table(tables: Store, file: str, titled: bool = False) -> pd.DataFrame:
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise MedicError(f"{where} cannot be read as a table ({str(error).strip()}); correct it") from error
     table.index = np.arange(number, number + len(table))
-    table = table.map(cache(str.strip if separator == "," else _point))
+    table = table.map(str.strip)
+    if separator != ",":
+        table = table.replace(r"^([+-]?\d+),(\d+)$", r"\1.\2", regex=True)
     table = table[(table != "").any(axis=1)]
     longer = table.pop(len(header)) != ""
     refuse(table[0], longer, where, f"begins a line of too many columns; is there a {separator!r} in a value?")
@@ -94,11 +94,6 @@ def _text(data: bytes, where: str) -> str:
     if codec == "cp1252":
         print(f"{where} is no UTF-8 text and is read as Windows wrote it (cp1252)", file=sys.stderr)
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _point(cell: str) -> str:
-    """A cell without blanks at its ends; ``1,5`` becomes ``1.5``."""
-    return ".".join(found.groups()) if (found := _DECIMAL_COMMA.fullmatch(cell)) else cell.strip()
 
 
 def refuse(cells: pd.Series, unfit: pd.Series, where: str, what: str) -> None:
@@ -151,8 +146,6 @@ def find_columns(header: Iterable[object], chosen: Mapping[str, str], where: str
     titles = list(map(plain, written))
     if titles == ["0", "1"]:
         return {"image": 0, "label": 1}, {}
-    if unknown := chosen.keys() - columns.keys():
-        raise MedicError(f"columns={{{min(unknown)!r}: ...}} is not one of {', '.join(columns)}; correct it")
     published = next((entry for entry in known()["published"] if entry["header"] <= set(titles)), {})
     for what, groups in (columns | known()["details"]).items():
         title = chosen.get(what, published.get(what))
