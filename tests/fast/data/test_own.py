@@ -201,35 +201,31 @@ def test_of_two_tables_one_must_be_named(lay, capsys):
 # From a listed name to a file
 
 
-@pytest.mark.parametrize(
-    ("listed", "stored"),
-    [
-        ("1.dcm", "1.jpg"),
-        ("1.PNG", "1.png"),
-        ("IMG_1", "img_1.JPG"),
-        ("x/1.png", "set/x/1.png"),
-        ("data\\x\\1.png", "x/1.png"),
-        ("./1", "deep/er/1.tif"),
-        (unicodedata.normalize("NFD", "ä.png"), "ä.png"),
-    ],
-)
-def test_a_listed_image_is_found_wherever_it_lies_and_whatever_its_ending(listed, stored, lay, capsys):
-    store = FolderStore(lay(stored, "other.png"))
-    assert find_images([listed, "absent.png"], store) == [stored, "absent.png"]
+FOUND = {
+    "1.dcm": "1.jpg",
+    "1.PNG": "1.png",
+    "IMG_1": "img_1.JPG",
+    "x/1.png": "set/x/1.png",
+    "data\\x\\1.png": "x/1.png",
+    "./1": "deep/er/1.tif",
+    unicodedata.normalize("NFD", "ä.png"): "ä.png",
+}
+
+
+@pytest.mark.parametrize("listed", FOUND)
+def test_a_listed_image_is_found_wherever_it_lies_and_whatever_its_ending(listed, lay, capsys):
+    store = FolderStore(lay(FOUND[listed], "other.png"))
+    assert find_images([listed, "absent.png"], store) == [FOUND[listed], "absent.png"]
     assert ("another ending" in capsys.readouterr().err) == (listed in ("1.dcm", "1.PNG"))
 
 
 def test_of_several_files_the_one_written_alike_is_taken_or_both_are_named(lay):
-    store = FolderStore(lay("large/1.png", "small/1.png", "other/2.png", "2.png", "other/3.PNG", "3.png"))
-    assert find_images(["small/1", "2.png", "other/3.PNG", "3.png"], store) == [
-        "small/1.png",
-        "2.png",
-        "other/3.PNG",
-        "3.png",
-    ]
+    alike = ["small/1.png", "2.png", "other/3.PNG", "3.png"]
+    store = FolderStore(lay("large/1.png", "other/2.png", *alike))
+    assert find_images(alike, store) == alike
+    assert find_images(["else/1.png"], store) == ["else/1.png"], "a listed folder that differs is not ignored"
     with pytest.raises(MedicError, match=r"1 at two places, large/1\.png and small/1\.png"):
         find_images(["1"], store)
-    assert find_images(["else/1.png"], store) == ["else/1.png"], "a listed folder that differs is not ignored"
 
 
 def test_images_may_lie_in_a_zip_file_beside_the_table_or_elsewhere(lay, tmp_path, capsys):
@@ -261,21 +257,21 @@ def test_folders_are_classes_with_or_without_splits_and_folders_around_them(lay)
     assert found.to_dict() == dict.fromkeys(("test", "train", "validation"), "catdog")
 
 
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ((), "no folder|holds no images"),
-        (("1.png", "a/2.png", "b/3.png"), "1 of 3 images .* lie in no class folder"),
-        (("a/1.png",), "one class only|no class folder"),
-        (("train/a/1.png", "b/2.png"), "split folders beside b/2.png"),
-        (("a/1.png", "b/a/2.png"), "in the folders of two classes, b and a"),
-        (("x/a/1.png", "x/b/2.png", "y/a/3.png", "y/b/4.png"), "--level"),
-        (("b\u00e4r/1.png", "B\u00c4R/2.png"), "one class in two ways"),
-    ],
-)
-def test_folders_that_are_no_classes_are_refused(files, message, lay):
-    with pytest.raises(MedicError, match=message):
-        own.read(lay(*files))
+NO_CLASSES = {
+    (): "holds no images",
+    ("1.png", "a/2.png", "b/3.png"): "1 of 3 images .* lie in no class folder",
+    ("a/1.png",): "one class only",
+    ("train/a/1.png", "b/2.png"): "split folders beside b/2.png",
+    ("a/1.png", "b/a/2.png"): "in the folders of two classes, b and a",
+    ("x/a/1.png", "x/b/2.png", "y/a/3.png", "y/b/4.png"): "--level",
+    ("bär/1.png", "BÄR/2.png"): "one class in two ways",
+}
+
+
+@pytest.mark.parametrize("files", NO_CLASSES)
+def test_folders_that_are_no_classes_are_refused(files, lay):
+    with pytest.raises(MedicError, match=NO_CLASSES[files]):
+        own.read(lay("notes.txt", *files))
 
 
 def test_class_folders_win_over_a_stray_table_which_is_named(lay, capsys):
@@ -304,10 +300,8 @@ PEOPLE["patient01/1 patient01/2 patient02/1 patient02/2"] = 2, "paths"
 @pytest.mark.parametrize("layout", ["folders", "table"])
 def test_names_and_folders_tell_the_patient_where_all_follow_a_pattern(names, layout, lay):
     files = [f"{'aabb'[n] if 'patient' in names else 'abab'[n]}/{name}.png" for n, name in enumerate(names.split())]
-    place = lay(
-        *files, **({"labels": table("image,label", *zip(files, "abab", strict=True))} if layout == "table" else {})
-    )
-    records, _ = own.read(place)
+    tables = {"labels": table("image,label", *zip(files, "abab", strict=True))} if layout == "table" else {}
+    records, _ = own.read(lay(*files, **tables))
     assert (records["patient"].nunique(), records["patient_source"][0]) == PEOPLE[names]
 
 

@@ -54,7 +54,7 @@ def read_idx_set(folder: str | os.PathLike) -> dict[str, tuple[np.ndarray, np.nd
         images, labels = map(idx.read, files)
         if images.ndim != 3 or labels.shape != images.shape[:1]:
             shapes = f"images of {split} in {folder} have shape {images.shape} and the labels {labels.shape}"
-            raise MedicError(f"the {shapes}; get both files from one source")
+            raise MedicError(f"the {shapes}; the n-th label belongs to the n-th image")
         arrays[split] = images, labels.astype(np.int64)
     return arrays
 
