@@ -200,7 +200,6 @@ FAULTS = [
         LISTS | {"test_list.txt": "9_0.png"},
         "train_val_list.txt and test_list.txt in .* do not name each image",
     ),
-    (chest_xray, LISTS | {"test_list.txt": "1_0.png\n2_0.png"}, "do not name each image in one of"),
     (skin_lesion, {"other.csv": "a,b\n1,2\n"}, "holds no images"),
     (skin_lesion, {"metadata.csv": "isic_id,sex\nA,male\n"}, "needs the columns isic_id and benign_malignant or"),
     (

@@ -11,8 +11,7 @@ import pandas as pd
 
 from medic.data.corrections import corrected
 from medic.data.readers.listed_images import find_images, open_images, stem
-from medic.data.readers.listing import find_table, open_tables, read_table, refuse, refuse_twice, sexes, whole
-from medic.data.readers.own import cells_of
+from medic.data.readers.listing import cells_of, find_table, open_tables, read_table, refuse, refuse_twice, sexes, whole
 from medic.data.records import validate
 from medic.data.stores import Store
 from medic.errors import MedicError
@@ -47,7 +46,7 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
     if file is None:
         raise MedicError(f"{tables.location} holds no table of chest X-rays; it needs {' or '.join(TABLES)}")
     where = f"{file} in {tables.location}"
-    cells, _ = cells_of(read_table(tables, file, titled=True), where, {})
+    cells, _ = cells_of(read_table(tables, file, titled=True), where)
     if missing := {"patient", "follow_up", "age", "sex", "view"} - set(cells):
         raise MedicError(f"{where} lacks the columns of {', '.join(sorted(missing))}; get it again from its source")
     for what in ("image", "patient"):

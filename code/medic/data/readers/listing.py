@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -130,27 +130,30 @@ def is_missing(cell: str) -> bool:
     return cell.casefold() in known()["missing"]
 
 
-def find_columns(header: Iterable[object], chosen: Mapping[str, str], where: str) -> tuple[dict[str, int], dict]:
-    """Find the columns of a table by their titles; two columns with numbers for titles are image and label.
+def cells_of(
+    table: pd.DataFrame,
+    where: str,
+    chosen: Mapping[str, str] | None = None,
+    needs: Collection[str] = ("image", "label"),
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Find what a table says of images by its titles; two columns without titles are image and label.
 
     Titles that are ``chosen`` for ``image``, ``label``, ``patient``, ``group`` (of images that belong together) or
-    ``split`` count before all others.
+    ``split`` count before all that are known. A label may also stand in one column of 0 and 1 a class.
 
     Returns:
-        The position of each that is there, and of details such as ``age``; and what is known of a published table.
+        Text by line, a column for each of these that is there and for details such as ``age``; and their titles.
 
     Raises:
-        MedicError: a chosen title is not there, or several columns could be meant.
+        MedicError: a chosen title or what is needed is not there, or several columns could be meant.
     """
-    written, columns, places = list(map(str, header)), known()["columns"], {}
-    titles = list(map(plain, written))
-    if titles == ["0", "1"]:
-        return {"image": 0, "label": 1}, {}
-    published = next((entry for entry in known()["published"] if entry["header"] <= set(titles)), {})
-    for what, groups in (columns | known()["details"]).items():
+    chosen, written, places = chosen or {}, list(map(str, table.columns)), {}
+    spelled = list(map(plain, written))
+    published = next((entry for entry in known()["published"] if entry["header"] <= set(spelled)), {})
+    for what, groups in (known()["columns"] | known()["details"]).items():
         title = chosen.get(what, published.get(what))
         wanted = [{plain(title)}] if title else groups
-        fitting = next(filter(None, ([n for n, one in enumerate(titles) if one in group] for group in wanted)), [])
+        fitting = next(filter(None, ([n for n, one in enumerate(spelled) if one in group] for group in wanted)), [])
         if what in chosen and not fitting:
             raise MedicError(f"{where} has no column called {title!r}; it has: {', '.join(written)}")
         if len(fitting) > 1 and what in ("image", "label", "patient", "split"):
@@ -158,7 +161,30 @@ def find_columns(header: Iterable[object], chosen: Mapping[str, str], where: str
             raise MedicError(f"{where} has several columns that could be the {what}: {could_be}; {advice(what)}")
         if fitting:
             places[what] = fitting[0]
-    return places, published
+    titles = {what: written[place] for what, place in places.items()}
+    places = {"image": 0, "label": 1} if spelled == ["0", "1"] else places
+    cells = pd.DataFrame({what: table.iloc[:, place] for what, place in places.items()})
+    if "label" not in cells:
+        others = table.drop(columns=table.columns[list(places.values())])
+        cells = cells.assign(**_one_hot(others, published.get("rest")))
+    for what in needs:
+        if what not in cells:
+            line = ", ".join(table.iloc[0] if spelled[0] == "0" else written)
+            raise MedicError(f"{where} has no column called like the {what} ({line[:100]}); {advice(what)}")
+    if "unlabelled" in published and "label" in cells and (empty := cells["label"].map(is_missing)).any():
+        print(f"{where}: {empty.sum()} of {len(cells)} images have no label and are left out", file=sys.stderr)
+        cells = cells[~empty].copy()
+    return cells, titles
+
+
+def _one_hot(table: pd.DataFrame, rest: str | None) -> dict[str, pd.Series]:
+    """The label by columns of 0 and 1, one a class; an image without any is ``rest``. Empty where it is not so."""
+    numbers = table.apply(pd.to_numeric, errors="coerce")
+    numbers = numbers.loc[:, numbers.isin((0, 1)).all()]
+    total = numbers.sum(axis=1)
+    if numbers.shape[1] < 2 or (total > 1).any() or (rest is None and (total < 1).any()):
+        return {}
+    return {"label": numbers.idxmax(axis=1).where(total == 1, rest)}
 
 
 def advice(what: str) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from medic.data.corrections import corrected
 from medic.data.readers import class_folders, listing
 from medic.data.readers.listed_images import find_images, open_images, stem
-from medic.data.readers.listing import is_missing, read_table, refuse
+from medic.data.readers.listing import cells_of, is_missing, read_table, refuse
 from medic.data.readers.patients import EACH_IMAGE, patients_of
 from medic.data.records import task_of, with_codes, without_gaps
 from medic.data.stores import Store
@@ -57,7 +57,7 @@ def read(
     in_folders = not named and class_folders.are_there(store)
     used, cells, titles = "", pd.DataFrame(), {}
     if named or level is None:
-        used, cells, titles = _chosen(tables, files, columns or {}, store, bool(columns) or not in_folders)
+        used, cells, titles = _chosen(tables, files, columns, store, bool(columns) or not in_folders)
     ignored = [file for file in files if file != used]
     if used:
         if not {"patient", "group"} & set(cells):
@@ -76,43 +76,7 @@ def read(
     return (given if task else without_gaps(given, asked)), store
 
 
-def cells_of(table: pd.DataFrame, where: str, columns: Mapping[str, str]) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Find what a table, as ``read_table`` gives it, says of images and their labels.
-
-    Returns:
-        Text by line in ``image``, ``label`` and what else ``find_columns`` finds; and their titles, none where the
-        table has no line of titles.
-
-    Raises:
-        MedicError: there is no image or no label, or several columns could be meant.
-    """
-    places, published = listing.find_columns(table.columns, columns, where)
-    cells = pd.DataFrame({what: table.iloc[:, place] for what, place in places.items()})
-    titles = {what: table.columns[place] for what, place in places.items() if table.columns.dtype.kind != "i"}
-    if "label" not in cells:
-        others = table.drop(columns=table.columns[list(places.values())])
-        cells = cells.assign(**_one_hot(others, published.get("rest")))
-    for what in ("image", "label"):
-        if what not in cells:
-            line = ", ".join(table.columns if titles else table.iloc[0])
-            raise MedicError(f"{where} has no column called like the {what} ({line[:100]}); {listing.advice(what)}")
-    if "unlabelled" in published and (empty := cells["label"].map(is_missing)).any():
-        print(f"{where}: {empty.sum()} of {len(cells)} images have no label and are left out", file=sys.stderr)
-        cells = cells[~empty].copy()
-    return cells, titles
-
-
-def _one_hot(table: pd.DataFrame, rest: str | None) -> dict[str, pd.Series]:
-    """The label by columns of 0 and 1, one a class; an image without any is ``rest``. Empty where it is not so."""
-    numbers = table.apply(pd.to_numeric, errors="coerce")
-    numbers = numbers.loc[:, numbers.isin((0, 1)).all()]
-    total = numbers.sum(axis=1)
-    if numbers.shape[1] < 2 or (total > 1).any() or (rest is None and (total < 1).any()):
-        return {}
-    return {"label": numbers.idxmax(axis=1).where(total == 1, rest)}
-
-
-def _chosen(tables: Store, files: list[str], columns: Mapping[str, str], store: Store, sure: bool) -> tuple:
+def _chosen(tables: Store, files: list[str], columns: Mapping[str, str] | None, store: Store, sure: bool) -> tuple:
     """The one table that lists images of the store, its cells and titles; none where it need not be (``sure``)."""
     told, faults, fitting = {}, [], []
     stems = {stem(name).casefold() for name in store.images()}
@@ -138,12 +102,11 @@ def _add_people(cells: pd.DataFrame, titles: dict[str, str], tables: Store, file
     names = cells["image"].map(stem)
     for file in files:
         with contextlib.suppress(MedicError, KeyError):  # it may be about anything
-            table = read_table(tables, file)
-            places, _ = listing.find_columns(table.columns, {}, file)
-            what = "patient" if "patient" in places else "group"
-            told = table.set_index(table.iloc[:, places["image"]].map(stem)).iloc[:, places[what]].to_dict()
+            others, found = cells_of(read_table(tables, file), file, needs=())
+            what = "patient" if "patient" in others else "group"
+            told = dict(zip(others["image"].map(stem), others[what], strict=True))
             if set(names) <= told.keys():
-                cells[what], titles[what] = names.map(told), table.columns[places[what]]
+                cells[what], titles[what] = names.map(told), found[what]
                 return [other for other in files if other != file]
     return files
 

@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 
 from medic.data.corrections import corrected
-from medic.data.readers import own
 from medic.data.readers.listed_images import find_images, open_images, stem
-from medic.data.readers.listing import find_table, open_tables, read_table, refuse, refuse_twice
+from medic.data.readers.listing import cells_of, find_table, open_tables, read_table, refuse, refuse_twice
 from medic.data.readers.patients import BY_EYES, EACH_IMAGE, eyes
 from medic.data.records import SPLITS, validate
 from medic.data.stores import Store
@@ -42,7 +41,7 @@ def read(
     rows = [part for split in SPLITS if (part := _pair(tables, split, suffix)) is not None]
     for wanted in () if small else ("trainLabels.csv", "train.csv"):
         if not rows and (file := find_table(tables, wanted)):
-            cells, _ = own.cells_of(read_table(tables, file), file, {})
+            cells, _ = cells_of(read_table(tables, file), file)
             refuse(cells["image"], cells["image"] == "", file, "is no image; fill it in")
             rows = [cells.assign(label=_grades(cells["label"], file), split="train")]
     if not rows:

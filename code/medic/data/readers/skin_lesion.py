@@ -9,7 +9,7 @@ import pandas as pd
 from medic.data.corrections import corrected
 from medic.data.readers import own
 from medic.data.readers.listed_images import open_images, stem
-from medic.data.readers.listing import find_table, open_tables, read_table, refuse_twice, sexes, whole
+from medic.data.readers.listing import cells_of, find_table, open_tables, read_table, refuse_twice, sexes, whole
 from medic.data.records import validate
 from medic.data.stores import Store
 from medic.errors import MedicError
@@ -73,7 +73,7 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
 
 
 def _metadata(tables: Store, file: str, where: str) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Cells and titles as of ``own.cells_of``, with the details as they stand in the records."""
+    """Cells and titles as of ``cells_of``, with the details as they stand in the records."""
     table = read_table(tables, file, titled=True)
     # Exports differ in what stands before a column's name: metadata.clinical.sex, meta.acquisition.pixelsX.
     table.columns = [title.lower().rpartition(".")[2] for title in table.columns]
@@ -82,7 +82,7 @@ def _metadata(tables: Store, file: str, where: str) -> tuple[pd.DataFrame, dict[
             table[names[0]] = table[given].replace("", pd.NA).bfill(axis=1).iloc[:, 0].fillna("")
     if not {"isic_id", _VERDICTS[0]} <= set(table):
         raise MedicError(f"{where} needs the columns isic_id and {' or '.join(_VERDICTS)}; it has: {', '.join(table)}")
-    cells, titles = own.cells_of(table, where, {})
+    cells, titles = cells_of(table, where)
     details = {what: cells.get(what, pd.Series("", table.index)) for what in ("split", "sex", "age", "width", "height")}
     diagnosis = table.get("diagnosis", pd.Series("", table.index))
     cells = cells.assign(
@@ -97,6 +97,6 @@ def _metadata(tables: Store, file: str, where: str) -> tuple[pd.DataFrame, dict[
 
 def _groundtruth(tables: Store, file: str) -> pd.DataFrame:
     where = f"{file} in {tables.location}"
-    cells, _ = own.cells_of(read_table(tables, file), where, {})
+    cells, _ = cells_of(read_table(tables, file), where)
     refuse_twice(cells["image"].map(stem), where)
     return cells.assign(label=cells["label"].str.lower().replace(_CODED))
