@@ -261,6 +261,8 @@ NO_CLASSES = {
     (): "holds no images",
     ("1.png", "a/2.png", "b/3.png"): "1 of 3 images .* lie in no class folder",
     ("a/1.png",): "one class only",
+    (*IN_TWO, "labels.xlsx"): "labels.xlsx .* is a spreadsheet; save it as CSV",
+    ("labels.csv", "images.tar.gz"): "is an archive that is not read; unpack it",
     ("train/a/1.png", "b/2.png"): "split folders beside b/2.png",
     ("a/1.png", "b/a/2.png"): "in the folders of two classes, b and a",
     ("x/a/1.png", "x/b/2.png", "y/a/3.png", "y/b/4.png"): "--level",
@@ -293,6 +295,7 @@ EYES = "5_L 5_R 6_L 6_R|05-OD 05-OS 06-OD 06-OS|7L 7R 8L 8R|L_1 R_1 L_2 R_2|1_li
 EYES += "a_L_1 a_R_1 b_L_1 b_L_2|1.le 1.re 2.le 2.re|1_left 1_right 2_Left 2_RIGHT"
 PEOPLE = dict.fromkeys(EYES.split("|"), (2, "file names (left/right)"))
 PEOPLE |= dict.fromkeys(("5_L 5_R 6_L photo", "5_L 6_L 7_L 8_L", "well her a b"), (4, "image"))
+PEOPLE["5_left 5_R 6_left 6_R"] = 4, "file names (left/right)"
 PEOPLE["patient01/1 patient01/2 patient02/1 patient02/2"] = 2, "paths"
 
 

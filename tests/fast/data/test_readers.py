@@ -77,14 +77,6 @@ def test_each_layout_of_retinopathy_gives_the_same_records(layout, where, lay):
     assert all(name in store for name in records["image"])
 
 
-@pytest.mark.parametrize(
-    ("names", "patients"),
-    [("05-OD 05-OS 06-OD", "05 05 06"), ("5_left 5_R", "5 5_R"), ("5_left 6_Left", "5 6"), ("5_L 6_L", "5_L 6_L")],
-)
-def test_names_of_eyes_tell_the_patient(names, patients):
-    assert retinopathy.eyes(names.split())["patient"].tolist() == patients.split()
-
-
 def test_the_small_tables_are_read_when_asked_for(sample):
     assert len(retinopathy.read(sample, small=True)[0]) < 60
 
