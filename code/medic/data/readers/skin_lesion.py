@@ -20,6 +20,7 @@ TABLES = ("metadata.csv", "groundtruth.csv")
 _VERDICTS = ("benign_malignant", "diagnosis_1")
 _DIAGNOSES = ("diagnosis", "diagnosis_5", "diagnosis_4", "diagnosis_3", "diagnosis_2")
 """The archive's former column, and today's from the finest to the coarsest."""
+_DETAILS = ("diagnosis", "age", "sex", "width", "height")
 _CODED = {"0": "benign", "0.0": "benign", "1": "malignant", "1.0": "malignant"}
 """As the challenge of 2016 wrote the verdicts of its test images."""
 
@@ -68,7 +69,7 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
     store = open_images(tables.location if images is None else images)
     records = own.records_of(cells[known], titles, where, store)
     records.insert(4, "label", (records["class"] == "malignant").astype("int64"))
-    details = cells[known].filter(["diagnosis", "age", "sex", "width", "height", "note"]).reset_index(drop=True)
+    details = cells[known].filter([*_DETAILS, "note"]).reset_index(drop=True)
     return corrected(validate(records.join(details), SKIN_LESION), tables, SKIN_LESION), store
 
 
@@ -83,14 +84,13 @@ def _metadata(tables: Store, file: str, where: str) -> tuple[pd.DataFrame, dict[
     if not {"isic_id", _VERDICTS[0]} <= set(table):
         raise MedicError(f"{where} needs the columns isic_id and {' or '.join(_VERDICTS)}; it has: {', '.join(table)}")
     cells, titles = cells_of(table, where)
-    details = {what: cells.get(what, pd.Series("", table.index)) for what in ("split", "sex", "age", "width", "height")}
-    diagnosis = table.get("diagnosis", pd.Series("", table.index))
+    cells = cells.reindex(columns=cells.columns.union(["split", *_DETAILS], sort=False), fill_value="")
     cells = cells.assign(
         label=cells["label"].str.lower(),
-        split=details.pop("split").replace("", "train"),
-        diagnosis=diagnosis.mask(diagnosis == "").astype("string"),
-        sex=sexes(details.pop("sex")),
-        **{what: whole(values) for what, values in details.items()},
+        split=cells["split"].replace("", "train"),
+        diagnosis=cells["diagnosis"].replace("", pd.NA).astype("string"),
+        sex=sexes(cells["sex"]),
+        **{what: whole(cells[what]) for what in ("age", "width", "height")},
     )
     return cells, titles
 
