@@ -119,6 +119,8 @@ def test_columns_that_cannot_be_told_are_named_with_the_option_and_taken_when_ch
     assert records["patient"].nunique() == 3
     with pytest.raises(MedicError, match="no column called 'nothing'"):
         own.read(place / "labels.csv", columns={"image": "nothing"})
+    with pytest.raises(MedicError, match="'verdict' is no kind of column; name image, label, patient"):
+        own.read(place / "labels.csv", columns={"verdict": "GRADE"})
 
 
 # How a table was saved

@@ -85,9 +85,10 @@ def _labels(findings: pd.Series, where: str) -> pd.DataFrame:
 
 def _years(ages: pd.Series) -> pd.Series:
     """Whole years, Int64, of ages such as ``58``, ``058Y``, ``010M`` (months), ``003W`` or ``021D``."""
-    found = ages.str.upper().str.extract(r"^(\d+)(?:\.0*)?\s*([YMWD]?)$")
+    distinct = ages.drop_duplicates()
+    found = distinct.str.upper().str.extract(r"^(\d+)(?:\.0*)?\s*([YMWD]?)$")
     years = pd.to_numeric(found[0]) // found[1].map(_UNITS_A_YEAR)
-    return years.where(years <= OLDEST).astype("Int64")
+    return ages.map(years.where(years <= OLDEST).set_axis(distinct)).astype("Int64")
 
 
 def _notes(cells: pd.DataFrame, known: dict[str, pd.Series]) -> pd.Series:

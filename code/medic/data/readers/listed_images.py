@@ -51,7 +51,7 @@ def find_images(listed: Sequence[str], store: Store) -> list[str]:
     taken, other = {}, []
     for name in dict.fromkeys(listed):
         path = composed(name.replace("\\", "/").removeprefix("./"))
-        base = os.path.basename(path)
+        base = path.rpartition("/")[2]
         found = [file for file in files.get(stem(path).casefold(), ()) if _agree(file, path)]
         if len(found) > 1:
             alike = [file for file in found if os.path.basename(file) == base]

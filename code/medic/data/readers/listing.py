@@ -150,6 +150,8 @@ def cells_of(
     chosen, written, places = chosen or {}, list(map(str, table.columns)), {}
     spelled = list(map(plain, written))
     published = next((entry for entry in known()["published"] if entry["header"] <= set(spelled)), {})
+    if foreign := chosen.keys() - known()["columns"].keys():
+        raise MedicError(f"{min(foreign)!r} is no kind of column; name {', '.join(known()['columns'])}")
     for what, groups in (known()["columns"] | known()["details"]).items():
         title = chosen.get(what, published.get(what))
         wanted = [{plain(title)}] if title else groups
