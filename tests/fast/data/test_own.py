@@ -230,6 +230,12 @@ def test_of_several_files_the_one_written_alike_is_taken_or_both_are_named(lay):
         find_images(["1"], store)
 
 
+def test_of_files_alike_that_in_the_fuller_folder_is_taken_and_said(lay, capsys):
+    store = FolderStore(lay("full size/1.png", "images/1.png", "images/2.png"))
+    assert find_images(["1", "2"], store) == ["images/1.png", "images/2.png"]
+    assert "1 listed images lie at several places" in capsys.readouterr().err
+
+
 def test_images_may_lie_in_a_zip_file_beside_the_table_or_elsewhere(lay, tmp_path, capsys):
     place = lay(labels="image,label\n1,a\n2,b\n")
     with zipfile.ZipFile(place / "images.zip", "w") as archive:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,28 +40,38 @@ def find_images(listed: Sequence[str], store: Store) -> list[str]:
     """Find for each listed image its name in the store; where it is absent, it keeps its listed name.
 
     Names are compared without endings of images and in small letters; folders in both must agree as far as both have
-    them. Of several files the one that is written as listed counts. A match by another ending is said on stderr.
+    them. Of several files the one that is written as listed counts, then the one in the folder that has most of the
+    listed images. A match by another ending, and a choice between folders, are said on stderr.
 
     Raises:
-        MedicError: a listed image could be two files.
+        MedicError: a listed image could be two files, and neither folder has more of the listed ones.
     """
     files = defaultdict(list)
     for file in store.images():
         files[stem(file).casefold()].append(file)
-    taken, other = {}, []
+    taken, several, other = {}, {}, []
     for name in dict.fromkeys(listed):
         path = composed(name.replace("\\", "/").removeprefix("./"))
         base = path.rpartition("/")[2]
         found = [file for file in files.get(stem(path).casefold(), ()) if _agree(file, path)]
         if len(found) > 1:
-            alike = [file for file in found if os.path.basename(file) == base]
-            found = [file for file in alike if file == path] or alike or found
+            alike = [file for file in found if os.path.basename(file) == base] or found
+            found = [path] if path in alike else alike
         if len(found) > 1:
-            places = f"{found[0]} and {found[1]}; name the folder or zip file that is meant (images=..., --images)"
-            raise MedicError(f"{store.location} holds the image {name} at two places, {places}")
+            several[name] = found
         taken[name] = found[0] if found else path if path in store else name
         if found and not found[0].endswith(base) and is_image_name(base):
             other.append(name)
+    if several:
+        covered = Counter(os.path.dirname(file) for name, file in taken.items() if name not in several)
+        for name, found in several.items():
+            first, second = sorted(found, key=lambda file: -covered[os.path.dirname(file)])[:2]
+            if covered[os.path.dirname(first)] == covered[os.path.dirname(second)]:
+                places = f"{first} and {second}; name the folder or zip file that is meant (images=..., --images)"
+                raise MedicError(f"{store.location} holds the image {name} at two places, {places}")
+            taken[name] = first
+        such = f"{first} and such are taken: their folder has more of the listed images"
+        print(f"{len(several)} listed images lie at several places in {store.location.name}; {such}", file=sys.stderr)
     if other:
         such = f"such as {taken[other[0]]} for {other[0]}; they are taken as the same"
         print(f"{len(other)} listed images have another ending in {store.location.name}, {such}", file=sys.stderr)
