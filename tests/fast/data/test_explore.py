@@ -49,14 +49,6 @@ def test_images_people_and_files_are_counted_in_words_and_as_json(tmp_path):
     assert "<table" in described._repr_html_()
 
 
-def test_pairs_of_eyes_are_counted_where_eyes_are_told_and_tables_alone_are_said_to_be(tmp_path):
-    records = pd.DataFrame({"image": list("abc"), "patient": list("112"), "split": "train", "label": 0})
-    described = explore.describe(records.assign(eye=["left", "right", "left"]), open_store(tmp_path), RETINOPATHY)
-    assert "3 images of 2 patients, 1 of them with both eyes" in str(described)
-    assert "this describes the tables alone" in str(described)
-    assert "both eyes" not in str(explore.describe(records, open_store(tmp_path), RETINOPATHY))
-
-
 def test_only_images_without_pixels_are_unreadable():
     records = shown(ANIMALS.classes, "cat", "dog", "owl", "cat")
     found = pd.DataFrame({"image": ["0.png", "1.png", "2.png"], "finding": ["truncated", "identical", "absent"]})

@@ -10,7 +10,7 @@ import pytest
 
 from medic.data.images.preprocess import Preprocessing
 from medic.data.prepare import Prepared, prepare
-from medic.data.stores import JointStore, open_store
+from medic.data.stores import open_store
 from medic.data.stores.folder import PRODUCT_MARK
 from medic.errors import MedicError
 
@@ -129,15 +129,6 @@ def test_interrupted_half_way_and_started_again_it_ends_as_if_undisturbed(
     assert contents(folder) == contents(undisturbed.folder)
 
 
-def test_a_zip_and_several_stores_are_prepared_as_their_folder_is(originals, records, undisturbed, tmp_path):
-    archive = open_store(shutil.make_archive(str(tmp_path / "tiny"), "zip", originals))
-    assert prepare(records, archive, tmp_path / "set", SETTINGS).records.equals(undisturbed.records)
-    joint = JointStore({"a": archive})
-    prepared = prepare(records.assign(image="a/" + records["image"]), joint, tmp_path / "joint", SETTINGS)
-    assert prepared.records["file"].equals(undisturbed.records["file"])
-    assert prepared.store.read("a/0.jpeg") == archive.read("0.jpeg")
-
-
 def test_a_set_of_16_bits_is_scaled_by_the_bits_that_it_uses_and_that_is_said(tmp_path, records, capsys):
     ramp = np.tile(np.linspace(0, 4095, 64).astype(np.uint16), (48, 1))
     rows = records[:4].assign(image=records["image"][:4] + ".png")
@@ -147,19 +138,6 @@ def test_a_set_of_16_bits_is_scaled_by_the_bits_that_it_uses_and_that_is_said(tm
     assert prepared.preprocessing.bits == 12
     assert prepared.pixels(prepared.records["file"][0]).max() > 240
     assert "use 12 of them" in capsys.readouterr().out
-
-
-def test_originals_are_found_again_after_a_move_and_generated_ones_say_so(originals, records, tmp_path, monkeypatch):
-    data = Path(shutil.copytree(originals, tmp_path / "project" / "data"))
-    (data / "SYNTHETIC.md").write_text("drawn")
-    monkeypatch.chdir(tmp_path / "project")
-    prepare(records, open_store("data"), "outputs/set", SETTINGS)
-    monkeypatch.chdir(tmp_path)
-    shutil.move(tmp_path / "project", tmp_path / "moved")
-    prepared = Prepared.load("moved/outputs/set")
-    assert prepared.store.read("0.jpeg").startswith(b"\xff\xd8")
-    assert prepared.synthetic
-    assert str(tmp_path) not in (tmp_path / "moved/outputs/set/manifest.json").read_text()
 
 
 @pytest.mark.parametrize(

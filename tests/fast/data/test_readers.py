@@ -77,10 +77,6 @@ def test_each_layout_of_retinopathy_gives_the_same_records(layout, where, lay):
     assert all(name in store for name in records["image"])
 
 
-def test_the_small_tables_are_read_when_asked_for(sample):
-    assert len(retinopathy.read(sample, small=True)[0]) < 60
-
-
 # Chest X-rays
 
 HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"
@@ -120,11 +116,6 @@ def test_images_may_lie_in_several_zip_files_and_as_dicom(lay):
     records, store = chest_xray.read(lay(entries(*XRAYS) | archives))
     assert isinstance(store, JointStore)
     assert records["image"].tolist() == ["images_001/images/1_0.png", "images_002/images/1_1.dcm", "2_0.png"]
-
-
-def test_the_official_lists_are_the_split(lay):
-    place = lay(entries(*XRAYS) | {"train_val_list.txt": "1_0.png\n1_1.png\n", "test_list.txt": "2_0.png\n"})
-    assert chest_xray.read(place)[0]["split"].tolist() == ["train", "train", "test"]
 
 
 # Skin lesions

@@ -188,12 +188,3 @@ def test_images_inside_idx_files_are_png_files_by_name(tmp_path):
     assert store.fingerprint("train/00000.png") != store.fingerprint("train/00001.png")
     assert store.read(store.names()[0]) == (tmp_path / store.names()[0]).read_bytes()
     assert type(open_store(lay(tmp_path, "photo.png"))) is FolderStore
-
-
-def test_each_case_shows_its_images_or_says_to_unpack_it(cases):
-    for case in ("own_dcm_noext/export", "mac_zip_umlaut/Bilder.zip", "backslash_zip/photos.zip", "no_meta"):
-        store = open_store(cases / case)
-        assert len([store.read(name) for name in store.images()]) == (1 if case == "no_meta" else 24)
-    for case in ("deflate64/photos.zip", "split_zip/photos.zip", "tar/photos.tar.gz"):
-        with pytest.raises(MedicError, match="unpack"):
-            open_store(cases / case)
