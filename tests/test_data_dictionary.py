@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from medic.data.check import check, measure
+from medic.data.check.report import KINDS
 from medic.data.competition import select, write
 from medic.data.corrections import Corrections
 from medic.data.download import sources_table
@@ -121,12 +122,9 @@ def test_own_records_and_the_journal_of_corrections_are_documented(documented, t
     assert list(own.read(tmp_path)[0]) == documented["own records"] + documented["corrected records"]
 
 
-def test_each_kind_of_finding_in_the_samples_is_documented(repository, sample):
+def test_each_kind_of_finding_is_documented(repository):
     text = (repository / "docs" / "data_dictionary.md").read_text(encoding="utf-8")
-    for records, store in (retinopathy.read(sample), chest_xray.read(sample.parent / "chest_xray")):
-        kinds = set(check(records, store)["finding"])
-        assert len(kinds) >= 4
-        assert {kind for kind in kinds if f"`{kind}`" not in text} == set()
+    assert [kind for kind in KINDS if f"`{kind}`" not in text] == []
 
 
 def test_the_published_layouts_are_read_by_their_documented_columns(documented, tmp_path):

@@ -57,18 +57,11 @@ LAYOUTS = {
     "without header": {"train.csv": "10_left,0\n10_right,2\n11_left,4\n12,1\n"},
     "UTF-16": {"train.csv": "id_code;diagnosis\n10_left;0\n10_right;2\n11_left;4\n12;1\n".encode("utf-16")},
 }
-PLACES = {
-    "a folder": lambda tables: tables | EYES,
-    "a zip file": lambda tables: {"set.zip": packed(tables | EYES)},
-    "a zip file beside the tables": lambda tables: tables | {"images.zip": packed(EYES)},
-}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("where", PLACES)
-def test_each_layout_of_retinopathy_gives_the_same_records(layout, where, lay):
-    place = lay(PLACES[where](LAYOUTS[layout]))
-    records, store = retinopathy.read(place / "set.zip" if where == "a zip file" else place)
+def test_each_layout_of_retinopathy_gives_the_same_records(layout, lay):
+    records, store = retinopathy.read(lay(LAYOUTS[layout] | EYES))
     assert records["label"].tolist() == [0, 2, 4, 1]
     assert records["patient"].tolist() == ["10", "10", "11", "12"]
     assert records["eye"].fillna("").tolist() == ["left", "right", "left", ""]

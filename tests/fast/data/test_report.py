@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -33,12 +34,20 @@ def pets(tmp_path):
     return folder
 
 
+def medic(*arguments: str) -> str:
+    return CliRunner().invoke(app, list(arguments), catch_exceptions=False).stdout
+
+
 def test_a_set_is_checked_and_its_page_explains_what_was_found(pets, tmp_path):
-    checked = check_set(OWN, pets, tmp_path / "out")
+    checked = json.loads(medic("check", str(pets), "--to", str(tmp_path / "out"), "--json"))["own"]
+    assert checked["images"] == 5
     counts = {"identical": 2, "truncated": 1, "rare_class": 2, "not_an_image": 1}
     assert {kind: said["found"] for kind, said in checked["findings"].items()} == counts
+    table = pd.read_csv(checked["table"], keep_default_na=False)
+    assert list(table) == ["image", "finding", "detail", "other"]
+    assert table["finding"].value_counts().to_dict() == counts
     assert "labels differ (cat and dog)" in checked["findings"]["identical"]["first"]
-    page = (tmp_path / "out" / "findings.html").read_text(encoding="utf-8")
+    page = Path(checked["table"]).with_name("findings.html").read_text(encoding="utf-8")
     assert "<h1>6 findings: 3 to mend, 3 to look at</h1>" in page
     for kind in counts:
         assert f'<section id="{kind}"' in page
@@ -52,10 +61,6 @@ def test_a_set_is_checked_and_its_page_explains_what_was_found(pets, tmp_path):
     (pets / "SYNTHETIC.md").write_text("drawn")
     check_set(OWN, pets, tmp_path / "out")
     assert "Synthetic set." in (tmp_path / "out" / "findings.html").read_text(encoding="utf-8")
-
-
-def medic(*arguments: str) -> str:
-    return CliRunner().invoke(app, list(arguments), catch_exceptions=False).stdout
 
 
 @pytest.mark.parametrize("table", [None, "labels.csv"])
@@ -91,15 +96,6 @@ def test_of_many_findings_some_are_shown_others_listed_and_the_rest_counted(tmp_
     assert f"and {30 + 10 - EXAMPLES:,} more, in the table" in many
     assert all(title in few for title in ("Probably labelled wrongly", "My kind", "check of my &lt;set&gt;"))
     assert "<h1>Nothing was found</h1>" in none
-
-
-def test_the_command_writes_the_same_counts_as_json_and_as_a_table(pets, tmp_path):
-    said = json.loads(medic("check", str(pets), "--to", str(tmp_path / "out"), "--json"))["own"]
-    table = pd.read_csv(said["table"], keep_default_na=False)
-    assert list(table) == ["image", "finding", "detail", "other"]
-    assert said["images"] == 5
-    counts = {kind: found["found"] for kind, found in said["findings"].items()}
-    assert counts == table["finding"].value_counts().to_dict()
 
 
 def test_the_sets_in_a_folder_are_known_by_name_by_table_or_taken_for_ones_own(tmp_path, pets):

@@ -1,7 +1,6 @@
 """The drawn sets: reproducible, in their published layouts, with the splits, masks and faults that they promise."""
 
 import io
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +13,10 @@ from PIL import Image
 
 from medic.data.images.decode import decode
 from medic.data.readers import DATA_SETS
+from medic.data.stores import idx, open_store
 from medic.errors import ImageError, MedicError
 from medic.files import sha256
-from medic.sample import SAMPLES
+from medic.sample import SAMPLES, digits
 from medic.sample.chest.body import Person
 from medic.sample.chest.drawing import radiograph
 from medic.sample.fundus import fundus_photograph
@@ -44,10 +44,9 @@ def content(folder: Path) -> dict[str, str]:
 
 def files(folder: Path) -> dict[str, bytes]:
     """Every image by its name without folder and ending."""
-    if not (folder / "images.zip").is_file():
-        return {path.stem: path.read_bytes() for path in (folder / "images").iterdir()}
-    with zipfile.ZipFile(folder / "images.zip") as archive:
-        return {Path(name).stem: archive.read(name) for name in archive.namelist() if name != "SYNTHETIC.md"}
+    packed = (folder / "images.zip").is_file()
+    store = open_store(folder / "images.zip" if packed else folder / "images")
+    return {Path(name).stem: store.read(name) for name in store.names() if name != "SYNTHETIC.md"}
 
 
 @pytest.fixture(scope="module", params=SAMPLES)
@@ -213,3 +212,15 @@ def test_a_sample_that_fails_half_way_leaves_the_earlier_one(small):
         replace(SAMPLES[name], draw=full).write(folder, **ask(name))
     assert content(folder) == before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_the_committed_digits_are_what_is_written_over_an_earlier_sample_but_never_over_mnist(tmp_path):
+    digits.write_sample(tmp_path)
+    digits.write_sample(tmp_path)
+    for committed in (COMMITTED / "digits").iterdir():
+        read = Path.read_bytes if committed.suffix == ".md" else idx.read
+        assert np.array_equal(read(tmp_path / committed.name), read(committed))
+    (tmp_path / "SOURCES.md").unlink()
+    with pytest.raises(MedicError, match="is of no sample"):
+        digits.write_sample(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
