@@ -44,14 +44,11 @@ def features(images: list[bytes], side: int = 224) -> np.ndarray:
         square = Image.new("RGB", (max(image.size),) * 2)
         square.paste(image, ((square.width - image.width) // 2, (square.height - image.height) // 2))
         pixels = np.asarray(square.resize((side, side), Image.Resampling.BILINEAR), np.float32) / 127.5 - 1
-        means = []
         with torch.inference_mode():
-            maps = network.bn1(network.conv_stem(torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy())))
-            for block in network.blocks:
-                maps = block(maps)
-                means.append(maps.mean((2, 3)))
-            maps = network.bn2(network.conv_head(maps))
-        rows.append(torch.cat([means[4], maps.mean((2, 3)), maps.amax((2, 3))], 1))
+            head, (block,) = network.forward_intermediates(
+                torch.from_numpy(pixels.transpose(2, 0, 1)[None]), indices=[3]
+            )
+        rows.append(torch.cat([block.mean((2, 3)), head.mean((2, 3)), head.amax((2, 3))], 1))
     return torch.cat(rows).numpy()
 
 

@@ -35,22 +35,21 @@ def picture(number: int, suffix: str) -> bytes:
 
 def main_set(path: Path, grades: dict = GRADES, **files: bytes | None) -> Path:
     """A zip file in the competition's layout; ``files`` by name stand for the drawn ones, None for no file."""
-    pictures = {name: picture(place, ".png") for place, name in enumerate(grades)} | files
-    return pack(path, "kaggle", "train.csv", "id_code,diagnosis", grades, {f"{k}.png": v for k, v in pictures.items()})
+    return pack(path, "kaggle/train.csv", "id_code,diagnosis", ".png", grades, files)
 
 
 def extra_set(path: Path, grades: dict = EYES, **files: bytes | None) -> Path:
     """The same in the layout of 2015."""
-    pictures = {name: picture(1000 + place, ".jpeg") for place, name in enumerate(grades)} | files
-    return pack(path, "all", "trainLabels.csv", "image,level", grades, {f"{k}.jpeg": v for k, v in pictures.items()})
+    return pack(path, "all/trainLabels.csv", "image,level", ".jpeg", grades, files)
 
 
-def pack(path: Path, top: str, table: str, header: str, grades: dict, pictures: dict[str, bytes | None]) -> Path:
+def pack(path: Path, table: str, header: str, suffix: str, grades: dict, files: dict[str, bytes | None]) -> Path:
+    drawn = {name: picture(1000 * (suffix == ".jpeg") + place, suffix) for place, name in enumerate(grades)}
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"{top}/{table}", "\n".join([header, *(f"{name},{grade}" for name, grade in grades.items())]))
-        for name, data in pictures.items():
+        archive.writestr(table, "\n".join([header, *(f"{name},{grade}" for name, grade in grades.items())]))
+        for name, data in (drawn | files).items():
             if data is not None:
-                archive.writestr(f"{top}/train/{name}", data)
+                archive.writestr(f"{table.partition('/')[0]}/train/{name}{suffix}", data)
     return path
 
 

@@ -146,13 +146,11 @@ def test_a_png_of_which_a_bit_has_flipped_is_unreadable(smooth, encode):
     assert refused(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]) == "unreadable"
 
 
+DICOM = ("SC_rgb_small_odd.dcm", "SC_rgb_rle.dcm", "MR_small_RLE.dcm")
 FUZZED = [
     *(saved(GREY.convert("RGB"), format) for format in ("JPEG", "PNG", "BMP")),
     *(saved(GREY.convert(mode), "TIFF", compression=how) for mode in ("RGB", "RGBA") for how in ("raw", "tiff_lzw")),
-    *(
-        Path(get_testdata_file(name)).read_bytes()
-        for name in ("SC_rgb_small_odd.dcm", "SC_rgb_rle.dcm", "MR_small_RLE.dcm")
-    ),
+    *(Path(get_testdata_file(name)).read_bytes() for name in DICOM),
 ]
 
 

@@ -1,4 +1,7 @@
-"""Records are checked once, at the boundary, and keep what was written when they are saved."""
+"""Records are checked once, at the boundary, and keep what was written; trees of findings are data."""
+
+import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -17,8 +20,9 @@ from medic.data.records import (
     with_positive,
     without_gaps,
 )
+from medic.data.taxonomy import read_taxonomy
 from medic.errors import MedicError
-from medic.task import Task
+from medic.task import FINDINGS, NO_FINDING, Task
 
 PETS = Task("pets", "multiclass", ("cat", "dog"))
 SIGNS = Task("signs", "multilabel", ("red", "round"))
@@ -133,3 +137,38 @@ def test_of_two_classes_the_positive_one_is_second_and_a_lost_class_leaves_no_ga
         task_of(coded[1:], "own")
     with pytest.raises(MedicError, match="all images are of the class 'a'"):
         without_gaps(coded[:1], task_of(coded, "own"))
+
+
+# Trees of findings
+
+
+def test_the_leaves_of_the_tree_that_comes_with_the_library_are_the_findings():
+    tree = read_taxonomy()
+    assert tree.none == NO_FINDING
+    assert tree.descent((*FINDINGS, NO_FINDING))[0].tolist() == [True] * 14 + [False]
+    assert all(parent < place for place, parent in enumerate(tree.parents))
+
+
+def test_a_node_of_a_readers_own_tree_is_there_when_any_leaf_below_it_is(tmp_path):
+    eggs = {"none": "Whole", "tree": {"Any": {"Shell": {"Crack": {}, "Dent": {}}, "Spot": {}}}}
+    (tmp_path / "eggs.json").write_text(json.dumps(eggs))
+    tree = read_taxonomy(tmp_path / "eggs.json")
+    assert (tree.nodes, tree.parents) == (("Any", "Shell", "Spot", "Crack", "Dent"), (-1, 0, 0, 1, 1))
+    below = tree.descent(("Crack", "Dent", "Spot", "Whole")).astype(int).tolist()
+    assert below == [[1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0]]
+    for classes, odd in ((("Crack", "Dent"), "Spot"), (("Crack", "Dent", "Spot", "Hole"), "Hole")):
+        with pytest.raises(MedicError, match=rf"the leaves of the tree and the classes differ \({odd}\)"):
+            tree.descent(classes)
+
+
+NO_TREES = ["{", "[]", "{}", '{"tree": 3}', '{"tree": {"a": ["b"]}}', '{"tree": {"a": "b"}}', '{"tree": {}}']
+NO_TREES += ['{"tree": {"a": {}, "b": {}}}', '{"tree": {"a": {"b": {"c": {}}, "d": {"c": {}}}}}']
+
+
+@pytest.mark.parametrize("text", NO_TREES)
+def test_a_file_that_holds_no_tree_is_one_sentence(tmp_path, text):
+    path = tmp_path / "tree.json"
+    path.write_text(text)
+    for file in (path, tmp_path / "absent.json"):
+        with pytest.raises(MedicError, match=re.escape(f"{file} holds no tree of findings (")):
+            read_taxonomy(file)

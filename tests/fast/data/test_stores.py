@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from medic.data import stores
-from medic.data.stores import FolderStore, JointStore, ZipStore, folder, idx, open_from, open_store
+from medic.data.stores import FolderStore, JointStore, ZipStore, idx, open_from, open_store
 from medic.errors import ImageError, MedicError
 
 DICOM = bytes(128) + b"DICM" + bytes(20)
@@ -79,13 +79,6 @@ def test_linked_folders_are_followed_once_and_circles_end(tmp_path):
     os.symlink("../elsewhere/benign/1.png", tmp_path / "set" / "4.png")
     os.symlink("nowhere", tmp_path / "set" / "broken")
     assert open_store(tmp_path / "set").images() == ["4.png", "benign/1.png", "benign/deep/2.png", "real/3.png"]
-
-
-def test_what_medic_wrote_below_a_data_folder_is_passed_over_but_opens_by_itself(tmp_path):
-    lay(tmp_path, "a/1.png", "outputs/check/findings.csv", "outputs/check/2.png")
-    folder.mark_product(tmp_path / "outputs")
-    assert open_store(tmp_path).names() == ["a/1.png"]
-    assert open_store(tmp_path / "outputs").images() == ["check/2.png"]
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
