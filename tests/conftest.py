@@ -222,6 +222,16 @@ def smooth() -> Callable[..., np.ndarray]:
 
 
 @pytest.fixture(scope="session")
+def contents() -> Callable[[Path], dict[str, bytes]]:
+    """The bytes of every file below a folder, by its name there."""
+
+    def read(folder: Path) -> dict[str, bytes]:
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    return read
+
+
+@pytest.fixture(scope="session")
 def encode() -> Callable[..., bytes]:
     """Pillow's encoding of pixels in a format and a colour mode, with its options."""
 

@@ -5,7 +5,6 @@ import signal
 import threading
 import time
 from functools import partial
-from pathlib import Path
 
 import pytest
 from distributed import LocalCluster
@@ -35,11 +34,7 @@ def cluster(tmp_path):
         yield running
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_a_set_prepared_while_a_worker_dies_is_the_same_byte_for_byte(tiny, cluster, tmp_path, monkeypatch):
+def test_a_set_prepared_while_a_worker_dies_is_the_same_byte_for_byte(tiny, cluster, tmp_path, monkeypatch, contents):
     here, there = tmp_path / "here", tmp_path / "there"
     prepare(*retinopathy.read(tiny), here, SETTINGS)
     monkeypatch.chdir(tiny.parent)  # a path that workers, who work elsewhere, would not find as it stands

@@ -44,10 +44,9 @@ def features(images: list[bytes], side: int = 224) -> np.ndarray:
         square = Image.new("RGB", (max(image.size),) * 2)
         square.paste(image, ((square.width - image.width) // 2, (square.height - image.height) // 2))
         pixels = np.asarray(square.resize((side, side), Image.Resampling.BILINEAR), np.float32) / 127.5 - 1
+        batch = torch.from_numpy(pixels.transpose(2, 0, 1)[None])
         with torch.inference_mode():
-            head, (block,) = network.forward_intermediates(
-                torch.from_numpy(pixels.transpose(2, 0, 1)[None]), indices=[3]
-            )
+            head, (block,) = network.forward_intermediates(batch, indices=[3])
         rows.append(torch.cat([block.mean((2, 3)), head.mean((2, 3)), head.amax((2, 3))], 1))
     return torch.cat(rows).numpy()
 

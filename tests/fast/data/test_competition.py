@@ -66,10 +66,6 @@ def people(selection: competition.Selection, split: str) -> set[str]:
     return set(selection.records.loc[selection.records["split"] == split, "patient"])
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_training_is_balanced_and_filled_up_and_validation_natural(archives, tmp_path):
     selection = select(*archives, per_class=12)
     balance = selection.balance()
@@ -149,7 +145,7 @@ def test_what_will_not_do_is_refused_in_one_sentence(archives, tmp_path):
             select(*given, **how)
 
 
-def test_interrupted_it_goes_on_and_leaves_nothing_of_an_earlier_selection(archives, tmp_path, monkeypatch):
+def test_interrupted_it_goes_on_and_leaves_nothing_of_an_earlier_selection(archives, tmp_path, monkeypatch, contents):
     folder = tmp_path / "data"
     write(select(*archives, per_class=5), folder, SMALL)
     with monkeypatch.context() as patch:

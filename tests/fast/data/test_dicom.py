@@ -53,6 +53,7 @@ def table(entries: list[int], depth: int, kind: str = "") -> list[Dataset]:
 
 TABLE, EIGHT = list(range(4096)), [value // 16 for value in range(4096)]
 WINDOWED = np.clip((RAMP - 1023.5) / 2047 + 0.5, 0, 1) * 255
+PADDED = {"PixelPaddingValue": 4000, "PixelPaddingRangeLimit": 4095}
 RESCALED = {"RescaleSlope": 2, "RescaleIntercept": -1024, "WindowCenter": 0, "WindowWidth": 1000}
 SHOWN = {
     "spread without a window": (dicom(), WHOLE),
@@ -68,13 +69,9 @@ SHOWN = {
     "one of eight bits and 4096 entries": (dicom(VOILUTSequence=table(EIGHT, 8)), RAMP // 16),
     "one of eight bits in bytes": (dicom(VOILUTSequence=table(EIGHT, 8, "u1")), RAMP // 16),
     "padding": (dicom(PixelPaddingValue=4080), np.where(RAMP < 4080, RAMP / 4064 * 255, 0)),
-    "a range of padding": (
-        dicom(PixelPaddingValue=4000, PixelPaddingRangeLimit=4095),
-        np.where(RAMP < 4000, RAMP / 3984 * 255, 0),
-    ),
+    "a range of padding": (dicom(**PADDED), np.where(RAMP < 4000, RAMP / 3984 * 255, 0)),
     "run lengths": (dicom(syntax=RLELossless), WHOLE),
     "big endian": (dicom(syntax=ExplicitVRBigEndian), WHOLE),
-    "implicit types": (dicom(syntax=ImplicitVRLittleEndian), WHOLE),
     "colours": (dicom(NOISE, bits=8), NOISE),
 }
 

@@ -51,12 +51,6 @@ def decoded(monkeypatch) -> list[int]:
     return calls
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """What a prepared set consists of; its manifest depends on where originals lie."""
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in files.items() if not name.endswith((".part", "manifest.json"))}
-
-
 def test_readable_images_are_there_and_the_others_are_listed_with_the_reason(originals, records, tmp_path):
     records.loc[[5, 6], "image"] = ["gone", "NA"]
     store = open_store(originals)
@@ -106,8 +100,8 @@ def test_only_what_is_new_has_changed_or_failed_is_decoded_again(originals, reco
     assert not set(again(Preprocessing(size=16, crop="square"))) & set(after), "other settings are other files"
 
 
-def test_interrupted_and_started_again_it_ends_as_undisturbed(originals, records, undisturbed, tmp_path, monkeypatch):
-    folder, pixels, left = tmp_path / "set", Preprocessing.pixels, iter(range(12))
+def test_interrupted_it_goes_on_and_ends_as_undisturbed(originals, records, undisturbed, monkeypatch, contents):
+    folder, pixels, left = undisturbed.folder.with_name("set"), Preprocessing.pixels, iter(range(12))
 
     def interrupted(self: Preprocessing, data: bytes) -> np.ndarray:
         if next(left, None) is None:

@@ -15,7 +15,6 @@ from medic.data.images.decode import decode
 from medic.data.readers import DATA_SETS
 from medic.data.stores import idx, open_store
 from medic.errors import ImageError, MedicError
-from medic.files import sha256
 from medic.sample import SAMPLES, digits
 from medic.sample.chest.body import Person
 from medic.sample.chest.drawing import radiograph
@@ -38,10 +37,6 @@ def drawing_every(step: int, name: str) -> Sample:
     return replace(whole, draw=lambda records, *how: whole.draw(records.iloc[::step], *how))
 
 
-def content(folder: Path) -> dict[str, str]:
-    return {path.relative_to(folder).as_posix(): sha256(path) for path in folder.rglob("*") if path.is_file()}
-
-
 def files(folder: Path) -> dict[str, bytes]:
     """Every image by its name without folder and ending."""
     packed = (folder / "images.zip").is_file()
@@ -55,11 +50,11 @@ def small(request, tmp_path_factory):
     return request.param, folder, SAMPLES[request.param].write(folder, **ask(request.param), masks=True)
 
 
-def test_the_same_seed_gives_the_same_bytes_over_an_earlier_sample_and_masks_on_request(small, tmp_path):
+def test_the_same_seed_gives_the_same_bytes_over_an_earlier_sample_and_masks_on_request(small, tmp_path, contents):
     name, folder, _ = small
     drawing_every(20, name).write(tmp_path, **ask(name, seed=2), masks=True)
     SAMPLES[name].write(tmp_path, **ask(name))
-    assert content(tmp_path) == {path: digest for path, digest in content(folder).items() if "masks/" not in path}
+    assert contents(tmp_path) == {path: data for path, data in contents(folder).items() if "masks/" not in path}
     assert any((folder / "masks").iterdir())
 
 
@@ -193,24 +188,24 @@ def test_the_committed_set_is_what_is_drawn_and_large_enough_to_tell(name, tmp_p
         *(({}, file, "empty or a new folder") for file in ("notes.txt", "SYNTHETIC.md", "images/12_left.jpeg")),
     ],
 )
-def test_what_cannot_be_written_is_refused_and_the_folder_left_alone(name, asked, foreign, said, tmp_path):
+def test_what_cannot_be_written_is_refused_and_the_folder_left_alone(name, asked, foreign, said, tmp_path, contents):
     if foreign:
         (tmp_path / foreign).parent.mkdir(exist_ok=True)
         (tmp_path / foreign).write_text("mine")
     with pytest.raises(MedicError, match=said):
         SAMPLES[name].write(tmp_path, **asked)
-    assert content(tmp_path).keys() == {foreign} - {""}
+    assert contents(tmp_path).keys() == {foreign} - {""}
 
 
-def test_a_sample_that_fails_half_way_leaves_the_earlier_one(small):
+def test_a_sample_that_fails_half_way_leaves_the_earlier_one(small, contents):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     name, folder, _ = small
-    before = content(folder)
+    before = contents(folder)
     with pytest.raises(MedicError, match="No space left"):
         replace(SAMPLES[name], draw=full).write(folder, **ask(name))
-    assert content(folder) == before
+    assert contents(folder) == before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
