@@ -55,7 +55,9 @@ def test_copies_of_a_given_test_split_are_said(store, capsys):
     records = unknown(store.names())
     records.loc[records["image"].str.startswith("0") & ~records["image"].str.contains("copy"), "split"] = "test"
     kept = complete_splits(records, store=store)
-    assert (kept["split"] == "test").equals(records["split"] == "test")
+    assert (kept["split"] == "test").equals(records["split"] == "test"), "what a source gives is kept"
+    assert set(kept["split"]) == {"train", "validation", "test"}
+    assert complete_splits(kept).equals(kept)
     assert "10 images are copies of images in the given test split" in capsys.readouterr().out
     told = records.assign(patient_source="column mrn")
     assert patients_known(told)
@@ -114,15 +116,6 @@ def test_a_class_that_three_patients_have_is_in_every_split_and_shares_are_kept(
     assert (shares["validation"], shares["test"]) == (pytest.approx(0.2, abs=0.08), pytest.approx(0.2, abs=0.08))
     shuffled = split_by_patient(records.sample(frac=1, random_state=1), **how)
     assert shuffled.loc[dealt.index].equals(dealt), "the order of the rows does not matter"
-
-
-def test_splits_that_a_source_gives_are_kept():
-    records = unknown([f"{number}.png" for number in range(60)])
-    records.loc[:9, "split"] = "validation"
-    dealt = complete_splits(records, seed=3)
-    assert (dealt["split"] == "validation").equals(records["split"] == "validation")
-    assert set(dealt["split"]) == {"train", "validation", "test"}
-    assert complete_splits(dealt) is dealt
 
 
 @pytest.mark.parametrize(
