@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from medic.data.stores import SYNTHETIC_MARK
+from medic.data.stores.folder import mark_product
 from medic.errors import MedicError
 from medic.files import write_bytes, write_text
 
@@ -98,6 +99,8 @@ class Sample:
                     _add_member(archive, path, data) if archive else write_bytes(new / path, data)
                     for name, mask in parts.items() if masks else ():
                         write_bytes(new / "masks" / f"{name}.png", cv2.imencode(".png", mask)[1].tobytes())
+            if masks:
+                mark_product(new / "masks")  # no reader takes them for images of the set
             for twin, rows in {"": records, "_small": records[records["small"]]}.items():
                 for name, text in self.tables(rows, twin, shape).items():
                     write_text(new / name, text)
@@ -118,7 +121,7 @@ def replacing_sample(folder: str | os.PathLike, page: str, files: str, mark: str
     Raises:
         MedicError: the folder is a file, holds anything else, or cannot be written.
     """
-    folder, ours = Path(folder), re.compile(rf"masks/[^/]+\.png|{mark}|{FAULTS}|{files}")
+    folder, ours = Path(folder), re.compile(rf"masks/[^/]+|{mark}|{FAULTS}|{files}")
     inside = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
     known = mark in inside and (folder / mark).read_bytes().startswith(page.partition("\n")[0].encode())
     if foreign := [path for path in inside if not (known and ours.fullmatch(path))]:

@@ -60,7 +60,9 @@ def test_the_same_seed_gives_the_same_bytes_over_an_earlier_sample_and_masks_on_
 
 def test_the_reader_takes_the_tables_the_splits_and_the_small_twin(small):
     name, folder, records = small
-    found, _ = DATA_SETS[name].read(folder)
+    found, store = DATA_SETS[name].read(folder)
+    absent = set(found["image"]) - set(store.images())
+    assert len(absent) == (records["fault"] == "no image").sum(), "masks are not taken for the images"
     assert [Path(image).stem for image in found["image"]] == [Path(image).stem for image in records["image"]]
     for column in {"split", "label", "eye", "view", *FINDINGS} & set(records) & set(found):
         assert found[column].astype(records[column].dtype).tolist() == records[column].tolist(), column
