@@ -72,6 +72,7 @@ SHOWN = {
     "a range of padding": (dicom(**PADDED), np.where(RAMP < 4000, RAMP / 3984 * 255, 0)),
     "run lengths": (dicom(syntax=RLELossless), WHOLE),
     "big endian": (dicom(syntax=ExplicitVRBigEndian), WHOLE),
+    "implicit types": (dicom(syntax=ImplicitVRLittleEndian), WHOLE),
     "colours": (dicom(NOISE, bits=8), NOISE),
 }
 

@@ -35,9 +35,17 @@ def test_the_disc_is_found_and_cut_within_two_per_cent_of_its_radius(name, distu
     disc, cut = find_disc(pixels), fundus(pixels)
     assert (disc.radius, len(cut) / 2) == pytest.approx((radius, radius), rel=0.02)
     assert np.hypot(disc.x - x, disc.y - y) < 0.02 * radius
-    again = find_disc(cut)
-    assert np.hypot(again.x - len(cut) / 2, again.y - len(cut) / 2) < 0.05 * radius, "it lies in the middle"
     assert cut.shape == (len(cut), len(cut), 3)
+
+
+def test_all_channels_are_cut_at_the_same_place_though_one_is_dark(photograph):
+    pixels = photograph(*SHAPES["off centre"], colour=(180, 80, 6))
+    left, top, side = find_disc(pixels).square
+    cut = fundus(pixels)
+    inside = pixels[max(0, top) : top + side, max(0, left) : left + side]
+    above, before = max(0, -top), max(0, -left)
+    assert inside[:, :, 2].any()
+    assert np.array_equal(cut[above : above + inside.shape[0], before : before + inside.shape[1]], inside)
 
 
 def test_a_photograph_without_a_retina_is_kept_whole():
