@@ -85,6 +85,31 @@ def test_published_headers_are_known(source, lay):
     assert records["patient"].nunique() == (1 if source in TOLD_BY else 2)
 
 
+MURA = [("HAND", 0), ("HAND", 1), ("WRIST", 0)]  # part of the body, and patient
+
+
+def test_patients_are_told_by_the_paths_of_a_table_as_chexpert_has_them(lay):
+    paths = [f"train/patient0000{p}/study{s}/view1_frontal.png" for p in (1, 2) for s in (1, 2)]
+    rows = [(f"CheXpert-v1.0/{path}", "F", "Frontal", 1, s) for s, path in zip("1001", paths, strict=True)]
+    records, store = own.read(
+        lay(*paths, train=table("Path,Sex,Frontal/Lateral,No Finding,Edema", *rows)), columns={"label": "edema"}
+    )
+    assert records["patient"].tolist() == ["patient00001"] * 2 + ["patient00002"] * 2
+    assert set(records["patient_source"]) == {"paths"}
+    assert all(name in store for name in records["image"])
+
+
+@pytest.mark.parametrize("top", ["", "MURA-v1.1/"])
+def test_a_row_that_names_a_folder_stands_for_its_images_as_in_muras_table_of_studies(lay, top):
+    studies = [f"train/XR_{part}/patient0000{p}/study1_{('negative', 'positive')[p]}/" for part, p in MURA]
+    images = [f"{top}{study}image{n}.png" for study in studies for n in (1, 2)]
+    rows = "".join(f"MURA-v1.1/{study},{p}\n" for study, (_, p) in zip(studies, MURA, strict=True))
+    records, _ = own.read(lay(*images, studies=rows))
+    assert records["image"].tolist() == images
+    assert records["class"].tolist() == ["0", "0", "1", "1", "0", "0"]
+    assert records["patient"].tolist() == ["patient00000"] * 2 + ["patient00001"] * 2 + ["patient00000"] * 2
+
+
 def test_groups_count_where_no_patient_is_known_and_may_stand_in_a_second_table(lay):
     place = lay(*IN_TWO, truth="image,MEL,NV\n1,1.0,0.0\n2,0.0,1.0\n", meta="image,age,lesion_id\n2,4,L\n1,4,L\n")
     records, _ = own.read(place)

@@ -6,6 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from medic.data.stores import IdxStore, JointStore, Store, ZipStore, open_store
 from medic.data.stores.folder import IMAGE_SUFFIXES, composed, is_image_name
 from medic.errors import MedicError
@@ -76,6 +78,23 @@ def find_images(listed: Sequence[str], store: Store) -> list[str]:
         such = f"such as {taken[other[0]]} for {other[0]}; they are taken as the same"
         print(f"{len(other)} listed images have another ending in {store.location.name}, {such}", file=sys.stderr)
     return [taken[name] for name in listed]
+
+
+def open_folders(cells: pd.DataFrame, store: Store) -> pd.DataFrame:
+    """Give each image of a listed folder a row: MURA's table labels studies, ``patient00001/study1_positive/``."""
+    folders = cells["image"].str.endswith("/")
+    if not folders.any():
+        return cells
+    inside = defaultdict(list)
+    for file in store.images():
+        inside[os.path.basename(os.path.dirname(file)).casefold()].append(file)
+    names = [
+        [file for file in inside[os.path.basename(name[:-1]).casefold()] if _agree(file, composed(name))] or name
+        if folder
+        else name
+        for name, folder in zip(cells["image"], folders, strict=True)
+    ]
+    return cells.assign(image=names).explode("image")
 
 
 def stem(name: str) -> str:

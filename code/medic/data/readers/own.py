@@ -9,7 +9,7 @@ import pandas as pd
 
 from medic.data.corrections import corrected
 from medic.data.readers import class_folders, listing
-from medic.data.readers.listed_images import find_images, open_images, stem
+from medic.data.readers.listed_images import find_images, open_folders, open_images, stem
 from medic.data.readers.listing import cells_of, is_missing, read_table, refuse
 from medic.data.readers.patients import EACH_IMAGE, patients_of
 from medic.data.records import task_of, with_codes, without_gaps
@@ -29,7 +29,8 @@ def read(
 
     A table with an image and a label column counts before folders, which ``class_folders`` reads: it may know patients.
     Its columns are found by their titles (``known_headers.json``); labels may also stand in one column of 0 and 1 a
-    class. A table that lists no image of the class folders is passed over, which is said.
+    class, and a row may name a folder of images. A table that lists no image of the class folders is passed over,
+    which is said.
 
     Args:
         source: a CSV file; or a folder or zip file that holds one, or else one folder a class.
@@ -83,7 +84,8 @@ def _chosen(tables: Store, files: list[str], columns: Mapping[str, str] | None, 
     for file in files:
         try:
             table = read_table(tables, file, titled=bool(columns))
-            told[file] = cells_of(table, f"{file} in {tables.location}", columns)
+            cells, titles = cells_of(table, f"{file} in {tables.location}", columns)
+            told[file] = open_folders(cells, store), titles
         except MedicError as fault:
             faults.append(fault)
         else:
