@@ -17,7 +17,7 @@ from medic.modeling.calibrate import (
 from medic.modeling.compare import compare_evaluations
 from medic.modeling.ensemble import disagreement, gain, gains, out_of_fold, together, why
 from medic.modeling.evaluate import Evaluation
-from medic.modeling.metrics import figure, metrics_for
+from medic.modeling.metrics import metrics_for, score
 from medic.plots import evaluation as evaluation_plots
 from medic.task import Prediction, Task
 
@@ -61,8 +61,8 @@ def test_members_that_agree_gain_nothing():
 def test_members_with_errors_of_their_own_gain_over_their_mean():
     members = evaluations(8)
     area = metrics_for(FINDINGS)["mean_auroc"]
-    own = np.mean([figure(area, one.truth, one.prediction) for one in members])
-    averaged = figure(area, members[0].truth, together(members, "average").prediction)
+    own = np.mean([score(area, one.truth, one.prediction) for one in members])
+    averaged = score(area, members[0].truth, together(members, "average").prediction)
     lead = gain(members, "mean_auroc")
     assert lead.value == pytest.approx(averaged - own)
     assert lead.low < lead.value < lead.high
@@ -82,7 +82,7 @@ def test_members_of_other_images_are_refused():
 def test_every_image_once_is_the_plain_figure(resampled, plain):
     (one,) = evaluations(1)
     expected = plain(one.truth, one.prediction.probabilities)
-    assert figure(resampled, one.truth, one.prediction) == pytest.approx(expected)
+    assert score(resampled, one.truth, one.prediction) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("resampled", [brier_scores, calibration_errors])
@@ -119,10 +119,10 @@ def test_gains_put_an_ensemble_beside_its_members_and_one_network():
     single, *members = evaluations(5)
     row = gains({"four": members}, single, "mean_auroc").loc["four"]
     area = metrics_for(FINDINGS)["mean_auroc"]
-    assert row["members"] == tuple(figure(area, one.truth, one.prediction) for one in members)
+    assert row["members"] == tuple(score(area, one.truth, one.prediction) for one in members)
     assert row["mean_member"] == pytest.approx(np.mean(row["members"]))
     assert row["over_member"].value == pytest.approx(row["average"] - row["mean_member"])
-    assert row["over_single"].value == pytest.approx(row["average"] - figure(area, single.truth, single.prediction))
+    assert row["over_single"].value == pytest.approx(row["average"] - score(area, single.truth, single.prediction))
 
 
 def test_why_says_where_the_gain_comes_from():

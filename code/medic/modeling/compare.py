@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from medic.errors import MedicError
 from medic.modeling.backbones import parameters_megabytes, published_accuracy
 from medic.modeling.evaluate import Evaluation, evaluate
-from medic.modeling.metrics import Metric, figure, interval, metric_named, metrics_for, resampled
+from medic.modeling.metrics import Metric, interval, metric_named, metrics_for, resampled, score
 from medic.modeling.training.run import Run
 from medic.plots.evaluation import compared
 
@@ -144,7 +144,7 @@ class Comparison:
         metric = metric or self.decider
         pair = [self.evaluations[name] for name in (first, second)]
         chosen = metric_named(metric, self._one.task)
-        values = [figure(chosen, one.truth, one.prediction) for one in pair]
+        values = [score(chosen, one.truth, one.prediction) for one in pair]
         draws = [resampled(chosen, one.truth, one.prediction, one.records["patient"]) for one in pair]
         return Lead(values[0] - values[1], *interval(draws[0] - draws[1]))
 

@@ -16,7 +16,7 @@ from medic.errors import MedicError
 from medic.modeling.calibrate import brier_score
 from medic.modeling.compare import Lead, compare_evaluations
 from medic.modeling.evaluate import Evaluation
-from medic.modeling.metrics import Metric, figure, interval, metric_named, resampled
+from medic.modeling.metrics import Metric, interval, metric_named, resampled, score
 from medic.task import Prediction
 
 
@@ -70,7 +70,7 @@ def gain(members: Sequence[Evaluation], metric: str | Metric) -> Lead:
     chosen = metric_named(metric, together(members, "average").task)
     said = [average([one.prediction for one in members]), *(one.prediction for one in members)]
     truth, patients, seed = members[0].truth, members[0].records["patient"], members[0].seed
-    values = [figure(chosen, truth, one) for one in said]
+    values = [score(chosen, truth, one) for one in said]
     draws = [resampled(chosen, truth, one, patients, seed=seed) for one in said]
     ends = interval(draws[0] - np.mean(draws[1:], axis=0))
     return Lead(values[0] - float(np.mean(values[1:])), *ends)
@@ -95,11 +95,11 @@ def gains(members: Mapping[str, Sequence[Evaluation]], single: Evaluation, metri
     compared = compare_evaluations({"single": single} | {name: together(each, name) for name, each in members.items()})
     rows = {}
     for name, each in members.items():
-        own = tuple(figure(chosen, one.truth, one.prediction) for one in each)
+        own = tuple(score(chosen, one.truth, one.prediction) for one in each)
         rows[name] = {
             "members": own,
             "mean_member": float(np.mean(own)),
-            "average": figure(chosen, single.truth, compared.evaluations[name].prediction),
+            "average": score(chosen, single.truth, compared.evaluations[name].prediction),
             "over_member": gain(each, metric),
             "over_single": compared.lead(name, "single", metric),
         }

@@ -17,12 +17,12 @@ from medic.files import replacing, write_json
 from medic.modeling.metrics import (
     confusion_matrix,
     f1,
-    figure,
     interval,
     label_confusions,
     metrics_for,
     precision,
     resampled,
+    score,
     sensitivity,
     shares_of_hits,
     specificity,
@@ -103,7 +103,7 @@ class Evaluation:
         rows = {}
         for name, metric in metrics_for(self.task).items():
             draws = resampled(metric, self.truth, self.prediction, self.records["patient"], seed=self.seed)
-            value, constant = (figure(metric, self.truth, said) for said in (self.prediction, self._constant))
+            value, constant = (score(metric, self.truth, said) for said in (self.prediction, self._constant))
             rows[name] = (value, *interval(draws), constant)
         return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high", "baseline"])
 

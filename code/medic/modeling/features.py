@@ -22,7 +22,7 @@ from medic.data.prepare import Prepared
 from medic.errors import MedicError
 from medic.files import replacing, write_json
 from medic.modeling.classifier import Classifier
-from medic.modeling.metrics import figure, metrics_for
+from medic.modeling.metrics import metrics_for, score
 from medic.modeling.objectives import CrossEntropy
 from medic.modeling.training.fit import decide
 from medic.modeling.training.loading import PreparedDataset, loader
@@ -211,6 +211,5 @@ def _validated(model: Classifier, prepared: Prepared) -> dict[str, float]:
     data = PreparedDataset(prepared, "validation", task=model.task)
     prediction = Prediction.joined([model.predict_pixels(batch.images.numpy()) for batch in loader(data, 32)])
     return {
-        f"validation_{name}": figure(metric, data.labels, prediction)
-        for name, metric in metrics_for(model.task).items()
+        f"validation_{name}": score(metric, data.labels, prediction) for name, metric in metrics_for(model.task).items()
     }

@@ -8,7 +8,6 @@ from medic.modeling import metrics
 from medic.modeling.metrics import (
     accuracy,
     confusion_matrix,
-    figure,
     interval,
     macro_f1,
     mean_auroc_of,
@@ -16,6 +15,7 @@ from medic.modeling.metrics import (
     metrics_for,
     quadratic_weighted_kappa,
     resampled,
+    score,
 )
 from medic.task import CHEST_XRAY, RETINOPATHY, Prediction, Task
 
@@ -61,7 +61,7 @@ def test_a_label_that_neither_occurs_nor_is_called_counts_as_zero_as_in_scikit_l
     task = Task("spots", "multilabel", ("round", "square"))
     truth, said = np.array([[1, 0], [0, 0]]), Prediction(task, np.array([[0.9, 0.1], [0.2, 0.1]], np.float32))
     expected = reference.f1_score(truth, said.decided, average="macro", zero_division=0)
-    assert figure(metrics_for(task)["macro_f1"], truth, said) == expected == 0.5
+    assert score(metrics_for(task)["macro_f1"], truth, said) == expected == 0.5
 
 
 def test_a_class_decided_but_never_true_counts_in_macro_f1():
@@ -89,7 +89,7 @@ def test_many_samples_at_once_give_what_each_gives_alone(task):
     counts = np.random.default_rng(1).integers(0, 4, (6, 40))
     for name, metric in metrics_for(task).items():
         alone = [
-            figure(metric, np.repeat(truth, one, axis=0), prediction.rows(np.repeat(np.arange(40), one)))
+            score(metric, np.repeat(truth, one, axis=0), prediction.rows(np.repeat(np.arange(40), one)))
             for one in counts
         ]
         assert metric(truth, prediction, counts) == pytest.approx(alone, nan_ok=True), name
@@ -113,7 +113,7 @@ def test_the_figures_of_two_classes_are_scikit_learns():
         "average_precision": reference.average_precision_score(truth, scores),
         "auroc": reference.roc_auc_score(truth, scores),
     }
-    assert {n: figure(m, truth, prediction) for n, m in metrics_for(LESION).items()} == pytest.approx(expected)
+    assert {n: score(m, truth, prediction) for n, m in metrics_for(LESION).items()} == pytest.approx(expected)
 
 
 def test_a_resample_keeps_every_group_whole():
@@ -132,7 +132,7 @@ def test_a_resample_keeps_every_group_whole():
     assert not counts.min()
     metric = metrics_for(RETINOPATHY)["accuracy"]
     one_group = resampled(metric, truth, prediction, np.zeros(20), draws=3)
-    assert one_group == pytest.approx([figure(metric, truth, prediction)] * 3)
+    assert one_group == pytest.approx([score(metric, truth, prediction)] * 3)
 
 
 def test_a_seed_gives_the_same_resamples_however_many_fit_in_memory(monkeypatch):
@@ -167,6 +167,6 @@ def test_an_interval_leaves_out_what_cannot_be_told():
 def test_the_mean_area_of_some_labels_is_scikit_learns_for_those():
     truth, prediction = said(CHEST_XRAY, count=80)
     wanted = reference.roc_auc_score(truth[:, [2, 5]], prediction.probabilities[:, [2, 5]], average="macro")
-    assert figure(mean_auroc_of([2, 5]), truth, prediction) == pytest.approx(wanted)
-    everything = figure(mean_auroc_of(range(truth.shape[1])), truth, prediction)
-    assert everything == figure(metrics_for(CHEST_XRAY)["mean_auroc"], truth, prediction)
+    assert score(mean_auroc_of([2, 5]), truth, prediction) == pytest.approx(wanted)
+    everything = score(mean_auroc_of(range(truth.shape[1])), truth, prediction)
+    assert everything == score(metrics_for(CHEST_XRAY)["mean_auroc"], truth, prediction)

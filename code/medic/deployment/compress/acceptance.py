@@ -13,7 +13,7 @@ import numpy as np
 
 from medic.deployment.bundle.predictor import INPUT, open_session, run
 from medic.errors import MedicError
-from medic.modeling.metrics import figure, interval, metrics_for, resampled
+from medic.modeling.metrics import interval, metrics_for, resampled, score
 from medic.task import Prediction, Task
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def _difference(original: Prediction, other: Prediction, examples: Examples, tas
     metric = metrics_for(task)[_metric(task)]
     patients = np.arange(len(examples.labels)) if examples.patients is None else examples.patients
     ours, theirs = (resampled(metric, examples.labels, prediction, patients) for prediction in (other, original))
-    return figure(metric, examples.labels, other), *interval(ours - theirs)
+    return score(metric, examples.labels, other), *interval(ours - theirs)
 
 
 def _sensitivities(original: Prediction, other: Prediction, labels: np.ndarray, task: Task) -> list[dict]:

@@ -144,8 +144,8 @@ def metric_named(metric: str | Metric, task: Task) -> Metric:
     return metric if callable(metric) else metrics_for(task)[metric]
 
 
-def figure(metric: Metric, truth: np.ndarray, prediction: Prediction) -> float:
-    """The figure with every image counting once."""
+def score(metric: Metric, truth: np.ndarray, prediction: Prediction) -> float:
+    """Return the metric with every image counting once."""
     return float(metric(truth, prediction, np.ones((1, len(truth))))[0])
 
 

@@ -23,7 +23,7 @@ from medic.errors import MedicError
 from medic.files import replacing, write_json
 from medic.modeling.classifier import Classifier, parts
 from medic.modeling.cut_points import with_cut_points
-from medic.modeling.metrics import figure, metrics_for
+from medic.modeling.metrics import metrics_for, score
 from medic.modeling.objectives import objective_from_dict
 from medic.modeling.thresholds import thresholds_for
 from medic.modeling.training.distributed import Processes, join
@@ -156,7 +156,7 @@ def _check_chooser(truth: np.ndarray, recipe: Recipe, task: Task) -> None:
     if not task.thresholds:
         return
     nothing = Prediction(task, np.full((len(truth), len(task.classes)), 0.5, np.float32))
-    if recipe.choose_by != "last" and np.isnan(figure(metrics_for(task)[recipe.choose_by], truth, nothing)):
+    if recipe.choose_by != "last" and np.isnan(score(metrics_for(task)[recipe.choose_by], truth, nothing)):
         raise MedicError(
             f"the best epoch cannot be chosen by {recipe.choose_by}: the validation split has not both images with and "
             f"images without a class of {task.name!r}; give it more patients, or choose_by='last'"

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from medic.modeling.classifier import Classifier, parts
-from medic.modeling.metrics import figure, metrics_for
+from medic.modeling.metrics import metrics_for, score
 from medic.modeling.training.distributed import Processes
 from medic.modeling.training.loading import Batch
 from medic.modeling.training.recipe import Recipe
@@ -148,7 +148,7 @@ class Training(lightning.LightningModule):
             self.model.task, *(torch.cat(parts).cpu().numpy() for parts in zip(*outputs, strict=True))
         )
         values = {"loss": float(np.average([float(loss) for loss in losses], weights=sizes))}
-        values |= {name: figure(metric, truth, prediction) for name, metric in metrics_for(self.model.task).items()}
+        values |= {name: score(metric, truth, prediction) for name, metric in metrics_for(self.model.task).items()}
         return {f"{split}_{name}": value for name, value in values.items()}
 
     def configure_optimizers(self) -> dict:
