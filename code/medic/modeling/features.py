@@ -1,24 +1,24 @@
-"""A frozen network as a featuriser, and a linear support vector machine on its features; the result is a run."""
+"""A frozen network as a featuriser, and a linear head that is learned on its features; the result is a run."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
-from torch import nn
+from torch import Tensor, nn
 
 from medic.data.prepare import Prepared
+from medic.data.records import targets
 from medic.errors import MedicError
 from medic.files import replacing, write_json
 from medic.modeling.classifier import Classifier
@@ -28,67 +28,54 @@ from medic.modeling.training.fit import decide
 from medic.modeling.training.loading import PreparedDataset, loader
 from medic.modeling.training.recipe import Recipe
 from medic.modeling.training.run import Run, difference, digest_of, json_values, written_by
-from medic.task import Prediction, Task
+from medic.task import Prediction
 
-
-@dataclass(frozen=True)
-class LinearSVM:
-    """How to learn on features.
-
-    Attributes:
-        costs: of a margin that is not kept, to choose from by cross-validation over the training patients; smaller ones
-            give smoother answers. The features have mean 0 and variance 1 by then.
-        folds: of that cross-validation; fewer where a class has fewer patients.
-        sensitivity: as ``Recipe`` has it: the operating point is chosen for it on the validation split.
-        seed: of the folds, and of the solver, which draws where there are more features than images.
-    """
-
-    costs: tuple[float, ...] = (1e-5, 1e-4, 1e-3)
-    folds: int = 5
-    sensitivity: float | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.costs or min(self.costs) <= 0 or self.folds < 2:
-            raise MedicError("a linear SVM needs one or more costs above 0 and two folds or more to choose among them")
+COSTS = {"logistic": (1e-4, 1e-3, 1e-2, 1e-1), "svm": (1e-5, 1e-4, 1e-3)}
+"""The heads, and the inverse strengths of the ridge penalty that are tried for each (scikit-learn's ``C``)."""
 
 
 def featurise(model: Classifier, prepared: Prepared, split: str, batch_size: int = 32) -> np.ndarray:
-    """What a network hands to its last layer for each image of a split, without augmentation.
+    """Return what a network hands to its last layer for each image of a split, without augmentation.
+
+    It is kept in the prepared set's folder, in a file named by the weights below the last layer and by the images.
 
     Args:
-        model: any classifier; put into evaluation mode.
+        model: any classifier; put into evaluation mode. Where it averages over mirror images, so do the features.
         prepared: the prepared set.
         split: ``train``, ``validation`` or ``test``.
         batch_size: images a step.
 
     Returns:
-        float32 (N, D), rows in the order of ``prepared.split(split)``; D is 512 for a ResNet-18 or -34, 2,048 for the
-        deeper ResNets, 4,096 for AlexNet.
+        float32 (N, D), rows in the order of ``prepared.split(split)``; D is 1,280 for an EfficientNet-Lite.
 
     Raises:
         MedicError: the network's last layer is no linear one (SqueezeNet).
     """
-    caught: list[torch.Tensor] = []
-    head = last_layer(model)
-    hook = head.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].float().cpu()))
-    device = next(model.parameters()).device
+    data = PreparedDataset(prepared, split, task=model.task)
+    # A prepared file is named by its content, so the names stand for the pixels.
+    content = json.dumps([_body(model), data.rows["file"].tolist()])
+    kept = prepared.folder / "features" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.npy"
+    if kept.is_file():
+        return np.load(kept)
+    caught: list[Tensor] = []
+    hook = last_layer(model).register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].float().cpu()))
     try:
         with torch.inference_mode():
-            model.eval()
-            for batch in loader(PreparedDataset(prepared, split, task=model.task), batch_size):
-                model.backbone(model.inputs(batch.images.to(device)))
+            for batch in loader(data, batch_size):
+                model.eval().raw(model.inputs(batch.images.to(model.mean.device)))
+                if model.flips:  # the images and their mirror images went through together
+                    caught[-1] = caught[-1].unflatten(0, (2, -1)).mean(dim=0)
     finally:
         hook.remove()
-    return torch.cat(caught).numpy()
+    features = torch.cat(caught).numpy()
+    kept.parent.mkdir(exist_ok=True)
+    with replacing(kept) as temporary, open(temporary, "wb") as file:
+        np.save(file, features)
+    return features
 
 
 def last_layer(model: Classifier) -> nn.Linear:
-    """The layer that turns features into raw outputs.
-
-    Raises:
-        MedicError: it is no linear one.
-    """
+    """Return the layer that turns features into raw outputs; raises a ``MedicError`` where it is no linear one."""
     layers = [layer for layer in model.backbone.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     if not isinstance(layers[-1], nn.Linear):
         raise MedicError(
@@ -97,39 +84,47 @@ def last_layer(model: Classifier) -> nn.Linear:
     return layers[-1]
 
 
-def fit_svm(model: Classifier, prepared: Prepared, folder: str | os.PathLike, svm: LinearSVM | None = None) -> Run:
-    """Learn a linear support vector machine on a network's features, and make it the network's last layer.
+def fit_head(
+    model: Classifier,
+    prepared: Prepared,
+    folder: str | os.PathLike,
+    head: str = "logistic",
+    sensitivity: float | None = None,
+    seed: int = 0,
+) -> Run:
+    """Learn a linear head on the features of a frozen network, and make it the network's last layer.
 
-    Each image goes through the network once; no layer of it changes. The features are standardised; the SVM (Cortes &
-    Vapnik, Machine Learning 20, 1995) weighs the classes so that each counts the same, and its cost is the one with the
-    best area under the ROC curve (for more than two classes: balanced accuracy) in a cross-validation that keeps
-    patients together. Its decision values of the held-out folds are turned into probabilities by logistic regression
-    (Platt, Advances in Large Margin Classifiers, 1999). All of these are linear, so that together they are one linear
-    layer: the run's model is evaluated, exported and served like any other.
+    Each image goes through the network once; no layer of it changes. The features are scaled to mean 0 and variance 1.
+    ``logistic`` minimises the model's own objective with a ridge penalty: with cross-entropy that is logistic
+    regression, with several labels one logistic regression a label. ``svm`` is a linear support vector machine (Cortes
+    & Vapnik, Machine Learning 20, 1995), whose answers for held-out patients logistic regression turns into
+    probabilities (Platt, Advances in Large Margin Classifiers, 1999). Classes are weighed as the objective weighs them.
+    The penalty is the one with the least loss in a cross-validation that keeps patients together. All of this is
+    linear, so that the run's model is evaluated, exported and served like any other.
 
     Args:
         model: the network, with the weights that it is to keep; its last layer is replaced in place.
         prepared: the prepared set; needs the splits ``train`` and ``validation``.
         folder: where the run goes; a finished one with the same settings is returned as it is.
-        svm: how to learn; the defaults when None.
+        head: ``logistic`` or ``svm``.
+        sensitivity: as ``Recipe`` has it: the operating point is chosen for it on the validation split.
+        seed: of the folds.
 
     Returns:
         The finished run. Its history has one line, its ``best`` and ``last`` are the same.
 
     Raises:
-        MedicError: the task is multilabel or has another objective than cross-entropy, a class has fewer than two
-            training patients, the network's last layer is not linear, or the folder holds another run.
+        MedicError: an unknown head, an SVM for another objective than cross-entropy, fewer than two training patients
+            (for an SVM: in a class), a last layer that is not linear, or a folder that holds another run.
     """
-    svm, folder = svm or LinearSVM(), Path(folder)
-    if model.task.kind == "multilabel" or not isinstance(model.objective, CrossEntropy):
-        raise MedicError(
-            "a linear SVM chooses one of several classes: give it such a task and the objective CrossEntropy"
-        )
+    if head not in COSTS or (head == "svm" and not isinstance(model.objective, CrossEntropy)):
+        raise MedicError(f"no head {head!r} for the objective {model.objective.name}; take 'logistic'")
+    folder, recipe = Path(folder), Recipe(sensitivity=sensitivity, seed=seed).resolved(model.task)
     settings = json_values(
         {
             "model": model.to_dict(),
-            "recipe": {"method": "svm", **asdict(svm)},
-            "start": model.digest,
+            "recipe": {"method": head, "costs": COSTS[head], "sensitivity": sensitivity, "seed": seed},
+            "start": _body(model),
             "watch": [],
             "data": digest_of(prepared.records, model.task),
         }
@@ -143,12 +138,12 @@ def fit_svm(model: Classifier, prepared: Prepared, folder: str | os.PathLike, sv
     if earlier is not None and earlier.finished:
         return earlier
     started = time.perf_counter()
-    rows = prepared.split("train")
-    cost = _learn(last_layer(model), featurise(model, prepared, "train"), rows, model.task, svm)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    cost = _learn(model, prepared, head, seed)
     seconds = time.perf_counter() - started
     history = {"epoch": 1, "cost": cost, **_validated(model, prepared), "seconds": seconds}
-    history["images_per_second"] = len(rows) / seconds
-    decide(model.save(folder / "best"), prepared, model.task, Recipe(sensitivity=svm.sensitivity))
+    history["images_per_second"] = len(prepared.split("train")) / seconds
+    decide(model.save(folder / "best"), prepared, model.task, recipe)
     shutil.copytree(folder / "best", folder / "last", dirs_exist_ok=True)
     for name, table in {"history": pd.DataFrame([history]), "records": prepared.records}.items():
         with replacing(folder / f"{name}.csv") as temporary:
@@ -166,50 +161,87 @@ def fit_svm(model: Classifier, prepared: Prepared, folder: str | os.PathLike, sv
     return Run.load(folder)
 
 
-def _learn(head: nn.Linear, features: np.ndarray, rows: pd.DataFrame, task: Task, svm: LinearSVM) -> float:
-    """Fill the last layer; give back the cost that was chosen."""
-    labels = rows["label"].to_numpy()
-    patients = rows.groupby("label")["patient"].nunique().reindex(range(len(task.classes)), fill_value=0)
-    folds = min(svm.folds, int(patients.min()))
-    if folds < 2:
-        short = task.classes[int(patients.idxmin())]
-        raise MedicError(
-            f"the class {short} has {patients.min()} training patients, and cross-validation needs two or more; get "
-            "more images, or leave the class out"
-        )
-    parts = StratifiedGroupKFold(folds, shuffle=True, random_state=svm.seed)
-    machine = make_pipeline(
-        StandardScaler(), LinearSVC(class_weight="balanced", max_iter=20_000, random_state=svm.seed)
-    )
-    grid = {"linearsvc__C": svm.costs}
-    judged_by = "roc_auc" if len(task.classes) == 2 else "balanced_accuracy"
-    groups = rows["patient"]
-    try:
-        search = GridSearchCV(machine, grid, scoring=judged_by, cv=parts).fit(features, labels, groups=groups)
-        best = search.best_estimator_
-        held_out = cross_val_predict(best, features, labels, groups=groups, cv=parts, method="decision_function")
-    except ValueError as error:
-        raise MedicError(
-            f"{len(set(groups))} training patients cannot be dealt into {folds} parts that all have every class "
-            f"({error}); get more images of {task.classes[int(patients.idxmin())]}"
-        ) from error
-    held_out = held_out.reshape(len(labels), -1)
-    to_probability = LogisticRegression(max_iter=1000).fit(held_out, labels)
-    scale, separating = best[0], best[1]
-    weight = separating.coef_ / scale.scale_
-    bias = separating.intercept_ - weight @ scale.mean_
-    weight, bias = to_probability.coef_ @ weight, to_probability.coef_ @ bias + to_probability.intercept_
-    if len(task.classes) == 2:  # the raw output of the first class stays 0, that of the second is the log odds
-        weight, bias = np.vstack([0 * weight, weight]), np.concatenate([0 * bias, bias])
+def _body(model: Classifier) -> str:
+    """SHA-256 of all that decides the features: size, normalisation, and weights but those of the last layer."""
+    settings = [model.image_size, model.flips, model.contrast, model.mean.tolist(), model.std.tolist()]
+    found, own = hashlib.sha256(json.dumps(settings).encode()), set(map(id, last_layer(model).parameters()))
+    for name, value in sorted(model.backbone.state_dict(keep_vars=True).items()):
+        if id(value) not in own:
+            found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _learn(model: Classifier, prepared: Prepared, head: str, seed: int) -> float:
+    """Fill the last layer; return the cost that was chosen."""
+    rows, layer = prepared.split("train"), last_layer(model)
+    labels, patients = targets(rows, model.task), rows["patient"].to_numpy()
+    several, loss = model.task.kind == "multilabel", model.objective.loss
+    classes = [np.ones(len(rows), bool)] if several else [labels == code for code in range(len(model.task.classes))]
+    fewest = min(len(set(patients[having])) for having in classes)
+    if len(set(patients)) < 2 or (head == "svm" and fewest < 2):
+        raise MedicError(f"a head needs two training patients, an SVM two a class, not {fewest}; get more images")
+    dealt = (GroupKFold if several else StratifiedGroupKFold)(min(max(fewest, 2), 5), shuffle=True, random_state=seed)
+    parts = list(dealt.split(rows, None if several else labels, patients))
+    scaler = StandardScaler().fit(featurise(model, prepared, "train").astype(np.float64))
+    x, y = torch.from_numpy(scaler.transform(featurise(model, prepared, "train"))), torch.from_numpy(labels)
+
+    def solve(rows: np.ndarray, cost: float) -> tuple[Tensor, Tensor]:
+        # Their loss is a sum over the labels, the objective's a mean.
+        scaled = cost * (layer.out_features if several else 1)
+        return _minimise(_hinge(model) if head == "svm" else loss, x[rows], y[rows], layer.out_features, scaled)
+
+    tried = {}
+    for cost in COSTS[head]:
+        raw = torch.zeros((len(x), layer.out_features), dtype=x.dtype)
+        for known, asked in parts:
+            weight, bias = solve(known, cost)
+            raw[asked] = x[asked] @ weight + bias
+        identity = torch.eye(layer.out_features, dtype=x.dtype), torch.zeros(layer.out_features, dtype=x.dtype)
+        scale, shift = _minimise(loss, raw, y, layer.out_features, 1.0) if head == "svm" else identity
+        tried[cost] = float(loss(raw @ scale + shift, y)), scale, shift
+    cost, (_, scale, shift) = min(tried.items(), key=lambda item: item[1][0])
+    weight, bias = solve(np.arange(len(x)), cost)
+    weight, bias = (weight @ scale).T / torch.from_numpy(scaler.scale_), bias @ scale + shift
     with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(weight))
-        head.bias.copy_(torch.from_numpy(bias))
-    return float(search.best_params_["linearsvc__C"])
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias - weight @ torch.from_numpy(scaler.mean_))
+    return cost
+
+
+def _minimise(
+    loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, labels: Tensor, outputs: int, cost: float
+) -> tuple[Tensor, Tensor]:
+    """Return weight (D, K) and bias (K,) with the least mean loss and ridge penalty, as scikit-learn's ``C`` has it."""
+    values = torch.zeros((x.shape[1] + 1, outputs), dtype=x.dtype, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [values], max_iter=500, tolerance_grad=1e-8, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        total = loss(x @ values[:-1] + values[-1], labels) + values[:-1].square().sum() / (2 * cost * len(x))
+        total.backward()
+        return total
+
+    optimizer.step(closure)
+    return values.detach()[:-1], values.detach()[-1]
+
+
+def _hinge(model: Classifier) -> Callable[[Tensor, Tensor], Tensor]:
+    """The squared hinge loss of each class against all others, summed; what scikit-learn's ``LinearSVC`` minimises."""
+    factors = model.objective.class_weights or (1.0,) * len(model.task.classes)
+
+    def loss(raw: Tensor, labels: Tensor) -> Tensor:
+        margin = (1 - raw * (2 * nn.functional.one_hot(labels, raw.shape[1]) - 1)).clamp(min=0)
+        return (margin.square().sum(dim=1) * raw.new_tensor(factors)[labels]).mean()
+
+    return loss
 
 
 def _validated(model: Classifier, prepared: Prepared) -> dict[str, float]:
-    data = PreparedDataset(prepared, "validation", task=model.task)
-    prediction = Prediction.joined([model.predict_pixels(batch.images.numpy()) for batch in loader(data, 32)])
-    return {
-        f"validation_{name}": score(metric, data.labels, prediction) for name, metric in metrics_for(model.task).items()
-    }
+    raw = torch.from_numpy(featurise(model, prepared, "validation")).to(model.mean.device)
+    with torch.inference_mode():
+        decoded = model.objective.decode(last_layer(model)(raw), model.task)
+    prediction = Prediction(model.task, *(output.cpu().numpy() for output in decoded))
+    truth = targets(prepared.split("validation"), model.task)
+    return {f"validation_{name}": score(metric, truth, prediction) for name, metric in metrics_for(model.task).items()}

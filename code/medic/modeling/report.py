@@ -87,9 +87,10 @@ def write_report(run: Run, evaluation: Evaluation, path: str | os.PathLike) -> P
 
 def _training(run: Run, recipe: dict) -> list[str]:
     took = f"{run.about['seconds']:.0f} s on {run.about['device']}"
-    if recipe.get("method") == "svm":
+    if method := recipe.get("method"):
+        head = {"svm": "a linear support vector machine", "logistic": "a linear model with a ridge penalty"}[method]
         return [
-            "- training: none of the network; its last layer is a linear support vector machine on the features, cost "
+            f"- training: none of the network; its last layer is {head} on the features, cost "
             f"{run.history['cost'].iloc[0]:g} by cross-validation over the training patients, seed {recipe['seed']}; "
             f"{took}"
         ]
