@@ -7,13 +7,7 @@ import pandas as pd
 import pytest
 
 from medic.errors import MedicError
-from medic.modeling.calibrate import (
-    brier_score,
-    brier_scores,
-    calibration_errors,
-    expected_calibration_error,
-    reliability,
-)
+from medic.modeling.calibrate import brier_scores, calibration_errors, reliability
 from medic.modeling.compare import compare_evaluations
 from medic.modeling.ensemble import disagreement, gain, gains, out_of_fold, together, why
 from medic.modeling.evaluate import Evaluation
@@ -23,6 +17,15 @@ from medic.task import Prediction, Task
 
 FINDINGS = Task("findings", "multilabel", ("a", "b", "c"))
 COUNT = 60
+
+
+def brier_score(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    return float(np.mean((probabilities - truth) ** 2))
+
+
+def expected_calibration_error(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    table = reliability(truth, probabilities)
+    return float(np.average((table["stated"] - table["observed"]).abs(), weights=table["count"]))
 
 
 def evaluations(count: int, noise: float = 0.3) -> list[Evaluation]:

@@ -10,7 +10,7 @@ from sklearn import metrics as reference
 
 from medic.errors import MedicError
 from medic.modeling.evaluate import Evaluation, evaluate
-from medic.modeling.metrics.ranking import GRID, precision_on_grid, roc_on_grid
+from medic.modeling.metrics import GRID, precision_on_grid, roc_on_grid
 from medic.modeling.training.run import Run
 from medic.task import CHEST_XRAY, RETINOPATHY, Prediction, Task
 

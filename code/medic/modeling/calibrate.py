@@ -9,7 +9,7 @@ from medic.task import Prediction
 
 
 def reliability(truth: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> pd.DataFrame:
-    """Stated probability against observed share, in bins that hold equally many predictions.
+    """Return stated probability against observed share, in bins that hold equally many predictions.
 
     Bins of equal width would leave most of them empty where findings are rare (Nixon et al., arXiv 1904.01685, section
     4.1, on adaptive bins). The pairs of all findings are taken together where there are several.
@@ -28,27 +28,15 @@ def reliability(truth: np.ndarray, probabilities: np.ndarray, bins: int = 10) ->
     return grouped[["stated", "observed"]].mean().assign(count=grouped.size()).reset_index(drop=True)
 
 
-def expected_calibration_error(truth: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> float:
-    """Mean distance between stated probability and observed share over the bins, weighted by their size, 0..1.
-
-    Naeini et al., AAAI 2015, p. 2903; with the bins of ``reliability``. A small set makes it too large by chance alone.
-    """
-    table = reliability(truth, probabilities, bins)
-    return float(np.average((table["stated"] - table["observed"]).abs(), weights=table["count"]))
-
-
-def brier_score(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean squared distance between probability and truth, 0 best (Brier, Monthly Weather Review 78(1), 1950)."""
-    return float(np.mean((np.asarray(probabilities, float) - np.asarray(truth)) ** 2))
-
-
 def brier_scores(truth: np.ndarray, prediction: Prediction, counts: np.ndarray) -> np.ndarray:
-    """``brier_score`` of a multilabel prediction over bootstrap samples, for ``resampled`` and ``Comparison.lead``.
+    """Return the mean squared distance of a multilabel prediction from the truth (Brier, Mon. Weather Rev. 78, 1950).
+
+    A metric for ``score``, ``resampled`` and ``Comparison.lead``.
 
     Args:
         truth: int (N, C), 0 or 1.
         prediction: of the N images.
-        counts: (D, N), how often each image counts.
+        counts: (D, N), how often each image counts in each of D samples.
 
     Returns:
         float64 (D,), 0 best.
@@ -58,9 +46,10 @@ def brier_scores(truth: np.ndarray, prediction: Prediction, counts: np.ndarray) 
 
 
 def calibration_errors(truth: np.ndarray, prediction: Prediction, counts: np.ndarray) -> np.ndarray:
-    """``expected_calibration_error`` in ten bins, over bootstrap samples; arguments and shape as ``brier_scores``.
+    """Return the mean distance between stated probability and observed share over ten bins, weighted by their size.
 
-    The bins are those of all images, the same in every sample.
+    Naeini et al., AAAI 2015, p. 2903. The bins are those of ``reliability`` for all images, the same in every sample.
+    A small set makes the error too large by chance alone. A metric; arguments and returns as ``brier_scores``.
     """
     stated = prediction.probabilities.astype(float)
     bins = _bins(stated, 10)
@@ -71,13 +60,13 @@ def calibration_errors(truth: np.ndarray, prediction: Prediction, counts: np.nda
 
 
 def _bins(stated: np.ndarray, count: int) -> np.ndarray:
-    """The bin of each probability, int of the same shape from 0: ``count`` of equal size, as far as ties allow."""
+    """Return the bin of each probability, from 0: ``count`` of equal size, as far as ties allow."""
     edges = np.unique(np.quantile(stated, np.linspace(0, 1, count + 1)[1:-1]))
     return np.searchsorted(edges, stated, "right")
 
 
 def unweighted(probabilities: np.ndarray, prevalence: np.ndarray | tuple[float, ...]) -> np.ndarray:
-    """What the outputs of a network trained with a weighted multilabel loss say at the findings' own frequencies.
+    """Return what outputs taught with a weighted multilabel loss say at the findings' own frequencies.
 
     The weights of ``MultiLabel(prevalence)`` have multiplied the odds of a finding by (1 - share) / share, so that 0.5
     stood for "as likely as in the average image"; this takes them out again (Elkan, The foundations of cost-sensitive

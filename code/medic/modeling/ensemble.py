@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from medic.data.prepare import Prepared
 from medic.data.records import originals
 from medic.errors import MedicError
-from medic.modeling.calibrate import brier_score
+from medic.modeling.calibrate import brier_scores
 from medic.modeling.compare import Lead, compare_evaluations
 from medic.modeling.evaluate import Evaluation
 from medic.modeling.metrics import Metric, interval, metric_named, resampled, score
@@ -135,9 +135,9 @@ def why(members: Mapping[str, Sequence[Evaluation]]) -> pd.DataFrame:
         said = [one.prediction for one in each]
         errors = np.corrcoef([(one.prediction.probabilities - one.truth).ravel() for one in each])
         rows[name] = {
-            "brier_members": np.mean([brier_score(one.truth, one.prediction.probabilities) for one in each]),
+            "brier_members": np.mean([score(brier_scores, one.truth, one.prediction) for one in each]),
             "disagreement": disagreement(said),
-            "brier_average": brier_score(each[0].truth, average(said).probabilities),
+            "brier_average": score(brier_scores, each[0].truth, average(said)),
             "correlation": errors[np.triu_indices(len(each), 1)].mean(),
         }
     return pd.DataFrame.from_dict(rows, orient="index")

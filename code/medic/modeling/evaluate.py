@@ -15,19 +15,21 @@ from medic.data.records import originals, targets
 from medic.errors import MedicError
 from medic.files import replacing, write_json
 from medic.modeling.metrics import (
+    auroc,
+    average_precision,
     confusion_matrix,
     f1,
     interval,
-    label_confusions,
     metrics_for,
     precision,
+    precision_on_grid,
     resampled,
+    roc_on_grid,
     score,
     sensitivity,
     shares_of_hits,
     specificity,
 )
-from medic.modeling.metrics.ranking import auroc, average_precision, precision_on_grid, roc_on_grid
 from medic.modeling.training.run import Run
 from medic.plots import evaluation as evaluation_plots
 from medic.predict import predict
@@ -71,7 +73,7 @@ class Evaluation:
     def confusion(self) -> np.ndarray:
         """int64 (C, C), rows are the truth; for multilabel tasks one for each label, (C, 2, 2)."""
         if self.task.kind == "multilabel":
-            return label_confusions(self.truth, self.prediction.decided)
+            return confusion_matrix(self.truth, self.prediction.decided, 2)
         return confusion_matrix(self.truth, self.prediction.decided, len(self.task.classes))
 
     @property

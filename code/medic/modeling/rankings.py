@@ -10,8 +10,7 @@ import pandas as pd
 from medic.errors import MedicError
 from medic.modeling.compare import Lead
 from medic.modeling.evaluate import Evaluation
-from medic.modeling.metrics import interval, resampled
-from medic.modeling.metrics.ranking import auroc
+from medic.modeling.metrics import auroc, interval, resampled
 from medic.task import FINDINGS
 
 

@@ -151,7 +151,7 @@ class ThresholdExplorer(PicturedWidget):
             self._show()
 
     def _show(self) -> None:
-        from medic.modeling.metrics.ranking import auroc, average_precision
+        from medic.modeling.metrics import auroc, average_precision
 
         one = self._questions[self.finding]
         truth, scores = np.asarray(one.truth) == 1, np.asarray(one.scores)

@@ -1,25 +1,36 @@
-"""The figures of merit are scikit-learn's, and the intervals know that two eyes belong to one person."""
+"""Metrics are scikit-learn's, for any number of times each image counts, and intervals know who belongs to whom."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn import metrics as reference
 
+from medic.errors import MedicError
 from medic.modeling import metrics
 from medic.modeling.metrics import (
+    GRID,
     accuracy,
+    auroc,
+    average_precision,
     confusion_matrix,
     interval,
     macro_f1,
-    mean_auroc_of,
     mean_grade_error,
+    mean_over_labels,
     metrics_for,
+    precision_on_grid,
     quadratic_weighted_kappa,
     resampled,
+    roc_on_grid,
     score,
 )
 from medic.task import CHEST_XRAY, RETINOPATHY, Prediction, Task
 
 LESION = Task("lesion", "multiclass", ("benign", "malignant"))
+PAIRS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=40)
+RANKED = st.lists(st.tuples(st.booleans(), st.integers(0, 6), st.integers(0, 3)), min_size=2, max_size=40)
+AREAS = [(auroc, reference.roc_auc_score), (average_precision, reference.average_precision_score)]
 
 
 def said(task: Task, count: int, seed: int = 0) -> tuple[np.ndarray, Prediction]:
@@ -36,73 +47,83 @@ def said(task: Task, count: int, seed: int = 0) -> tuple[np.ndarray, Prediction]
     return truth, Prediction(task, probabilities, grade)
 
 
-def outcome(seed: int, classes: tuple[int, ...] = (0, 1, 2, 3, 4), count: int = 150) -> tuple[np.ndarray, np.ndarray]:
-    random = np.random.default_rng(seed)
-    labels = random.choice(classes, count)
-    decided = np.where(random.random(count) < 0.5, labels, random.choice(classes, count))
-    return labels, decided
-
-
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("classes", [(0, 1, 2, 3, 4), (0, 2, 4), (1, 3)])
-def test_every_figure_is_the_reference_implementations(seed, classes):
-    labels, decided = outcome(seed, classes)
+@given(PAIRS)
+def test_metrics_of_decisions_are_scikit_learns(pairs):
+    labels, decided = np.array(pairs).T
     confusion = confusion_matrix(labels, decided, 5)
     assert np.array_equal(confusion, reference.confusion_matrix(labels, decided, labels=range(5)))
     assert accuracy(confusion) == pytest.approx(reference.accuracy_score(labels, decided))
     assert macro_f1(confusion) == pytest.approx(reference.f1_score(labels, decided, average="macro"))
     assert mean_grade_error(confusion) == pytest.approx(reference.mean_absolute_error(labels, decided))
-    assert quadratic_weighted_kappa(confusion) == pytest.approx(
-        reference.cohen_kappa_score(labels, decided, weights="quadratic")
-    )
+    if len(set(labels) | set(decided)) > 1:  # where scikit-learn divides 0 by 0, no agreement beyond chance is shown
+        kappa = reference.cohen_kappa_score(labels, decided, labels=range(5), weights="quadratic")
+        assert quadratic_weighted_kappa(confusion) == pytest.approx(kappa, abs=1e-12)
+    else:
+        assert quadratic_weighted_kappa(confusion) == 0
 
 
-def test_a_label_that_neither_occurs_nor_is_called_counts_as_zero_as_in_scikit_learn():
-    task = Task("spots", "multilabel", ("round", "square"))
-    truth, said = np.array([[1, 0], [0, 0]]), Prediction(task, np.array([[0.9, 0.1], [0.2, 0.1]], np.float32))
-    expected = reference.f1_score(truth, said.decided, average="macro", zero_division=0)
-    assert score(metrics_for(task)["macro_f1"], truth, said) == expected == 0.5
+@pytest.mark.parametrize(("area", "expected"), AREAS)
+@given(RANKED)
+def test_areas_are_scikit_learns_with_ties_and_with_weights(area, expected, rows):
+    truth, scores, counts = np.array(rows).T
+    for weights in (None, counts[None]):
+        present, absent = ((np.ones(len(rows)) if weights is None else counts)[truth == one].sum() for one in (1, 0))
+        (found,) = area(truth, scores, weights)
+        if present and (absent or area is average_precision):
+            drawn = None if weights is None else counts
+            assert found == pytest.approx(expected(truth, scores, sample_weight=drawn), abs=1e-12)
+        else:
+            assert np.isnan(found)
 
 
-def test_a_class_decided_but_never_true_counts_in_macro_f1():
-    labels, decided = np.array([0, 0, 1, 1]), np.array([0, 4, 1, 1])
-    expected = reference.f1_score(labels, decided, average="macro")
-    assert macro_f1(confusion_matrix(labels, decided, 5)) == pytest.approx(expected)
+@pytest.mark.parametrize("seed", range(3))
+def test_curves_on_a_grid_are_scikit_learns(seed):
+    random = np.random.default_rng(seed)
+    truth, scores, counts = random.integers(0, 2, 80), random.integers(0, 20, 80), random.integers(0, 3, 80)
+    (roc,), (precise,) = roc_on_grid(truth, scores), precision_on_grid(truth, scores)
+    if 0 < truth.sum() < len(truth):
+        alarms, found, _ = reference.roc_curve(truth, scores, drop_intermediate=False)
+        assert roc == pytest.approx([found[alarms <= share + 1e-12].max() for share in GRID])
+    else:
+        assert np.isnan(roc).all()
+    if truth.any():
+        precision, recall, _ = reference.precision_recall_curve(truth, scores)
+        precision, recall = precision[-2::-1], recall[-2::-1]  # from the highest threshold, without the invented point
+        assert precise == pytest.approx([precision[np.argmax(recall >= share - 1e-12)] for share in GRID])
+    else:
+        assert np.isnan(precise).all()
+    if counts.any():
+        for curve in (roc_on_grid, precision_on_grid):
+            twice = curve(np.repeat(truth, counts), np.repeat(scores, counts))
+            assert curve(truth, scores, counts[None]) == pytest.approx(twice, nan_ok=True)
 
 
-def test_kappa_of_one_constant_against_the_truth_is_zero_also_without_any_spread():
-    labels = np.array([0, 1, 2, 3])
-    assert quadratic_weighted_kappa(confusion_matrix(labels, np.zeros(4, int), 5)) == pytest.approx(0)
-    same = confusion_matrix(np.zeros(4, int), np.zeros(4, int), 5)
-    assert quadratic_weighted_kappa(same) == 0
+def test_a_score_that_is_no_number_has_no_area():
+    with pytest.raises(MedicError, match="1 of 2 scores are not numbers"):
+        auroc(np.array([0, 1]), np.array([0.2, np.nan]))
 
 
-def test_perfect_and_reversed_agreement_are_one_and_minus_one():
-    labels = np.array([0, 4, 0, 4])
-    assert quadratic_weighted_kappa(confusion_matrix(labels, labels, 5)) == pytest.approx(1)
-    assert quadratic_weighted_kappa(confusion_matrix(labels, 4 - labels, 5)) == pytest.approx(-1)
-
-
-@pytest.mark.parametrize("task", [RETINOPATHY, LESION, CHEST_XRAY], ids=lambda task: task.name)
-def test_many_samples_at_once_give_what_each_gives_alone(task):
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        (RETINOPATHY, ["mean_grade_error", "accuracy", "macro_f1", "quadratic_weighted_kappa"]),
+        (Task("lesion", "multiclass", ("a", "b", "c")), ["accuracy", "macro_f1"]),
+        (LESION, ["accuracy", "macro_f1", "sensitivity", "specificity", "average_precision", "auroc"]),
+        (CHEST_XRAY, ["macro_f1", "mean_average_precision", "mean_auroc"]),
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)
+def test_each_kind_of_task_has_its_metrics_and_many_samples_give_what_each_gives_alone(task, expected):
     truth, prediction = said(task, count=40)
     counts = np.random.default_rng(1).integers(0, 4, (6, 40))
+    assert list(metrics_for(task)) == expected
     for name, metric in metrics_for(task).items():
-        alone = [
-            score(metric, np.repeat(truth, one, axis=0), prediction.rows(np.repeat(np.arange(40), one)))
-            for one in counts
-        ]
+        rows = [np.repeat(np.arange(40), one) for one in counts]
+        alone = [score(metric, truth[row], prediction.rows(row)) for row in rows]
         assert metric(truth, prediction, counts) == pytest.approx(alone, nan_ok=True), name
 
 
-def test_each_kind_of_task_has_its_decider_last():
-    assert list(metrics_for(RETINOPATHY))[-1] == "quadratic_weighted_kappa"
-    assert list(metrics_for(Task("lesion", "multiclass", ("a", "b", "c")))) == ["accuracy", "macro_f1"]
-    assert list(metrics_for(LESION))[2:] == ["sensitivity", "specificity", "average_precision", "auroc"]
-    assert list(metrics_for(CHEST_XRAY)) == ["macro_f1", "mean_average_precision", "mean_auroc"]
-
-
-def test_the_figures_of_two_classes_are_scikit_learns():
+def test_metrics_of_two_classes_and_of_labels_are_scikit_learns():
     truth, prediction = said(LESION, count=80)
     decided, scores = prediction.decided, prediction.probabilities[:, 1]
     expected = {
@@ -114,59 +135,50 @@ def test_the_figures_of_two_classes_are_scikit_learns():
         "auroc": reference.roc_auc_score(truth, scores),
     }
     assert {n: score(m, truth, prediction) for n, m in metrics_for(LESION).items()} == pytest.approx(expected)
+    truth, prediction = said(CHEST_XRAY, count=80)
+    truth[:, 3] = 0  # a label that does not occur counts as 0 in macro F1, and in no mean area
+    known = [code for code in range(14) if code != 3]
+    expected = {
+        "macro_f1": reference.f1_score(truth, prediction.decided, average="macro", zero_division=0),
+        "mean_average_precision": reference.average_precision_score(
+            truth[:, known], prediction.probabilities[:, known]
+        ),
+        "mean_auroc": reference.roc_auc_score(truth[:, known], prediction.probabilities[:, known]),
+    }
+    assert {n: score(m, truth, prediction) for n, m in metrics_for(CHEST_XRAY).items()} == pytest.approx(expected)
+    two = reference.roc_auc_score(truth[:, [2, 5]], prediction.probabilities[:, [2, 5]])
+    assert score(mean_over_labels(auroc, [2, 5]), truth, prediction) == pytest.approx(two)
 
 
 def test_a_resample_keeps_every_group_whole():
     truth, prediction = said(RETINOPATHY, count=20)
-    seen = []
-
-    def watched(_truth: np.ndarray, _prediction: Prediction, counts: np.ndarray) -> np.ndarray:
-        seen.append(counts)
-        return counts.sum(axis=1)
-
-    assert (resampled(watched, truth, prediction, np.repeat(list("abcdefghij"), 2), draws=200) == 20).all()
-    counts = np.concatenate(seen)
-    assert counts.shape == (200, 20)
+    counts = resampled(lambda _truth, _said, drawn: drawn, truth, prediction, np.repeat(list("abcdefghij"), 2))
+    assert (counts.sum(axis=1) == 20).all()
     assert np.array_equal(counts[:, ::2], counts[:, 1::2])
     assert counts.max() > 1
-    assert not counts.min()
-    metric = metrics_for(RETINOPATHY)["accuracy"]
-    one_group = resampled(metric, truth, prediction, np.zeros(20), draws=3)
-    assert one_group == pytest.approx([score(metric, truth, prediction)] * 3)
 
 
 def test_a_seed_gives_the_same_resamples_however_many_fit_in_memory(monkeypatch):
     truth, prediction = said(CHEST_XRAY, count=60)
     metric, groups = metrics_for(CHEST_XRAY)["mean_auroc"], np.arange(60) // 2
-    one, other = (resampled(metric, truth, prediction, groups, draws=50, seed=4) for _ in range(2))
-    assert np.array_equal(one, other, equal_nan=True)
+    one = resampled(metric, truth, prediction, groups, draws=50, seed=4)
     assert not np.array_equal(one, resampled(metric, truth, prediction, groups, draws=50, seed=5), equal_nan=True)
     monkeypatch.setattr(metrics, "_CELLS_AT_ONCE", 60 * 7)
     assert resampled(metric, truth, prediction, groups, draws=50, seed=4) == pytest.approx(one, nan_ok=True)
 
 
 def test_the_interval_over_patients_is_wider_than_over_images_when_two_eyes_say_the_same():
-    labels, decided = (np.repeat(values, 2) for values in outcome(0, count=100))
-    prediction = Prediction(RETINOPATHY, np.eye(5, dtype=np.float32)[decided], decided.astype(np.float32))
-    patients, images = np.repeat(np.arange(100), 2), np.arange(200)
+    truth, prediction = said(RETINOPATHY, count=100)
+    truth, prediction = np.repeat(truth, 2), prediction.rows(np.repeat(np.arange(100), 2))
 
     def width(groups: np.ndarray) -> float:
-        low, high = interval(resampled(metrics_for(RETINOPATHY)["accuracy"], labels, prediction, groups))
+        low, high = interval(resampled(metrics_for(RETINOPATHY)["accuracy"], truth, prediction, groups))
         return high - low
 
-    assert width(patients) / width(images) == pytest.approx(np.sqrt(2), rel=0.1)
+    assert width(np.arange(200) // 2) / width(np.arange(200)) == pytest.approx(np.sqrt(2), rel=0.1)
 
 
 def test_an_interval_leaves_out_what_cannot_be_told():
     values = np.arange(101.0)
-    assert interval(values) == pytest.approx((2.5, 97.5))
-    assert interval(np.concatenate([values, [np.nan] * 50])) == interval(values)
+    assert interval(np.concatenate([values, [np.nan] * 50])) == pytest.approx((2.5, 97.5))
     assert np.isnan(interval(np.full(3, np.nan))).all()
-
-
-def test_the_mean_area_of_some_labels_is_scikit_learns_for_those():
-    truth, prediction = said(CHEST_XRAY, count=80)
-    wanted = reference.roc_auc_score(truth[:, [2, 5]], prediction.probabilities[:, [2, 5]], average="macro")
-    assert score(mean_auroc_of([2, 5]), truth, prediction) == pytest.approx(wanted)
-    everything = score(mean_auroc_of(range(truth.shape[1])), truth, prediction)
-    assert everything == score(metrics_for(CHEST_XRAY)["mean_auroc"], truth, prediction)

@@ -8,8 +8,7 @@ import torch
 from medic.errors import MedicError
 from medic.modeling.calibrate import unweighted
 from medic.modeling.evaluate import Evaluation
-from medic.modeling.metrics import interval, resampled
-from medic.modeling.metrics.ranking import auroc
+from medic.modeling.metrics import auroc, interval, resampled
 from medic.modeling.objectives import MultiLabel
 from medic.modeling.rankings import auroc_within, by_group, compare_rankings
 from medic.task import Prediction, Task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,12 +11,12 @@ from torch import Tensor
 
 from medic.data.taxonomy import Taxonomy
 from medic.errors import MedicError
-from medic.files import to_json
+from medic.modeling.objectives.one_class import Objective
 from medic.task import Task
 
 
 @dataclass(frozen=True)
-class MultiLabel:
+class MultiLabel(Objective):
     """One sigmoid a class: each is present or not, whatever the others are.
 
     Attributes:
@@ -34,6 +35,7 @@ class MultiLabel:
     prevalence: tuple[float, ...] | None = None
     label_smoothing: float = 0.0
     name: str = "multilabel"
+    kinds: ClassVar = ("multilabel",)
 
     def __post_init__(self) -> None:
         if not all(0 <= share <= 1 for share in (*(self.prevalence or ()), self.label_smoothing)):
@@ -41,18 +43,8 @@ class MultiLabel:
                 f"the prevalences {self.prevalence} and the smoothing {self.label_smoothing} are shares; each is 0 to 1"
             )
 
-    def outputs(self, task: Task) -> int:
-        """One logit a class."""
-        check_multilabel(task, self.name)
-        if self.prevalence is not None and len(self.prevalence) != len(task.classes):
-            raise MedicError(
-                f"the task {task.name!r} has {len(task.classes)} classes, got {len(self.prevalence)} prevalences; give "
-                "one a class"
-            )
-        return len(task.classes)
-
     def loss(self, raw: Tensor, labels: Tensor) -> Tensor:
-        """Mean binary cross-entropy, in nats, over images and classes; labels are int64 (N, C), 0 or 1."""
+        """Return the mean binary cross-entropy, in nats, over images and classes; labels are int64 (N, C), 0 or 1."""
         present = labels.to(raw.dtype)
         wanted = present * (1 - self.label_smoothing) + self.label_smoothing / 2
         weights = None
@@ -63,16 +55,12 @@ class MultiLabel:
         return F.binary_cross_entropy_with_logits(raw, wanted, weight=weights)
 
     def decode(self, raw: Tensor, task: Task) -> tuple[Tensor, ...]:
-        """Sigmoid. With ``prevalence`` a probability is that among as many images with the class as without it."""
+        """Return the sigmoid; with ``prevalence``, for as many images with the class as without it."""
         return (torch.sigmoid(raw.float()),)
-
-    def to_dict(self) -> dict:
-        """Plain values, for JSON."""
-        return to_json(self)
 
 
 @dataclass(frozen=True)
-class Hierarchical:
+class Hierarchical(Objective):
     """Conditional questions down a tree of findings: given that the parent is there, is the child?
 
     Each node has an output of its own, taught with those images alone that have the node's parent (Chen et al., Deep
@@ -93,6 +81,7 @@ class Hierarchical:
     edges: tuple[tuple[str, str], ...]
     none: str | None = None
     name: str = "hierarchical"
+    kinds: ClassVar = ("multilabel",)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "edges", tuple(tuple(edge) for edge in self.edges))  # JSON has lists
@@ -100,7 +89,7 @@ class Hierarchical:
 
     @classmethod
     def over(cls, tree: Taxonomy, task: Task) -> Hierarchical:
-        """The objective of a tree for a task."""
+        """Return the objective of a tree for a task."""
         return cls(task.classes, tree.edges, tree.none)
 
     @property
@@ -109,14 +98,13 @@ class Hierarchical:
         return Taxonomy(self.edges, self.none)
 
     def outputs(self, task: Task) -> int:
-        """One logit a node."""
-        check_multilabel(task, self.name)
-        if task.classes != self.classes:
+        """Return how many nodes the tree has: one logit each."""
+        if super().outputs(task) and task.classes != self.classes:
             raise MedicError(f"this tree is for other classes than those of {task.name!r}; build it for that task")
         return len(self.edges)
 
     def loss(self, raw: Tensor, labels: Tensor) -> Tensor:
-        """Mean binary cross-entropy, in nats, over all pairs of an image and a node whose parent the image has."""
+        """Return the mean binary cross-entropy, in nats, over pairs of an image and a node whose parent it has."""
         below = torch.as_tensor(self.tree.descent(self.classes), dtype=raw.dtype, device=raw.device)
         present = (labels.to(raw.dtype) @ below.T > 0).to(raw.dtype)
         everywhere = torch.ones_like(present[:, 0])
@@ -124,25 +112,15 @@ class Hierarchical:
         return (F.binary_cross_entropy_with_logits(raw, present, reduction="none") * asked).sum() / asked.sum()
 
     def nodes(self, raw: Tensor) -> Tensor:
-        """The probability of every node of the tree, (N, nodes), in the tree's order."""
+        """Return the probability of every node of the tree, (N, nodes), in the tree's order."""
         found: list[Tensor] = []
         for conditional, up in zip(torch.sigmoid(raw.float()).unbind(dim=1), self.tree.parents, strict=True):
             found.append(conditional if up < 0 else conditional * found[up])
         return torch.stack(found, dim=1)
 
     def decode(self, raw: Tensor, task: Task) -> tuple[Tensor, ...]:
-        """The classes' own nodes; the class for "none of them" is 1 minus the root."""
+        """Return the classes' own nodes; the class for "none of them" is 1 minus the root."""
         nodes = self.nodes(raw)
         places = {node: place for place, node in enumerate(self.tree.nodes)}
         columns = [1 - nodes[:, 0] if name == self.none else nodes[:, places[name]] for name in self.classes]
         return (torch.stack(columns, dim=1),)
-
-    def to_dict(self) -> dict:
-        """Plain values, for JSON."""
-        return to_json(self)
-
-
-def check_multilabel(task: Task, name: str) -> None:
-    """Refuse a task that has one class an image."""
-    if task.kind != "multilabel":
-        raise MedicError(f"{name} needs a multilabel task, {task.name!r} is {task.kind}; use cross_entropy")

@@ -9,6 +9,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +23,9 @@ from medic.data.split import refuse_crossing
 from medic.errors import MedicError
 from medic.files import replacing, write_json
 from medic.modeling.classifier import Classifier, parts
-from medic.modeling.cut_points import with_cut_points
 from medic.modeling.metrics import metrics_for, score
 from medic.modeling.objectives import objective_from_dict
-from medic.modeling.thresholds import thresholds_for
+from medic.modeling.thresholds import fit_cut_points, thresholds_for
 from medic.modeling.training.distributed import Processes, join
 from medic.modeling.training.loading import EpochSampler, PreparedDataset, loader
 from medic.modeling.training.recipe import Recipe
@@ -177,8 +177,9 @@ def decide(checkpoint: Path, prepared: Prepared, task: Task, recipe: Recipe) -> 
     batches = loader(data, recipe.batch_size, None, recipe.workers)
     prediction = Prediction.joined([model.predict_pixels(batch.images.numpy()) for batch in batches])
     if recipe.cut_points is not None:
-        model = with_cut_points(model, prediction.grade, data.labels, recipe.cut_points)
-        print(f"cut points of the {checkpoint.name} model: {', '.join(f'{cut:.2f}' for cut in model.objective.cuts)}")
+        cuts = fit_cut_points(prediction.grade, data.labels, task, recipe.cut_points)
+        model.objective = replace(model.objective, cuts=cuts)
+        print(f"cut points of the {checkpoint.name} model: {', '.join(f'{cut:.2f}' for cut in cuts)}")
     else:
         model.thresholds = thresholds_for(data.labels, prediction, recipe.sensitivity)
         shown = ", ".join(f"{threshold:.3f}" for threshold in model.thresholds)

@@ -8,8 +8,8 @@ import torch
 
 from medic.errors import MedicError
 from medic.modeling.augment import Augmentation
-from medic.modeling.cut_points import METRICS
 from medic.modeling.metrics import CHOOSABLE, metrics_for
+from medic.modeling.thresholds import METRICS
 from medic.task import Task
 
 SCHEDULES = ("one_cycle", "steps", "cycles")

@@ -1,0 +1,303 @@
+"""Metrics of decisions and rankings, for the images as they are or for thousands of bootstrap samples at once.
+
+Every metric takes how often each image counts in each of D samples. scikit-learn has the same ones for a single sample;
+2,000 samples of an area under the ROC curve take it a hundred times as long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from medic.errors import MedicError
+from medic.task import Prediction, Task
+
+
+def confusion_matrix(
+    truth: np.ndarray, decided: np.ndarray, classes: int, counts: np.ndarray | None = None
+) -> np.ndarray:
+    """Count how often class ``i`` was called class ``j``, for each label of a multilabel task by itself.
+
+    Args:
+        truth: int (N,) codes, or (N, L) of 0 and 1.
+        decided: int, of the same shape.
+        classes: C, how many codes there are; 2 for labels.
+        counts: (D, N), how often each image counts in each of D samples; once, without the axis D, when None.
+
+    Returns:
+        int64 (C, C) or (L, C, C), float64 (D, C, C) or (D, L, C, C) with counts; rows are the truth.
+    """
+    cells = (np.asarray(truth) * classes + decided)[..., None] == np.arange(classes**2)
+    counted = cells.sum(axis=0) if counts is None else np.tensordot(np.asarray(counts, float), cells, axes=1)
+    return counted.reshape(*counted.shape[:-1], classes, classes)
+
+
+def accuracy(confusion: np.ndarray) -> np.ndarray:
+    """Return the share of correct decisions, 0..1; ``confusion`` is (..., C, C), rows the truth."""
+    return np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum(axis=(-2, -1))
+
+
+def macro_f1(confusion: np.ndarray) -> np.ndarray:
+    """Return the mean over the classes of the harmonic mean of precision and recall, 0..1.
+
+    A class that occurs neither in the truth nor among the decisions is left out, as scikit-learn does.
+    """
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    occurring = confusion.sum(axis=-1) + confusion.sum(axis=-2)
+    return np.nan_to_num(_share(2 * hits, occurring)).sum(axis=-1) / (occurring > 0).sum(axis=-1)
+
+
+def quadratic_weighted_kappa(confusion: np.ndarray) -> np.ndarray:
+    """Return the agreement beyond chance on an ordered scale, 1 perfect, 0 chance; errors cost by squared distance.
+
+    Cohen, Psychological Bulletin 70(4), 1968, p. 213. Without any spread to agree on (truth and decisions all in one
+    class) it is 0.
+    """
+    codes = np.arange(confusion.shape[-1])
+    weights = (codes[:, None] - codes[None, :]) ** 2
+    total = confusion.sum(axis=(-2, -1), keepdims=True)
+    chance = confusion.sum(axis=-1)[..., :, None] * confusion.sum(axis=-2)[..., None, :] / total
+    observed = (weights * confusion).sum(axis=(-2, -1))
+    expected = (weights * chance).sum(axis=(-2, -1))
+    return 1 - np.nan_to_num(_share(observed, expected), nan=1.0)
+
+
+def mean_grade_error(confusion: np.ndarray) -> np.ndarray:
+    """Return the mean distance between the decided and the true grade, in grades; lower is better."""
+    codes = np.arange(confusion.shape[-1])
+    distance = np.abs(codes[:, None] - codes[None, :])
+    return (distance * confusion).sum(axis=(-2, -1)) / confusion.sum(axis=(-2, -1))
+
+
+def sensitivity(confusion: np.ndarray) -> np.ndarray:
+    """Return the share of class 1 that is called so, 0..1; ``confusion`` is (..., 2, 2). NaN without any."""
+    return _share(confusion[..., 1, 1], confusion[..., 1, :].sum(axis=-1))
+
+
+def specificity(confusion: np.ndarray) -> np.ndarray:
+    """Return the share of class 0 that is called so, 0..1; ``confusion`` is (..., 2, 2). NaN without any."""
+    return _share(confusion[..., 0, 0], confusion[..., 0, :].sum(axis=-1))
+
+
+def precision(confusion: np.ndarray) -> np.ndarray:
+    """Return the share of those called class 1 that are, 0..1; ``confusion`` is (..., 2, 2). NaN without any."""
+    return _share(confusion[..., 1, 1], confusion[..., :, 1].sum(axis=-1))
+
+
+def f1(confusion: np.ndarray) -> np.ndarray:
+    """Return the harmonic mean of precision and sensitivity of class 1; 0 where it neither occurs nor is called."""
+    called_or_true = confusion[..., 1, :].sum(axis=-1) + confusion[..., :, 1].sum(axis=-1)
+    return np.nan_to_num(_share(2 * confusion[..., 1, 1], called_or_true))
+
+
+def auroc(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+    """Return the area under the ROC curve: how often an image with the label scores above one without.
+
+    Equal scores count half (Hanley & McNeil, Radiology 143(1), 1982, p. 29).
+
+    Args:
+        truth: int (N,), 1 where the label is present.
+        scores: float (N,), higher for more probable.
+        counts: (D, N), how often each image counts in each of D samples; once, in one sample, when None.
+
+    Returns:
+        float64 (D,) in 0..1; NaN for a sample that has only images with the label, or only without.
+
+    Raises:
+        MedicError: a score is not a number.
+    """
+    hits, alarms = _called(truth, scores, counts)
+    area = (np.diff(alarms) * (hits[:, 1:] + hits[:, :-1])).sum(axis=1) / 2
+    return _share(area, hits[:, -1] * alarms[:, -1])
+
+
+def average_precision(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+    """Return the mean precision over the images with the label, each at the threshold that just finds it.
+
+    The area under the precision-recall curve in steps, without interpolation, as scikit-learn has it. A ranking by
+    chance has the share of images with the label. Arguments, returns and errors are those of ``auroc``; NaN for a
+    sample without the label.
+    """
+    hits, alarms = _called(truth, scores, counts)
+    precisions = np.nan_to_num(_share(hits, hits + alarms))[:, 1:]
+    return _share((np.diff(hits) * precisions).sum(axis=1), hits[:, -1])
+
+
+GRID = np.linspace(0, 1, 101)
+"""Where curves of bootstrap samples are compared: shares of images, on the horizontal axis."""
+
+
+def roc_on_grid(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+    """Return the sensitivity that is reached with at most each share of false alarms in ``GRID``: float64 (D, 101).
+
+    Arguments, missing values and errors are those of ``auroc``.
+    """
+    return np.stack(
+        [
+            hits[np.searchsorted(false / false[-1], GRID, "right") - 1] / hits[-1]
+            if hits[-1] and false[-1]
+            else np.full(len(GRID), np.nan)
+            for hits, false in zip(*_called(truth, scores, counts), strict=True)
+        ]
+    )
+
+
+def precision_on_grid(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+    """Return the precision where each sensitivity in ``GRID`` is just reached: float64 (D, 101).
+
+    A sensitivity of 0 takes the first threshold that calls anything. Arguments, missing values and errors are those of
+    ``average_precision``.
+    """
+    curves = []
+    for hits, false in zip(*_called(truth, scores, counts), strict=True):
+        at = np.maximum(np.searchsorted(hits / max(hits[-1], 1), GRID, "left"), np.argmax(hits + false > 0))
+        curves.append((hits[at] / (hits + false)[at]) if hits[-1] else np.full(len(GRID), np.nan))
+    return np.stack(curves)
+
+
+def _called(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Count what is called at each threshold, from the highest: with the label and without, float (D, T + 1) each.
+
+    The first column is a threshold above all scores; images of equal score are called together.
+    """
+    truth, scores = np.asarray(truth).astype(bool), np.asarray(scores)
+    if np.isnan(scores).any():
+        raise MedicError(f"{np.isnan(scores).sum()} of {len(scores)} scores are not numbers; the training has diverged")
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
+    counts = np.ones((1, len(truth))) if counts is None else np.asarray(counts)
+    both = []
+    for chosen in (truth, ~truth):
+        running = np.cumsum((counts * chosen)[:, order], axis=1, dtype=float)[:, last]
+        both.append(np.pad(running, ((0, 0), (1, 0))))
+    return both[0], both[1]
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
+
+
+HIGHER_IS_BETTER = {"accuracy": accuracy, "macro_f1": macro_f1, "quadratic_weighted_kappa": quadratic_weighted_kappa}
+"""Metrics by which thresholds between grades can be fitted: functions of confusion matrices (..., C, C)."""
+
+CHOOSABLE = (*HIGHER_IS_BETTER, "average_precision", "auroc", "mean_average_precision", "mean_auroc")
+"""The metrics by which an epoch can be chosen, as far as the task has them."""
+
+Metric = Callable[[np.ndarray, Prediction, np.ndarray], np.ndarray]
+"""Truth int (N,) or (N, C), prediction of the N images, and how often each counts (D, N), to the metric (D,)."""
+
+
+def metrics_for(task: Task) -> dict[str, Metric]:
+    """Return the metrics that suit a task, by name. The last is the one by which an epoch is chosen.
+
+    Wherever "present or not" is asked (two classes, or several labels), it is the area under the ROC curve, which
+    needs no threshold; for several labels its mean over those labels that some images have and some have not. Their
+    macro F1 is the mean over all labels, and one that neither occurs nor is called counts in it as 0, which is
+    scikit-learn's rule (``zero_division=0``).
+    """
+    if task.kind == "multilabel":
+        return {
+            "macro_f1": lambda truth, said, counts: f1(confusion_matrix(truth, said.decided, 2, counts)).mean(axis=-1),
+            "mean_average_precision": mean_over_labels(average_precision),
+            "mean_auroc": mean_over_labels(auroc),
+        }
+    metrics: dict[str, Metric] = {"accuracy": _of_confusion(accuracy), "macro_f1": _of_confusion(macro_f1)}
+    if task.kind == "ordinal":
+        return {
+            "mean_grade_error": _of_confusion(mean_grade_error),
+            **metrics,
+            "quadratic_weighted_kappa": _of_confusion(quadratic_weighted_kappa),
+        }
+    if len(task.classes) == 2:
+        metrics |= {"sensitivity": _of_confusion(sensitivity), "specificity": _of_confusion(specificity)}
+        for area in (average_precision, auroc):
+            metrics[area.__name__] = lambda truth, said, counts, area=area: area(
+                truth, said.probabilities[:, 1], counts
+            )
+    return metrics
+
+
+def shares_of_hits(along: int) -> Metric:
+    """Return a metric (D, C), for each class the share that is right; NaN where there is nothing to take a share of.
+
+    Args:
+        along: -2 for the share of those called so (precision), -1 of those that are (sensitivity).
+    """
+    return _of_confusion(lambda table: _share(np.diagonal(table, axis1=-2, axis2=-1), table.sum(axis=along)))
+
+
+def _of_confusion(function: Callable[[np.ndarray], np.ndarray]) -> Metric:
+    return lambda truth, said, counts: function(confusion_matrix(truth, said.decided, len(said.task.classes), counts))
+
+
+def mean_over_labels(area: Callable[..., np.ndarray], labels: Sequence[int] | None = None) -> Metric:
+    """Return the metric that is the mean of an area, such as ``auroc``, over the labels of a multilabel task.
+
+    Args:
+        area: ``auroc`` or ``average_precision``.
+        labels: places in the task's classes, such as those that enough patients have; all when None. In each sample
+            those count that some images have and some have not.
+    """
+
+    def metric(truth: np.ndarray, prediction: Prediction, counts: np.ndarray) -> np.ndarray:
+        codes = range(truth.shape[1]) if labels is None else labels
+        areas = np.stack([area(truth[:, code], prediction.probabilities[:, code], counts) for code in codes])
+        return _share(np.nansum(areas, axis=0), (~np.isnan(areas)).sum(axis=0))
+
+    return metric
+
+
+def metric_named(metric: str | Metric, task: Task) -> Metric:
+    """Return a metric of the task by its name in ``metrics_for``; a function is taken as it is."""
+    return metric if callable(metric) else metrics_for(task)[metric]
+
+
+def score(metric: Metric, truth: np.ndarray, prediction: Prediction) -> float:
+    """Return the metric with every image counting once."""
+    return float(metric(truth, prediction, np.ones((1, len(truth))))[0])
+
+
+_CELLS_AT_ONCE = 4_000_000
+"""Of how many images times samples the counts are held in memory together."""
+
+
+def resampled(
+    metric: Callable[..., np.ndarray],
+    truth: np.ndarray,
+    said: Prediction | np.ndarray,
+    groups: np.ndarray,
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+) -> np.ndarray:
+    """Return a metric over bootstrap samples that draw whole groups (patients), not single images.
+
+    Two eyes of one person are no two independent observations: drawing images would make the interval too narrow
+    (cluster bootstrap; Davison & Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). The same groups
+    and seed give the same samples, so that differences between two models are paired.
+
+    Args:
+        metric: one of ``metrics_for``, or ``auroc``, ``average_precision`` or a curve.
+        truth: int (N,) or (N, C).
+        said: what the metric judges of the N images: a prediction, for an area scores (N,).
+        groups: (N,) the patient of each image.
+        draws: number of bootstrap samples.
+        seed: of the draws.
+
+    Returns:
+        float64 (draws,); NaN where a sample has nothing that the metric is about.
+    """
+    _, member = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+    count = member.max() + 1
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
+    step = max(1, _CELLS_AT_ONCE // len(member))
+    parts = [metric(truth, said, drawn[at : at + step][:, member]) for at in range(0, draws, step)]
+    return np.concatenate(parts)
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % percentile interval of bootstrap values; samples without one are left out, NaN if all are."""
+    values = values[~np.isnan(values)]
+    low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
+    return float(low), float(high)
