@@ -646,6 +646,15 @@ def test_run_checkpoint_bundle_and_archive_predict_the_same(line, pictures):
         assert (table[["grade", "class"]] == tables[0][["grade", "class"]]).all(axis=None)
 
 
+def test_test_time_augmentation_is_the_same_for_run_and_bundle_and_is_said(line, pictures):
+    tables = []
+    for number, model in enumerate((line.run, line.folder / "outputs" / "bundles" / "retinopathy")):
+        succeeded(medic("predict", "-m", model, "--to", f"tta {number}.csv", "--tta", cwd=pictures))
+        tables.append(result(pictures / f"tta {number}.csv"))
+    assert np.allclose(tables[0][PROBABILITIES], tables[1][PROBABILITIES], atol=1e-4)
+    assert set(tables[0]["tta"]) == {"horizontal"}
+
+
 def test_predict_agrees_with_the_saved_evaluation(line, tiny, tmp_path):
     """The same image gives the same probabilities, whichever command asks."""
     succeeded(medic("predict", tiny, "-m", line.run, "--to", "all.csv", cwd=tmp_path))
@@ -721,7 +730,7 @@ def test_what_an_interrupted_prediction_left_is_said_to_be_unusable_or_passed_ov
     for options, said in (((), True), (("--fresh",), False)):
         left.write_text("image,grade\n1_left.jpeg,0\n")
         shown = succeeded(medic("predict", "-m", line.run, *options, cwd=pictures))
-        assert ("starting anew: results/result.csv.partial is of another version" in shown) == said
+        assert ("starting anew: results/result.csv.partial is of another version and model" in shown) == said
         assert len(result(pictures / "results" / "result.csv")) == 6
         assert sorted(os.listdir(pictures / "results")) == ["images", "result.csv"]
 

@@ -13,7 +13,7 @@ from medic.data.images.preprocess import Preprocessing
 from medic.data.stores import open_store
 from medic.errors import MedicError
 from medic.modeling.classifier import Classifier
-from medic.predict import predict
+from medic.predict import MeanOverFlips, predict
 from medic.task import RETINOPATHY
 
 
@@ -39,30 +39,33 @@ def good(tiny) -> list[str]:
     return [name for name in names if name.removeprefix("images/").removesuffix(".jpeg") not in faulty][:13]
 
 
-def test_every_image_is_answered_in_the_order_of_the_names(model, tiny, good):
+@pytest.mark.parametrize("size", [1, 5, 64])
+def test_every_image_is_answered_in_the_order_of_the_names_whatever_the_batch(size, model, tiny, good):
     store, names = open_store(tiny), good[::-1]
-    predicted = predict(model, store, names)
+    predicted = predict(model, store, names, batch_size=size)
     assert predicted.names == names
-    assert predicted.failed.empty
     for name, row in zip(names, predicted.prediction.probabilities, strict=True):
         alone = model.predict_pixels(model.preprocessing.pixels(store.read(name))[None])
         assert np.allclose(row, alone.probabilities[0], atol=1e-5)
+    table = predicted.to_frame()
+    assert (table["error"] == "").all()
+    assert table["grade"].between(0, 4).all()
 
 
-@pytest.mark.parametrize("size", [1, 5, 13, 64])
-def test_the_size_of_a_batch_changes_no_result(size, model, tiny, good):
+def test_test_time_augmentation_is_the_mean_over_the_image_and_its_flips(model, tiny, good):
     store = open_store(tiny)
-    one, other = predict(model, store, good, batch_size=4), predict(model, store, good, batch_size=size)
-    assert one.names == other.names
-    assert np.allclose(one.prediction.probabilities, other.prediction.probabilities, atol=1e-5)
-    assert np.allclose(one.prediction.grade, other.prediction.grade, atol=1e-5)
+    pixels = np.stack([model.preprocessing.pixels(store.read(name)) for name in good])
+    said = predict(MeanOverFlips(model, ("horizontal", "vertical")), store, good).prediction
+    views = [model.predict_pixels(view.copy()) for view in (pixels, pixels[:, :, ::-1], pixels[:, ::-1])]
+    assert np.allclose(said.probabilities, np.mean([view.probabilities for view in views], axis=0), atol=1e-5)
+    assert np.allclose(said.grade, np.mean([view.grade for view in views], axis=0), atol=1e-5)
+    with pytest.raises(MedicError, match="name one or more of horizontal, vertical"):
+        MeanOverFlips(model, ("diagonal",))
 
 
 @pytest.fixture
 def mixed(tiny, good, tmp_path) -> tuple[Path, dict[str, str]]:
     """A folder of good images with bad ones between them, and the reason for each of these."""
-    folder = tmp_path / "mixed"
-    folder.mkdir()
     data = (tiny / good[0]).read_bytes()
     bad = {
         "b_text.jpeg": (b"no photograph", "unsupported"),
@@ -70,26 +73,23 @@ def mixed(tiny, good, tmp_path) -> tuple[Path, dict[str, str]]:
         "e_empty.png": (b"", "empty"),
     }
     for name in ("a.jpeg", "d.jpeg", "f.jpeg"):
-        shutil.copy(tiny / good["adf".index(name[0])], folder / name)
+        shutil.copy(tiny / good["adf".index(name[0])], tmp_path / name)
     for name, (content, _) in bad.items():
-        (folder / name).write_bytes(content)
-    (folder / "g_link.jpeg").symlink_to(folder / "nowhere.jpeg")
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "g_link.jpeg").symlink_to(tmp_path / "nowhere.jpeg")
     reasons = {name: reason for name, (_, reason) in bad.items()}
-    return folder, reasons | {"g_link.jpeg": "unreadable", "h_absent.jpeg": "unreadable"}
+    return tmp_path, reasons | {"g_link.jpeg": "unreadable", "h_absent.jpeg": "unreadable"}
 
 
-def test_bad_images_are_reported_with_their_reason_and_the_others_keep_their_order(model, mixed):
+def test_bad_images_have_a_row_with_their_reason_and_the_others_keep_their_order(model, mixed):
     folder, reasons = mixed
-    predicted = predict(model, open_store(folder), sorted([*reasons, "a.jpeg", "d.jpeg", "f.jpeg"]), batch_size=2)
+    names = sorted([*reasons, "a.jpeg", "d.jpeg", "f.jpeg"])
+    predicted = predict(model, open_store(folder), names, batch_size=2)
     assert predicted.names == ["a.jpeg", "d.jpeg", "f.jpeg"]
     assert predicted.failed.set_index("image")["reason"].to_dict() == reasons
     assert predicted.failed["detail"].str.len().min() > 5
-
-
-def test_the_table_has_a_row_for_every_image_asked_for(model, mixed):
-    folder, reasons = mixed
-    table = predict(model, open_store(folder), sorted([*reasons, "a.jpeg", "d.jpeg"])).to_frame()
-    assert list(table["image"]) == sorted([*reasons, "a.jpeg", "d.jpeg"]), "in the order asked, failed ones too"
+    table = predicted.to_frame()
+    assert list(table["image"]) == names
     bad = table["image"].isin(list(reasons))
     assert (table["error"][~bad] == "").all()
     assert (table["error"][bad].str.partition(": ")[0] == table["image"][bad].map(reasons)).all()
@@ -97,18 +97,9 @@ def test_the_table_has_a_row_for_every_image_asked_for(model, mixed):
     assert table["grade"].dtype == "Int64", "a whole number stays one beside missing ones"
 
 
-def test_a_table_without_failures_has_empty_errors(model, tiny, good):
-    table = predict(model, open_store(tiny), good).to_frame()
-    assert (table["error"] == "").all()
-    assert table["grade"].between(0, 4).all()
-
-
-def test_when_all_images_are_bad_it_is_an_error_with_the_first_reason(model, mixed):
+def test_without_one_good_image_it_is_an_error_with_the_first_reason(model, mixed):
     folder, reasons = mixed
     with pytest.raises(MedicError, match=r"not one of 5 images .* could be read; the first: b_text\.jpeg"):
         predict(model, open_store(folder), sorted(reasons))
-
-
-def test_no_images_at_all_is_an_error(model, tiny):
     with pytest.raises(MedicError, match="not one of 0 images"):
-        predict(model, open_store(tiny), [])
+        predict(model, open_store(folder), [])

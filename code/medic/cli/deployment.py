@@ -222,12 +222,15 @@ def predict(
         float | None,
         typer.Option("--both-eyes", help="Weight, 0 to 0.5, of the same patient's other eye (names such as 17_left)."),
     ] = None,
+    tta: Annotated[
+        bool,
+        typer.Option("--tta", help="Test-time augmentation: the mean over image and mirror image; twice the work."),
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over, whatever an interrupted run has left.")] = False,
 ) -> None:
     """Classify a folder of images into a CSV: name, prediction, probabilities. Bad images are rows with the reason.
 
-    Rows come in the order of the names, and are written as they are made. Interrupted, it goes on; the images that it
-    keeps must not have changed since.
+    Rows come in the order of the names. Interrupted, it goes on; the images that it keeps must not have changed since.
 
     Where several findings can be there at once, each has a column of 0 and 1 as the model's operating point decides.
     There p_none is the product of (1 - p) over the findings; after a training whose loss was weighted by prevalence it
@@ -237,6 +240,7 @@ def predict(
     Example: medic predict results/images -m outputs/bundles/retinopathy --to results/result.csv
     """
     from medic.data.stores import open_store
+    from medic.predict import MeanOverFlips
     from medic.predict.batch import predict_to, start_over
 
     store = open_store(images)
@@ -244,6 +248,7 @@ def predict(
     if not names:
         raise MedicError(f"{images} holds no image files; put JPEG, PNG or DICOM files there")
     loaded, at_once = _load_model(model)
+    loaded = MeanOverFlips(loaded, ("horizontal",)) if tta else loaded
     if fresh:
         start_over(to)
     written = predict_to(loaded, store, names, to, both_eyes=both_eyes, at_once=at_once)

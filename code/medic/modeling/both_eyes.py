@@ -18,11 +18,9 @@ STEPS = tuple(step / 20 for step in range(11))
 def combine_eyes(prediction: Prediction, records: pd.DataFrame, weight: float) -> Prediction:
     """Mix into each photograph's prediction that of the same patient's other eye.
 
-    Probabilities and continuous grade become ``(1 - weight) * own + weight * other``. The decision is then, as for
-    every prediction, the most probable class. Images of a patient without exactly one left and one right photograph
-    stay as they are. The best entries to Kaggle's diabetic retinopathy competition of 2015 blended both eyes
-    of a patient in their last stage (Antony & Brüggemann, team o_O, competition report, 2015, second place; and
-    deepsense, "Diagnosing diabetic retinopathy with deep learning", 2015, sixth place).
+    Probabilities and continuous grade become ``(1 - weight) * own + weight * other``. Images of a patient without
+    exactly one left and one right photograph stay as they are. The best entries to Kaggle's diabetic retinopathy
+    competition of 2015 blended both eyes of a patient (Antony & Brüggemann, team o_O, competition report, 2015).
 
     Args:
         prediction: of the images in ``records``, in their order.
@@ -30,16 +28,13 @@ def combine_eyes(prediction: Prediction, records: pd.DataFrame, weight: float) -
         weight: of the other eye, 0..1: 0 leaves everything as it is, 0.5 gives both eyes of a patient the same.
 
     Raises:
-        MedicError: the weight is out of range, the lengths differ, or the records have no column ``eye``.
+        MedicError: the weight is out of range, the lengths differ, or the records lack a column.
     """
     if not 0 <= weight <= 1:
         raise MedicError(f"the weight {weight} of the other eye is outside 0..1; 0.3 is usual")
     if len(prediction) != len(records):
-        raise MedicError(
-            f"{len(prediction)} predictions do not go with {len(records)} records; give the records they were made for"
-        )
-    own = np.arange(len(records))
-    other = _partners(records)
+        raise MedicError(f"{len(prediction)} predictions do not go with {len(records)} records; give those they are of")
+    own, other = np.arange(len(records)), _partners(records)
 
     def mixed(values: np.ndarray) -> np.ndarray:
         # Those without a partner are taken over, not computed: half of a number plus half of it may differ in a bit.
@@ -51,7 +46,7 @@ def combine_eyes(prediction: Prediction, records: pd.DataFrame, weight: float) -
 
 
 def fit_weight(prediction: Prediction, records: pd.DataFrame, metric: str = "quadratic_weighted_kappa") -> float:
-    """The weight of the other eye, 0 to 0.5 in steps of 0.05, with the best figure; of equal ones the smallest.
+    """Return the weight of the other eye, 0 to 0.5 in steps of 0.05, with the best score; of equal ones the smallest.
 
     Args:
         prediction: of the images in ``records``, in their order: the validation split's, not the test split's.
@@ -66,28 +61,22 @@ def fit_weight(prediction: Prediction, records: pd.DataFrame, metric: str = "qua
         raise MedicError(f"the weight of the other eye cannot be fitted for {metric!r}; there is: {known}")
     labels, classes = records["label"].to_numpy(), len(prediction.task.classes)
     decided = [combine_eyes(prediction, records, weight).decided for weight in STEPS]
-    figures = [float(HIGHER_IS_BETTER[metric](confusion_matrix(labels, codes, classes))) for codes in decided]
-    return STEPS[int(np.argmax(figures))]
+    scores = [float(HIGHER_IS_BETTER[metric](confusion_matrix(labels, codes, classes))) for codes in decided]
+    return STEPS[int(np.argmax(scores))]
 
 
 def pairs(records: pd.DataFrame) -> int:
-    """How many patients have exactly one left and one right photograph among the records."""
+    """Return how many patients have exactly one left and one right photograph among the records."""
     return int((_partners(records) != np.arange(len(records))).sum()) // 2
 
 
 def _partners(records: pd.DataFrame) -> np.ndarray:
     """The row, by position, of the other eye of each row's patient; its own where there is none. int (N,)."""
-    missing = [column for column in ("patient", "eye") if column not in records]
-    if missing:
-        raise MedicError(
-            f"the records do not say which photographs belong together (no column {', '.join(missing)}); "
-            "a reader of retinopathy sets makes both"
-        )
-    eyes = pd.DataFrame(
-        {"patient": records["patient"].to_numpy(), "eye": records["eye"].astype("string").fillna("").to_numpy()}
-    )
-    left, right = (eyes[eyes["eye"] == eye].drop_duplicates("patient", keep=False) for eye in ("left", "right"))
-    pairs = left.reset_index().merge(right.reset_index(), on="patient")
+    if missing := [column for column in ("patient", "eye") if column not in records]:
+        raise MedicError(f"the records have no column {', '.join(missing)}; a reader of retinopathy sets makes both")
+    rows = records[["patient", "eye"]].reset_index(drop=True)
+    left, right = (rows[rows["eye"] == eye].drop_duplicates("patient", keep=False) for eye in ("left", "right"))
+    both = left.reset_index().merge(right.reset_index(), on="patient")
     partners = np.arange(len(records))
-    partners[pairs["index_x"]], partners[pairs["index_y"]] = pairs["index_y"], pairs["index_x"]
+    partners[both["index_x"]], partners[both["index_y"]] = both["index_y"], both["index_x"]
     return partners

@@ -17,28 +17,8 @@ from medic.modeling.calibrate import brier_scores
 from medic.modeling.compare import Lead, compare_evaluations
 from medic.modeling.evaluate import Evaluation
 from medic.modeling.metrics import Metric, interval, metric_named, resampled, score
+from medic.predict import average
 from medic.task import Prediction
-
-
-def average(predictions: Sequence[Prediction]) -> Prediction:
-    """The mean of the probabilities, and of the grades where there are any; decided at 0.5 or for the most probable.
-
-    The mean of probabilities makes fewer errors than its members do on average, the more the less alike their errors
-    are (Dietterich, Ensemble methods in machine learning, MCS 2000, LNCS 1857, p. 1).
-
-    Raises:
-        MedicError: there is none, or they differ in task or number of images.
-    """
-    if not predictions:
-        raise MedicError("there is nothing to average; give the predictions of one model or more")
-    first = predictions[0]
-    if any(other.task != first.task or len(other) != len(first) for other in predictions):
-        raise MedicError("only predictions of one task for the same images can be averaged; evaluate on one split")
-    probabilities = np.mean([one.probabilities for one in predictions], axis=0, dtype=np.float64).astype(np.float32)
-    grade = None
-    if first.grade is not None:
-        grade = np.mean([one.grade for one in predictions], axis=0, dtype=np.float64).astype(np.float32)
-    return Prediction(first.task, probabilities, grade)
 
 
 def together(evaluations: Sequence[Evaluation], title: str) -> Evaluation:

@@ -32,7 +32,7 @@ from medic.modeling.metrics import (
 )
 from medic.modeling.training.run import Run
 from medic.plots import evaluation as evaluation_plots
-from medic.predict import predict
+from medic.predict import MeanOverFlips, predict
 from medic.task import Prediction, Task
 
 
@@ -284,13 +284,14 @@ class Evaluation:
         )
 
 
-def evaluate(run: Run, split: str = "test", which: str = "best") -> Evaluation:
+def evaluate(run: Run, split: str = "test", which: str = "best", tta: tuple[str, ...] = ()) -> Evaluation:
     """Evaluate a run's model on one split, from the original image files.
 
     Args:
         run: a finished run.
         split: ``test`` unless something is still to be chosen; then ``validation``.
         which: ``best``, ``last`` or one of ``run.snapshots``.
+        tta: flips, ``horizontal`` or ``vertical``, over which probabilities and grades are averaged.
 
     Returns:
         The evaluation; ``save`` keeps it.
@@ -310,10 +311,11 @@ def evaluate(run: Run, split: str = "test", which: str = "best") -> Evaluation:
             "split by patient, prepare and train again"
         )
     prepared = run.prepared
-    predicted = predict(run.model(which), prepared.store, list(rows["image"]))
+    model = MeanOverFlips(run.model(which), tuple(tta)) if tta else run.model(which)
+    predicted = predict(model, prepared.store, list(rows["image"]))
     skipped = prepared.skipped[prepared.skipped["split"] == split][["image", "reason", "detail"]]
     return Evaluation(
-        title=f"{run.folder.name}, {split} split{_flattered(run, split)}",
+        title=f"{run.folder.name}, {split} split{_flattered(run, split)}{', mean over flips' if tta else ''}",
         prediction=predicted.prediction,
         records=rows[rows["image"].isin(predicted.names)].reset_index(drop=True),
         majority=_majority(trained_on, run.task),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol
 
@@ -19,6 +18,9 @@ from medic.data.stores import Store
 from medic.errors import ImageError, MedicError
 from medic.task import Prediction, Task
 
+FLIPS = {"horizontal": 2, "vertical": 1}
+"""Flips by name, each with the axis of pixels (N, S, S, 3) that it reverses: the columns, the rows."""
+
 
 class Model(Protocol):
     """What a checkpoint (``modeling.classifier``) and a bundle (``deployment.bundle.predictor``) both are."""
@@ -28,6 +30,66 @@ class Model(Protocol):
 
     def predict_pixels(self, images: np.ndarray) -> Prediction:
         """Classify prepared pixels, uint8 (N, S, S, 3) RGB."""
+
+
+@dataclass(frozen=True)
+class MeanOverFlips:
+    """A model whose answer is the mean over an image and its flips: test-time augmentation.
+
+    Each flip costs as much as the image itself. Name only flips that leave the label as it is and that the network has
+    met in training: an upside-down radiograph is neither.
+
+    Attributes:
+        model: a checkpoint or a bundle.
+        flips: names in ``FLIPS``.
+
+    Raises:
+        MedicError: there is no flip, or one of them is unknown.
+    """
+
+    model: Model
+    flips: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.flips or set(self.flips) - set(FLIPS):
+            raise MedicError(f"there is no test-time augmentation {self.flips}; name one or more of {', '.join(FLIPS)}")
+
+    @property
+    def task(self) -> Task:
+        """What is predicted."""
+        return self.model.task
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How the bytes of an image become pixels."""
+        return self.model.preprocessing
+
+    def predict_pixels(self, images: np.ndarray) -> Prediction:
+        """Return the mean of probabilities and grades, at the model's own operating point; (N, S, S, 3) to N rows."""
+        views = [images, *(np.ascontiguousarray(np.flip(images, FLIPS[name])) for name in self.flips)]
+        said = [self.model.predict_pixels(view) for view in views]
+        return replace(average(said), thresholds=said[0].thresholds)
+
+
+def average(predictions: Sequence[Prediction]) -> Prediction:
+    """Return the mean of probabilities, and of grades where there are any, without an operating point.
+
+    The mean of probabilities makes fewer errors than its members do on average, the more the less alike their errors
+    are (Dietterich, Ensemble methods in machine learning, MCS 2000, LNCS 1857, p. 1).
+
+    Raises:
+        MedicError: there is none, or they differ in task or number of images.
+    """
+    if not predictions:
+        raise MedicError("there is nothing to average; give the predictions of one model or more")
+    first = predictions[0]
+    if any(other.task != first.task or len(other) != len(first) for other in predictions):
+        raise MedicError("only predictions of one task for the same images can be averaged; evaluate on one split")
+    probabilities = np.mean([one.probabilities for one in predictions], axis=0, dtype=np.float64).astype(np.float32)
+    grade = None
+    if first.grade is not None:
+        grade = np.mean([one.grade for one in predictions], axis=0, dtype=np.float64).astype(np.float32)
+    return Prediction(first.task, probabilities, grade)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +110,7 @@ class BatchResult:
         return len(self.names) + len(self.failed)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an image, in the order asked; failed ones have empty predictions and the reason in ``error``.
+        """Return one row an image, in the order asked; failed ones have no prediction and the reason in ``error``.
 
         The columns before it are those of ``Prediction.to_frame``, which says what ``p_none`` is and is not.
         """
@@ -69,7 +131,7 @@ def predict(model: Model, store: Store, names: Sequence[str], batch_size: int = 
     All predictions are held in memory; ``medic.predict.batch.predict_to`` writes them to a file as they come.
 
     Args:
-        model: a checkpoint or a bundle.
+        model: a checkpoint or a bundle, or ``MeanOverFlips`` of one.
         store: where the images are.
         names: their names in the store.
         batch_size: images a step; only a few steps' images are held in memory.
@@ -80,33 +142,35 @@ def predict(model: Model, store: Store, names: Sequence[str], batch_size: int = 
     Raises:
         MedicError: not one image could be read.
     """
-    read: list[str] = []
-    parts, failed, place = [], [], 0
-    for part in answers(model, store, names, batch_size):
-        if part.names:
-            parts.append(part.prediction)
-        read += part.names
-        failed.append(part.failed.set_axis(part.failed.index + place))
-        place += len(part)
-    if not parts:
-        row = failed[0].iloc[0] if failed else None
-        raise none_read(store, len(names), row is not None and f"{row['image']}, {row['detail']}")
-    return BatchResult(Prediction.joined(parts), read, pd.concat(failed))
+    parts = list(answers(model, store, names, batch_size))
+    failed = [(name, *why) for part in parts for name, *why in part.failed.itertuples(index=False)]
+    refuse_empty(store, len(names), failed)
+    asked = {name: place for place, name in enumerate(names)}
+    return BatchResult(
+        Prediction.joined([part.prediction for part in parts if part.names]),
+        [name for part in parts for name in part.names],
+        unread(failed, [asked[name] for name, *_ in failed]),
+    )
 
 
-def none_read(store: Store, count: int, first: str | bool) -> MedicError:
-    """The error of a prediction without one readable image; ``first`` names one and says what is wrong with it."""
-    shown = f"; the first: {first}" if first else ""
-    return MedicError(f"not one of {count} images in {store.location} could be read{shown}")
+def unread(failed: Sequence[tuple[str, str, str]], places: Sequence[int]) -> pd.DataFrame:
+    """Return images that could not be read as ``BatchResult.failed`` has them."""
+    return pd.DataFrame(failed, index=list(places), columns=["image", "reason", "detail"])
+
+
+def refuse_empty(store: Store, count: int, failed: Sequence[tuple[str, str, str]]) -> None:
+    """Refuse a prediction without one readable image.
+
+    Raises:
+        MedicError: as many images failed as were asked for; the message names the first.
+    """
+    if len(failed) == count:
+        shown = f"; the first: {failed[0][0]}, {failed[0][2]}" if failed else ""
+        raise MedicError(f"not one of {count} images in {store.location} could be read{shown}")
 
 
 def answers(
-    model: Model,
-    store: Store,
-    names: Sequence[str],
-    batch_size: int,
-    at_once: int = 1,
-    before: Callable[[str], object] | None = None,
+    model: Model, store: Store, names: Sequence[str], batch_size: int, at_once: int = 1
 ) -> Iterator[BatchResult]:
     """Predict images batch by batch, in their order, with a progress bar and flat memory.
 
@@ -114,18 +178,15 @@ def answers(
     its predictions, to the last bit, depend on no other batch.
 
     Args:
-        model: a checkpoint or a bundle.
+        model: a checkpoint or a bundle, or ``MeanOverFlips`` of one.
         store: where the images are.
         names: their names in the store.
         batch_size: names a batch; of ``at_once + 1`` batches the pixels are held in memory.
         at_once: batches that go through the network at a time; more than one suits a model whose calls take a thread
             each (``bundle.predictor(threads=1)``).
-        before: called with each name, in some thread, before the image is read.
     """
 
-    def one(name: str) -> np.ndarray | tuple[str, str]:
-        if before is not None:
-            before(name)
+    def pixels(name: str) -> np.ndarray | tuple[str, str]:
         if name not in store:
             return "unreadable", f"not in {store.location.name}"
         try:
@@ -133,31 +194,26 @@ def answers(
         except ImageError as error:
             return error.reason, str(error)
 
+    def answer(batch: list[tuple[str, np.ndarray | tuple[str, str]]]) -> BatchResult:
+        read = {name: result for name, result in batch if isinstance(result, np.ndarray)}
+        failed = {place: (name, *result) for place, (name, result) in enumerate(batch) if name not in read}
+        said = model.predict_pixels(np.stack(list(read.values()))) if read else nothing(model.task)
+        return BatchResult(said, list(read), unread(list(failed.values()), list(failed)))
+
     with contextlib.ExitStack() as stack:
-        images = stack.enter_context(contextlib.closing(each(one, names, title="predicting")))
+        images = stack.enter_context(contextlib.closing(each(pixels, names, title="predicting")))
         pool = ThreadPoolExecutor(at_once)
         stack.callback(pool.shutdown, cancel_futures=True)
-        results, waiting = zip(names, images, strict=True), deque[Future[BatchResult]]()
-        while part := list(islice(results, batch_size)):
-            waiting.append(pool.submit(_answer, model, part))
+        results, waiting = zip(names, images, strict=True), []
+        while batch := list(islice(results, batch_size)):
+            waiting.append(pool.submit(answer, batch))
             if len(waiting) > at_once:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-def _answer(model: Model, results: list[tuple[str, np.ndarray | tuple[str, str]]]) -> BatchResult:
-    """The predictions of a batch, from its names and what came of decoding them."""
-    read = {name: result for name, result in results if isinstance(result, np.ndarray)}
-    failed = {place: (name, *result) for place, (name, result) in enumerate(results) if name not in read}
-    return BatchResult(
-        model.predict_pixels(np.stack(list(read.values()))) if read else nothing(model.task),
-        list(read),
-        pd.DataFrame(failed.values(), index=list(failed), columns=["image", "reason", "detail"]),
-    )
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()
 
 
 def nothing(task: Task) -> Prediction:
-    """The prediction of no image at all."""
+    """Return the prediction of no image at all."""
     grade = np.zeros(0, np.float32) if task.kind == "ordinal" else None
     return Prediction(task, np.zeros((0, len(task.classes)), np.float32), grade)

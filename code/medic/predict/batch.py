@@ -1,39 +1,30 @@
-"""Predictions of many images, written to a CSV file as they come: killed and started again, it goes on."""
+"""Predictions of many images, written down as they come: killed and started again, it goes on."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import fcntl
 import hashlib
-import io
 import json
 import os
-import zlib
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-import pandas as pd
 
 from medic.data.stores import Store
-from medic.errors import ImageError, MedicError
-from medic.files import replacing
-from medic.predict import BatchResult, Model, answers, none_read, nothing
-from medic.task import Prediction, Task
+from medic.errors import MedicError
+from medic.files import write_text
+from medic.predict import BatchResult, MeanOverFlips, Model, answers, nothing, refuse_empty, unread
+from medic.task import Prediction
 
 BATCH = 8
 """Images that go through the network together, and that are done again after a kill. More is hardly faster where every
 core has a batch of its own (38 ms of processor time an image at 8 and at 32 for a ResNet-18), and takes more memory."""
-DIGITS = "%.6f"
-"""How probabilities and grades are written."""
-_EXACT = "%.9g"
-"""Every float32 by itself: for what is computed with once more."""
-_FORMAT = 1
-"""Counts up when the rows or the journal change, or the numbers that the same images give: no file mixes the two."""
-_OTHER = "of another version of medic, or damaged"
+_FORMAT = 2
+"""Counts up when the unfinished rows change, or the numbers that the same images give: no file mixes the two."""
 _SHOWN = 20
 
 
@@ -65,257 +56,139 @@ def predict_to(
     both_eyes: float | None = None,
     at_once: int = 1,
 ) -> BatchSummary:
-    """Classify any number of images into a CSV file, one row an image in the order of the names, in flat memory.
+    """Classify any number of images into a CSV file, one row an image in the order of the names.
 
-    Rows are written as they come to ``to`` with ``.partial`` behind its name, and renamed at the end. Beside it lies
-    a journal (``.partial.jsonl``) of what the rows were made from. Interrupted and called again it goes on: with the
-    same model, options and store the rows are kept up to the first image that has changed (size, time of change; in a
-    zip file size and checksum), come or gone; an image that could not be read stays so until then. The file is, to the
-    last byte, that of an uninterrupted call. When nothing can be kept, it says why and starts anew.
+    Until the file is written, what is done lies beside it in ``<to>.partial``, an image a line. Interrupted and called
+    again with the same model, flips and store, it goes on with the images that are not there or could not be read;
+    those that it keeps must not have changed since. Pixels are held a few batches at a time, predictions all of them.
 
     Args:
-        model: a checkpoint or a bundle.
+        model: a checkpoint or a bundle, or ``MeanOverFlips`` of one; the column ``tta`` then names the flips.
         store: where the images are.
         names: their names in the store.
         to: the CSV file; what it held is replaced at the end, and not before.
-        both_eyes: weight of the same patient's other eye (``medic.modeling.both_eyes``), for which all predictions are
-            held in memory at the end.
+        both_eyes: weight of the same patient's other eye (``medic.modeling.both_eyes``).
         at_once: as in ``medic.predict.answers``.
 
     Raises:
         MedicError: not one image could be read, the disk is full, another process writes the same file, or the weight
             is out of range.
     """
-    to = Path(to)
-    if both_eyes is not None:
-        # A wrong weight shows now, not at the end.
-        _mixed(BatchResult(nothing(model.task), [], pd.DataFrame()), both_eyes)
-    settings = {
-        "format": _FORMAT,
-        "model": _identity(model),
-        "both_eyes": both_eyes,
-        "images": os.path.abspath(store.location),
-        "batch": BATCH,
-    }
-    digits = DIGITS if both_eyes is None else _EXACT
-    seen: dict[str, str] = {}
-    with _writing(to), _Unfinished(to, settings) as unfinished:
-        done = unfinished.go_on(store, names)
-        look = lambda name: seen.update({name: _fingerprint(store, name)})  # noqa: E731
-        with contextlib.closing(answers(model, store, names[done:], BATCH, at_once, look)) as parts:
-            for part in parts:
-                asked = names[done : done + len(part)]
-                text = _csv(part.to_frame(), digits, header=done == 0)
-                unfinished.add(text, _digest((name, seen.pop(name)) for name in asked))
-                done += len(part)
-        written = _count(to, unfinished.rows)
-        if not written.predicted:
-            unfinished.remove()
-            first = written.first_failed[0] if written.first_failed else None
-            raise none_read(store, len(names), first is not None and f"{first[0]}, {first[1].partition(': ')[2]}")
-        if both_eyes is None:
-            os.replace(unfinished.rows, to)
-        else:
-            # Where the operating point lies, any prediction says; when all rows were there already, none was made.
-            size = model.preprocessing.size
-            thresholds = model.predict_pixels(np.zeros((1, size, size, 3), np.uint8)).thresholds
-            mixed, said = _mixed(_read_back(model.task, thresholds, unfinished.rows), both_eyes)
-            written = replace(written, both_eyes=said)
-            with replacing(to) as temporary:
-                temporary.write_bytes(_csv(mixed.to_frame(), DIGITS, header=True))
-        unfinished.remove()
-    return written
+    to, partial = Path(to), _partial(to)
+    if both_eyes is not None:  # a wrong weight shows now, not at the end
+        _mixed(BatchResult(nothing(model.task), [], unread([], [])), both_eyes)
+    flips = model.flips if isinstance(model, MeanOverFlips) else ()
+    about = {"version": _FORMAT, "model": _identity(model), "images": os.path.abspath(store.location), "tta": [*flips]}
+    with _writing(to):
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "a+b") as file:
+            _lock(file, to)
+            done = _kept(file, about, names)
+            left = [name for name in names if name not in done]
+            with contextlib.closing(answers(model, store, left, BATCH, at_once)) as parts:
+                for part in parts:
+                    rows = _rows(part)
+                    file.write(b"".join(json.dumps([name, *row]).encode() + b"\n" for name, row in rows.items()))
+                    file.flush()
+                    done |= rows
+        result, said = _joined(model, names, done), ""
+        if not result.names:
+            partial.unlink()
+            refuse_empty(store, len(names), list(result.failed.itertuples(index=False, name=None)))
+        if both_eyes is not None:
+            result, said = _mixed(result, both_eyes)
+        table = result.to_frame()
+        if flips:
+            table.insert(table.shape[1] - 1, "tta", "+".join(flips))
+        # Python's writer quotes the characters of the line end, and a name may hold a lone carriage return.
+        text = table.to_csv(index=False, float_format="%.6f", lineterminator="\r\n")
+        write_text(to, text.replace("\r\n", "\n"))
+        partial.unlink()
+    first = tuple((name, f"{reason}: {detail}") for name, reason, detail in result.failed.to_numpy()[:_SHOWN])
+    return BatchSummary(to, len(result.names), len(result.failed), first, said)
 
 
 def start_over(to: str | os.PathLike) -> None:
-    """Remove what an interrupted ``predict_to`` has left beside a CSV file; the file itself stays.
+    """Remove what an interrupted ``predict_to`` has left beside a CSV file; the file itself stays."""
+    with _writing(Path(to)):
+        _partial(Path(to)).unlink(missing_ok=True)
 
-    Raises:
-        MedicError: another process writes there, or the folder cannot be written.
-    """
+
+def _partial(to: str | os.PathLike) -> Path:
     to = Path(to)
-    if to.parent.is_dir():
-        with _writing(to), _Unfinished(to, {}) as unfinished:
-            unfinished.remove()
+    if to.is_dir():
+        raise MedicError(f"cannot write {to}: it is a folder; name a file")
+    return to.with_name(f"{to.name}.partial")
 
 
-class _Unfinished:
-    """The rows that are done, in a file beside the target, and the journal that says what they were made from.
-
-    The journal's first line is the settings, each further one a batch: its number of images, its rows' bytes and their
-    CRC-32, and a digest of its images' names and fingerprints. A line follows its rows, so that rows without a line,
-    and a line that a kill has cut, are done again.
-    """
-
-    def __init__(self, to: Path, settings: dict):
-        if to.is_dir():
-            raise MedicError(f"cannot write {to}: it is a folder; name a file")
-        self.rows = to.with_name(f"{to.name}.partial")
-        self._to, self._path = to, to.with_name(f"{to.name}.partial.jsonl")
-        self._settings = settings
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> _Unfinished:
-        self._to.parent.mkdir(parents=True, exist_ok=True)
-        with self._stack as stack:
-            self._journal = stack.enter_context(open(self._path, "a+b"))
-            self._lock()
-            self._rows = stack.enter_context(open(self.rows, "a+b"))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def _lock(self) -> None:
-        """Keep others away until the journal is closed, and be it by a kill."""
-        try:
-            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise MedicError(f"another process writes {self._to} just now; wait for it or name another file") from error
-        except OSError:  # a file system without locks
-            pass
-
-    def go_on(self, store: Store, names: Sequence[str]) -> int:
-        """Keep what is done and still holds, cut off the rest, and say so; how many images are kept."""
-        header = _line(self._settings)
-        self._journal.seek(0)
-        self._rows.seek(0)
-        first = self._journal.readline()
-        done, ends, line = 0, (len(first), 0), b""
-        if first != header:
-            if os.path.getsize(self.rows):
-                print(f"starting anew: {self.rows} is {_difference(first, self._settings)}", flush=True)
-            ends = (0, 0)
-        else:
-            while line := self._journal.readline():
-                count, size = self._holds(line, store, names[done : done + BATCH])
-                if not count:
-                    break
-                done, ends = done + count, (ends[0] + len(line), ends[1] + size)
-        if done or line.endswith(b"\n"):
-            again = "; the rest is done again, for images have changed, come or gone" if line.endswith(b"\n") else ""
-            print(f"going on: {done} of {len(names)} images are done in {self.rows}{again}", flush=True)
-        for file, end in zip((self._journal, self._rows), ends, strict=True):
-            file.truncate(end)
-            file.seek(end)
-        if first != header:
-            self._journal.write(header)
-            self._journal.flush()
-        return done
-
-    def _holds(self, line: bytes, store: Store, names: Sequence[str]) -> tuple[int, int]:
-        """Images and bytes of a batch whose rows are whole and whose images are these; zeros for any other."""
-        try:
-            batch = json.loads(line)
-        except ValueError:
-            return 0, 0
-        if not names or batch["of"] != _digest((name, _fingerprint(store, name)) for name in names):
-            return 0, 0
-        rows = self._rows.read(batch["bytes"])
-        return (len(names), len(rows)) if zlib.crc32(rows) == batch["crc32"] else (0, 0)
-
-    def add(self, rows: bytes, digest: str) -> None:
-        """Write down a batch; it is there for any later process when this returns.
-
-        Raises:
-            OSError: the disk is full.
-        """
-        batch = {"of": digest, "bytes": len(rows), "crc32": zlib.crc32(rows)}
-        for file, text in ((self._rows, rows), (self._journal, _line(batch))):
-            file.write(text)
-            file.flush()
-
-    def remove(self) -> None:
-        """Leave nothing behind."""
-        for path in (self.rows, self._path):
-            path.unlink(missing_ok=True)
-
-
-def _line(values: dict) -> bytes:
-    return json.dumps(values).encode() + b"\n"
-
-
-def _difference(first: bytes, settings: dict) -> str:
-    """In words, how the settings in a journal's first line differ from these."""
-    words = {"model": "of another model", "images": "of other images", "both_eyes": "with another --both-eyes"}
+def _lock(file: BinaryIO, to: Path) -> None:
+    """Keep others away until the file is closed, if by a kill."""
     try:
-        earlier = json.loads(first)
-        return ", ".join(said for key, said in words.items() if earlier[key] != settings[key]) or _OTHER
-    except (ValueError, KeyError, TypeError):
-        return _OTHER
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise MedicError(f"another process writes {to} just now; wait for it or name another file") from error
+    except OSError:  # a file system without locks
+        pass
+
+
+def _kept(file: BinaryIO, about: dict, names: Sequence[str]) -> dict[str, list]:
+    """The rows of an interrupted call that hold, by name; the file is then ready for more, and says what it is of."""
+    file.seek(0)
+    first, *lines = file.read().split(b"\n")
+    earlier = _parsed(first)
+    if earlier != about:
+        if first:
+            known = earlier if isinstance(earlier, dict) else {}
+            other = [key for key in about if known.get(key) != about[key]]
+            print(f"starting anew: {file.name} is of another {' and '.join(other)}", flush=True)
+        file.truncate(0)
+        file.write(json.dumps(about).encode() + b"\n")
+        return {}
+    if lines and lines[-1]:  # a kill has cut the last line
+        file.write(b"\n")
+    rows = {row[0]: row[1:] for row in map(_parsed, lines) if row}
+    kept = {name: rows[name] for name in names if name in rows and rows[name][0] is None}
+    print(f"going on: {len(kept)} of {len(names)} images are done in {file.name}", flush=True)
+    return kept
+
+
+def _parsed(line: bytes) -> object:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _rows(part: BatchResult) -> dict[str, list]:
+    """Of each image, by name: reason and detail of what failed, or None and its numbers, the grade before the rest."""
+    said, grade = part.prediction.probabilities, part.prediction.grade
+    numbers = said if grade is None else np.column_stack([grade, said])
+    rows = {name: [None, None, row] for name, row in zip(part.names, numbers.tolist(), strict=True)}
+    return rows | {name: [reason, detail, None] for name, reason, detail in part.failed.itertuples(index=False)}
+
+
+def _joined(model: Model, names: Sequence[str], done: dict[str, list]) -> BatchResult:
+    """All rows in the order of the names, with every bit of their numbers."""
+    failed = {place: (name, *done[name][:2]) for place, name in enumerate(names) if done[name][0] is not None}
+    read = [name for name in names if done[name][0] is None]
+    columns = len(model.task.classes) + (model.task.kind == "ordinal")
+    values = np.array([done[name][2] for name in read], np.float32).reshape(-1, columns)
+    probabilities = np.ascontiguousarray(values[:, -len(model.task.classes) :])
+    grade = values[:, 0].copy() if model.task.kind == "ordinal" else None
+    # Where the operating point lies, any prediction says.
+    blank = np.zeros((1, model.preprocessing.size, model.preprocessing.size, 3), np.uint8)
+    thresholds = model.predict_pixels(blank).thresholds if read and model.task.thresholds else None
+    return BatchResult(
+        Prediction(model.task, probabilities, grade, thresholds), read, unread(list(failed.values()), list(failed))
+    )
 
 
 def _identity(model: Model) -> str:
     """A digest of all that a model's answers depend on: a bundle's manifest; a checkpoint's weights and settings."""
+    model = model.model if isinstance(model, MeanOverFlips) else model
     if (manifest := getattr(model, "manifest", None)) is not None:
         return manifest.digest
     return hashlib.sha256(json.dumps([model.digest, model.to_dict()], sort_keys=True).encode()).hexdigest()
-
-
-def _fingerprint(store: Store, name: str) -> str:
-    """What changes when an image does, or is no longer there."""
-    try:
-        return store.fingerprint(name) if name in store else ""
-    except ImageError:
-        return ""
-
-
-def _digest(images: Iterable[tuple[str, str]]) -> str:
-    """Of names and fingerprints, sixteen bytes as hexadecimal digits."""
-    return hashlib.blake2b(json.dumps(list(images)).encode(), digest_size=16).hexdigest()
-
-
-def _csv(table: pd.DataFrame, number: str, header: bool) -> bytes:
-    """A table as CSV, its floats in a format such as ``%.6f``; a missing value is an empty cell.
-
-    A cell with a comma, a quotation mark or a line end of any kind is quoted, so that every name comes back as it was.
-    """
-    lines = [list(table)] if header else []
-    for row in table.itertuples(index=False, name=None):
-        lines.append(["" if pd.isna(cell) else number % cell if isinstance(cell, float) else cell for cell in row])
-    written = []
-    for line in lines:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\r\n").writerow(line)  # which is why a lone \r is quoted, too
-        written.append(text.getvalue().removesuffix("\r\n") + "\n")
-    return "".join(written).encode()
-
-
-def _rows(path: Path) -> Iterator[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        yield from csv.DictReader(file)
-
-
-def _count(to: Path, rows: Path) -> BatchSummary:
-    """What is in the rows, read line by line."""
-    predicted, failed = 0, 0
-    shown: list[tuple[str, str]] = []
-    for row in _rows(rows):
-        if not row["error"]:
-            predicted += 1
-            continue
-        failed += 1
-        if len(shown) < _SHOWN:
-            shown.append((row["image"], row["error"]))
-    return BatchSummary(to, predicted, failed, tuple(shown))
-
-
-def _read_back(task: Task, thresholds: tuple[float, ...] | None, path: Path) -> BatchResult:
-    """The predictions in the rows, with every bit of their numbers."""
-    names, failed, numbers = [], {}, array("f")
-    columns = [*(["grade_continuous"] if task.kind == "ordinal" else []), *(f"p_{name}" for name in task.classes)]
-    for place, row in enumerate(_rows(path)):
-        if row["error"]:
-            failed[place] = (row["image"], *row["error"].split(": ", 1))
-        else:
-            names.append(row["image"])
-            numbers.extend(float(row[column]) for column in columns)
-    values = np.frombuffer(numbers, np.float32).reshape(-1, len(columns))
-    probabilities = np.ascontiguousarray(values[:, -len(task.classes) :])
-    grade = values[:, 0].copy() if task.kind == "ordinal" else None
-    rest = pd.DataFrame(failed.values(), index=list(failed), columns=["image", "reason", "detail"])
-    return BatchResult(Prediction(task, probabilities, grade, thresholds), names, rest)
 
 
 def _mixed(predicted: BatchResult, weight: float) -> tuple[BatchResult, str]:
