@@ -27,7 +27,17 @@ from medic.errors import MedicError
 from medic.files import write_text
 
 ORDER = (
-    *("preparation", "preparation_scale", "chest_table", "loading", "training", "inference", "serving", "batch"),
+    *(
+        "preparation",
+        "preparation_scale",
+        "chest_table",
+        "loading",
+        "quality_in_time",
+        "training",
+        "inference",
+        "serving",
+        "batch",
+    ),
     *("series", "recipe_choices", "recipes", "mistakes"),
 )
 UNDRAWN = ("mistakes",)
@@ -41,7 +51,7 @@ LIMITS = Path(__file__).with_name("limits.md")
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class Drawn:
     """What ``medic.plots`` asks of whoever draws."""
 
     synthetic: bool
@@ -73,7 +83,31 @@ def chart(name: str, table: pd.DataFrame) -> Figure:
         panel.grid(axis="y", visible=False)
         panel.grid(axis="x", visible=True)
         panel.margins(x=0.12)
-    plots.title(figure, _finding(name, table), _Drawn(name in SYNTHETIC, Path()))
+    plots.title(figure, _finding(name, table), Drawn(name in SYNTHETIC, Path()))
+    return figure
+
+
+def over_time(table: pd.DataFrame) -> Figure:
+    """Quality over minutes on the clock, a line a method; a method without epochs is a point and a dotted line."""
+    figure, panels = plt.subplots(1, 2, figsize=(11, 4.2), sharex=True)
+    for panel, metric, name in zip(panels, ("kappa", "macro_f1"), ("quadratic kappa", "macro F1"), strict=True):
+        for number, method in enumerate(dict.fromkeys(table["method"])):
+            values = table[table["method"] == method].set_index("metric")["value"]
+            budgets = [m.removeprefix(f"{metric}_after_") for m in values.index if m.startswith(f"{metric}_after_")]
+            minutes = [values[f"seconds_taken_after_{budget}"] / 60 for budget in budgets]
+            reached = [values[f"{metric}_after_{budget}"] for budget in budgets]
+            look = {"color": plots.COLOURS[number], "lw": 2.6 if method.startswith("medic") else 1.4}
+            panel.plot(minutes, reached, "o-", label=method, **look)
+            if len(reached) == 1:
+                panel.axhline(reached[0], ls=":", **look | {"lw": 0.8})
+        panel.set_xscale("log", base=2)
+        panel.set_xlabel("minutes on the clock, imports included")
+        panel.set_ylabel(name)
+    panels[1].legend(fontsize=8)
+    kappa = table[table["metric"].str.startswith("kappa_after_")]
+    best = kappa.loc[kappa.groupby("metric")["value"].idxmax(), "method"]
+    ahead = sum(best.str.startswith("medic"))
+    plots.title(figure, f"medic has the highest kappa at {ahead} of {len(best)} budgets", Drawn(False, Path()))
     return figure
 
 
@@ -202,8 +236,8 @@ def main() -> None:
     for name, table in tables.items():
         if name in UNDRAWN:
             continue
-        figure = chart(name, table)
-        plots.save(figure, name, _Drawn(name in SYNTHETIC, options.images))
+        figure = over_time(table) if name == "quality_in_time" else chart(name, table)
+        plots.save(figure, name, Drawn(name in SYNTHETIC, options.images))
         plt.close(figure)
     images = Path(os.path.relpath(options.images, options.page.parent)).as_posix()
     write_text(options.page, page(tables, read_machines(options.results), read_said(LIMITS), images))

@@ -1,15 +1,14 @@
-"""The training benchmark: every way takes its step, every peer trains, and what cannot run is listed with the reason.
+"""The training benchmark: every way takes its step, and every peer trains.
 
-Nothing here asserts a speed: that is for benchmarks/training.py on a quiet machine.
+Nothing here asserts a speed: that is for benchmarks/ on a quiet machine.
 """
 
 import gc
 import importlib
-import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -27,14 +26,6 @@ def script(repository: Path, monkeypatch: pytest.MonkeyPatch):
     """A file of benchmarks/ as a module, found as it is when the benchmark runs."""
     monkeypatch.syspath_prepend(repository / "benchmarks")
     return importlib.import_module
-
-
-@pytest.fixture
-def small(script, sample: Path, tmp_path: Path):
-    """The peers' orchestration, and a job of seconds for all of them, with one thread: the cores are shared here."""
-    peers = script("training_peers")
-    extent = peers.Extent(16, 8, epochs=1, rounds=1, batch_size=8, size=32)
-    return peers, replace(peers.prepare_photographs(sample.parent, tmp_path / "prepared", extent), threads=1)
 
 
 def test_the_step_of_fit_is_timed_between_those_written_out(script):
@@ -74,34 +65,33 @@ def test_what_the_peak_of_a_known_card_rests_on_is_said(script, monkeypatch: pyt
 
 
 @pytest.mark.slow
-def test_peers_without_their_environment_are_listed_empty_with_the_reason(small, tmp_path: Path, monkeypatch):
-    peers, job = small
-    monkeypatch.setattr(peers, "ENVIRONMENT", tmp_path / "absent")
-    table, notes = peers.compare(job, tmp_path, 1, install=False)
-    values = {row.method.split(" (")[0]: row.value for row in table if row.metric == peers.OVER_EPOCHS}
-    assert [values.pop(method) for method in peers.OTHERS] == [None, None]
-    assert list(values) == list(peers.OWN)
-    assert all(value > 0 for value in values.values())
-    assert notes[0].startswith("fastai and timm-style loop did not run")
+def test_peers_grade_the_test_photographs_of_one_job(script, sample: Path, tmp_path: Path):
+    quality = script("quality_in_time")
+    if not (quality.ENVIRONMENT / "ready").is_file():
+        pytest.skip("the peers' environment is not made; run benchmarks/quality_in_time.py once")
+    python = quality.peers_interpreter(install=False)
+    faulty = pd.read_csv(sample / "planted_faults.csv")["image"].tolist()
+    files = [str(path) for path in sorted((sample / "images").iterdir()) if path.stem not in faulty][:24]
+    job = quality.Job(
+        [(file, number % 5) for number, file in enumerate(files)],
+        files[:4],
+        str(quality.lite_weights("efficientnet_lite0")),
+        *(5, 1, 64, 0, 1),
+    )
+    for method in quality.PEERS:
+        outcome = quality._train(method, job, None, tmp_path, python)
+        assert outcome.probabilities.shape == (4, 5)
+        assert outcome.seconds > outcome.epoch_seconds > 0
 
 
-@pytest.mark.slow
-def test_fastai_and_timm_train_in_their_own_environment(small, tmp_path: Path):
-    peers, job = small
-    if not (peers.ENVIRONMENT / "ready").is_file():
-        pytest.skip("the peers' environment is not made; run benchmarks/training.py without --quick once")
-    python = str(peers.make_environment(install=False))
-    for module in peers.OTHERS.values():
-        answer = peers.run_peer([python, "-m", f"peers.{module}"], job, tmp_path, threads=1)
-        assert len(answer["seconds"]) == 1
-        assert len(answer["decided"]) == len(job.validation)
-        assert module.removesuffix("_loop") in answer["with"]
-
-
-@pytest.mark.slow
-def test_two_processes_share_the_same_training(small, tmp_path: Path):
-    peers, job = small
-    command = [*peers.launcher(2), "-m", "peers.medic_fit"]
-    assert command[0] == sys.executable
-    answer = peers.run_peer(command, job, tmp_path, threads=1)
-    assert len(answer["decided"]) == len(job.validation)
+def test_the_chart_of_time_to_quality_counts_the_budgets_that_medic_leads(script):
+    rows = []
+    for minutes, ours, theirs in ((1, 0.7, 0.6), (2, 0.7, 0.8)):
+        for method, kappa in (("medic train", ours), ("fastai", theirs)):
+            named = {f"kappa_after_{minutes}_min": kappa, f"macro_f1_after_{minutes}_min": kappa}
+            named[f"seconds_taken_after_{minutes}_min"] = 60 * minutes
+            rows += [{"method": method, "metric": metric, "value": value} for metric, value in named.items()]
+    figure = script("charts").over_time(pd.DataFrame(rows))
+    assert "1 of 2 budgets" in "".join(axes.get_title("left") + axes.get_title() for axes in figure.axes) + str(
+        figure._suptitle and figure._suptitle.get_text()
+    )
