@@ -28,7 +28,7 @@ CPU_TORCH = $$(sed -n 's/^\(torch==[^ ]*\).*/\1/p; s/^\(torchvision==[^ ]*\).*/\
 # A value as one word of the shell, whatever is in it.
 quoted = '$(subst ','\'',$(1))'
 
-BENCHMARKS := preparation "preparation --scale" chest_table loading quality_in_time training inference serving batch series "recipes --choices" recipes mistakes
+BENCHMARKS := preparation "preparation --scale" chest_table loading training inference serving batch series
 QUICK_CHARTS := --results outputs/benchmarks --images outputs/benchmarks --page outputs/benchmarks/benchmarks.md
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))

@@ -81,7 +81,7 @@ def _make(folder: Path, options: argparse.Namespace, epochs: int) -> None:
     prepared = prepare(split, store, folder / "prepared", Preprocessing(size=SIZE))
     torch.manual_seed(0)
     model = Classifier(RETINOPATHY, "resnet18", preprocessing=prepared.preprocessing, image_size=SIZE)
-    run = fit(model, prepared, folder / "run", Recipe(epochs=epochs, batch_size=16, balanced=True))
+    run = fit(model, prepared, folder / "run", Recipe(epochs=epochs, batch_size=16))
     about = About(origin(options.data), prepared.synthetic)
     with tempfile.TemporaryDirectory() as scratch:
         graph, small = Path(scratch) / "fp32.onnx", Path(scratch) / "int8.onnx"

@@ -249,7 +249,6 @@ def _through_loader(setup: Setup, compiled: bool, prepared: Prepared, extent: Ex
         batch_size=setup.batch_size,
         workers=extent.loading,
         compile=compiled,
-        device_augmentation=True,
     )
     with tempfile.TemporaryDirectory() as place, contextlib.redirect_stdout(sys.stderr):
         torch.manual_seed(0)
@@ -274,8 +273,7 @@ def _through_loader(setup: Setup, compiled: bool, prepared: Prepared, extent: Ex
     rate = figure(
         "training", title, "images_per_s", EPOCH_IMAGES / middle, spread=(EPOCH_IMAGES / high, EPOCH_IMAGES / low)
     )
-    waiting = figure("training", title, "share_waiting_for_images", float(history["waiting"].median()))
-    return [rate, epoch, waiting]
+    return [rate, epoch]
 
 
 def _repeated(data: Path, folder: Path, size: int, images: int) -> Prepared:

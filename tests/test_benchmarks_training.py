@@ -47,7 +47,6 @@ def test_the_gpu_part_runs_its_whole_path_on_a_small_network(script, sample: Pat
         "images_per_s",
         "share_of_bf16_peak",
         "s_per_epoch_of_5000",
-        "share_waiting_for_images",
     }
     epoch = next(row for row in table if row.metric == "s_per_epoch_of_5000")
     assert epoch.target == 900

@@ -18,10 +18,8 @@ from medic.modeling.augment.harm import hue_of_lesion, lesion_mask, losses
 from medic.modeling.augment.torchvision import Pipeline, Transforms
 from medic.modeling.ensemble import folds
 from medic.modeling.evaluate import evaluate
-from medic.modeling.training import loading as load
 from medic.modeling.training.fit import fit
 from medic.modeling.training.loading import EpochSampler, PreparedDataset, SampleKey, loader
-from medic.modeling.training.recipe import Recipe
 from medic.task import RETINOPATHY
 
 NOTHING = Transforms(
@@ -192,32 +190,6 @@ class TestOnTheFly:
     def test_an_image_looks_different_in_every_epoch(self, tiny_prepared):
         dataset = PreparedDataset(tiny_prepared, "train", EVERYTHING, 48)
         assert not torch.equal(dataset[SampleKey(0, 0)][0], dataset[SampleKey(0, 1)][0])
-
-    def test_a_training_that_was_interrupted_ends_as_an_undisturbed_one(
-        self, tiny_prepared, network, quick, tmp_path, monkeypatch
-    ):
-        recipe = replace(quick, epochs=2, augmentation=EVERYTHING)
-        undisturbed = fit(network(), tiny_prepared, tmp_path / "undisturbed", recipe)
-        get = load.PreparedDataset.__getitem__
-
-        def until_the_second_epoch(self, draw):
-            if isinstance(draw, SampleKey) and draw.epoch == 1 and self.augmentation is not None:
-                raise KeyboardInterrupt
-            return get(self, draw)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(load.PreparedDataset, "__getitem__", until_the_second_epoch)
-            with pytest.raises(KeyboardInterrupt):
-                fit(network(), tiny_prepared, tmp_path / "interrupted", recipe)
-        resumed = fit(network(), tiny_prepared, tmp_path / "interrupted", recipe)
-        for which in ("best", "last"):
-            one, other = (run.folder / which / "model.safetensors" for run in (undisturbed, resumed))
-            assert one.read_bytes() == other.read_bytes()
-        with pytest.raises(MedicError, match="other settings"):
-            fit(network(), tiny_prepared, resumed.folder, replace(recipe, augmentation=Transforms()))
-
-    def test_it_is_not_asked_to_work_on_the_device(self):
-        assert Recipe(augmentation=Transforms()).resolved(RETINOPATHY).device_augmentation is False
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
-"""Plans by name: the published one says what was published, and each builds a model that can be trained."""
+"""Recipes refuse what makes no sense; plans by name say what was published, and each builds a model to train."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,8 +9,8 @@ from medic.cli.modeling import RecipeName
 from medic.data.records import class_weights
 from medic.errors import MedicError
 from medic.modeling.augment.published import PublishedAugmentation
-from medic.modeling.objectives import CrossEntropy
-from medic.modeling.training.plans import RECIPES, find_plan
+from medic.modeling.training.plans import BINARY, CHEXNET, LESIONS, MEDIC, PLANS, PUBLISHED, find_plan
+from medic.modeling.training.recipe import Recipe
 from medic.task import (
     CHEST_XRAY,
     CHEST_XRAY_BINARY,
@@ -25,76 +26,101 @@ EGGS = Task("own", "multiclass", ("boiled", "raw"))
 THREE = Task("own", "multiclass", ("boiled", "fried", "raw"))
 
 
-def test_the_published_recipe_is_the_published_one():
-    plan = RECIPES["published"]
-    assert (plan.backbone, plan.image_size, plan.objective.name) == ("efficientnet_v2_m", 380, "regression")
-    assert (plan.contrast, plan.flips) == (None, False)
-    recipe = plan.recipe
-    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (30, 18, 1e-3)
-    assert (recipe.schedule, recipe.amsgrad, recipe.choose_by, recipe.ema) == ("steps", True, "macro_f1", None)
-    assert recipe.augmentation == PublishedAugmentation()
-
-
-def test_our_recipe_builds_a_model_with_its_own_preprocessing_inside(tiny_prepared):
-    plan = find_plan(RETINOPATHY, "medic")
-    model = plan.classifier(tiny_prepared)
-    assert model.preprocessing == tiny_prepared.preprocessing
-    assert model.to_dict()["backbone"] == plan.backbone
-    assert (model.image_size, model.flips, model.contrast) == (plan.image_size, plan.flips, plan.contrast)
-    assert plan.recipe.resolved(RETINOPATHY).choose_by == "last"
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"epochs": 0}, "epochs is 1 or more, not 0"),
+        ({"batch_size": 0}, "batch_size is 1 or more, not 0"),
+        ({"learning_rate": 0.0}, "learning_rate is a number above 0, such as 0.001, not 0.0"),
+        ({"learning_rate": math.nan}, "learning_rate is a number above 0, such as 0.001, not nan"),
+        ({"head_factor": math.inf}, "head_factor is a number above 0, such as 10, not inf"),
+        ({"weight_decay": -1}, "weight_decay is 0 or more"),
+        ({"seed": -1}, "seed is a whole number from 0 to 4294967295, not -1"),
+        ({"workers": -1}, "workers is 0 or more"),
+        ({"sensitivity": 1.1}, "sensitivity is a share above 0 and up to 1"),
+        ({"epochs": 5, "cycles": 2, "schedule": "cycles"}, "cycles is a number that divides the epochs"),
+        ({"epochs": 4, "cycles": 2}, "with the schedule 'cycles', not 2"),
+        ({"schedule": "cosine"}, "schedule is one of one_cycle, steps, cycles, not 'cosine'"),
+        ({"precision": "8-bit"}, "precision is one of auto, 32-true"),
+        ({"choose_by": "loss"}, "choose_by is one of None, accuracy"),
+        ({"track": "paper"}, "track is one of None, mlflow, tensorboard"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused_with_those_that_do(settings, said):
+    with pytest.raises(MedicError) as refused:
+        Recipe(**settings)
+    assert f"a recipe's {said}" in str(refused.value) or said in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("task", "name", "plan"),
+    ("task", "settings", "said"),
     [
-        (RETINOPATHY, None, "medic"),
-        (DIGITS, None, "digits"),
-        (CHEST_XRAY, None, "chexnet"),
-        (CHEST_XRAY, "binary", "binary"),  # the line's usual task stands for the line
-        (CHEST_XRAY_BINARY, None, "binary"),
-        (SKIN_LESION, None, "lesions"),
-        (SKIN_LESION, "lesions", "lesions"),
+        (RETINOPATHY, {"sensitivity": 0.9}, "'retinopathy' chooses among several classes and has no sensitivity"),
+        (CHEST_XRAY, {"choose_by": "auroc"}, "has no auroc .* take macro_f1 or mean_average_precision or mean_auroc"),
     ],
 )
-def test_each_task_has_a_usual_plan_and_a_line_has_those_of_its_tasks(task, name, plan):
-    assert find_plan(task, name) == RECIPES[plan]
+def test_settings_that_the_task_cannot_have_are_refused(task, settings, said):
+    with pytest.raises(MedicError, match=said):
+        Recipe(**settings).resolved(task)
 
 
-@pytest.mark.parametrize("name", [None, "lesions"])
-@pytest.mark.parametrize(("task", "sensitivity", "choose_by"), [(EGGS, 0.9, "auroc"), (THREE, None, "macro_f1")])
-def test_images_of_ones_own_are_learned_as_lesions_are(task, sensitivity, choose_by, name):
-    plan, lesions = find_plan(task, name), RECIPES["lesions"]
-    assert plan == replace(lesions, task=task, recipe=replace(lesions.recipe, sensitivity=sensitivity))
-    assert plan.recipe.resolved(task).choose_by == choose_by
+def test_the_published_recipe_is_the_published_one():
+    assert (PUBLISHED.backbone, PUBLISHED.image_size, PUBLISHED.objective.name) == (
+        "efficientnet_v2_m",
+        380,
+        "regression",
+    )
+    recipe = PUBLISHED.recipe
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.head_factor) == (30, 18, 1e-3, 1)
+    assert (recipe.schedule, recipe.amsgrad, recipe.choose_by) == ("steps", True, "macro_f1")
+    assert recipe.augmentation == PublishedAugmentation()
 
 
-def test_the_plan_of_ones_own_classes_builds_a_model_that_weighs_them(tiny_prepared):
-    records = tiny_prepared.records.assign(label=tiny_prepared.records["label"].clip(upper=2))
-    model = find_plan(THREE).classifier(replace(tiny_prepared, records=records))
-    assert model.task == THREE
-    assert model.objective.class_weights == class_weights(records.loc[records["split"] == "train", "label"], THREE)
-    assert model.flips
+def test_the_plans_for_radiographs_are_the_published_experiments():
+    assert (BINARY.backbone, BINARY.recipe.frozen) == ("resnet50", ("conv1", "bn1", "layer1"))
+    assert (CHEXNET.backbone, CHEXNET.recipe.frozen, CHEXNET.image_size) == ("densenet121", (), 224)
+    assert BINARY.recipe.resolved(CHEST_XRAY_BINARY).choose_by == "auroc"
+    assert CHEXNET.recipe.resolved(CHEST_XRAY).choose_by == "mean_auroc"
 
 
-def test_findings_with_a_class_for_none_are_learned_as_findings_are():
-    assert find_plan(CHEST_XRAY_OR_NONE) == replace(RECIPES["chexnet"], task=CHEST_XRAY_OR_NONE)
+@pytest.mark.parametrize(
+    ("task", "name", "backbone", "answers"),
+    [
+        (RETINOPATHY, None, "efficientnet_lite0", RETINOPATHY),
+        (RETINOPATHY, "published", "efficientnet_v2_m", RETINOPATHY),
+        (DIGITS, None, "efficientnet_lite0", DIGITS),
+        (CHEST_XRAY, None, "efficientnet_lite0", CHEST_XRAY),
+        (CHEST_XRAY_BINARY, "medic", "efficientnet_lite0", CHEST_XRAY_BINARY),
+        (CHEST_XRAY_OR_NONE, None, "efficientnet_lite0", CHEST_XRAY_OR_NONE),
+        (CHEST_XRAY_OR_NONE, "chexnet", "densenet121", CHEST_XRAY_OR_NONE),
+        (CHEST_XRAY, "binary", "resnet50", CHEST_XRAY_BINARY),  # the usual task stands for the data set
+        (SKIN_LESION, None, "efficientnet_lite0", SKIN_LESION),
+        (EGGS, "medic", "efficientnet_lite0", EGGS),
+    ],
+)
+def test_each_task_has_a_usual_plan_with_imagenet_weights_and_a_data_set_those_of_its_tasks(
+    task, name, backbone, answers
+):
+    plan = find_plan(task, name)
+    assert (plan.backbone, plan.task, plan.weights) == (backbone, answers, "imagenet")
+    plan.recipe.resolved(plan.task)
+    assert plan.recipe.sensitivity or not (plan.weighted == 1 and plan.task.thresholds)
+
+
+@pytest.mark.parametrize(("task", "sensitivity"), [(EGGS, 0.9), (THREE, None)])
+def test_images_of_ones_own_are_learned_as_lesions_are(task, sensitivity):
+    plan = find_plan(task)
+    assert plan == replace(LESIONS, task=task, recipe=replace(LESIONS.recipe, sensitivity=sensitivity))
 
 
 @pytest.mark.parametrize(
     ("task", "name", "said"),
     [
-        (RETINOPATHY, "best", "no recipe is called 'best'; for retinopathy there is: medic, published"),
-        (RETINOPATHY, "binary", "'binary' is for chest_xray_binary, not for retinopathy; .* medic, published"),
-        (CHEST_XRAY_BINARY, "chexnet", "'chexnet' answers 'chest_xray' .multilabel., not 'chest_xray_binary'"),
-        (SKIN_LESION, "medic", "'medic' is for retinopathy, not for skin_lesion; for that there is: lesions"),
-        (RETINOPATHY, "lesions", "'lesions' is for skin_lesion, not for retinopathy"),
-        (EGGS, "medic", "the recipe 'medic' is none for images of your own; there is: lesions"),
-        (EGGS, "best", "the recipe 'best' is none for images of your own; there is: lesions"),
-        (
-            Task("meals", "multilabel", ("egg", "ham")),
-            None,
-            "no recipe for 'meals', which has several classes an image",
-        ),
+        (RETINOPATHY, "best", "there is no recipe 'best' for 'retinopathy', .*; there is: medic, published"),
+        (RETINOPATHY, "binary", "no recipe 'binary' for 'retinopathy', which is ordinal; there is: medic, published"),
+        (CHEST_XRAY_BINARY, "chexnet", "for 'chest_xray_binary', which is multiclass; there is: medic, binary"),
+        (EGGS, "published", "there is no recipe 'published' for 'own', which is multiclass; there is: medic"),
+        (Task("meals", "multilabel", ("egg", "ham")), None, "for 'meals', which is multilabel; there is: none"),
     ],
 )
 def test_a_plan_that_does_not_suit_the_task_is_refused(task, name, said):
@@ -102,33 +128,23 @@ def test_a_plan_that_does_not_suit_the_task_is_refused(task, name, said):
         find_plan(task, name)
 
 
-def test_the_plans_for_radiographs_weigh_the_loss_by_the_training_images(chest_prepared):
+def test_losses_are_weighted_by_the_training_images_as_far_as_the_plan_says(chest_prepared, tiny_prepared):
     train = chest_prepared.split("train")
-    findings = RECIPES["chexnet"].classifier(chest_prepared).objective
+    findings = CHEXNET.classifier(chest_prepared, "none").objective
     assert findings.prevalence == pytest.approx(train[list(FINDINGS)].mean().to_list())
-    weights = RECIPES["binary"].classifier(chest_prepared).objective.class_weights
-    counts = train["label"].value_counts().sort_index()
-    assert counts.to_numpy() * weights == pytest.approx([len(train) / 2] * 2)
+    weights = BINARY.classifier(chest_prepared, "none").objective.class_weights
+    assert weights == pytest.approx(class_weights(train["label"], CHEST_XRAY_BINARY))
+    grades = class_weights(tiny_prepared.split("train")["label"], RETINOPATHY)
+    assert MEDIC.classifier(tiny_prepared).objective.class_weights == pytest.approx([w**0.5 for w in grades])
 
 
-def test_images_that_are_drawn_balanced_are_not_weighted_too(chest_prepared):
-    plan = RECIPES["binary"]
-    balanced = replace(plan, recipe=replace(plan.recipe, balanced=True))
-    assert balanced.classifier(chest_prepared).objective == CrossEntropy()
-
-
-def test_the_plans_for_radiographs_are_those_that_the_issue_names():
-    binary, chexnet = RECIPES["binary"], RECIPES["chexnet"]
-    assert (binary.backbone, binary.recipe.frozen) == ("resnet50", ("conv1", "bn1", "layer1"))
-    assert (chexnet.backbone, chexnet.recipe.frozen, chexnet.image_size) == ("densenet121", (), 224)
-    assert binary.recipe.resolved(CHEST_XRAY_BINARY).choose_by == "auroc"
-    assert chexnet.recipe.resolved(CHEST_XRAY).choose_by == "mean_auroc"
-
-
-def test_where_the_loss_is_weighted_the_operating_point_is_chosen():
-    assert all(plan.recipe.sensitivity for plan in RECIPES.values() if plan.weighted)
-    assert RECIPES["chexnet"].recipe.sensitivity == 0.8
+def test_a_plan_starts_from_its_own_weights_or_those_that_are_asked_for(tiny_prepared):
+    ours, random = (MEDIC.classifier(tiny_prepared, weights).backbone.state_dict() for weights in (None, "none"))
+    name = next(iter(ours))
+    assert ours[name].shape == random[name].shape
+    assert not ours[name].equal(random[name])
+    assert ours[name].equal(MEDIC.classifier(tiny_prepared, "imagenet").backbone.state_dict()[name])
 
 
 def test_the_command_line_offers_all_recipes():
-    assert {name.value for name in RecipeName} == set(RECIPES)
+    assert {name.value for name in RecipeName} == set(PLANS)

@@ -46,11 +46,11 @@ BUDGET = Budget(trials=7)
 TUNE = """
 import time
 import torch
-from medic.modeling.training.callbacks import EpochRecorder
+from medic.modeling.training.module import EpochEnd
 from medic.modeling.tune import tune
 
-write = EpochRecorder._write
-EpochRecorder._write = lambda *given: (write(*given), time.sleep(0.6))
+write = EpochEnd.on_train_epoch_end
+EpochEnd.on_train_epoch_end = lambda *given: (write(*given), time.sleep(0.6))
 torch.set_num_threads(1)
 tune(*study)
 """

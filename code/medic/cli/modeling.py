@@ -40,8 +40,6 @@ class RecipeName(StrEnum):
     published = "published"
     chexnet = "chexnet"
     binary = "binary"
-    digits = "digits"
-    lesions = "lesions"
 
 
 @app.command()
@@ -54,20 +52,20 @@ def train(
     name: Annotated[str, typer.Option("--name", "-n", help="Name of this run, a folder in that one.")] = "latest",
     recipe: Annotated[
         RecipeName | None,
-        typer.Option("--recipe", help="What holds for all that is not given below; the task's usual one when left."),
+        typer.Option("--recipe", help="What holds for all that is not given below; medic, the usual one, when left."),
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", "-e", help="Passes over the training images.")] = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", "-b", help="Images a step, over all processes together.")
     ] = None,
-    backbone: Annotated[str | None, typer.Option("--backbone", help="A torchvision network.")] = None,
+    backbone: Annotated[str | None, typer.Option("--backbone", help="A network by name.")] = None,
     objective: Annotated[ObjectiveName | None, typer.Option("--objective", help="Loss and decoding.")] = None,
     image_size: Annotated[
         int | None, typer.Option("--image-size", help="Side of the network's input in pixels.")
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option("--weights", help="imagenet, generated (pretrain on synthetic images) or a model's folder."),
+        typer.Option("--weights", help="imagenet, none (random) or a model's folder; the recipe's own when left."),
     ] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Peak of the schedule.")] = None,
     dropout: Annotated[
@@ -75,9 +73,6 @@ def train(
     ] = None,
     augmentation: Annotated[
         float | None, typer.Option("--augmentation", help="Strength: 0 varies no image but mirrors it, 2 doubles all.")
-    ] = None,
-    balanced: Annotated[
-        bool | None, typer.Option("--balanced/--not-balanced", help="Draw every class equally often.")
     ] = None,
     sensitivity: Annotated[
         float | None,
@@ -89,6 +84,12 @@ def train(
     compiled: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="Compile the network; for GPUs.")
     ] = None,
+    frozen: Annotated[
+        bool, typer.Option("--frozen", help="Train a last layer alone, on features that are computed once.")
+    ] = False,
+    track: Annotated[
+        str | None, typer.Option("--track", help="mlflow or tensorboard: log settings, curves and the evaluation.")
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", help="Processes that load images, for each that trains.")] = 0,
     seed: SeedOption = 0,
 ) -> None:
@@ -98,16 +99,16 @@ def train(
 
     \b
     Example: medic train retinopathy -d data -s outputs/runs -n mine -b 32 -e 30 --objective regression
-             medic train chest_xray --recipe chexnet -d outputs/chests -n findings --weights generated
+             medic train chest_xray --recipe chexnet -d outputs/chests -n findings
     """
-    import torch
-
     from medic.data.prepare import Prepared
     from medic.data.readers import data_set_of
+    from medic.modeling.evaluate import evaluate as evaluate_run
+    from medic.modeling.features import fit_head
     from medic.modeling.objectives import objective_named
-    from medic.modeling.training.distributed import processes
-    from medic.modeling.training.fit import fit
+    from medic.modeling.training.fit import is_first
     from medic.modeling.training.plans import find_plan
+    from medic.modeling.training.tracking import log_evaluation, tracker
 
     prepared_set = Prepared.load(prepared)
     plan = find_plan(_task_of_prepared(task, prepared_set), None if recipe is None else recipe.value)
@@ -117,12 +118,15 @@ def train(
             f"the set {prepared} was prepared with {prepared_set.preprocessing}, the task {plan.task.name!r} is read "
             f"with {usual}; name the task of the set, or prepare one with medic prepare {plan.task.name}"
         )
-    asked = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "balanced": balanced}
-    asked |= {"sensitivity": sensitivity, "compile": compiled, "workers": workers, "seed": seed}
+    asked = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    asked |= {"compile": compiled, "track": track}
+    refused = [f"--{key.replace('_', '-')}" for key, value in asked.items() if frozen and value is not None]
+    if refused:
+        raise MedicError(f"--frozen computes the last layer at once, without {', '.join(refused)}; leave them away")
+    asked |= {"sensitivity": sensitivity, "workers": workers, "seed": seed}
     changed = replace(plan.recipe, **{key: value for key, value in asked.items() if value is not None})
     if augmentation is not None:
         changed = replace(changed, augmentation=_varied(changed, augmentation))
-    changed.resolved(plan.task)  # what does not suit the task is refused before any pretraining
     unweighted = plan.weighted and objective not in (None, plan.objective.name)
     plan = replace(
         plan,
@@ -131,31 +135,23 @@ def train(
         image_size=plan.image_size if image_size is None else image_size,
         dropout=plan.dropout if dropout is None else dropout,
         objective=plan.objective if objective is None else objective_named(objective.value, plan.task),
-        weighted=plan.weighted and not unweighted,
+        weighted=0 if unweighted else plan.weighted,
     )
-    first = processes().first
-    if weights == "generated":
-        if first:
-            print(f"the network first learns from SYNTHETIC images, which go to {save / 'pretraining'}")
-        weights = str(plan.pretrained(save / "pretraining", workers))
-    elif weights is None and first:
-        print("the network starts from random weights (--weights imagenet or generated give it a start)")
-        if frozen := ", ".join(plan.recipe.frozen):
-            print(
-                f"{frozen} stay random to the end, because the recipe freezes them; pass --weights imagenet, --weights "
-                "generated or --weights with a trained model's folder, so that they have seen images"
-            )
-    torch.manual_seed(seed)
-    model = plan.classifier(prepared_set, weights)
-    if first and unweighted:
+    if is_first() and unweighted:
         print(f"the loss is not weighted against imbalance, unlike the recipe's: {plan.objective.name} has no weights")
-    if first and prepared_set.preprocessing.size < plan.image_size:
+    if is_first() and prepared_set.preprocessing.size < plan.image_size:
         print(
             f"the images are prepared at {prepared_set.preprocessing.size} px and enlarged to the {plan.image_size} px "
             "of the network; prepare them larger to show it more"
         )
-    run = fit(model, prepared_set, save / name, plan.recipe)
-    if first:
+    if frozen:
+        given = {"sensitivity": plan.recipe.sensitivity, "seed": seed}
+        run = fit_head(plan.classifier(prepared_set, weights), prepared_set, save / name, **given)
+    else:
+        run = plan.train(prepared_set, save / name, weights)
+    if track and is_first():
+        log_evaluation(tracker(track, run.folder), evaluate_run(run, "validation"))
+    if is_first():
         print(f"best epoch {run.about['best_epoch']} of {plan.recipe.epochs}; the run is in {run.folder}")
 
 

@@ -152,7 +152,7 @@ def _drawn_weights(
     from medic.modeling.training.pretrain import Pretraining, pretrain_on_generated
 
     line = DATA_SETS[name]
-    recipe = replace(find_plan(line.tasks[0]).recipe, batch_size=16, sensitivity=None, **how)
+    recipe = replace(find_plan(line.tasks[0]).recipe, batch_size=16, head_factor=1, sensitivity=None, **how)
     folder = session.outputs / "pretraining"
     run = pretrain_on_generated(backbone, folder, image_size, line=line, pretraining=Pretraining(patients, recipe))
     return run.folder / "last"

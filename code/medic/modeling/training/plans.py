@@ -1,4 +1,4 @@
-"""Whole plans by name: the network and how to train it, as published and as measured here."""
+"""Whole plans by name: the network and how to train it, as measured here and as published."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from medic.modeling.augment.published import PublishedAugmentation
 from medic.modeling.classifier import Classifier
 from medic.modeling.objectives import CrossEntropy, MultiLabel, Objective, Regression, weighted
 from medic.modeling.training.fit import fit
-from medic.modeling.training.pretrain import Pretraining, pretrain_on_generated
 from medic.modeling.training.recipe import Recipe
 from medic.modeling.training.run import Run
 from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, DIGITS, RETINOPATHY, SKIN_LESION, Task
@@ -28,64 +27,49 @@ class Plan:
 
     Attributes:
         task: what is predicted.
-        backbone: a torchvision classification network's name.
+        recipe: how it is trained.
+        backbone: a network's name, as ``Classifier`` takes it.
         image_size: side of the network's input in pixels.
         objective: loss and decoding.
-        contrast: of the local-average subtraction inside the model; None normalises by ImageNet's constants.
+        weights: what the network starts from, as ``Classifier`` takes it; None is random.
+        weighted: how far the loss is weighted against imbalance, as counted on the training images: 0 not at all, 1 so
+            that every class counts the same, 0.5 by the square root of that.
+        contrast: as ``Classifier`` takes it.
         flips: average over both mirror images when predicting.
-        recipe: all other settings of the training.
-        pretraining: how to pretrain on generated images, for those who ask for it.
-        weighted: weigh the loss against imbalance, as counted on the training images; not where the recipe draws them
-            balanced, which does the same.
-        dropout: as ``Classifier`` takes it; None is the network's own.
+        dropout: as ``Classifier`` takes it.
     """
 
     task: Task
-    backbone: str
-    image_size: int
-    objective: Objective
-    contrast: float | None
-    flips: bool
     recipe: Recipe
-    pretraining: Pretraining = field(default_factory=Pretraining)
-    weighted: bool = False
+    backbone: str = "efficientnet_lite0"
+    image_size: int = 224
+    objective: Objective = field(default_factory=CrossEntropy)
+    weights: str | None = None
+    weighted: float = 0
+    contrast: float | None = None
+    flips: bool = False
     dropout: float | None = None
 
-    def pretrained(self, folder: str | Path, workers: int = 0) -> Path:
-        """Weights to start from, of this network trained on synthetic images: made in ``folder`` unless there.
-
-        A report of a result that started from them says so.
-
-        Args:
-            folder: where the images and the run go; under ``torchrun``, on storage that all machines share.
-            workers: processes that load images.
-        """
-        pretraining = replace(self.pretraining, recipe=replace(self.pretraining.recipe, workers=workers))
-        run = pretrain_on_generated(
-            self.backbone,
-            folder,
-            self.image_size,
-            line=data_set_of(self.task),
-            contrast=self.contrast,
-            pretraining=pretraining,
-        )
-        return run.folder / "last"
-
     def classifier(self, prepared: Prepared, weights: str | Path | None = None) -> Classifier:
-        """The model to train; call ``torch.manual_seed`` first.
+        """Return the model to train; call ``torch.manual_seed`` first.
 
         Args:
             prepared: the set it is going to be trained on.
-            weights: as ``Classifier`` takes them.
+            weights: instead of the plan's own: ``"none"`` (random), ``"imagenet"`` or a saved model's folder.
         """
-        weighs = self.weighted and not self.recipe.balanced
+        objective, start = self.objective, self.weights if weights is None else weights
+        if self.weighted:
+            objective = weighted(objective, prepared.records, self.task)
+            if isinstance(objective, CrossEntropy):
+                shares = tuple(weight**self.weighted for weight in objective.class_weights)
+                objective = replace(objective, class_weights=shares)
         return Classifier(
             self.task,
             self.backbone,
-            weighted(self.objective, prepared.records, self.task) if weighs else self.objective,
+            objective,
             prepared.preprocessing,
             self.image_size,
-            weights,
+            None if start == "none" else start,
             self.flips,
             self.contrast,
             self.dropout,
@@ -103,21 +87,55 @@ class Plan:
         Args:
             prepared: the set to train on.
             folder: where the run goes.
-            weights: as ``Classifier`` takes them.
+            weights: as ``classifier`` takes them.
             each_epoch: as ``fit`` takes it.
         """
         torch.manual_seed(self.recipe.seed)
         return fit(self.classifier(prepared, weights), prepared, folder, self.recipe, each_epoch=each_epoch)
 
 
+_FINE = Recipe(epochs=10, batch_size=16, learning_rate=4e-4, head_factor=10, choose_by="last")
+_RADIOGRAPHS = Augmentation(rotate=5, scale=0.05, shift=0.02, colour=0)
+_COLOURED = Augmentation(rotate=180, scale=0.1, shift=0.04, brightness=0.15, contrast=0.15, colour=0.05)
+_DIGITS = Augmentation(flip=False, rotate=10, brightness=0, contrast=0, colour=0)
+
+MEDIC = Plan(
+    RETINOPATHY,
+    replace(_FINE, augmentation=Augmentation(rotate=180)),
+    image_size=288,
+    objective=CrossEntropy(label_smoothing=0.05),
+    weights="imagenet",
+    weighted=0.5,
+)
+"""Ours for retinopathy: EfficientNet-Lite0 from its ImageNet weights, with a small learning rate for the layers that
+have been trained and ten times that for the new last one. A retina has no upright, so any rotation keeps its grade."""
+
+LESIONS = replace(
+    MEDIC,
+    task=SKIN_LESION,
+    recipe=replace(_FINE, augmentation=_COLOURED, sensitivity=0.9),
+    image_size=224,
+    weighted=1,
+    flips=True,
+)
+"""The same for skin lesions, and with their own classes for a person's own photographs. Colour is a sign, so it is
+varied little. For two classes the operating point is chosen on the validation split for a sensitivity of 0.9."""
+
+SCREENING = replace(
+    LESIONS, task=CHEST_XRAY_BINARY, recipe=replace(LESIONS.recipe, augmentation=_RADIOGRAPHS), flips=False
+)
+FINDINGS = replace(
+    SCREENING, task=CHEST_XRAY, recipe=replace(SCREENING.recipe, sensitivity=0.8), objective=MultiLabel()
+)
+"""Radiographs, any finding or none, and all findings at once: slight rotations and shifts."""
+
+DIGITS_PLAN = Plan(
+    DIGITS, replace(_FINE, epochs=4, batch_size=64, augmentation=_DIGITS), image_size=64, weights="imagenet"
+)
+
 PUBLISHED = Plan(
-    task=RETINOPATHY,
-    backbone="efficientnet_v2_m",
-    image_size=380,
-    objective=Regression(),
-    contrast=None,
-    flips=False,
-    recipe=Recipe(
+    RETINOPATHY,
+    Recipe(
         epochs=30,
         batch_size=18,
         learning_rate=1e-3,
@@ -127,169 +145,76 @@ PUBLISHED = Plan(
         amsgrad=True,
         choose_by="macro_f1",
     ),
+    backbone="efficientnet_v2_m",
+    image_size=380,
+    objective=Regression(),
+    weights="imagenet",
 )
 """The recipe as it was published for retinopathy: smooth L1 loss on one output, AdamW with AMSGrad, a tenth of the
 learning rate every ten epochs, heavy augmentation, best and last weights kept by macro F1."""
 
-MEDIC = Plan(
-    task=RETINOPATHY,
-    backbone="resnet18",
-    image_size=224,
-    objective=CrossEntropy(cuts=(0.5, 1.5, 2.5, 3.5)),
-    contrast=4.0,
-    flips=False,
-    recipe=Recipe(
-        epochs=24,
-        batch_size=16,
-        learning_rate=6e-4,
-        weight_decay=0.05,
-        augmentation=Augmentation(rotate=180),
-        choose_by="last",
-    ),
-    pretraining=Pretraining(
-        patients=700, recipe=Recipe(epochs=4, batch_size=16, augmentation=Augmentation(rotate=30, brightness=0.2))
-    ),
-)
-"""Ours, for eight minutes of one processor core. Local contrast and the pretraining are what counts: in three-fold
-cross-validation over the training patients, 140 CPU-seconds a training, kappa was 0.27 with neither, 0.53 with contrast
-and 0.62 with both. CORN, regression, drawing rare grades more often, averaged weights and mirror images were within
-chance of plain cross-entropy there, so the simplest is taken. The grade is the rounded expectation, which had 0.64
-instead of 0.62; cut points fitted on 29 patients, as many as validation has, were no better than that.
-``benchmarks/recipes.py --choices`` measures such variants."""
-
 CHEXNET = Plan(
-    task=CHEST_XRAY,
+    CHEST_XRAY,
+    Recipe(15, 16, learning_rate=1e-4, weight_decay=1e-5, augmentation=_RADIOGRAPHS, sensitivity=0.8),
     backbone="densenet121",
-    image_size=224,
     objective=MultiLabel(),
-    contrast=None,
-    flips=False,
-    recipe=Recipe(
-        epochs=15,
-        batch_size=16,
-        learning_rate=1e-4,
-        weight_decay=1e-5,
-        augmentation=Augmentation(rotate=5, scale=0.05, shift=0.02, colour=0),
-        sensitivity=0.8,
-    ),
-    weighted=True,
+    weights="imagenet",
+    weighted=1,
 )
 """All findings at once with a DenseNet-121, every layer trainable, 224 px and mirror images, as CheXNet (Rajpurkar et
-al., arXiv 1711.05225, section 3). Unlike there: AdamW with a one-cycle schedule instead of Adam and a tenth whenever
-validation stalls, slight rotations and shifts, and the loss weighted by class, which the paper has for pneumonia alone.
-That loss teaches probabilities as among as many images with a finding as without it, so that from 0.5 on each finding
-is called in far more images than have it: the operating point is chosen on the validation split instead, for a
-sensitivity of 0.8 in each finding. ``--weights imagenet`` starts where it started."""
+al., arXiv 1711.05225, section 3). Unlike there: AdamW with a one-cycle schedule, slight rotations and shifts, and the
+loss weighted by class, which the paper has for pneumonia alone. That loss teaches probabilities as among as many images
+with a finding as without it: the operating point is chosen on the validation split, for a sensitivity of 0.8."""
 
 BINARY = Plan(
-    task=CHEST_XRAY_BINARY,
-    backbone="resnet50",
-    image_size=224,
-    objective=CrossEntropy(),
-    contrast=None,
-    flips=False,
-    recipe=Recipe(
+    CHEST_XRAY_BINARY,
+    Recipe(
         epochs=10,
-        batch_size=32,
         learning_rate=3e-4,
         weight_decay=1e-4,
-        augmentation=Augmentation(rotate=5, scale=0.05, shift=0.02, colour=0),
+        augmentation=_RADIOGRAPHS,
         sensitivity=0.9,
         frozen=("conv1", "bn1", "layer1"),
     ),
-    weighted=True,
+    backbone="resnet50",
+    weights="imagenet",
+    weighted=1,
 )
 """Any finding or none, with a ResNet-50 whose first layers stay as they are; the operating point is chosen on the
-validation split for a sensitivity of 0.9. Freezing makes sense for weights that have seen images (``imagenet``,
-``generated``)."""
+validation split for a sensitivity of 0.9."""
 
-DIGITS_PLAN = Plan(
-    task=DIGITS,
-    backbone="resnet18",
-    image_size=32,
-    objective=CrossEntropy(),
-    contrast=None,
-    flips=False,
-    recipe=Recipe(
-        epochs=5,
-        batch_size=64,
-        augmentation=Augmentation(flip=False, rotate=10, brightness=0, contrast=0, colour=0),
-    ),
-)
-"""Digits with a network of today, for whoever wants them exported, bundled and served like all else."""
-
-LESIONS = Plan(
-    task=SKIN_LESION,
-    backbone="resnet18",
-    image_size=224,
-    objective=CrossEntropy(),
-    contrast=None,
-    flips=True,
-    recipe=Recipe(
-        epochs=20,
-        batch_size=16,
-        learning_rate=3e-4,
-        weight_decay=1e-2,
-        augmentation=Augmentation(rotate=180, scale=0.1, shift=0.04, brightness=0.15, contrast=0.15, colour=0.05),
-        sensitivity=0.9,
-    ),
-    weighted=True,
-)
-"""Skin lesions, and with their own classes a person's own photographs: a ResNet-18 for transfer learning (``--weights
-imagenet``). A lesion has no upright, so any rotation keeps its label; colour is a sign, so it is varied little. For two
-classes the operating point is chosen on the validation split for a sensitivity of 0.9."""
-
-RECIPES = {
-    "medic": MEDIC,
-    "published": PUBLISHED,
-    "chexnet": CHEXNET,
-    "binary": BINARY,
-    "digits": DIGITS_PLAN,
-    "lesions": LESIONS,
+PLANS = {
+    "medic": (MEDIC, FINDINGS, SCREENING, DIGITS_PLAN, LESIONS),
+    "published": (PUBLISHED,),
+    "chexnet": (CHEXNET,),
+    "binary": (BINARY,),
 }
-
-
-def _own_plan(task: Task, name: str | None) -> Plan:
-    """The plan for classes of a person's own: that of the lesions, without what two classes alone can have."""
-    if name not in (None, "lesions"):
-        raise MedicError(f"the recipe {name!r} is none for images of your own; there is: lesions")
-    if task.kind == "multilabel":
-        raise MedicError(
-            f"there is no recipe for {task.name!r}, which has several classes an image; write a Plan for it"
-        )
-    sensitivity = LESIONS.recipe.sensitivity if task.thresholds else None
-    return replace(LESIONS, task=task, recipe=replace(LESIONS.recipe, sensitivity=sensitivity))
+"""By name, one plan a task: ``medic`` is the usual one of each."""
 
 
 def find_plan(task: Task, name: str | None = None) -> Plan:
-    """The plan of that name for a task, or the usual one for the task.
+    """Return the plan of that name for a task; the usual one, ``medic``, when None.
 
-    The usual task of a line stands for the line: ``binary`` for ``chest_xray`` gives the plan with its own task.
+    The usual task of a data set stands for the set: ``binary`` for ``chest_xray`` gives the plan with its own task. For
+    classes of a person's own it is the lesions' plan.
 
     Raises:
         MedicError: there is none of that name, or it is for another task; the message lists those there are.
     """
-    line = data_set_of(task)
-    if line is OWN:
-        return _own_plan(task, name)
-    plans = {key: plan for key, plan in RECIPES.items() if plan.task in line.tasks}
-    if name is None:
-        exact = [key for key, plan in plans.items() if plan.task == task]
-        same_kind = [key for key, plan in plans.items() if plan.task.kind == task.kind]
-        name = (exact or same_kind)[0]
-    if name not in RECIPES:
-        raise MedicError(f"no recipe is called {name!r}; for {task.name} there is: {', '.join(plans)}")
-    if name not in plans:
-        raise MedicError(
-            f"the recipe {name!r} is for {RECIPES[name].task.name}, not for {task.name}; for that there is: "
-            f"{', '.join(plans)}"
-        )
-    plan = plans[name]
-    if task in (plan.task, line.tasks[0]):
-        return plan
-    if task.kind != plan.task.kind:
-        raise MedicError(
-            f"the recipe {name!r} answers {plan.task.name!r} ({plan.task.kind}), not {task.name!r} ({task.kind}); give "
-            f"the task {plan.task.name!r}, or no recipe"
-        )
-    return replace(plan, task=task)
+    if data_set_of(task) is OWN:
+        sensitivity = LESIONS.recipe.sensitivity if task.thresholds else None
+        own = replace(LESIONS, task=task, recipe=replace(LESIONS.recipe, sensitivity=sensitivity))
+        tasks, plans = (task,), {"medic": [own] if task.kind != "multilabel" else []}
+    else:
+        tasks = data_set_of(task).tasks
+        plans = {key: [plan for plan in some if plan.task in tasks] for key, some in PLANS.items()}
+    found = plans.get(name or "medic", [])
+    alike = [plan for plan in found if plan.task == task] or [plan for plan in found if plan.task.kind == task.kind]
+    if alike:
+        return replace(alike[0], task=task)
+    if found and task == tasks[0]:
+        return found[0]
+    there = ", ".join(key for key, some in plans.items() if any(plan.task.kind == task.kind for plan in some)) or "none"
+    raise MedicError(
+        f"there is no recipe {name or 'medic'!r} for {task.name!r}, which is {task.kind}; there is: {there}"
+    )

@@ -16,7 +16,6 @@ from medic.data.split import split_by_patient
 from medic.errors import MedicError
 from medic.modeling.classifier import Classifier
 from medic.modeling.objectives import default_objective, weighted
-from medic.modeling.training.distributed import join
 from medic.modeling.training.fit import fit
 from medic.modeling.training.recipe import Recipe
 from medic.modeling.training.run import Run
@@ -71,10 +70,7 @@ def pretrain_on_generated(
     if line.name not in SAMPLES:
         raise MedicError(f"no images of the line {line.name!r} can be drawn to pretrain on; start from scratch")
     folder, pretraining = Path(folder), pretraining or Pretraining()
-    processes = join()
-    if processes.first:
-        _images(folder, line, pretraining.patients, image_size)
-    processes.wait()
+    _images(folder, line, pretraining.patients, image_size)
     prepared = Prepared.load(_prepared(folder, line, pretraining.patients, image_size))
     task = line.tasks[0]
     objective = default_objective(task)
@@ -83,9 +79,7 @@ def pretrain_on_generated(
         objective = weighted(objective, prepared.records, task)
     torch.manual_seed(SEED)
     model = Classifier(task, backbone, objective, prepared.preprocessing, image_size, contrast=contrast)
-    # As many images a step as asked for, or the next number that all processes can share.
-    batch_size = -(-pretraining.recipe.batch_size // processes.count) * processes.count
-    recipe = replace(pretraining.recipe, batch_size=batch_size)
+    recipe = pretraining.recipe
     settings = json.dumps([recipe.to_dict(), contrast]).encode()
     name = f"{line.name}-{backbone}-{image_size}px-{pretraining.patients}-{hashlib.sha256(settings).hexdigest()[:8]}"
     return fit(model, prepared, folder / name, recipe)

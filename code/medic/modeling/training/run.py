@@ -26,8 +26,8 @@ class Run:
     """A finished or unfinished training run on disk.
 
     The folder holds ``run.json`` (settings, versions, machine), ``records.csv`` (the split that the result rests on),
-    ``history.csv`` (figures by epoch), ``best/``, ``last/`` and, where the rate goes in cycles, ``snapshot-1/``, ...
-    (weights as safetensors, settings as JSON) and, until it is finished, ``resume.ckpt``.
+    ``history.csv`` (loss and metrics by epoch), ``best/`` and ``last/`` (weights as safetensors, settings as JSON) and,
+    until it is finished, ``best.ckpt`` and ``resume.ckpt``.
 
     Attributes:
         folder: where it lies.
@@ -39,11 +39,7 @@ class Run:
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> Run:
-        """Open a finished run.
-
-        Raises:
-            MedicError: there is none, or it was interrupted.
-        """
+        """Open a finished run; a MedicError says where there is none, or where it was interrupted."""
         run = cls.peek(folder)
         if run is None:
             raise MedicError(f"there is no training run in {folder}; train one (medic train) or correct the path")
@@ -52,17 +48,23 @@ class Run:
         return run
 
     @classmethod
-    def peek(cls, folder: str | os.PathLike) -> Run | None:
+    def peek(cls, folder: str | os.PathLike, settings: dict | None = None) -> Run | None:
         """Open a run, finished or not; None where there is none.
 
         Raises:
-            MedicError: its ``run.json`` is damaged.
+            MedicError: its ``run.json`` is damaged, or says other settings than those given.
         """
         path = Path(folder) / "run.json"
         try:
-            return cls(path.parent, json.loads(path.read_text())) if path.is_file() else None
+            run = cls(path.parent, json.loads(path.read_text())) if path.is_file() else None
         except ValueError as error:
             raise MedicError(f"{path} is damaged ({error}); delete the folder and train again") from error
+        if run is not None and settings is not None and run.about["settings"] != json_values(settings):
+            changed = difference(run.about["settings"], settings)
+            raise MedicError(
+                f"{folder} holds a run with other settings ({changed}); choose another folder, or delete that one"
+            )
+        return run
 
     @property
     def finished(self) -> bool:
@@ -76,8 +78,7 @@ class Run:
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """Figures by epoch: one row an epoch, columns such as ``train_loss`` and ``validation_accuracy``."""
-        # As exact as it was written: a resumed study compares these figures with those that it has kept.
+        """Loss and metrics by epoch: one row an epoch, columns such as ``train_loss`` and ``validation_accuracy``."""
         return pd.read_csv(self.folder / "history.csv", float_precision="round_trip")
 
     @cached_property
@@ -87,11 +88,7 @@ class Run:
 
     @property
     def prepared(self) -> Prepared:
-        """The prepared set it was trained on, with the run's own rows and split, whatever the set is dealt into now.
-
-        Raises:
-            MedicError: it is no longer there.
-        """
+        """The prepared set it was trained on, with the run's own rows and split; a MedicError where it is gone."""
         return replace(Prepared.load(os.path.normpath(self.folder / self.about["prepared"])), records=self.records)
 
     @property
@@ -101,7 +98,7 @@ class Run:
         return tuple(sorted((path.name for path in kept), key=lambda name: int(name.rpartition("-")[2])))
 
     def model(self, which: str = "best") -> Classifier:
-        """The trained model: ``best`` by the validation split, the ``last`` epoch's, or one of ``snapshots``."""
+        """Return the trained model: ``best`` by the validation split, the ``last`` epoch's, or one of ``snapshots``."""
         there = ("best", "last", *self.snapshots)
         if which not in there:
             raise MedicError(f"this run has the models {', '.join(there)}, not {which!r}")
@@ -110,27 +107,16 @@ class Run:
     def __repr__(self) -> str:
         return f"<Run {self.folder.name}: {'finished' if self.finished else 'interrupted'}>"
 
-    def _repr_html_(self) -> str:
-        settings = self.about["settings"]["model"]
-        head = f"<b>Run</b> {self.folder.name}: {settings['backbone']}, {settings['objective']['name']}"
-        if self.finished:
-            head += f", best epoch {self.about['best_epoch']}, {self.about['seconds']:.0f} s on {self.about['device']}"
-        else:
-            head += ", interrupted"
-        if not (self.folder / "history.csv").is_file():
-            return f"{head} in the first epoch"
-        return head + self.history.round(3).to_html(index=False, max_rows=12)
-
 
 def digest_of(records: pd.DataFrame, task: Task) -> str:
-    """16 hexadecimal digits that change when the prepared files, the split or the labels of a set do."""
+    """Return 16 hexadecimal digits that change when the prepared files, the split or the labels of a set do."""
     classes = list(task.classes) if task.kind == "multilabel" else []
     columns = records[["image", "file", "split", "label", *classes]]
     return hashlib.sha256(columns.to_csv(index=False).encode()).hexdigest()[:16]
 
 
 def written_by(*packages: str) -> dict:
-    """Device and versions, as a run's ``run.json`` states them."""
+    """Return device and versions, as ``run.json`` states them."""
     return {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine() + " CPU",
         "versions": {name: importlib.metadata.version(name) for name in packages},
@@ -138,29 +124,22 @@ def written_by(*packages: str) -> dict:
 
 
 def json_values(settings: dict) -> dict:
-    """Settings as they come back from JSON."""
+    """Return settings as they come back from JSON."""
     return json.loads(json.dumps(settings))
 
 
 def difference(earlier: dict, now: dict) -> str:
-    """The first settings that differ, for a person."""
-    if earlier.keys() != now.keys():
-        return "another version of medic wrote it"
-    flat = [
-        {f"{part}.{key}": value for part in ("model", "recipe") for key, value in s[part].items()}
-        for s in (earlier, now)
-    ]
-    changed = [
-        f"{key} {flat[0].get(key)} there, {flat[1].get(key)} here"
-        for key in flat[1] | flat[0]
-        if flat[0].get(key) != flat[1].get(key)
-    ]
-    if earlier["data"] != now["data"]:
-        changed.append("other images or another split")
-    if earlier["start"] != now["start"]:
-        changed.append(
-            "other initial weights: name the same ones, and call torch.manual_seed before building the model"
-        )
-    if earlier["watch"] != now["watch"]:
-        changed.append(f"watch {earlier['watch']} there, {now['watch']} here")
-    return "; ".join(changed[:3])
+    """Return the first settings that differ, for a person."""
+    there, here = (
+        {f"{part}.{key}": value for part in ("model", "recipe") for key, value in json_values(some)[part].items()}
+        for some in (earlier, now)
+    )
+    said = [f"{key} {there.get(key)} there, {here.get(key)} here" for key in here | there]
+    changed = [text for text, key in zip(said, here | there, strict=True) if there.get(key) != here.get(key)]
+    others = {
+        "data": "other images or another split",
+        "start": "other initial weights: name the same ones, and call torch.manual_seed before building the model",
+        "watch": "other splits to watch",
+    }
+    changed += [text for key, text in others.items() if earlier[key] != now[key]]
+    return "; ".join(changed[:3]) or "another version of medic wrote it"

@@ -24,9 +24,8 @@ from torch import Tensor
 from medic.data.prepare import Prepared
 from medic.errors import MedicError
 from medic.modeling.classifier import Classifier
-from medic.modeling.training.distributed import Processes
-from medic.modeling.training.fit import interruptible, training_images
-from medic.modeling.training.loading import Batch, loader
+from medic.modeling.training.fit import training_images
+from medic.modeling.training.loading import Batch
 from medic.modeling.training.module import Training
 from medic.modeling.training.recipe import Recipe
 from medic.plots import training as training_plots
@@ -99,6 +98,9 @@ class _Sweep(Training):
         self.losses.append(float(loss.detach()))
         return loss
 
+    def on_train_epoch_end(self) -> None:
+        """Nothing: the losses of the steps are all that counts."""
+
 
 def find_learning_rate(
     model: Classifier,
@@ -132,10 +134,9 @@ def find_learning_rate(
             "above 0, and at least 20 steps"
         )
     model = copy.deepcopy(model)
-    recipe = replace(recipe, schedule="steps", cycles=1, ema=None, compile=False)
-    data, order = training_images(model, prepared, recipe)
-    batches = loader(data, recipe.batch_size, order, recipe.workers)
-    training = _Sweep(model, recipe, {"train": len(order)}, [], Processes())
+    recipe = replace(recipe, schedule="steps", cycles=1, compile=False)
+    batches = training_images(model, prepared, recipe)
+    training = _Sweep(model, recipe, {"train": len(batches.dataset)})
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(), _quiet():
         trainer = lightning.Trainer(
             devices=1,
@@ -148,9 +149,8 @@ def find_learning_rate(
             enable_model_summary=False,
             default_root_dir=folder,
         )
-        with interruptible(trainer):
-            found = {"min_lr": low, "max_lr": high, "num_training": steps, "update_attr": False}
-            Tuner(trainer).lr_find(training, batches, **found)
+        found = {"min_lr": low, "max_lr": high, "num_training": steps, "update_attr": False}
+        Tuner(trainer).lr_find(training, batches, **found)
     ratio = (high / low) ** (1 / steps)
     losses = np.array(training.losses)
     rates = low * ratio ** np.arange(len(losses))

@@ -1,0 +1,59 @@
+"""Experiment tracking with MLflow or TensorBoard, through Lightning's loggers (``pip install medic[track]``)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medic.errors import MedicError
+from medic.files import write_text
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+    from medic.modeling.evaluate import Evaluation
+
+
+def tracker(name: str, folder: Path) -> Logger:
+    """Return the logger of a run; a run that goes on gets the one that it had.
+
+    Args:
+        name: ``tensorboard``, which writes to ``tensorboard/`` beside the run; or ``mlflow``, which writes to what
+            ``MLFLOW_TRACKING_URI`` names, otherwise to ``mlflow.db`` and ``mlruns/`` beside the run.
+        folder: the run's.
+
+    Raises:
+        MedicError: the tracker is not installed.
+    """
+    from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
+
+    beside, known = folder.resolve().parent, folder / "mlflow_run.txt"
+    try:
+        if name == "tensorboard":
+            return TensorBoardLogger(beside / "tensorboard", folder.name, version="")
+        address = os.environ.get("MLFLOW_TRACKING_URI")
+        logger = MLFlowLogger(
+            "medic",
+            folder.name,
+            address or f"sqlite:///{(beside / 'mlflow.db').as_posix()}",
+            artifact_location=None if address else (beside / "mlruns").as_uri(),
+            run_id=known.read_text() if known.is_file() else None,
+        )
+    except ModuleNotFoundError as error:
+        raise MedicError(
+            f"{name} is not installed ({error}); pip install medic[track], or leave --track away"
+        ) from error
+    write_text(known, logger.run_id)
+    return logger
+
+
+def log_evaluation(logger: Logger, evaluation: Evaluation) -> None:
+    """Log an evaluation's values, and its pictures, to the run of a logger."""
+    logger.log_metrics({f"evaluation_{name}": value for name, value in evaluation.table()["value"].items()})
+    for name, figure in {"confusion": evaluation.plot_confusion(), "curves": evaluation.plot_curves()}.items():
+        if hasattr(logger.experiment, "add_figure"):
+            logger.experiment.add_figure(name, figure)
+        else:
+            logger.experiment.log_figure(logger.run_id, figure, f"{name}.png")
+    logger.finalize("success")
