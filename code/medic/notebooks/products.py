@@ -20,15 +20,11 @@ if TYPE_CHECKING:
 
 PREPARED_SIZE = {
     "retinopathy": {"quick": 192, "full": 512},
-    "chest_xray": {"quick": 96, "full": 256},
+    "chest_xray": {"quick": 192, "full": 256},
     "digits": {"quick": 28, "full": 28},
-    "skin_lesion": {"quick": 128, "full": 256},
+    "skin_lesion": {"quick": 192, "full": 256},
 }
 """Side of the prepared images in pixels, by line and profile. A digit has 28 of its own, and no more to show."""
-
-SHORT = {"backbone": "resnet18", "image_size": 96, "epochs": 4}
-"""The network that is trained for a later notebook when the reader has not trained one."""
-
 
 def chest_xrays(session: Session) -> Path:
     """The folder with the chest X-rays.
@@ -164,11 +160,9 @@ def choose(session: Session, run: Run) -> None:
 
 
 def chosen_run(session: Session) -> Run:
-    """The run that ``02_modeling/03_grade_retinopathy`` has chosen."""
-    import torch
-
+    """Return the run that ``02_modeling/03_grade_retinopathy`` has chosen; otherwise a frozen Lite0 with a new head."""
     from medic.modeling.classifier import Classifier
-    from medic.modeling.training.fit import Recipe, fit
+    from medic.modeling.features import fit_head
     from medic.modeling.training.run import Run
     from medic.task import RETINOPATHY
 
@@ -178,16 +172,10 @@ def chosen_run(session: Session) -> Run:
         _say(session, "trained network", folder, "found")
         return Run.load(folder)
     folder = session.products / "runs" / "short"
-    run = Run.peek(folder)
-    short = f"a {SHORT['backbone']} trained for {SHORT['epochs']} epochs"
-    made = "found" if run and run.finished else "being trained"
-    _say(session, "trained network", folder, f"03_grade_retinopathy has chosen none; {made} here: {short}")
+    _say(session, "trained network", folder, "03_grade_retinopathy has chosen none; a last layer is learned here")
     prepared = prepared_set(session)
-    torch.manual_seed(session.seed)
-    model = Classifier(
-        RETINOPATHY, SHORT["backbone"], preprocessing=prepared.preprocessing, image_size=SHORT["image_size"]
-    )
-    return fit(model, prepared, folder, Recipe(epochs=SHORT["epochs"], seed=session.seed))
+    settings = {"preprocessing": prepared.preprocessing, "image_size": 192, "weights": "imagenet"}
+    return fit_head(Classifier(RETINOPATHY, "efficientnet_lite0", **settings), prepared, folder, seed=session.seed)
 
 
 def export_folder(session: Session) -> Path:
