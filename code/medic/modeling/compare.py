@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from medic.errors import MedicError
 from medic.modeling.backbones import parameters_megabytes, published_accuracy
 from medic.modeling.evaluate import Evaluation, evaluate
-from medic.modeling.metrics import Metric, interval, metric_named, metrics_for, resampled, score
+from medic.modeling.metrics import Metric, auroc, interval, metric_named, metrics_for, resampled, score
 from medic.modeling.training.run import Run
 from medic.plots.evaluation import compared
 
 WITH_INTERVAL = ("macro_f1", "quadratic_weighted_kappa", "auroc", "mean_auroc")
-"""The figures that are shown with their intervals; the others would only make the table wide."""
+"""The metrics that are shown with their intervals; the others would only make the table wide."""
 
 HEADINGS = {
     "macro_f1": "macro F1",
@@ -38,6 +38,13 @@ HEADINGS = {
     "minutes_per_epoch": "minutes an epoch",
     "training_seconds": "training (s)",
 }
+_DIGITS = {
+    "megabytes": 1,
+    "imagenet_accuracy": 1,
+    "images_per_second": 0,
+    "minutes_per_epoch": 3,
+    "training_seconds": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Lead:
     """How far one model is ahead of another, with the 95 % interval of the difference.
 
     Attributes:
-        value: the difference of the two figures; above 0 the first is better, or worse where less is better.
+        value: the difference of the two metrics; above 0 the first is better, or worse where less is better.
         low: lower end of the interval.
         high: upper end.
     """
@@ -81,44 +88,34 @@ class Comparison:
     def __post_init__(self) -> None:
         if not self.evaluations:
             raise MedicError("there is nothing to compare; give at least one evaluation")
-        (first, one), *others = self.evaluations.items()
-        for name, other in others:
-            if list(one.records["image"]) != list(other.records["image"]):
-                raise MedicError(
-                    f"{name!r} was evaluated on other images than {first!r}; evaluate both on one split of one set"
-                )
+        for name, other in self.evaluations.items():
+            if list(self._one.records["image"]) != list(other.records["image"]):
+                raise MedicError(f"{name!r} was evaluated on other images than the first; use one split of one set")
 
     @property
     def _one(self) -> Evaluation:
         """Any of them, for what they all share."""
         return next(iter(self.evaluations.values()))
 
-    @property
-    def synthetic(self) -> bool:
-        """Whether the images are generated."""
-        return any(evaluation.synthetic for evaluation in self.evaluations.values())
-
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row a model: its figures, ``..._low`` and ``..._high`` for those with an interval, and its costs."""
+        """One row a model: its metrics, ``..._low`` and ``..._high`` for those with an interval, and its costs."""
         rows = {}
         for name, evaluation in self.evaluations.items():
-            figures = evaluation.table()
-            row = {}
-            for metric in sorted(figures.index, key=list(HEADINGS).index):
-                row[metric] = figures.loc[metric, "value"]
+            scores, rows[name] = evaluation.table(), {}
+            for metric in filter(set(scores.index).__contains__, HEADINGS):
+                rows[name][metric] = scores.loc[metric, "value"]
                 if metric in WITH_INTERVAL:
-                    row[f"{metric}_low"], row[f"{metric}_high"] = figures.loc[metric, ["low", "high"]]
-            rows[name] = row
+                    rows[name][f"{metric}_low"], rows[name][f"{metric}_high"] = scores.loc[metric, ["low", "high"]]
         return pd.DataFrame.from_dict(rows, orient="index").join(self.costs)
 
     def baseline(self, metric: str) -> float:
-        """The figure of the answer that is always the training split's most frequent class."""
+        """Return the metric of the answer that is always the training split's most frequent class."""
         return float(self._one.table().loc[metric, "baseline"])
 
     @property
     def decider(self) -> str:
-        """The figure that is meant where none is named.
+        """The metric that is meant where none is named.
 
         Macro F1; where "present or not" is asked, the (mean) area under the ROC curve, which needs no threshold.
         """
@@ -126,48 +123,44 @@ class Comparison:
         return list(metrics_for(task))[-1] if task.thresholds else "macro_f1"
 
     def ranked(self, metric: str | None = None) -> list[str]:
-        """The names, best first, by a figure of the table; by ``decider`` when None."""
+        """Return the names, best first, by a metric of the table; by ``decider`` when None."""
         metric = metric or self.decider
-        worst_first = metric == "mean_grade_error"
-        return list(self.table[metric].sort_values(ascending=worst_first, kind="stable").index)
+        return list(self.table[metric].sort_values(ascending=metric == "mean_grade_error", kind="stable").index)
 
     def lead(self, first: str, second: str, metric: str | Metric | None = None) -> Lead:
-        """How far ``first`` is ahead of ``second``, from bootstrap samples in which both get the same patients.
+        """Return how far ``first`` is ahead of ``second``, from bootstrap samples in which both get the same patients.
 
-        ``metric`` is a figure of the task by name, or any function that ``metrics_for`` could return; ``decider`` when
-        None.
+        ``metric`` is one of the task by name, or any function that ``metrics_for`` could return; ``decider`` when None.
 
         Two intervals that overlap do not show that two models are equal: both rise and fall with how hard the drawn
         patients are. The difference on the same patients is free of that (Efron & Tibshirani, An Introduction to the
         Bootstrap, 1993, chapter 13, for intervals by percentiles).
         """
-        metric = metric or self.decider
+        chosen = metric_named(metric or self.decider, self._one.task)
         pair = [self.evaluations[name] for name in (first, second)]
-        chosen = metric_named(metric, self._one.task)
         values = [score(chosen, one.truth, one.prediction) for one in pair]
         draws = [resampled(chosen, one.truth, one.prediction, one.records["patient"]) for one in pair]
         return Lead(values[0] - values[1], *interval(draws[0] - draws[1]))
 
     def leads(self, over: str | None = None, by: Mapping[str, str | Metric] | None = None) -> pd.DataFrame:
-        """For every other model how far it is ahead of ``over`` in each figure, and whether that is more than chance.
+        """Return for every other model how far it is ahead of ``over``, and whether that is more than chance.
 
         Args:
             over: the model that the others are compared with; the first of ``ranked()`` when None.
-            by: the figures, as ``lead`` takes them, by the headings of the table; those of the task when None.
+            by: the metrics, as ``lead`` takes them, by the headings of the table; those of the task when None.
         """
         over = over or self.ranked()[0]
         if by is None:
             by = {HEADINGS[name]: name for name in HEADINGS if name in metrics_for(self._one.task)}
         rows = {}
-        for name in self.evaluations:
-            leads = [self.lead(name, over, metric) for metric in by.values() if name != over]
+        for name in self.evaluations.keys() - {over}:
+            leads = [self.lead(name, over, metric) for metric in by.values()]
             rows[name] = [f"{lead}, {'more than' if lead.certain else 'within'} chance" for lead in leads]
-        return pd.DataFrame.from_dict(
-            {name: row for name, row in rows.items() if row}, orient="index", columns=list(by)
-        ).rename_axis(f"difference to {over}")
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=list(by))
+        return table.reindex([name for name in self.evaluations if name in rows]).rename_axis(f"difference to {over}")
 
     def cheapest_as_good(self, metric: str | None = None) -> str:
-        """The smallest model that cannot be told from the best, and among equally small ones the best.
+        """Return the smallest model that cannot be told from the best, and among equally small ones the best.
 
         Raises:
             MedicError: the costs are not known.
@@ -179,16 +172,13 @@ class Comparison:
         return str(self.table.loc[level, "megabytes"].round(1).idxmin())
 
     def finding(self, metric: str | None = None) -> str:
-        """Who is ahead in a figure, and whether that can be told from chance: one short sentence, for a title.
-
-        The figure is ``decider`` when None.
-        """
+        """Return who is ahead in a metric (``decider`` when None), and whether by more than chance, as a title."""
         metric = metric or self.decider
         first, *others = self.ranked(metric)
         value = f"{HEADINGS[metric]} {self.table.loc[first, metric]:.2f}"
+        within = sum(not self.lead(first, other, metric).certain for other in others)
         if not others:
             return f"{first} reaches {value}"
-        within = sum(not self.lead(first, other, metric).certain for other in others)
         if within == 0:
             return f"{first} is ahead of all others, {value}"
         if within == len(others):
@@ -196,39 +186,25 @@ class Comparison:
         return f"{first}: {value}; {within} of {len(others)} within chance"
 
     def plot(self) -> Figure:
-        """Macro F1 and the task's kappa or AUROC, if it has one, of each model, with intervals and the baseline."""
+        """Draw the metrics of ``WITH_INTERVAL`` that the task has, with intervals and the baseline."""
         baselines = {metric: self.baseline(metric) for metric in WITH_INTERVAL if metric in self.table}
         return compared(self.table, baselines, HEADINGS, always=self._one.baseline)
 
     def presented(self) -> pd.DataFrame:
-        """The table with a person's headings and numbers, intervals beside their figures."""
+        """Return the table with a person's headings and numbers, intervals beside their metrics."""
         shown = pd.DataFrame(index=self.table.index)
-        digits = {"megabytes": 1, "imagenet_accuracy": 1, "images_per_second": 0, "minutes_per_epoch": 3}
-        digits["training_seconds"] = 1
-        for column, heading in HEADINGS.items():
-            if column not in self.table:
-                continue
-            shown[heading] = [f"{value:.{digits.get(column, 2)}f}" for value in self.table[column]]
+        for column in filter(set(self.table).__contains__, HEADINGS):
+            shown[HEADINGS[column]] = [f"{value:.{_DIGITS.get(column, 2)}f}" for value in self.table[column]]
             if column in WITH_INTERVAL:
                 ends = self.table[[f"{column}_low", f"{column}_high"]].to_numpy()
-                shown[heading] += [f" ({low:.2f} to {high:.2f})" for low, high in ends]
+                shown[HEADINGS[column]] += [f" ({low:.2f} to {high:.2f})" for low, high in ends]
         return shown
 
     def __repr__(self) -> str:
-        return str(self)
-
-    def __str__(self) -> str:
-        return f"{self._said()}\n{self.presented().to_string()}"
-
-    def _repr_html_(self) -> str:
-        return f"<b>{self._said()}</b>{self.presented().to_html()}"
-
-    def _said(self) -> str:
-        one = self._one
-        drawn = " (synthetic images)" if self.synthetic else ""
+        drawn = " (synthetic images)" if self._one.synthetic else ""
         return (
-            f"{len(one.records)} images of {one.records['patient'].nunique()} patients{drawn}; 95 % intervals by "
-            f"patient; {one.baseline}: macro F1 {self.baseline('macro_f1'):.2f}"
+            f"{len(self._one.records)} images of {self._one.patients} patients{drawn}; 95 % intervals by patient; "
+            f"{self._one.baseline}: macro F1 {self.baseline('macro_f1'):.2f}\n{self.presented().to_string()}"
         )
 
 
@@ -236,9 +212,8 @@ def compare(runs: Mapping[str, Run], split: str = "validation", which: str = "be
     """Evaluate runs on one split, and put what each costs beside it.
 
     The costs: ``megabytes`` (the network's weights at four bytes a number), ``imagenet_accuracy`` (top 1 in per cent,
-    as published with torchvision's weights: what the architecture can do, not what these weights did),
-    ``images_per_second`` (training alone) and ``minutes_per_epoch`` (with validation and writing), both medians over
-    the epochs of the run's history, and ``training_seconds`` in all.
+    as published: what the architecture can do, not what these weights did), ``images_per_second`` (training alone) and
+    ``minutes_per_epoch`` (with validation and writing), both medians over the run's history, and ``training_seconds``.
 
     Args:
         runs: by the names that the table is to show.
@@ -265,6 +240,32 @@ def compare(runs: Mapping[str, Run], split: str = "validation", which: str = "be
 def compare_evaluations(evaluations: Mapping[str, Evaluation]) -> Comparison:
     """Put evaluations side by side whose cost is not in question, such as one network's with several ways to decide."""
     return Comparison(evaluations, pd.DataFrame(index=pd.Index(list(evaluations))))
+
+
+def compare_rankings(
+    truth: np.ndarray, scores: Mapping[str, np.ndarray], patients: np.ndarray, over: str | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """Compare scores for one question by their areas under the ROC curve, in samples of the same patients.
+
+    Args:
+        truth: int (N,), 1 where the answer is yes.
+        scores: by name, float (N,) each, higher for more probable; they need not be probabilities.
+        patients: (N,) whose image it is; the bootstrap draws patients.
+        over: the name that the others are compared with; None compares none.
+        seed: of the bootstrap.
+
+    Returns:
+        One row a name: ``auroc``, its 95 % interval ``low`` and ``high``, and ``lead`` over ``over`` where it is given.
+    """
+    if over is not None and over not in scores:
+        raise MedicError(f"there are no scores called {over!r} to compare with, only {', '.join(scores)}")
+    areas = {name: float(auroc(truth, said)[0]) for name, said in scores.items()}
+    draws = {name: resampled(auroc, truth, said, patients, seed=seed) for name, said in scores.items()}
+    rows = {name: (area, *interval(draws[name])) for name, area in areas.items()}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["auroc", "low", "high"])
+    if over is not None:
+        table["lead"] = [Lead(areas[name] - areas[over], *interval(draws[name] - draws[over])) for name in areas]
+    return table
 
 
 def measured(results: str | os.PathLike) -> pd.DataFrame:

@@ -1,35 +1,22 @@
-"""Evaluation: the same bytes that a service would get, the figures with their uncertainty, and the mistakes."""
+"""Evaluation: the same bytes that a service would get, metrics with their intervals, and the mistakes."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix
 
 from medic.data.records import originals, targets
 from medic.errors import MedicError
 from medic.files import replacing, write_json
-from medic.modeling.metrics import (
-    auroc,
-    average_precision,
-    confusion_matrix,
-    f1,
-    interval,
-    metrics_for,
-    precision,
-    precision_on_grid,
-    resampled,
-    roc_on_grid,
-    score,
-    sensitivity,
-    shares_of_hits,
-    specificity,
-)
+from medic.modeling.metrics import auroc, average_precision, interval, metrics_for, resampled, score
 from medic.modeling.training.run import Run
 from medic.plots import evaluation as evaluation_plots
 from medic.predict import MeanOverFlips, predict
@@ -46,8 +33,8 @@ class Evaluation:
         records: rows with ``image``, ``patient``, and what the task asks for.
         majority: what the baseline always says: the most frequent label of the training split, for multilabel tasks
             int (C,) whether more than half of it has each label.
-        failed: images that could not be read, with the reason; they are in no figure.
-        synthetic: whether the images are generated; said wherever the figures show.
+        failed: images that could not be read, with the reason; no metric counts them.
+        synthetic: whether the images are generated; said wherever the metrics show.
         seed: of the bootstrap.
     """
 
@@ -64,6 +51,10 @@ class Evaluation:
         """What was predicted."""
         return self.prediction.task
 
+    @property
+    def _several(self) -> bool:
+        return self.task.kind == "multilabel"
+
     @cached_property
     def truth(self) -> np.ndarray:
         """int64 (N,) class codes, for multilabel tasks (N, C) of 0 and 1."""
@@ -72,86 +63,79 @@ class Evaluation:
     @cached_property
     def confusion(self) -> np.ndarray:
         """int64 (C, C), rows are the truth; for multilabel tasks one for each label, (C, 2, 2)."""
-        if self.task.kind == "multilabel":
-            return confusion_matrix(self.truth, self.prediction.decided, 2)
-        return confusion_matrix(self.truth, self.prediction.decided, len(self.task.classes))
+        if self._several:
+            return multilabel_confusion_matrix(self.truth, self.prediction.decided)
+        return confusion_matrix(self.truth, self.prediction.decided, labels=range(len(self.task.classes)))
 
     @property
     def baseline(self) -> str:
         """What the baseline says of every image, in words."""
-        if self.task.kind != "multilabel":
-            return f"always {self.task.classes[self.majority]}"
-        named = [name for name, present in zip(self.task.classes, self.majority, strict=True) if present]
-        return f"always {' and '.join(named) or 'nothing'}"
+        present = self.majority if self._several else np.eye(len(self.task.classes))[self.majority]
+        return f"always {' and '.join(np.array(self.task.classes)[present == 1]) or 'nothing'}"
 
-    @cached_property
-    def _constant(self) -> Prediction:
-        """The baseline as a prediction."""
-        classes = len(self.task.classes)
-        row = self.majority if self.task.kind == "multilabel" else np.eye(classes)[self.majority]
-        grade = np.full(len(self.truth), self.majority, np.float32) if self.task.kind == "ordinal" else None
-        return Prediction(self.task, np.tile(row, (len(self.truth), 1)).astype(np.float32), grade)
+    @property
+    def patients(self) -> int:
+        """How many patients the images are of."""
+        return self.records["patient"].nunique()
+
+    @property
+    def heading(self) -> str:
+        """The title, which says so where the images are synthetic."""
+        return f"{self.title} (synthetic images)" if self.synthetic else self.title
 
     def table(self) -> pd.DataFrame:
-        """The figures, with 95 % bootstrap intervals over patients, beside those of the baseline.
+        """Return the metrics with 95 % bootstrap intervals over patients, beside those of the baseline.
 
         Returns:
-            One row a figure: ``value``, ``low``, ``high``, ``baseline``.
+            One row a metric: ``value``, ``low``, ``high``, ``baseline``.
         """
         return self._table.copy()
 
     @cached_property
     def _table(self) -> pd.DataFrame:
+        count = len(self.truth)
+        answer = self.majority if self._several else np.eye(len(self.task.classes))[self.majority]
+        grade = np.full(count, self.majority, np.float32) if self.task.kind == "ordinal" else None
+        constant = Prediction(self.task, np.tile(answer, (count, 1)).astype(np.float32), grade)
         rows = {}
         for name, metric in metrics_for(self.task).items():
-            draws = resampled(metric, self.truth, self.prediction, self.records["patient"], seed=self.seed)
-            value, constant = (score(metric, self.truth, said) for said in (self.prediction, self._constant))
-            rows[name] = (value, *interval(draws), constant)
+            value, baseline = (score(metric, self.truth, said) for said in (self.prediction, constant))
+            rows[name] = (value, *interval(self._draws(metric, self.truth, self.prediction)), baseline)
         return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high", "baseline"])
 
-    def by_class(self) -> pd.DataFrame:
-        """Precision, sensitivity (recall), F1 and the number of images, one row a class.
+    def _draws(self, metric, truth: np.ndarray, said: Prediction | np.ndarray) -> np.ndarray:
+        return resampled(metric, truth, said, self.records["patient"], seed=self.seed)
 
-        Precision and sensitivity come with their 95 % intervals over patients (``precision_low``, ...) where an image
-        has one class. For multilabel tasks also ``specificity``, ``threshold``, and the areas that need none: ``auroc``
-        with its 95 % interval over patients (``low``, ``high``) and ``average_precision``, missing where no image or
-        every image has the label, and the number of ``patients`` with it.
+    def by_class(self) -> pd.DataFrame:
+        """Return precision, sensitivity (recall), specificity, F1 and images, one row a class; NaN for 0 of 0.
+
+        Precision, sensitivity and specificity come with 95 % intervals over patients (``precision_low``, ...).
+        Multilabel tasks also have ``threshold``, the ``patients`` with the label, and the areas that need no threshold:
+        ``auroc`` with its interval (``low``, ``high``) and ``average_precision``.
         """
-        index = pd.Index(self.task.classes, name="class")
-        if self.task.kind == "multilabel":
-            return pd.DataFrame([self._of_label(code) for code in range(len(index))], index=index)
-        hits, true, called = np.diag(self.confusion), self.confusion.sum(axis=1), self.confusion.sum(axis=0)
+        names, true, said = self.task.classes, self.truth, self.prediction.decided
+        if not self._several:
+            true, said = np.eye(len(names))[true], np.eye(len(names))[said]
         columns = {}
         with np.errstate(invalid="ignore"):
-            for name, whole, along in (("precision", called, -2), ("sensitivity", true, -1)):
-                columns[name] = hits / whole
-                ends = [interval(draws) for draws in self._shares(along).T]
-                columns[f"{name}_low"], columns[f"{name}_high"] = zip(*ends, strict=True)
-            columns["f1"] = 2 * hits / (true + called)
-        return pd.DataFrame(columns, index=index).assign(images=true)
-
-    def _shares(self, along: int) -> np.ndarray:
-        """Of each class the share of hits, along an axis of the confusion matrix, over bootstrap samples: (D, C)."""
-        metric = shares_of_hits(along)
-        return resampled(metric, self.truth, self.prediction, self.records["patient"], seed=self.seed)
-
-    def _of_label(self, code: int) -> dict[str, float]:
-        truth, scores, confusion = self.truth[:, code], self.prediction.probabilities[:, code], self.confusion[code]
-        low, high = interval(resampled(auroc, truth, scores, self.records["patient"], seed=self.seed))
-        thresholds = self.prediction.thresholds
-        return {
-            "auroc": float(auroc(truth, scores)[0]),
-            "low": low,
-            "high": high,
-            "average_precision": float(average_precision(truth, scores)[0]),
-            "threshold": 0.5 if thresholds is None else thresholds[code],
-            **{f.__name__: float(f(confusion)) for f in (sensitivity, specificity, precision, f1)},
-            "images": int(truth.sum()),
-            "patients": self.records.loc[truth == 1, "patient"].nunique(),
-        }
+            (values,), draws = _rates(true, said, np.ones((1, len(true)))), self._draws(_rates, true, said)
+            for name, value, drawn in zip(_RATES, values, draws.swapaxes(0, 1), strict=True):
+                low, high = np.apply_along_axis(interval, 0, drawn)
+                columns |= {name: value, f"{name}_low": low, f"{name}_high": high}
+            columns |= {"f1": 2 * (true * said).sum(axis=0) / (true + said).sum(axis=0)}
+        table = pd.DataFrame(columns, pd.Index(names, name="class")).assign(images=true.sum(axis=0).astype(int))
+        if not self._several:
+            return table
+        table["threshold"] = self.prediction.thresholds or 0.5
+        for name, present, scores in zip(names, true.T, self.prediction.probabilities.T, strict=True):
+            table.loc[name, "patients"] = self.records.loc[present == 1, "patient"].nunique()
+            table.loc[name, "auroc"] = auroc(present, scores)[0]
+            table.loc[name, ["low", "high"]] = interval(self._draws(auroc, present, scores))
+            table.loc[name, "average_precision"] = average_precision(present, scores)[0]
+        return table.astype({"patients": int})
 
     def worst(self, count: int = 8) -> pd.DataFrame:
-        """The most wrong images: furthest from the truth, then least probability for the truth.
+        """Return the most wrong images: furthest from the truth, then least probability for the truth.
 
         Returns:
             Up to ``count`` wrongly decided rows with ``decided`` (a code; the labels' names for multilabel tasks),
@@ -159,7 +143,7 @@ class Evaluation:
             multilabel tasks the least probability that the truth about any label gets).
         """
         probabilities, decided = self.prediction.probabilities, self.prediction.decided
-        if self.task.kind == "multilabel":
+        if self._several:
             distance = (decided != self.truth).sum(axis=1)
             p_truth = np.where(self.truth == 1, probabilities, 1 - probabilities).min(axis=1)
             names = np.array(self.task.classes)
@@ -171,117 +155,65 @@ class Evaluation:
         wrong = table[table["error"] > 0]
         return wrong.sort_values(["error", "p_truth"], ascending=[False, True], kind="stable").head(count)
 
-    def plot_confusion(self):
-        """The confusion matrix, normalised by row, with counts; a matplotlib Figure.
-
-        Raises:
-            MedicError: the task is multilabel, where each label has a matrix of its own.
-        """
-        if self.task.kind == "multilabel":
+    def plot_confusion(self) -> Figure:
+        """Draw the confusion matrix, with the shares of each row; not for multilabel tasks, which have one a label."""
+        if self._several:
             raise MedicError(f"{self.task.name!r} asks several questions an image; use plot_curves() or by_class()")
-        return evaluation_plots.confusion_matrix(self.confusion, self.task, self._said())
+        return evaluation_plots.confusion_matrix(self.confusion, self.task, self.heading)
 
-    def plot_curves(self, classes: Sequence[str] | None = None):
-        """ROC and precision-recall curves with the operating point, of each label or of the second of two classes.
-
-        A single curve has its 95 % interval around it, over patients and point by point.
-
-        Args:
-            classes: which labels; all that some images have and some have not, when None.
+    def plot_curves(self) -> Figure:
+        """Draw ROC and precision-recall curves with the operating point, of each label or of the second of two classes.
 
         Raises:
-            MedicError: the task does not ask whether something is present, has no such label, or none (of those named)
-                that some images have and some have not.
+            MedicError: the task chooses among several classes, or no label is both present and absent.
         """
         if not self.task.thresholds:
             raise MedicError(f"{self.task.name!r} chooses among several classes; use plot_confusion()")
-        several = self.task.kind == "multilabel"
-        truth, scores = (
-            (self.truth, self.prediction.probabilities)
-            if several
-            else (self.truth[:, None], self.prediction.probabilities[:, 1:])
-        )
-        names = self.task.classes if several else self.task.classes[1:]
-        known = [name for code, name in enumerate(names) if 0 < truth[:, code].mean() < 1]
-        chosen = known if classes is None else list(classes)
-        if not chosen or set(chosen) - set(known):
-            odd = ", ".join(name for name in chosen if name not in known) or "any label"
-            raise MedicError(
-                f"there is no curve for {odd}: it takes images with it and images without; of these images that holds "
-                f"for {', '.join(known) or 'none'}"
-            )
-        thresholds = self.prediction.thresholds or (0.5,) * len(names)
-        curves = {
-            name: evaluation_plots.Ranked(truth[:, code], scores[:, code], thresholds[code])
-            for code, name in enumerate(names)
-            if name in chosen
-        }
-        if len(curves) == 1:
-            curves = {name: one._replace(bands=self._bands(one)) for name, one in curves.items()}
-        return evaluation_plots.curves(curves, self._said())
-
-    def _bands(self, one: evaluation_plots.Ranked) -> np.ndarray:
-        ends = []
-        for curve in (roc_on_grid, precision_on_grid):
-            draws = resampled(curve, one.truth, one.scores, self.records["patient"], seed=self.seed)
-            ends.append(np.nanpercentile(draws, [2.5, 97.5], axis=0))
-        return np.stack(ends)
-
-    def _said(self) -> str:
-        return f"{self.title} (synthetic images)" if self.synthetic else self.title
+        first = 0 if self._several else 1
+        truth, scores = self.truth.reshape(len(self.truth), -1), self.prediction.probabilities[:, first:]
+        points = self.prediction.thresholds or [0.5] * truth.shape[1]
+        each = zip(self.task.classes[first:], truth.T, scores.T, points, strict=True)
+        curves = {name: evaluation_plots.Ranked(*one) for name, *one in each if 0 < one[0].mean() < 1}
+        if not curves:
+            raise MedicError(f"{self.title}: a curve takes images with a label and images without; there are not both")
+        return evaluation_plots.curves(curves, self.heading)
 
     def to_dict(self) -> dict:
-        """Plain values, for JSON: figures, counts, confusion matrix."""
-        return {
+        """Return plain values for JSON: metrics, counts, confusion matrix; null where a metric cannot be told."""
+        said = {
             "title": self.title,
             "synthetic": self.synthetic,
             "images": len(self.records),
-            "patients": int(self.records["patient"].nunique()),
+            "patients": self.patients,
             "unreadable_images": len(self.failed),
             "baseline": self.baseline,
             "interval": "95 % percentile bootstrap over patients, 2,000 draws",
-            "figures": {name: _to_json(row) for name, row in self.table().to_dict("index").items()},
+            "figures": json.loads(self._table.to_json(orient="index", double_precision=4)),
             "classes": list(self.task.classes),
-            **({"by_class": self._by_class_plain()} if self.task.kind == "multilabel" else {}),
-            **({} if self.prediction.thresholds is None else {"thresholds": list(self.prediction.thresholds)}),
-            "confusion_matrix": self.confusion.tolist(),
         }
-
-    def _by_class_plain(self) -> list[dict]:
-        return [_to_json(row) for row in self.by_class().reset_index().to_dict("records")]
+        if self._several:
+            by_class = self.by_class().reset_index().to_json(orient="records", double_precision=4)
+            said["by_class"] = json.loads(by_class)
+        if self.prediction.thresholds is not None:
+            said["thresholds"] = list(self.prediction.thresholds)
+        return said | {"confusion_matrix": self.confusion.tolist()}
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Write ``evaluation.json`` and ``predictions.csv`` (truth and prediction of every image)."""
-        folder, figures = Path(folder), self.to_dict()
-        predictions = self.prediction.to_frame(list(self.records["image"]))
-        truths = {"truth": self.records["label"]}
-        if self.task.kind == "multilabel":
-            truths = {f"truth_{name}": self.records[name] for name in self.task.classes}
+        folder, predictions = Path(folder), self.prediction.to_frame(list(self.records["image"]))
+        for column in self.task.classes if self._several else ["label"]:
+            predictions[f"truth_{column}" if self._several else "truth"] = self.records[column].to_numpy()
         with replacing(folder / "predictions.csv") as temporary:
-            predictions.assign(**{name: values.to_numpy() for name, values in truths.items()}).to_csv(
-                temporary, index=False
-            )
-        write_json(folder / "evaluation.json", figures)
+            predictions.to_csv(temporary, index=False)
+        write_json(folder / "evaluation.json", self.to_dict())
         return folder
 
     def __repr__(self) -> str:
-        return str(self)
-
-    def __str__(self) -> str:
-        table = self.table()
-        lines = [f"{self._said()}: {len(self.records)} images of {self.records['patient'].nunique()} patients"]
-        lines += [
-            f"  {name.replace('_', ' '):<26}{row['value']:.3f}  (95 % interval {row['low']:.3f} to {row['high']:.3f}; "
-            f"{self.baseline}: {row['baseline']:.3f})"
-            for name, row in table.iterrows()
-        ]
+        lines = [f"{self.heading}: {len(self.records)} images of {self.patients} patients"]
+        for name, value, low, high, baseline in self._table.itertuples():
+            said = f"(95 % interval {low:.3f} to {high:.3f}; {self.baseline}: {baseline:.3f})"
+            lines.append(f"  {name.replace('_', ' '):<26}{value:.3f}  {said}")
         return "\n".join(lines + ([f"  {len(self.failed)} images could not be read"] if len(self.failed) else []))
-
-    def _repr_html_(self) -> str:
-        return (
-            f"<b>{self._said()}</b>: {len(self.records)} images of {self.records['patient'].nunique()} patients, "
-            f"{len(self.failed)} unreadable; baseline: {self.baseline}" + self.table().round(3).to_html()
-        )
 
 
 def evaluate(run: Run, split: str = "test", which: str = "best", tta: tuple[str, ...] = ()) -> Evaluation:
@@ -310,38 +242,30 @@ def evaluate(run: Run, split: str = "test", which: str = "best", tta: tuple[str,
             f"{len(shared)} patients of the split {split!r} were trained on (for instance {min(shared)}); "
             "split by patient, prepare and train again"
         )
-    prepared = run.prepared
+    prepared, recipe = run.prepared, run.about["settings"]["recipe"]
     model = MeanOverFlips(run.model(which), tuple(tta)) if tta else run.model(which)
     predicted = predict(model, prepared.store, list(rows["image"]))
     skipped = prepared.skipped[prepared.skipped["split"] == split][["image", "reason", "detail"]]
+    title = f"{run.folder.name}, {split} split{', mean over flips' if tta else ''}"
+    if split == "validation" and (recipe.get("cut_points") or recipe.get("sensitivity")) is not None:
+        title += " (the thresholds were chosen on it)"
+    several, usual = run.task.kind == "multilabel", int(trained_on["label"].mode()[0])
     return Evaluation(
-        title=f"{run.folder.name}, {split} split{_flattered(run, split)}{', mean over flips' if tta else ''}",
+        title=title,
         prediction=predicted.prediction,
         records=rows[rows["image"].isin(predicted.names)].reset_index(drop=True),
-        majority=_majority(trained_on, run.task),
+        majority=(targets(trained_on, run.task).mean(axis=0) > 0.5).astype(int) if several else usual,
         failed=pd.concat([skipped.astype(str), predicted.failed], ignore_index=True),
         synthetic=prepared.synthetic,
-        seed=run.about["settings"]["recipe"]["seed"],
+        seed=recipe["seed"],
     )
 
 
-def _to_json(row: dict) -> dict:
-    """Rounded for JSON, which has no NaN: what cannot be told is null there."""
-    return {
-        key: (round(value, 4) if value == value else None) if isinstance(value, float) else value
-        for key, value in row.items()
-    }
+_RATES = ("precision", "sensitivity", "specificity")
 
 
-def _majority(trained_on: pd.DataFrame, task: Task) -> int | np.ndarray:
-    if task.kind == "multilabel":
-        return (targets(trained_on, task).mean(axis=0) > 0.5).astype(np.int64)
-    return int(trained_on["label"].mode()[0])
-
-
-def _flattered(run: Run, split: str) -> str:
-    """What has to be said of figures on the images that the cut points or the operating point have seen."""
-    recipe = run.about["settings"]["recipe"]
-    fitted = {"cut_points": "the cut points were fitted on it", "sensitivity": "the operating point was chosen on it"}
-    said = [sentence for name, sentence in fitted.items() if recipe.get(name) is not None]
-    return f" ({', '.join(said)})" if said and split == "validation" else ""
+def _rates(true: np.ndarray, said: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The three of each class in D samples: true and said 0 or 1 (N, C), counts (D, N), to (D, 3, C)."""
+    hits = counts @ (true * said)
+    rejected = counts @ ((1 - true) * (1 - said)) / (counts @ (1 - true))
+    return np.stack([hits / (counts @ said), hits / (counts @ true), rejected], axis=1)

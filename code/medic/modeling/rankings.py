@@ -1,53 +1,14 @@
-"""What a ranking owes to what: scores compared on the same patients, and judged within groups of images."""
+"""What a ranking owes to the groups that images are of, such as the view."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from medic.errors import MedicError
-from medic.modeling.compare import Lead
 from medic.modeling.evaluate import Evaluation
-from medic.modeling.metrics import auroc, interval, resampled
+from medic.modeling.metrics import auroc
 from medic.task import FINDINGS
-
-
-def compare_rankings(
-    truth: np.ndarray,
-    scores: Mapping[str, np.ndarray],
-    patients: np.ndarray,
-    over: str | None = None,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Scores for one question, each by its area under the ROC curve, and how far it is ahead of one of them.
-
-    Args:
-        truth: int (N,), 1 where the answer is yes.
-        scores: by name, float (N,) each, higher for more probable; they need not be probabilities.
-        patients: (N,) whose image it is; the bootstrap draws patients, the same for all scores.
-        over: the name that the others are compared with; None compares none.
-        seed: of the bootstrap.
-
-    Returns:
-        One row a name: ``auroc``, its 95 % interval ``low`` and ``high``, and ``lead``, the difference to ``over`` with
-        the paired interval (``medic.modeling.compare.Lead``), where there is one.
-
-    Raises:
-        MedicError: there are no scores of the name ``over``.
-    """
-    if over is not None and over not in scores:
-        raise MedicError(f"there are no scores called {over!r} to compare with, only {', '.join(scores)}")
-    areas = {name: float(auroc(truth, values)[0]) for name, values in scores.items()}
-    draws = {name: resampled(auroc, truth, values, patients, seed=seed) for name, values in scores.items()}
-    rows = {}
-    for name, area in areas.items():
-        low, high = interval(draws[name])
-        rows[name] = {"auroc": area, "low": low, "high": high}
-        if over is not None:
-            rows[name]["lead"] = Lead(area - areas[over], *interval(draws[name] - draws[over]))
-    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def auroc_within(

@@ -8,9 +8,9 @@ import torch
 from medic.errors import MedicError
 from medic.modeling.calibrate import unweighted
 from medic.modeling.evaluate import Evaluation
-from medic.modeling.metrics import auroc, interval, resampled
+from medic.modeling.metrics import auroc
 from medic.modeling.objectives import MultiLabel
-from medic.modeling.rankings import auroc_within, by_group, compare_rankings
+from medic.modeling.rankings import auroc_within, by_group
 from medic.task import Prediction, Task
 
 FINDINGS = Task("findings", "multilabel", ("a", "b"))
@@ -55,24 +55,6 @@ def test_a_score_that_knows_the_group_alone_is_worth_nothing_within_groups(drawn
 
 def test_without_a_pair_in_any_group_there_is_no_area():
     assert np.isnan(auroc_within(np.array([1, 1, 0]), np.array([0.9, 0.8, 0.1]), np.array(["AP", "AP", "PA"]))[0])
-
-
-def test_scores_are_compared_on_the_same_patients(drawn):
-    truth, scores, _ = drawn
-    patients, other = np.arange(60) // 2, np.random.default_rng(5).normal(size=60)
-    table = compare_rankings(truth, {"good": scores, "poor": other}, patients, over="poor")
-    one, two = (resampled(auroc, truth, values, patients) for values in (scores, other))
-    lead = table.loc["good", "lead"]
-    assert (lead.low, lead.high) == interval(one - two)
-    assert lead.value == pytest.approx(table.loc["good", "auroc"] - table.loc["poor", "auroc"])
-    assert table.loc["good", ["low", "high"]].tolist() == list(interval(one))
-    assert (table.loc["poor", "lead"].low, table.loc["poor", "lead"].high) == (0, 0)
-    assert "lead" not in compare_rankings(truth, {"good": scores}, patients)
-
-
-def test_a_name_that_is_not_there_is_refused(drawn):
-    with pytest.raises(MedicError, match=r"no scores called 'best'.*good"):
-        compare_rankings(drawn[0], {"good": drawn[1]}, np.arange(60), over="best")
 
 
 def test_the_table_by_group_has_the_group_alone_each_group_and_pairs_of_one_group(drawn):
