@@ -107,7 +107,7 @@ def show(figure: Figure, dpi: int = 75) -> None:
 
 
 def small_png(figure: Figure, dpi: int = 75) -> bytes:
-    """A figure as PNG in 256 colours and `dpi` dots an inch; the figure is closed."""
+    """Return a figure as PNG in 256 colours and `dpi` dots an inch; the figure is closed."""
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi)
     plt.close(figure)
@@ -123,7 +123,7 @@ def present(figure: Figure, text: str, name: str, session: Source, *, dpi: int =
 
 
 def image_grid(images: Sequence[np.ndarray], captions: Sequence[str], *, columns: int = 5, side: float = 1.7) -> Figure:
-    """Pictures in rows, each with its caption above.
+    """Draw pictures in rows, each with its caption above.
 
     Args:
         images: uint8 (H, W, 3) RGB each.
@@ -131,11 +131,9 @@ def image_grid(images: Sequence[np.ndarray], captions: Sequence[str], *, columns
         columns: pictures in a row.
         side: width of a picture in inches.
     """
-    rows = -(-len(images) // columns)
-    ratio = max(image.shape[0] / image.shape[1] for image in images)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(side * columns, (side * ratio + 0.25) * rows + 0.2), squeeze=False
-    )
+    rows, ratio = -(-len(images) // columns), max(image.shape[0] / image.shape[1] for image in images)
+    size = (side * columns, (side * ratio + 0.25) * rows + 0.2)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for place in axes.flat:
         place.set_axis_off()
     for place, image, caption in zip(axes.flat, images, captions, strict=False):
@@ -147,31 +145,21 @@ def image_grid(images: Sequence[np.ndarray], captions: Sequence[str], *, columns
 def annotated(
     images: Sequence[np.ndarray], captions: Sequence[str], marks: Sequence[dict[str, tuple[float, float]]]
 ) -> Figure:
-    """Pictures side by side with the names of what they show, an arrow from each name to its place.
+    """Draw pictures side by side with the names of what they show, an arrow from each name to its place.
 
     Args:
         images: uint8 (H, W, 3) RGB each.
         captions: one for each image.
         marks: for each image, the names and their places (x, y) in pixels.
     """
-    ratio = max(image.shape[0] / image.shape[1] for image in images)
-    figure, axes = plt.subplots(1, len(images), figsize=(3.5 * len(images), 3.5 * ratio + 0.9), squeeze=False)
-    for place, image, caption, named in zip(axes.flat, images, captions, marks, strict=True):
+    figure = image_grid(images, captions, columns=len(images), side=3.5)
+    arrow = {"arrowstyle": "->", "color": "white", "lw": 1.2, "shrinkA": 2}
+    box = {"boxstyle": "round,pad=0.2", "fc": "black", "ec": "none", "alpha": 0.6}
+    for axes, image, named in zip(figure.axes, images, marks, strict=True):
         height, width = image.shape[:2]
-        place.imshow(image)
-        place.set_axis_off()
-        place.set_title(caption, fontsize=10, fontweight="normal", loc="center")
+        axes.title.set_fontsize(10)
         for name, (x, y) in named.items():
-            away = 0.24 if y > 0.4 * height else -0.2
-            place.annotate(
-                name,
-                (x, y),
-                (min(max(x, 0.15 * width), 0.85 * width), y + away * height),
-                color="white",
-                fontsize=9,
-                ha="center",
-                va="center",
-                arrowprops={"arrowstyle": "->", "color": "white", "lw": 1.2, "shrinkA": 2},
-                bbox={"boxstyle": "round,pad=0.2", "fc": "black", "ec": "none", "alpha": 0.6},
-            )
+            text = np.clip(x, 0.15 * width, 0.85 * width), y + (0.24 if y > 0.4 * height else -0.2) * height
+            style = {"color": "white", "fontsize": 9, "ha": "center", "va": "center"}
+            axes.annotate(name, (x, y), text, arrowprops=arrow, bbox=box, **style)
     return figure
