@@ -2,6 +2,11 @@
 function render({ model, el }) {
   const images = imagesOf(model);
   const state = () => model.get("state");
+  const OUT = "(excluded)";
+  const NONE = "(none)";
+  const classes = () => state().counts.filter_label.filter(([name]) => name && name !== NONE);
+  const words = { "": "all images", any: "anything suspicious", corrected: "label corrected", excluded: "left out" };
+  const counted = (group) => state().counts.filter_suspicion.find(([name]) => name === group)[1];
   const set = (name, value) => {
     model.set(name, value);
     model.save_changes();
@@ -10,7 +15,7 @@ function render({ model, el }) {
   // Who pages and labels faster than Python answers must not label the image that was there before: what is done waits
   // until the page shows what it was meant for, and what is done after it waits behind it.
   const queue = [];
-  const shows = () => ["position", "filter_label", "filter_suspicion"].every((name) => state()[name] === model.get(name));
+  const shows = () => Object.entries({ position: state().position, ...state().filters }).every(([name, value]) => value === model.get(name));
   const drain = () => {
     while (queue.length && shows()) queue.shift()();
   };
@@ -38,12 +43,12 @@ function render({ model, el }) {
     u: undo,
     "Ctrl+z": undo,
   };
-  state().classes.slice(0, 9).forEach(([name], place) => (keys[place + 1] = () => label(name)));
+  classes().slice(0, 9).forEach(([name], place) => (keys[place + 1] = () => label(name)));
   const page = frame("label-editor", model, keys);
 
   const filters = [
-    ["filter_label", "labels", choice("Label", (value) => set("filter_label", value))],
-    ["filter_suspicion", "suspicions", choice("Show", (value) => set("filter_suspicion", value))],
+    ["filter_label", (name) => name || "all labels", choice("Label", (value) => set("filter_label", value))],
+    ["filter_suspicion", (name) => words[name] ?? name.slice(8).replaceAll("_", " "), choice("Show", (value) => set("filter_suspicion", value))],
   ];
   const title = make("h3");
   const counts = make("p");
@@ -57,7 +62,7 @@ function render({ model, el }) {
   const later = make("button", { type: "button", "aria-label": "Next image", onclick: () => step(1) }, "›");
   const strip = make("div", { class: "medic-strip", role: "group", "aria-label": "Images of this page" });
   const done = make("div", { class: "medic-done" });
-  const buttons = state().classes.map(([name], place) =>
+  const buttons = classes().map(([name], place) =>
     make(
       "button",
       { type: "button", "data-label": name, onclick: () => label(name) },
@@ -87,21 +92,21 @@ function render({ model, el }) {
     const { current } = now;
     title.textContent = now.title;
     page.root.setAttribute("aria-label", now.title);
-    counts.textContent = `${now.images} images · ${now.corrected} corrected · ${now.excluded} left out`;
-    for (const [trait, options, one] of filters) one.update(now[options], model.get(trait));
+    counts.textContent = `${counted("")} images · ${counted("corrected")} corrected · ${counted("excluded")} left out`;
+    for (const [trait, text, one] of filters) one.update(now.counts[trait].map(([name, count]) => [name, text(name), count]), model.get(trait));
     where.textContent = now.shown ? `${now.position + 1} of ${now.shown}` : "no image passes these filters";
     earlier.disabled = !current || now.position === 0;
     later.disabled = !current || now.position === now.shown - 1;
     labels.setAttribute("aria-label", now.several ? "Findings" : "Label");
-    buttons.forEach((button, place) => {
-      const [name, count] = now.classes[place];
-      button.setAttribute("aria-pressed", String(Boolean(current?.has.includes(name))));
-      button.querySelector(".medic-count").textContent = count;
-      button.disabled = !current || (now.several && current.excluded);
+    const out = current?.label === OUT;
+    classes().forEach(([name, count], place) => {
+      buttons[place].setAttribute("aria-pressed", String(Boolean(current?.label.split("|").includes(name))));
+      buttons[place].querySelector(".medic-count").textContent = count;
+      buttons[place].disabled = !current || (now.several && out);
     });
     leave.disabled = !current;
-    leave.replaceChildren(current?.excluded ? "Take in again" : "Leave out", make("kbd", {}, "x"));
-    leave.setAttribute("aria-pressed", String(Boolean(current?.excluded)));
+    leave.replaceChildren(out ? "Take in again" : "Leave out", make("kbd", {}, "x"));
+    leave.setAttribute("aria-pressed", String(out));
     if (current) {
       images.show(large, current.image, "large", `${current.image}, ${current.label}`);
       redraw(about, ...told(current));
@@ -110,14 +115,13 @@ function render({ model, el }) {
       delete large.dataset.image;
       redraw(about);
     }
-    large.classList.toggle("medic-out", Boolean(current?.excluded));
+    large.classList.toggle("medic-out", out);
     redraw(strip, ...now.strip.map((card, place) => thumbnail(card, now.start + place, now.position)));
     const next = now.strip[now.position - now.start + 1];
     if (next) images.expect(next.image, "large");
     redraw(
       done,
-      make("p", { class: "medic-hint" }, now.changes ? `${now.file}: ${now.changes === 1 ? "1 change" : `${now.changes} changes, the last first`}` : `Changes go to ${now.file}; the images and their table stay as they are.`),
-      make("ul", {}, ...now.done.map((text) => make("li", {}, text))),
+      make("p", { class: "medic-hint" }, now.changes ? `${now.file}: ${now.changes} change${now.changes === 1 ? "" : "s"}` : `Changes go to ${now.file}; the images and their table stay as they are.`),
       make("p", { class: "medic-hint" }, "Keys: ← and → to page, 1 to 9 for a label, x to leave out, u or Ctrl+Z to undo."),
     );
     page.said(now);
@@ -125,11 +129,11 @@ function render({ model, el }) {
   }
 
   function told(current) {
-    const changed = current.corrected ? make("p", { class: "medic-changed" }, `was ${current.original}`) : null;
+    const changed = current.amiss && current.label !== OUT ? make("p", { class: "medic-changed" }, `was ${current.original}`) : null;
     const findings = current.findings.map(([kind, detail]) => make("li", {}, make("b", {}, kind), detail ? `: ${detail}` : ""));
     return [
       make("h4", {}, current.image),
-      make("p", { class: "medic-label" }, current.label),
+      make("p", { class: "medic-label" }, current.label === OUT ? "left out" : current.label),
       changed,
       listOf(current.facts),
       findings.length ? make("ul", { class: "medic-findings", "aria-label": "Findings about this image" }, ...findings) : null,
@@ -137,7 +141,8 @@ function render({ model, el }) {
   }
 
   function thumbnail(card, place, position) {
-    const marks = [card.excluded && "left out", card.corrected && "corrected", card.suspicious && "suspicious"].filter(Boolean);
+    const out = card.label === OUT;
+    const marks = [out && "left out", card.amiss && !out && "corrected", card.findings.length && "suspicious"].filter(Boolean);
     const holder = make("span", { class: "medic-picture" });
     images.show(holder, card.image, "thumbnail", "");
     return make(
@@ -152,7 +157,7 @@ function render({ model, el }) {
         onclick: () => go(place),
       },
       holder,
-      make("span", { class: "medic-under" }, card.excluded ? "left out" : card.label),
+      make("span", { class: "medic-under" }, out ? "left out" : card.label),
     );
   }
 

@@ -1,10 +1,8 @@
-"""Small copies of images: what a page can show of a photograph without being sent all of it."""
-
-from __future__ import annotations
+"""What the widgets share: messages of the page, images on demand, and a picture for readers without a kernel."""
 
 import base64
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import anywidget
 import cv2
@@ -20,143 +18,41 @@ from medic.data.stores import Store
 from medic.errors import ImageError, MedicError
 from medic.task import NO_FINDING, Task
 
-SIZES = {"thumbnail": 128, "large": 800}
-"""Pixels of the longer side; smaller images are not enlarged."""
-
-_LOSSLESS = 160
-"""Pixels up to which PNG is small enough; JPEG would blur a digit of 28 x 28 pixels."""
-
-
-class Copy(NamedTuple):
-    """An encoded picture: its media type and its bytes."""
-
-    kind: str
-    data: bytes
-
-
-def pixels_of(store: Store, name: str, side: int) -> np.ndarray:
-    """An image of a store, scaled down.
-
-    Args:
-        store: where the image is.
-        name: of the image.
-        side: pixels of the longer side at most.
-
-    Returns:
-        uint8 (H, W, 3) RGB.
-
-    Raises:
-        ImageError: it is absent or cannot be decoded.
-    """
-    if name not in store:
-        raise ImageError(f"{name} is not in {store.location.name}; put it there or drop its row", "unreadable")
-    return shrunk(decode(store.read(name), at_least=side), side)
-
-
-def small_copy(store: Store, name: str, side: int) -> Copy:
-    """The same as a file: PNG where the picture is tiny, otherwise JPEG; raises as ``pixels_of``."""
-    pixels = cv2.cvtColor(pixels_of(store, name, side), cv2.COLOR_RGB2BGR)
-    if max(pixels.shape[:2]) < _LOSSLESS and side > _LOSSLESS:
-        return Copy("image/png", cv2.imencode(".png", pixels)[1].tobytes())
-    return Copy("image/jpeg", cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes())
-
-
-def pixels_or_grey(store: Store, name: str, side: int) -> np.ndarray:
-    """As ``pixels_of``, and a grey square where the image cannot be shown."""
-    try:
-        return pixels_of(store, name, side)
-    except ImageError:
-        return np.full((side, side, 3), 200, np.uint8)
-
-
-_HERE = Path(__file__).parent
-_AT_ONCE = 64
-"""Images that one message may ask for; a page has far fewer."""
+SIZES = {"thumbnail": 128, "large": 800}  # pixels of the longer side at most
 
 
 def front_end(name: str, ending: str) -> str:
-    """The JavaScript (``js``) or style (``css``) of a widget: what all share, then its own."""
-    return "\n".join((_HERE / f"{part}.{ending}").read_text(encoding="utf-8") for part in ("shared", name))
+    """Return the JavaScript (``js``) or style (``css``) of a widget: what all share, then its own."""
+    here = Path(__file__).parent
+    return "\n".join((here / f"{part}.{ending}").read_text(encoding="utf-8") for part in ("shared", name))
 
 
 class PicturedWidget(anywidget.AnyWidget):
-    """A widget that answers its page and leaves a static picture behind.
+    """A widget that leaves a static picture behind.
 
-    A subclass gives ``static`` and ``summary``, draws its page from the trait ``state``, and overrides ``received``.
-
-    Attributes:
-        state: all that the page shows, as plain values; only Python sets it.
+    A subclass gives ``static``, a figure of the widget as it now is, ``__repr__``, the same in one line, and
+    ``_choices``, the values that traits of text may have. Its page draws the trait ``state``, which only Python sets.
     """
 
     state = traitlets.Dict(read_only=True).tag(sync=True)
 
-    def __init__(self, store: Store | None, names: list[str], **traits: Any):
+    def __init__(self, title: str, synthetic: bool, **traits: Any):
         super().__init__(**traits)
-        self._store = store
-        self._names = frozenset(names)
-        self.on_msg(lambda _, message, __: self.receive(message))
+        self._title = f"{title} (synthetic images)" if synthetic and "synthetic" not in title else title
 
-    def static(self) -> Figure:
-        """The widget as a matplotlib figure, as it now is."""
-        raise NotImplementedError
+    @traitlets.validate("filter_label", "filter_suspicion", "finding", "outcome", "chosen")
+    def _is_known(self, proposal: Any) -> str:
+        name, known = proposal.trait.name, list(self._choices[proposal.trait.name])
+        if proposal.value not in known:
+            raise traitlets.TraitError(f"{name} cannot be {proposal.value!r}; there is: {', '.join(known[:30])}")
+        return proposal.value
 
-    def summary(self) -> str:
-        """The widget in one line."""
-        raise NotImplementedError
-
-    def receive(self, message: Any) -> None:
-        """Do what a message from the page asks; what cannot be done is said on the page, and changes nothing."""
-        try:
-            match message:
-                case {"do": "images", "names": list(names), "size": str(size)} if len(names) <= _AT_ONCE:
-                    self._send_images(names, size)
-                case _:
-                    self.received(message)
-        except MedicError as error:
-            self.say(error=str(error))
-
-    def received(self, message: Any) -> None:
-        """Do what a message asks, other than for images.
-
-        Raises:
-            MedicError: the widget does not know such a message, or it cannot be done.
-        """
-        asked = message.get("do") if isinstance(message, dict) else message
-        raise MedicError(
-            f"the page asks for {str(asked)[:80]!r}, which {type(self).__name__} does not do; run the cell again"
-        )
-
-    def say(self, **words: str) -> None:
-        """Show ``error`` or ``notice`` on the page; what it said before is gone."""
-        self.set_trait("state", self.state | {"error": "", "notice": ""} | words)
-
-    def known(self, image: object) -> str:
-        """The name of an image, if it is one of these records.
-
-        Raises:
-            MedicError: it is not.
-        """
-        if not isinstance(image, str) or image not in self._names:
-            raise MedicError(f"the page asks for the image {str(image)[:80]!r}, which is not among these records")
-        return image
-
-    def _send_images(self, names: list[Any], size: str) -> None:
-        if size not in SIZES or self._store is None:
-            raise MedicError(f"the page asks for images of the size {size[:80]!r}; there is {', '.join(SIZES)}")
-        # One message each: the first are seen while the others are still decoded.
-        for name in [self.known(name) for name in names]:
-            about = {"image": name, "size": size}
-            try:
-                copy = small_copy(self._store, name, SIZES[size])
-                self.send(about | {"type": copy.kind}, buffers=[copy.data])
-            except ImageError as error:
-                self.send(about | {"reason": error.reason, "detail": str(error)})
-
-    def __repr__(self) -> str:
-        return self.summary()
+    def show(self, **state: Any) -> None:
+        """Give the page what it shows."""
+        self.set_trait("state", {"title": self._title, "notice": "", "error": "", **state})
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
-        """The live widget for a front end that has a kernel, and beside it the picture and the line for all others."""
+        """Return the live widget for a page with a kernel, and beside it the picture and the line for all others."""
         data, metadata = super()._repr_mimebundle_(**kwargs)
         with mpl.rc_context():
             plots.use_style()
@@ -164,25 +60,76 @@ class PicturedWidget(anywidget.AnyWidget):
         return data | {"image/png": base64.b64encode(picture).decode()}, metadata
 
 
+class ImagesWidget(PicturedWidget):
+    """A widget that shows images of a store: it lists names in ``shown`` and pages through them by ``position``.
+
+    A subclass gives ``_draw``, and may override ``_do``.
+    """
+
+    position = traitlets.Int(0).tag(sync=True)
+
+    def __init__(self, title: str, synthetic: bool, store: Store, shown: list[str], **traits: Any):
+        self._store, self.shown = store, shown
+        super().__init__(title, synthetic, **traits)
+        self.on_msg(lambda _, message, __: self._receive(message))
+        self.observe(lambda _: self._draw(), ["position"])
+
+    @traitlets.validate("position")
+    def _within(self, proposal: Any) -> int:
+        return max(0, min(proposal.value, len(self.shown) - 1))
+
+    def _list(self, names: list[str]) -> None:
+        self.shown, self.position = names, 0
+        self._draw()
+
+    def _receive(self, message: Any) -> None:
+        """Do what a message from the page asks; what cannot be done is said on the page, and changes nothing."""
+        try:
+            match message:
+                case {"do": "images", "names": list(names), "size": "thumbnail" | "large" as size}:
+                    for name in names:
+                        self._send_image(str(name), size)
+                case _:
+                    self._do(message)
+        except MedicError as error:
+            self.set_trait("state", self.state | {"error": str(error), "notice": ""})
+
+    def _do(self, message: Any) -> None:
+        raise MedicError(f"the page asks {type(self).__name__} for {str(message)[:60]!r}; run the cell again")
+
+    def _send_image(self, name: str, size: str) -> None:
+        about = {"image": name, "size": size}
+        try:
+            pixels = cv2.cvtColor(self._pixels(name, SIZES[size]), cv2.COLOR_RGB2BGR)
+        except ImageError as error:
+            self.send(about | {"reason": error.reason, "detail": str(error)})
+        else:
+            self.send(about | {"type": "image/jpeg"}, buffers=[cv2.imencode(".jpg", pixels)[1].tobytes()])
+
+    def _pixels(self, name: str, side: int) -> np.ndarray:
+        """An image, its longer side ``side`` pixels at most, uint8 (H, W, 3) RGB."""
+        if name not in self._store:
+            raise ImageError(
+                f"{name} is not in {self._store.location.name}; put it there or drop its row", "unreadable"
+            )
+        return shrunk(decode(self._store.read(name), at_least=side), side)
+
+    def _grid(self, cards: list[dict], captions: list[str], columns: int, text: str) -> Figure:
+        """Return pictures of cards with captions, in colour where ``amiss``; grey where an image cannot be shown."""
+        images = []
+        for card in cards:
+            try:
+                images.append(self._pixels(card["image"], 160))
+            except ImageError:
+                images.append(np.full((160, 160, 3), 200, np.uint8))
+        figure = plots.image_grid(images, captions, columns=min(columns, len(images)), side=1.5)
+        for axes, card in zip(figure.axes, cards, strict=False):
+            axes.title.set_color(plots.COLOURS[1] if card["amiss"] else "black")
+        plots.headline(figure, f"{self._title}: {text}")
+        return figure
+
+
 def facts(row: pd.Series, task: Task) -> list[list[str]]:
-    """What the records know of an image beside its name and its labels: name and value, in words."""
-    known = row.drop(
-        labels=["image", "label", "class", "note", "corrected", NO_FINDING, *task.classes], errors="ignore"
-    ).dropna()
-    found = [[str(name).replace("_", " "), str(value)] for name, value in known.items() if str(value).strip()]
-    sides = dict(found)
-    if {"width", "height"} <= set(sides):
-        found = [pair for pair in found if pair[0] not in ("width", "height")]
-        found.append(["size", f"{sides['width']} x {sides['height']} pixels"])
-    return found[:12]
-
-
-def marked(text: str, synthetic: bool) -> str:
-    """A title, with "(synthetic images)" behind it where they are, unless it says so already."""
-    return f"{text} (synthetic images)" if synthetic and "synthetic" not in text else text
-
-
-def titled(figure: Figure, text: str, synthetic: bool) -> Figure:
-    """The figure with this title, which says where the images are synthetic."""
-    plots.headline(figure, marked(text, synthetic))
-    return figure
+    """Return what the records know of an image beside its name and its labels: up to 12 names and values."""
+    known = row.drop(["image", "label", "class", "note", "corrected", NO_FINDING, *task.classes], errors="ignore")
+    return [[str(name).replace("_", " "), str(value)] for name, value in known.dropna().items()][:12]

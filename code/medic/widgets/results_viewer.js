@@ -7,8 +7,8 @@ function render({ model, el }) {
     model.save_changes();
   };
   const turn = (by) => {
-    const page = Math.max(0, Math.min(model.get("page") + by, state().pages - 1));
-    if (page !== model.get("page")) set({ page });
+    const position = model.get("position") + by * state().page;
+    if (position >= 0 && position < state().shown) set({ position });
   };
   const beside = (which) => state().detail?.[which] && set({ chosen: state().detail[which] });
   let opened = "";
@@ -40,17 +40,6 @@ function render({ model, el }) {
   const finding = choice("Finding", (value) => set({ finding: value }));
   const outcome = choice("Outcome", (value) => set({ outcome: value }));
   const order = choice("Order", (value) => set({ order: value }));
-  const bound = (trait, name) =>
-    make("input", {
-      type: "number", min: 0, max: 100, step: 1, "aria-label": name,
-      onchange(event) {
-        const share = Number(event.target.value) / 100;
-        if (event.target.value !== "" && share >= 0 && share <= 1) set({ [trait]: share });
-        else update();
-      },
-    });
-  const low = bound("low", "Least confidence in percent");
-  const high = bound("high", "Highest confidence in percent");
   const title = make("h3");
   const counts = make("p");
   const threshold = make("span", { class: "medic-hint" });
@@ -77,9 +66,7 @@ function render({ model, el }) {
     make(
       "div",
       { class: "medic-bar" },
-      finding.label, outcome.label, order.label,
-      make("span", { class: "medic-choice" }, make("span", {}, "Confidence"), low, "to", high, "%"),
-      threshold,
+      finding.label, outcome.label, order.label, threshold,
     ),
     frameOf.error, grid, empty, pager, detail,
   );
@@ -88,22 +75,21 @@ function render({ model, el }) {
     const now = state();
     title.textContent = now.title;
     frameOf.root.setAttribute("aria-label", now.title);
-    counts.textContent = `${now.shown} of ${now.images} images`;
+    counts.textContent = `${now.shown} of ${now.outcomes[0][2]} images`;
     finding.label.hidden = !now.findings.length;
     finding.update(now.findings.map((name) => [name, name]), model.get("finding"));
     outcome.update(now.outcomes, model.get("outcome"));
-    order.update(now.orders, model.get("order"));
-    low.value = Math.round(100 * model.get("low"));
-    high.value = Math.round(100 * model.get("high"));
+    order.update(now.orders.map((name) => [name, name]), model.get("order"));
     threshold.textContent = now.operating_point === null ? "" : `${model.get("finding")} from ${Number(model.get("threshold").toPrecision(3))} on`;
     const single = Boolean(now.detail);
     const appeared = single && detail.hidden;
     grid.hidden = pager.hidden = single;
     empty.hidden = single || now.shown > 0;
     detail.hidden = !single;
-    where.textContent = `page ${now.page + 1} of ${now.pages}`;
-    earlier.disabled = now.page === 0;
-    later.disabled = now.page >= now.pages - 1;
+    const position = model.get("position");
+    where.textContent = `page ${1 + Math.floor(position / now.page)} of ${Math.max(1, Math.ceil(now.shown / now.page))}`;
+    earlier.disabled = position < now.page;
+    later.disabled = position + now.page >= now.shown;
     redraw(grid, ...now.cards.map(card));
     if (single) {
       images.show(large, now.detail.image, "large", `${now.detail.image}: ${now.detail.truth}, decided ${now.detail.decided}`);
@@ -128,13 +114,13 @@ function render({ model, el }) {
       {
         type: "button",
         "data-key": one.image,
-        class: one.right ? "medic-right" : "medic-amiss",
+        class: one.amiss ? "medic-amiss" : "medic-right",
         "aria-label": `${one.image}: ${one.outcome}, truth ${one.truth}, decided ${one.decided}, ${sure}`,
         title: one.image,
         onclick: () => set({ chosen: one.image }),
       },
       holder,
-      make("span", { class: "medic-verdict" }, make("b", { "aria-hidden": "true" }, one.right ? "✓ " : "✕ "), one.right ? one.truth : `${one.truth} → ${one.decided}`),
+      make("span", { class: "medic-verdict" }, make("b", { "aria-hidden": "true" }, one.amiss ? "✕ " : "✓ "), one.amiss ? `${one.truth} → ${one.decided}` : one.truth),
       make("span", { class: "medic-sure" }, make("i", { style: `width: ${100 * one.confidence}%` }), make("span", {}, sure)),
     );
   }
@@ -151,7 +137,7 @@ function render({ model, el }) {
     );
     return [
       make("h4", {}, one.image),
-      make("p", { class: one.right ? "medic-outcome" : "medic-outcome medic-amiss" }, `${one.right ? "✓" : "✕"} ${one.outcome}`),
+      make("p", { class: one.amiss ? "medic-outcome medic-amiss" : "medic-outcome" }, `${one.amiss ? "✕" : "✓"} ${one.outcome}`),
       make("p", {}, `Truth: ${one.truth}. Decided: ${one.decided}, with ${percent(one.confidence)}.`),
       make("div", { class: "medic-bars", role: "group", "aria-label": "Probabilities" }, ...bars),
       listOf(one.facts),

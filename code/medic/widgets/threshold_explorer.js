@@ -2,6 +2,7 @@
 const SIDE = 210;
 const LEFT = 40;
 const TOP = 10;
+const BARS = 40;
 
 /** Two axes from 0 to 1 with their names, a curve, the operating point (a ring) and the present point (a dot). */
 function panel(across, up, name) {
@@ -60,6 +61,7 @@ function thinned(points) {
 
 function render({ model, el }) {
   const state = () => model.get("state");
+  const all = () => ({ present: state().found.at(-1), absent: state().alarms.at(-1) });
   const keep = frame("threshold-explorer", model, {});
   const roc = panel("1 - specificity", "sensitivity", "ROC curve");
   const precise = panel("sensitivity", "precision", "PR curve");
@@ -140,14 +142,14 @@ function render({ model, el }) {
   }
 
   function matrix(value) {
-    const now = state();
+    const { present, absent } = all();
     const count = reached(value);
-    const [found, alarms] = count ? [now.found[count - 1], now.alarms[count - 1]] : [0, 0];
-    const [missed, rejected] = [now.present - found, now.absent - alarms];
+    const [found, alarms] = count ? [state().found[count - 1], state().alarms[count - 1]] : [0, 0];
+    const [missed, rejected] = [present - found, absent - alarms];
     return {
       found, alarms, missed, rejected,
-      sensitivity: found / now.present,
-      specificity: rejected / now.absent,
+      sensitivity: found / present,
+      specificity: rejected / absent,
       precision: found / (found + alarms),
       npv: rejected / (rejected + missed),
     };
@@ -187,7 +189,7 @@ function render({ model, el }) {
   }
 
   function decide() {
-    const now = state();
+    const { present, absent } = all();
     const one = matrix(threshold);
     const words = Number(threshold.toPrecision(4));
     slider.value = threshold;
@@ -198,7 +200,7 @@ function render({ model, el }) {
     line.setAttribute("d", `M${at} 0V64`);
     roc.dot([1 - one.specificity, one.sensitivity]);
     precise.dot([one.sensitivity, one.precision]);
-    const rows = { found: now.present, missed: now.present, alarms: now.absent, rejected: now.absent };
+    const rows = { found: present, missed: present, alarms: absent, rejected: absent };
     for (const [name, cell] of Object.entries(cells)) {
       const part = one[name] / rows[name];
       cell.replaceChildren(make("b", {}, String(one[name])), make("small", {}, percent(part)));
@@ -215,23 +217,25 @@ function render({ model, el }) {
 
   function update() {
     const now = state();
+    const { present, absent } = all();
     threshold = model.get("threshold");
     title.textContent = now.title;
     keep.root.setAttribute("aria-label", `Threshold for ${now.finding}: ${now.title}`);
-    counts.textContent = `${now.finding}: ${now.present} images with it, ${now.absent} without`;
+    counts.textContent = `${now.finding}: ${present} images with it, ${absent} without`;
     finding.label.hidden = now.findings.length < 2;
     finding.update(now.findings.map((name) => [name, name]), now.finding);
-    const pad = Math.max(0.02 * (now.edges[1] - now.edges[0]), 1e-6);
-    slider.min = Math.max(0, Math.min(now.edges[0] - pad, now.operating_point, threshold));
-    slider.max = Math.min(1, Math.max(now.edges[1] + pad, now.operating_point, threshold));
+    const [highest, lowest] = [now.scores[0], now.scores.at(-1)];
+    const pad = Math.max(0.02 * (highest - lowest), 1e-6);
+    slider.min = Math.max(0, Math.min(lowest - pad, now.operating_point, threshold));
+    slider.max = Math.min(1, Math.max(highest + pad, now.operating_point, threshold));
     slider.step = "any";
     reset.textContent = `Operating point ${Number(now.operating_point.toPrecision(3))}`;
-    heads.forEach((head, at) => (head.textContent = ["not called", "called", `with (${now.present})`, `without (${now.absent})`][at]));
-    const points = now.scores.map((_, at) => [now.alarms[at] / now.absent, now.found[at] / now.present]);
+    heads.forEach((head, at) => (head.textContent = ["not called", "called", `with (${present})`, `without (${absent})`][at]));
+    const points = now.scores.map((_, at) => [now.alarms[at] / absent, now.found[at] / present]);
     roc.line(thinned([[0, 0], ...points]), null, `area ${now.auroc.toFixed(3)}`);
-    const exactly = now.found.map((found, at) => [found / now.present, found / (found + now.alarms[at])]);
+    const exactly = now.found.map((found, at) => [found / present, found / (found + now.alarms[at])]);
     const stairs = exactly.flatMap(([right, high], at) => [[at ? exactly[at - 1][0] : 0, high], [right, high]]);
-    precise.line(thinned(stairs), now.present / (now.present + now.absent), `average precision ${now.average_precision.toFixed(3)}`);
+    precise.line(thinned(stairs), present / (present + absent), `average precision ${now.average_precision.toFixed(3)}`);
     const start = matrix(now.operating_point);
     roc.ring([1 - start.specificity, start.sensitivity]);
     precise.ring([start.sensitivity, start.precision]);
@@ -244,16 +248,16 @@ function render({ model, el }) {
   /** Scores of the images with the finding upwards, of those without downwards, each to its own height. */
   function histogram(now) {
     const [low, high] = [Number(slider.min), Number(slider.max)];
-    const x = (value) => (400 * (value - low)) / (high - low);
-    const shapes = [["present", -1], ["absent", 1]].flatMap(([name, way]) => {
-      const most = Math.max(...now.bars[name], 1);
-      const width = (now.edges[1] - now.edges[0]) / now.bars[name].length;
-      return now.bars[name].map((count, at) => {
+    const shapes = [["present", now.found, -1], ["absent", now.alarms, 1]].flatMap(([name, reaching, way]) => {
+      const tally = new Array(BARS).fill(0);
+      now.scores.forEach((score, at) => {
+        const place = Math.floor((BARS * (score - low)) / (high - low));
+        tally[Math.min(place, BARS - 1)] += reaching[at] - (at ? reaching[at - 1] : 0);
+      });
+      const most = Math.max(...tally, 1);
+      return tally.map((count, at) => {
         const height = (30 * count) / most;
-        const left = x(now.edges[0] + at * width);
-        return draw("rect", {
-          class: `medic-${name}`, x: left, width: Math.max(x(low + width) - 0.6, 0.4), height, y: way < 0 ? 32 - height : 32,
-        });
+        return draw("rect", { class: `medic-${name}`, x: (400 * at) / BARS, width: 400 / BARS - 0.6, height, y: way < 0 ? 32 - height : 32 });
       });
     });
     bars.replaceChildren(...shapes, draw("path", { class: "medic-rule", d: "M0 32H400" }), line);

@@ -1,33 +1,28 @@
-"""What an evaluation says of one finding: the truth, the scores, and what each threshold would decide."""
+"""Move the threshold and see what it does: to the curves, to the confusion matrix, to a thousand people."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import traitlets
 from matplotlib.figure import Figure
+from sklearn import metrics
 
 from medic.errors import MedicError
-from medic.plots import evaluation as evaluation_plots
-from medic.plots.evaluation import Ranked
-from medic.widgets.pictured import PicturedWidget, front_end, marked, titled
+from medic.plots.evaluation import Ranked, curves
+from medic.widgets.pictured import PicturedWidget, front_end
 
 if TYPE_CHECKING:
     from medic.modeling.evaluate import Evaluation
 
 
-class Counts(NamedTuple):
-    """A confusion matrix of two: images with the finding that are called or missed, and those without it."""
+def questions(evaluation: Evaluation) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
+    """Return what a threshold decides, by the finding's name; of two classes the second is the finding.
 
-    true_positives: int
-    false_positives: int
-    false_negatives: int
-    true_negatives: int
-
-
-def questions(evaluation: Evaluation) -> dict[str, Ranked]:
-    """Truth, scores and operating point of each finding, by name; of the second of two classes.
+    Returns:
+        Truth, bool (N,); scores, float32 (N,) of 0..1; and the operating point: images with this score or a higher one
+        are called, compared in single precision.
 
     Raises:
         MedicError: the task chooses among several classes, so that no single threshold decides.
@@ -35,46 +30,14 @@ def questions(evaluation: Evaluation) -> dict[str, Ranked]:
     task, prediction = evaluation.task, evaluation.prediction
     if not task.thresholds:
         raise MedicError(f"{task.name!r} chooses among several classes, and no threshold decides; use ResultsViewer")
+    several, scores = task.kind == "multilabel", prediction.probabilities.astype(np.float32)
+    truth = np.asarray(evaluation.truth if several else np.eye(2)[evaluation.truth]) == 1
+    codes = range(len(task.classes)) if several else (1,)
     thresholds = prediction.thresholds or (0.5,) * task.thresholds
-    if task.kind == "multilabel":
-        columns = [(name, evaluation.truth[:, code], code) for code, name in enumerate(task.classes)]
-    else:
-        columns = [(task.classes[1], evaluation.truth, 1)]
     return {
-        name: Ranked(truth, prediction.probabilities[:, code], float(threshold))
-        for (name, truth, code), threshold in zip(columns, thresholds, strict=True)
+        task.classes[code]: (truth[:, code], scores[:, code], float(threshold))
+        for code, threshold in zip(codes, thresholds, strict=True)
     }
-
-
-def called(one: Ranked, threshold: float) -> np.ndarray:
-    """Which images are said to have it, bool (N,); compared as ``Prediction.decided`` does, in single precision."""
-    return np.asarray(one.scores, np.float32) >= np.float32(threshold)
-
-
-def counts(one: Ranked, threshold: float) -> Counts:
-    """The confusion matrix at a threshold."""
-    truth, said = np.asarray(one.truth) == 1, called(one, threshold)
-    return Counts(*(int(cell.sum()) for cell in (truth & said, ~truth & said, truth & ~said, ~truth & ~said)))
-
-
-def steps(one: Ranked) -> dict[str, list]:
-    """The confusion matrix at every threshold that makes a difference.
-
-    Returns:
-        ``scores``, all different and falling, and how many images with the finding (``found``) and without it
-        (``alarms``) have that score or a higher one.
-    """
-    order = np.argsort(-np.asarray(one.scores, np.float32), kind="stable")
-    scores, truth = np.asarray(one.scores, np.float32)[order], (np.asarray(one.truth) == 1)[order]
-    last = np.append(scores[1:] != scores[:-1], True)
-    return {
-        "scores": scores[last].astype(float).tolist(),
-        "found": np.cumsum(truth)[last].tolist(),
-        "alarms": np.cumsum(~truth)[last].tolist(),
-    }
-
-
-_BARS = 40
 
 
 class ThresholdExplorer(PicturedWidget):
@@ -89,104 +52,57 @@ class ThresholdExplorer(PicturedWidget):
     Attributes:
         finding: the class that is looked at.
         threshold: images with this probability or a higher one are called positive, 0..1.
-        prevalence: share of a thousand people who have the finding, for which the page counts; above 0 and below 1.
+        prevalence: share of a thousand people who have the finding, for which the page counts, 0..1.
 
     Raises:
         MedicError: the task chooses among several classes, or no class has both images with it and without.
     """
 
-    _esm = front_end("threshold_explorer", "js")
-    _css = front_end("threshold_explorer", "css")
+    _esm, _css = front_end("threshold_explorer", "js"), front_end("threshold_explorer", "css")
 
     finding = traitlets.Unicode().tag(sync=True)
-    threshold = traitlets.Float().tag(sync=True)
-    prevalence = traitlets.Float().tag(sync=True)
+    threshold = traitlets.Float(0.5, min=0.0, max=1.0).tag(sync=True)
+    prevalence = traitlets.Float(0.5, min=0.0, max=1.0).tag(sync=True)
 
     def __init__(self, evaluation: Evaluation):
-        self._title, self._synthetic = evaluation.title, evaluation.synthetic
-        both = {name: one for name, one in questions(evaluation).items() if 0 < np.mean(one.truth) < 1}
-        if not both:
-            raise MedicError(
-                f"{evaluation.title}: no class has both images with it and without, so no threshold can be looked at"
-            )
-        self._questions = both
-        first = next(iter(both))
-        super().__init__(None, [], finding=first, **self._start(first))
+        self._questions = {name: one for name, one in questions(evaluation).items() if 0 < one[0].mean() < 1}
+        if not self._questions:
+            raise MedicError(f"{evaluation.title}: no class has both images with it and without; add images")
+        self._choices = {"finding": self._questions}
+        super().__init__(evaluation.title, evaluation.synthetic, finding=next(iter(self._questions)))
         self.observe(self._look_at, ["finding"])
-        self._show()
+        self._look_at()
 
     @property
-    def confusion(self) -> Counts:
-        """The confusion matrix at the present threshold."""
-        return counts(self._questions[self.finding], self.threshold)
+    def confusion(self) -> np.ndarray:
+        """The confusion matrix at the present threshold, int (2, 2): rows the truth, columns the decision."""
+        truth, scores, _ = self._questions[self.finding]
+        return metrics.confusion_matrix(truth, scores >= np.float32(self.threshold), labels=[False, True])
 
-    @traitlets.validate("finding")
-    def _is_finding(self, proposal: Any) -> str:
-        if proposal.value not in self._questions:
-            raise traitlets.TraitError(
-                f"there is no curve for {proposal.value!r}; there is one for {', '.join(self._questions)}"
-            )
-        return proposal.value
-
-    @traitlets.validate("threshold")
-    def _is_probability(self, proposal: Any) -> float:
-        if not 0 <= proposal.value <= 1:
-            raise traitlets.TraitError(f"a threshold is a probability, 0 to 1, and {proposal.value} is none")
-        return proposal.value
-
-    @traitlets.validate("prevalence")
-    def _is_share(self, proposal: Any) -> float:
-        if not 0 < proposal.value < 1:
-            raise traitlets.TraitError(f"a prevalence is above 0 and below 1, and {proposal.value} is not")
-        return proposal.value
-
-    def _start(self, finding: str) -> dict[str, float]:
-        one = self._questions[finding]
-        return {"threshold": one.threshold, "prevalence": float(np.mean(one.truth))}
-
-    def _look_at(self, _: Any) -> None:
+    def _look_at(self, _: Any = None) -> None:
+        truth, scores, operating_point = self._questions[self.finding]
+        # at each different score, from the highest on: the shares of images without it and with it that are called
+        alarms, found, levels = (part[1:] for part in metrics.roc_curve(truth, scores, drop_intermediate=False))
         with self.hold_sync():
-            for name, value in self._start(self.finding).items():
-                setattr(self, name, value)
-            self._show()
+            self.threshold = operating_point
+            self.prevalence = float(truth.mean())
+            self.show(
+                findings=list(self._questions),
+                finding=self.finding,
+                operating_point=operating_point,
+                scores=levels.astype(float).tolist(),
+                found=np.rint(found * truth.sum()).astype(int).tolist(),
+                alarms=np.rint(alarms * (~truth).sum()).astype(int).tolist(),
+                auroc=float(metrics.roc_auc_score(truth, scores)),
+                average_precision=float(metrics.average_precision_score(truth, scores)),
+            )
 
-    def _show(self) -> None:
-        from medic.modeling.metrics import auroc, average_precision
-
-        one = self._questions[self.finding]
-        truth, scores = np.asarray(one.truth) == 1, np.asarray(one.scores)
-        edges = np.histogram_bin_edges(scores, _BARS)
-        self.set_trait(
-            "state",
-            {
-                "title": marked(self._title, self._synthetic),
-                "findings": list(self._questions),
-                "finding": self.finding,
-                "operating_point": one.threshold,
-                "present": int(truth.sum()),
-                "absent": int((~truth).sum()),
-                **steps(one),
-                "auroc": float(auroc(truth, scores)[0]),
-                "average_precision": float(average_precision(truth, scores)[0]),
-                "edges": [float(edges[0]), float(edges[-1])],
-                "bars": {
-                    "present": np.histogram(scores[truth], edges)[0].tolist(),
-                    "absent": np.histogram(scores[~truth], edges)[0].tolist(),
-                },
-                "notice": "",
-                "error": "",
-            },
-        )
-
-    def summary(self) -> str:
-        """The threshold and what it decides, in one line."""
-        found, alarms, missed, rejected = self.confusion
-        return (
-            f"{self.finding} from {self.threshold:.3f} on: {found} of {found + missed} images with it found, "
-            f"{alarms} of {alarms + rejected} without it called"
-        )
+    def __repr__(self) -> str:
+        (rejected, alarms), (missed, found) = self.confusion
+        with_it = f"{self.finding} from {self.threshold:.3f} on: {found} of {found + missed} images with it found"
+        return f"{with_it}, {alarms} of {alarms + rejected} without it called"
 
     def static(self) -> Figure:
-        """ROC and precision-recall curve with the present threshold marked, and what it decides in the title."""
-        one = self._questions[self.finding]._replace(threshold=self.threshold)
-        return titled(evaluation_plots.curves({self.finding: one}, ""), self.summary(), self._synthetic)
+        """Return ROC and precision-recall curve with the present threshold marked, and what it decides as title."""
+        truth, scores, _ = self._questions[self.finding]
+        return curves({self.finding: Ranked(truth, scores, self.threshold)}, f"{self._title}: {self!r}")
