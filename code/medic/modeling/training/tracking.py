@@ -51,7 +51,10 @@ def tracker(name: str, folder: Path) -> Logger:
 def log_evaluation(logger: Logger, evaluation: Evaluation) -> None:
     """Log an evaluation's values, and its pictures, to the run of a logger."""
     logger.log_metrics({f"evaluation_{name}": value for name, value in evaluation.table()["value"].items()})
-    for name, figure in {"confusion": evaluation.plot_confusion(), "curves": evaluation.plot_curves()}.items():
+    drawn = {"curves": evaluation.plot_curves()} if evaluation.task.thresholds else {}
+    if evaluation.task.kind != "multilabel":
+        drawn["confusion"] = evaluation.plot_confusion()
+    for name, figure in drawn.items():
         if hasattr(logger.experiment, "add_figure"):
             logger.experiment.add_figure(name, figure)
         else:
