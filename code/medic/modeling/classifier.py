@@ -17,9 +17,12 @@ from medic.data.images.preprocess import Preprocessing
 from medic.errors import MedicError
 from medic.files import replacing, write_json
 from medic.modeling.backbones import backbone as build_backbone
-from medic.modeling.backbones import normalisation
+from medic.modeling.backbones import published
 from medic.modeling.objectives import Objective, default_objective, objective_from_dict
 from medic.task import Prediction, Task
+
+SETTINGS = {"flips": False, "contrast": None, "dropout": None, "thresholds": None}
+"""What a ``model.json`` that was written before there were these settings stands for."""
 
 
 class Classifier(nn.Module):
@@ -33,8 +36,10 @@ class Classifier(nn.Module):
         backbone: a network's name (see ``medic.modeling.backbones.backbone``).
         objective: loss and decoding; the usual one of the task's kind when None.
         preprocessing: how the bytes of an image became the pixels this model is trained on.
-        image_size: side, in pixels, to which images are resized inside the model (bilinear, antialiased).
-        weights: None (from scratch), ``"imagenet"``, or the folder of a saved model whose layers but the last start it.
+        image_size: side, in pixels, to which images are resized inside the model (bilinear, antialiased); None is that
+            of the images that the network's published weights were trained on.
+        weights: None (from scratch), ``"imagenet"``, the folder of a saved model whose layers but the last start it, or
+            a file of weights for a ``timm/`` network.
         flips: in evaluation mode, average the raw outputs for the image and for its mirror image (left and right
             exchanged); twice the work. Training does without.
         contrast: None normalises as the network's published weights were trained. A number instead subtracts the local
@@ -42,7 +47,7 @@ class Classifier(nn.Module):
             retinopathy competition (Graham, Kaggle Diabetic Retinopathy Detection competition report, 2015): uneven
             light and the eye's own colour go, small lesions stay. 4.0 is a good start.
         dropout: share of the features that a training step leaves out before the last layer, 0 up to but not 1; None is
-            the network's own (see ``medic.modeling.backbones.backbone``).
+            the network's own.
 
     Attributes:
         thresholds: the operating point, as ``medic.task.Prediction`` has it; None until one has been chosen (see
@@ -59,7 +64,7 @@ class Classifier(nn.Module):
         backbone: str = "resnet18",
         objective: Objective | None = None,
         preprocessing: Preprocessing | None = None,
-        image_size: int = 224,
+        image_size: int | None = None,
         weights: str | Path | None = None,
         flips: bool = False,
         contrast: float | None = None,
@@ -68,21 +73,22 @@ class Classifier(nn.Module):
         super().__init__()
         if contrast is not None and not contrast > 0:
             raise MedicError(f"the contrast {contrast} is not above 0; use about 4.0, or None for ImageNet's constants")
+        about = published(backbone)
         self.task = task
         self.backbone_name = backbone
         self.objective = objective or default_objective(task)
         self.preprocessing = preprocessing or Preprocessing()
-        self.image_size = image_size
+        self.image_size = image_size or about.size
         self.flips = flips
         self.contrast = contrast
         self.dropout = dropout
         self.thresholds: tuple[float, ...] | None = None
-        imagenet = weights if weights == "imagenet" else None
-        self.backbone = build_backbone(backbone, self.objective.outputs(task), imagenet, image_size, dropout)
-        mean, std = normalisation(backbone)
-        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
-        if weights is not None and imagenet is None:
+        saved = weights not in (None, "imagenet") and not Path(weights).is_file()
+        start = None if saved else weights if weights in (None, "imagenet") else Path(weights)
+        self.backbone = build_backbone(backbone, self.objective.outputs(task), start, self.image_size, dropout)
+        self.register_buffer("mean", 255 * torch.tensor(about.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(about.std).view(1, 3, 1, 1), persistent=False)
+        if saved:
             self._start_from(Path(weights))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -175,91 +181,60 @@ class Classifier(nn.Module):
             MedicError: a file is missing or damaged, the weights do not fit the network, or the task is another.
         """
         folder = Path(folder)
-        settings = _read_settings(folder)
+        settings, weights = _read(folder)
         try:
-            made_for = Task.from_dict(settings["task"])
-            built = {
-                "backbone": settings["backbone"],
-                "objective": objective_from_dict(settings["objective"]),
-                "preprocessing": Preprocessing.from_dict(settings["preprocessing"]),
-                "image_size": settings["image_size"],
-                # Models saved before there were these options have none of them.
-                "flips": settings.get("flips", False),
-                "contrast": settings.get("contrast"),
-                "dropout": settings.get("dropout"),
-            }
-            thresholds = settings.get("thresholds")
+            settings = SETTINGS | settings
+            made_for, objective = Task.from_dict(settings["task"]), objective_from_dict(settings["objective"])
+            options = {name: settings[name] for name in ("backbone", "image_size", "flips", "contrast", "dropout")}
+            options["preprocessing"] = Preprocessing.from_dict(settings["preprocessing"])
         except (KeyError, TypeError, AttributeError) as error:
             raise MedicError(
-                f"{folder / 'model.json'} is damaged or of another version ({error!r}); restore it or train again"
+                f"the checkpoint {folder} is damaged or of another version ({error!r}); restore it or train again"
             ) from error
         if task is not None and task != made_for:
             raise MedicError(
                 f"the checkpoint {folder} is for the task {made_for.name!r} ({', '.join(made_for.classes)}), "
                 f"not for {task.name!r} ({', '.join(task.classes)}); give a checkpoint of that task"
             )
-        model = cls(made_for, **built)
-        model.thresholds = None if thresholds is None else tuple(thresholds)
+        model = cls(made_for, objective=objective, **options)
+        model.thresholds = None if settings["thresholds"] is None else tuple(settings["thresholds"])
         try:
-            model.backbone.load_state_dict(_read_weights(folder))
+            model.backbone.load_state_dict(weights)
         except RuntimeError as error:
-            raise MedicError(f"the weights in {folder} do not fit a {settings['backbone']}: {error}") from error
+            raise MedicError(f"the weights in {folder} do not fit a {model.backbone_name}: {error}") from error
         return model.eval()
 
     def _start_from(self, folder: Path) -> None:
-        settings = _read_settings(folder)
-        if settings.get("backbone") != self.backbone_name:
-            raise MedicError(
-                f"{folder} holds the weights of a {settings.get('backbone')}, not of a {self.backbone_name}; "
-                "name that backbone or other weights"
-            )
-        own = self.backbone.state_dict()
-        pretrained = _read_weights(folder)
+        settings, weights = _read(folder)
+        own, there = self.backbone.state_dict(), settings.get("backbone")
         head = list(own)[-1].rpartition(".")[0]
-        missing = own.keys() - pretrained.keys()
-        if missing:
-            raise MedicError(f"{folder} lacks the weights {', '.join(sorted(missing)[:3])}; save the model again")
-        taken = {key: value for key, value in pretrained.items() if not key.startswith(f"{head}.")}
+        if there != self.backbone_name or own.keys() - weights.keys():
+            raise MedicError(f"{folder} holds the weights of a {there}, not of a {self.backbone_name}; name others")
+        taken = {key: value for key, value in weights.items() if not key.startswith(f"{head}.")}
         self.backbone.load_state_dict(own | taken)
 
 
 def _local_average(x: Tensor) -> Tensor:
-    """Light and colour without anything small, (N, 3, S, S): the image scaled down to 16 by 16 pixels and up again."""
+    """Return light and colour without anything small, (N, 3, S, S): scaled down to 16 by 16 pixels and up again."""
     coarse = F.interpolate(x, size=(16, 16), mode="bilinear", align_corners=False, antialias=True)
     return F.interpolate(coarse, size=x.shape[2:], mode="bilinear", align_corners=False)
 
 
-def _read_settings(folder: Path) -> dict:
-    path = folder / "model.json"
+def _read(folder: Path) -> tuple[dict, dict[str, Tensor]]:
+    """Return the settings and the weights of a saved model."""
     try:
-        return json.loads(path.read_text())
+        return json.loads((folder / "model.json").read_text()), load_file(folder / "model.safetensors")
     except FileNotFoundError as error:
-        raise MedicError(
-            f"there is no checkpoint at {folder} (no model.json); train one or correct the path"
-        ) from error
-    except ValueError as error:
-        raise MedicError(f"{path} is damaged ({error}); restore it or train again") from error
-
-
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    path = folder / "model.safetensors"
-    try:
-        return load_file(path)
-    except FileNotFoundError as error:
-        raise MedicError(f"there is no weight file {path}; train a model or correct the path") from error
-    except SafetensorError as error:
-        raise MedicError(f"the weight file {path} is damaged ({error}); restore it or train again") from error
+        missing = Path(error.filename or folder / "model.safetensors").name
+        raise MedicError(f"there is no checkpoint at {folder} (no {missing}); train one or correct the path") from error
+    except (ValueError, SafetensorError) as error:
+        raise MedicError(f"the checkpoint {folder} is damaged ({error}); restore it or train again") from error
 
 
 def parts(model: Classifier, names: tuple[str, ...]) -> list[nn.Module]:
-    """Return parts of the network by name, to be frozen.
-
-    Raises:
-        MedicError: it has no such part (the message lists the outermost ones), or nothing but these.
-    """
+    """Return parts of the network to be frozen; raises a ``MedicError`` where one is absent, or there is no other."""
     there = dict(model.backbone.named_modules())
-    unknown = [name for name in names if not name or name not in there]
-    if unknown:
+    if unknown := [name for name in names if not name or name not in there]:
         outermost = ", ".join(name for name, _ in model.backbone.named_children())
         raise MedicError(
             f"a {model.backbone_name} has no part {unknown[0]!r} that could be frozen; its outermost are {outermost}"

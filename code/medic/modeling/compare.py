@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from medic.errors import MedicError
-from medic.modeling.backbones import parameters_megabytes, published_accuracy
+from medic.modeling.backbones import parameters_megabytes, published
 from medic.modeling.evaluate import Evaluation, evaluate
 from medic.modeling.metrics import Metric, auroc, interval, metric_named, metrics_for, resampled, score
 from medic.modeling.training.run import Run
@@ -228,7 +228,7 @@ def compare(runs: Mapping[str, Run], split: str = "validation", which: str = "be
         model = run.model(which)
         costs[name] = {
             "megabytes": parameters_megabytes(model),
-            "imagenet_accuracy": published_accuracy(model.backbone_name),
+            "imagenet_accuracy": published(model.backbone_name).accuracy,
             "images_per_second": run.history["images_per_second"].median(),
             "minutes_per_epoch": run.history["seconds"].median() / 60,
             "training_seconds": run.about["seconds"],

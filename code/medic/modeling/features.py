@@ -99,8 +99,8 @@ def fit_head(
     regression, with several labels one logistic regression a label. ``svm`` is a linear support vector machine (Cortes
     & Vapnik, Machine Learning 20, 1995), whose answers for held-out patients logistic regression turns into
     probabilities (Platt, Advances in Large Margin Classifiers, 1999). Classes are weighed as the objective weighs them.
-    The penalty is the one with the least loss in a cross-validation that keeps patients together. All of this is
-    linear, so that the run's model is evaluated, exported and served like any other.
+    The penalty is the one with the best score, the last of ``metrics_for``, in a cross-validation that keeps patients
+    together. All of this is linear, so that the run's model is evaluated, exported and served like any other.
 
     Args:
         model: the network, with the weights that it is to keep; its last layer is replaced in place.
@@ -141,8 +141,11 @@ def fit_head(
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     cost = _learn(model, prepared, head, seed)
     seconds = time.perf_counter() - started
-    history = {"epoch": 1, "cost": cost, **_validated(model, prepared), "seconds": seconds}
-    history["images_per_second"] = len(prepared.split("train")) / seconds
+    with torch.inference_mode():
+        raw = last_layer(model)(torch.from_numpy(featurise(model, prepared, "validation")).to(model.mean.device))
+    reached = _scores(model, raw, targets(prepared.split("validation"), model.task))
+    history = {"epoch": 1, "cost": cost, **{f"validation_{name}": value for name, value in reached.items()}}
+    history |= {"seconds": seconds, "images_per_second": len(prepared.split("train")) / seconds}
     decide(model.save(folder / "best"), prepared, model.task, recipe)
     shutil.copytree(folder / "best", folder / "last", dirs_exist_ok=True)
     for name, table in {"history": pd.DataFrame([history]), "records": prepared.records}.items():
@@ -173,39 +176,46 @@ def _body(model: Classifier) -> str:
 
 def _learn(model: Classifier, prepared: Prepared, head: str, seed: int) -> float:
     """Fill the last layer; return the cost that was chosen."""
-    rows, layer = prepared.split("train"), last_layer(model)
-    labels, patients = targets(rows, model.task), rows["patient"].to_numpy()
-    several, loss = model.task.kind == "multilabel", model.objective.loss
+    rows, outputs, loss = prepared.split("train"), last_layer(model).out_features, model.objective.loss
+    labels, patients, several = targets(rows, model.task), rows["patient"].to_numpy(), model.task.kind == "multilabel"
     classes = [np.ones(len(rows), bool)] if several else [labels == code for code in range(len(model.task.classes))]
     fewest = min(len(set(patients[having])) for having in classes)
     if len(set(patients)) < 2 or (head == "svm" and fewest < 2):
         raise MedicError(f"a head needs two training patients, an SVM two a class, not {fewest}; get more images")
     dealt = (GroupKFold if several else StratifiedGroupKFold)(min(max(fewest, 2), 5), shuffle=True, random_state=seed)
     parts = list(dealt.split(rows, None if several else labels, patients))
-    scaler = StandardScaler().fit(featurise(model, prepared, "train").astype(np.float64))
-    x, y = torch.from_numpy(scaler.transform(featurise(model, prepared, "train"))), torch.from_numpy(labels)
+    features = featurise(model, prepared, "train").astype(np.float64)
+    scaler = StandardScaler().fit(features)
+    x, y = torch.from_numpy(scaler.transform(features)), torch.from_numpy(labels)
 
     def solve(rows: np.ndarray, cost: float) -> tuple[Tensor, Tensor]:
-        # Their loss is a sum over the labels, the objective's a mean.
-        scaled = cost * (layer.out_features if several else 1)
-        return _minimise(_hinge(model) if head == "svm" else loss, x[rows], y[rows], layer.out_features, scaled)
+        # The loss of several labels is their mean; scikit-learn's cost is for one of them.
+        scaled = cost * (outputs if several else 1)
+        return _minimise(_hinge(model) if head == "svm" else loss, x[rows], y[rows], outputs, scaled)
 
-    tried = {}
+    best = (-np.inf, 0.0, None, None)
     for cost in COSTS[head]:
-        raw = torch.zeros((len(x), layer.out_features), dtype=x.dtype)
+        raw = torch.zeros((len(x), outputs), dtype=x.dtype)
         for known, asked in parts:
             weight, bias = solve(known, cost)
             raw[asked] = x[asked] @ weight + bias
-        identity = torch.eye(layer.out_features, dtype=x.dtype), torch.zeros(layer.out_features, dtype=x.dtype)
-        scale, shift = _minimise(loss, raw, y, layer.out_features, 1.0) if head == "svm" else identity
-        tried[cost] = float(loss(raw @ scale + shift, y)), scale, shift
-    cost, (_, scale, shift) = min(tried.items(), key=lambda item: item[1][0])
+        scale, shift = torch.eye(outputs, dtype=x.dtype), torch.zeros(outputs, dtype=x.dtype)
+        if head == "svm":
+            scale, shift = _minimise(loss, raw, y, outputs, 1.0)
+        reached = np.nan_to_num(list(_scores(model, raw @ scale + shift, labels).values())[-1], nan=-1.0)
+        best = max(best, (reached, cost, scale, shift), key=lambda tried: tried[0])
+    _, cost, scale, shift = best
     weight, bias = solve(np.arange(len(x)), cost)
     weight, bias = (weight @ scale).T / torch.from_numpy(scaler.scale_), bias @ scale + shift
     with torch.no_grad():
-        layer.weight.copy_(weight)
-        layer.bias.copy_(bias - weight @ torch.from_numpy(scaler.mean_))
+        last_layer(model).weight.copy_(weight)
+        last_layer(model).bias.copy_(bias - weight @ torch.from_numpy(scaler.mean_))
     return cost
+
+
+def _scores(model: Classifier, raw: Tensor, truth: np.ndarray) -> dict[str, float]:
+    prediction = Prediction(model.task, *(output.cpu().numpy() for output in model.objective.decode(raw, model.task)))
+    return {name: score(metric, truth, prediction) for name, metric in metrics_for(model.task).items()}
 
 
 def _minimise(
@@ -236,12 +246,3 @@ def _hinge(model: Classifier) -> Callable[[Tensor, Tensor], Tensor]:
         return (margin.square().sum(dim=1) * raw.new_tensor(factors)[labels]).mean()
 
     return loss
-
-
-def _validated(model: Classifier, prepared: Prepared) -> dict[str, float]:
-    raw = torch.from_numpy(featurise(model, prepared, "validation")).to(model.mean.device)
-    with torch.inference_mode():
-        decoded = model.objective.decode(last_layer(model)(raw), model.task)
-    prediction = Prediction(model.task, *(output.cpu().numpy() for output in decoded))
-    truth = targets(prepared.split("validation"), model.task)
-    return {f"validation_{name}": score(metric, truth, prediction) for name, metric in metrics_for(model.task).items()}

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from medic.errors import MedicError
-from medic.modeling.backbones import own_dropout, published_accuracy
+from medic.modeling.backbones import own_dropout, published
 from medic.modeling.training.plans import Plan
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class SearchSpace:
             if any(value < 1 for value in getattr(self, name) or ()):
                 raise MedicError(f"a {name} is at least 1, and {getattr(self, name)} has a smaller one")
         for name in self.backbone or ():
-            published_accuracy(name)
+            published(name)
         if self.augmentation is not None and not hasattr(plan.recipe.augmentation, "scaled"):
             raise MedicError(
                 f"the strength of {type(plan.recipe.augmentation).__name__} cannot vary; take a plan with the default "
