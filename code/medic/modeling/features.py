@@ -27,7 +27,7 @@ from medic.modeling.objectives import CrossEntropy
 from medic.modeling.training.fit import decide
 from medic.modeling.training.loading import PreparedDataset, loader
 from medic.modeling.training.recipe import Recipe
-from medic.modeling.training.run import Run, difference, digest_of, json_values, written_by
+from medic.modeling.training.run import Run, digest_of, written_by
 from medic.task import Prediction
 
 COSTS = {"logistic": (1e-4, 1e-3, 1e-2, 1e-1), "svm": (1e-5, 1e-4, 1e-3)}
@@ -120,21 +120,14 @@ def fit_head(
     if head not in COSTS or (head == "svm" and not isinstance(model.objective, CrossEntropy)):
         raise MedicError(f"no head {head!r} for the objective {model.objective.name}; take 'logistic'")
     folder, recipe = Path(folder), Recipe(sensitivity=sensitivity, seed=seed).resolved(model.task)
-    settings = json_values(
-        {
-            "model": model.to_dict(),
-            "recipe": {"method": head, "costs": COSTS[head], "sensitivity": sensitivity, "seed": seed},
-            "start": _body(model),
-            "watch": [],
-            "data": digest_of(prepared.records, model.task),
-        }
-    )
-    earlier = Run.peek(folder)
-    if earlier is not None and earlier.about["settings"] != settings:
-        raise MedicError(
-            f"{folder} holds a run with other settings ({difference(earlier.about['settings'], settings)}); choose "
-            "another folder, or delete that one"
-        )
+    settings = {
+        "model": model.to_dict(),
+        "recipe": {"method": head, "costs": COSTS[head], "sensitivity": sensitivity, "seed": seed},
+        "start": _body(model),
+        "watch": [],
+        "data": digest_of(prepared.records, model.task),
+    }
+    earlier = Run.peek(folder, settings)
     if earlier is not None and earlier.finished:
         return earlier
     started = time.perf_counter()
@@ -148,19 +141,11 @@ def fit_head(
     history |= {"seconds": seconds, "images_per_second": len(prepared.split("train")) / seconds}
     decide(model.save(folder / "best"), prepared, model.task, recipe)
     shutil.copytree(folder / "best", folder / "last", dirs_exist_ok=True)
-    for name, table in {"history": pd.DataFrame([history]), "records": prepared.records}.items():
-        with replacing(folder / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False)
-    about = {
-        "settings": settings,
-        "finished": True,
-        "prepared": Path(os.path.relpath(prepared.folder, folder)).as_posix(),
-        "processes": 1,
-        "best_epoch": 1,
-        "seconds": seconds,
-        **written_by("medic", "torch", "torchvision", "scikit-learn"),
-    }
-    write_json(folder / "run.json", about)
+    pd.DataFrame([history]).to_csv(folder / "history.csv", index=False)
+    prepared.records.to_csv(folder / "records.csv", index=False)
+    about = {"settings": settings, "finished": True, "processes": 1, "best_epoch": 1, "seconds": seconds}
+    about |= {"prepared": Path(os.path.relpath(prepared.folder, folder)).as_posix()}
+    write_json(folder / "run.json", about | written_by("medic", "torch", "torchvision", "scikit-learn"))
     return Run.load(folder)
 
 
