@@ -138,14 +138,12 @@ NOTEBOOKS: dict[str, Run] = {
         },
     ),
     f"{STAGE_2}/06_find_chest_findings": Run(
-        {"EPOCHS": 1, "IMAGE_SIZE": 32, "NETWORK": "resnet18"},
+        {"DRAWS": 200},
         {
-            "mean_auroc": (0, 1),
-            "findings_judged": (8, 8),
-            "auroc_no_finding_derived": (0, 1),
-            "auroc_no_finding_own_output": (0, 1),
-            "auroc_view_alone": (0.55, 0.65),
-            "golden_difference": (0, 0.02),
+            "headline": (0.3, 1),
+            "bootstrap_difference": (0, 1e-9),
+            "difference_to_medic": (0, 0.3),
+            "stated_by_observed": (0.5, 5),
         },
     ),
     f"{STAGE_2}/07_combine_and_regularise": Run(
@@ -198,6 +196,9 @@ HEADLINES = [
     (f"{STAGE_1}/04_check_and_correct_labels", "flipped_precision_lowest", "flipped_by_chance"),
     (f"{STAGE_1}/05_read_chest_xrays", "auroc_view_low", 0.5),
     (f"{STAGE_1}/05_read_chest_xrays", "alike_the_image_before", "alike_another_patient"),
+    (f"{STAGE_2}/06_find_chest_findings", "headline_low", "headline_baseline"),
+    (f"{STAGE_2}/06_find_chest_findings", "findings_above_chance", 9),
+    (f"{STAGE_2}/06_find_chest_findings", "view_from_score_without_finding", 0.65),
 ]
 
 

@@ -63,23 +63,3 @@ def _bins(stated: np.ndarray, count: int) -> np.ndarray:
     """Return the bin of each probability, from 0: ``count`` of equal size, as far as ties allow."""
     edges = np.unique(np.quantile(stated, np.linspace(0, 1, count + 1)[1:-1]))
     return np.searchsorted(edges, stated, "right")
-
-
-def unweighted(probabilities: np.ndarray, prevalence: np.ndarray | tuple[float, ...]) -> np.ndarray:
-    """Return what outputs taught with a weighted multilabel loss say at the findings' own frequencies.
-
-    The weights of ``MultiLabel(prevalence)`` have multiplied the odds of a finding by (1 - share) / share, so that 0.5
-    stood for "as likely as in the average image"; this takes them out again (Elkan, The foundations of cost-sensitive
-    learning, IJCAI 2001, theorem 2, on a changed base rate). The order of the images by a finding stays as it is.
-
-    Args:
-        probabilities: float (N, C), or (N,) of one finding.
-        prevalence: share of the training images that has each finding, C numbers in 0..1, or one. Where it is 0 or 1
-            there were no weights, and the output stays as it is.
-
-    Returns:
-        float64 of the same shape, 0..1.
-    """
-    share, said = np.asarray(prevalence, float), np.asarray(probabilities, float)
-    share = np.where((share == 0) | (share == 1), 0.5, share)
-    return said * share / (said * share + (1 - said) * (1 - share))

@@ -38,14 +38,18 @@ def accuracy(confusion: np.ndarray) -> np.ndarray:
     return np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum(axis=(-2, -1))
 
 
-def macro_f1(confusion: np.ndarray) -> np.ndarray:
-    """Return the mean over the classes of the harmonic mean of precision and recall, 0..1.
+def f1_of_classes(confusion: np.ndarray) -> np.ndarray:
+    """Return the harmonic mean of precision and recall of each class, 0..1: (..., C).
 
-    A class that occurs neither in the truth nor among the decisions is left out, as scikit-learn does.
+    NaN for a class that occurs neither in the truth nor among the decisions.
     """
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    occurring = confusion.sum(axis=-1) + confusion.sum(axis=-2)
-    return np.nan_to_num(_share(2 * hits, occurring)).sum(axis=-1) / (occurring > 0).sum(axis=-1)
+    return _share(2 * hits, confusion.sum(axis=-1) + confusion.sum(axis=-2))
+
+
+def macro_f1(confusion: np.ndarray) -> np.ndarray:
+    """Return the mean of ``f1_of_classes``, without the missing ones, as scikit-learn has it."""
+    return np.nanmean(f1_of_classes(confusion), axis=-1)
 
 
 def quadratic_weighted_kappa(confusion: np.ndarray) -> np.ndarray:
@@ -70,25 +74,12 @@ def mean_grade_error(confusion: np.ndarray) -> np.ndarray:
     return (distance * confusion).sum(axis=(-2, -1)) / confusion.sum(axis=(-2, -1))
 
 
-def sensitivity(confusion: np.ndarray) -> np.ndarray:
-    """Return the share of class 1 that is called so, 0..1; ``confusion`` is (..., 2, 2). NaN without any."""
-    return _share(confusion[..., 1, 1], confusion[..., 1, :].sum(axis=-1))
+def recall_of_classes(confusion: np.ndarray) -> np.ndarray:
+    """Return the share of each class's images that is called so, 0..1: (..., C); NaN for a class without any.
 
-
-def specificity(confusion: np.ndarray) -> np.ndarray:
-    """Return the share of class 0 that is called so, 0..1; ``confusion`` is (..., 2, 2). NaN without any."""
-    return _share(confusion[..., 0, 0], confusion[..., 0, :].sum(axis=-1))
-
-
-def precision(confusion: np.ndarray) -> np.ndarray:
-    """Return the share of those called class 1 that are, 0..1; ``confusion`` is (..., 2, 2). NaN without any."""
-    return _share(confusion[..., 1, 1], confusion[..., :, 1].sum(axis=-1))
-
-
-def f1(confusion: np.ndarray) -> np.ndarray:
-    """Return the harmonic mean of precision and sensitivity of class 1; 0 where it neither occurs nor is called."""
-    called_or_true = confusion[..., 1, :].sum(axis=-1) + confusion[..., :, 1].sum(axis=-1)
-    return np.nan_to_num(_share(2 * confusion[..., 1, 1], called_or_true))
+    Of two classes, the second's is the sensitivity and the first's the specificity.
+    """
+    return _share(np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(axis=-1))
 
 
 def auroc(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
@@ -122,38 +113,6 @@ def average_precision(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray 
     hits, alarms = _called(truth, scores, counts)
     precisions = np.nan_to_num(_share(hits, hits + alarms))[:, 1:]
     return _share((np.diff(hits) * precisions).sum(axis=1), hits[:, -1])
-
-
-GRID = np.linspace(0, 1, 101)
-"""Where curves of bootstrap samples are compared: shares of images, on the horizontal axis."""
-
-
-def roc_on_grid(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
-    """Return the sensitivity that is reached with at most each share of false alarms in ``GRID``: float64 (D, 101).
-
-    Arguments, missing values and errors are those of ``auroc``.
-    """
-    return np.stack(
-        [
-            hits[np.searchsorted(false / false[-1], GRID, "right") - 1] / hits[-1]
-            if hits[-1] and false[-1]
-            else np.full(len(GRID), np.nan)
-            for hits, false in zip(*_called(truth, scores, counts), strict=True)
-        ]
-    )
-
-
-def precision_on_grid(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
-    """Return the precision where each sensitivity in ``GRID`` is just reached: float64 (D, 101).
-
-    A sensitivity of 0 takes the first threshold that calls anything. Arguments, missing values and errors are those of
-    ``average_precision``.
-    """
-    curves = []
-    for hits, false in zip(*_called(truth, scores, counts), strict=True):
-        at = np.maximum(np.searchsorted(hits / max(hits[-1], 1), GRID, "left"), np.argmax(hits + false > 0))
-        curves.append((hits[at] / (hits + false)[at]) if hits[-1] else np.full(len(GRID), np.nan))
-    return np.stack(curves)
 
 
 def _called(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -198,7 +157,7 @@ def metrics_for(task: Task) -> dict[str, Metric]:
     """
     if task.kind == "multilabel":
         return {
-            "macro_f1": lambda truth, said, counts: f1(confusion_matrix(truth, said.decided, 2, counts)).mean(axis=-1),
+            "macro_f1": _of_confusion(lambda tables: np.nan_to_num(f1_of_classes(tables)[..., 1]).mean(axis=-1)),
             "mean_average_precision": mean_over_labels(average_precision),
             "mean_auroc": mean_over_labels(auroc),
         }
@@ -210,7 +169,8 @@ def metrics_for(task: Task) -> dict[str, Metric]:
             "quadratic_weighted_kappa": _of_confusion(quadratic_weighted_kappa),
         }
     if len(task.classes) == 2:
-        metrics |= {"sensitivity": _of_confusion(sensitivity), "specificity": _of_confusion(specificity)}
+        for code, name in ((1, "sensitivity"), (0, "specificity")):
+            metrics[name] = _of_confusion(lambda table, code=code: recall_of_classes(table)[..., code])
         for area in (average_precision, auroc):
             metrics[area.__name__] = lambda truth, said, counts, area=area: area(
                 truth, said.probabilities[:, 1], counts
@@ -218,17 +178,12 @@ def metrics_for(task: Task) -> dict[str, Metric]:
     return metrics
 
 
-def shares_of_hits(along: int) -> Metric:
-    """Return a metric (D, C), for each class the share that is right; NaN where there is nothing to take a share of.
-
-    Args:
-        along: -2 for the share of those called so (precision), -1 of those that are (sensitivity).
-    """
-    return _of_confusion(lambda table: _share(np.diagonal(table, axis1=-2, axis2=-1), table.sum(axis=along)))
-
-
 def _of_confusion(function: Callable[[np.ndarray], np.ndarray]) -> Metric:
-    return lambda truth, said, counts: function(confusion_matrix(truth, said.decided, len(said.task.classes), counts))
+    def metric(truth: np.ndarray, said: Prediction, counts: np.ndarray) -> np.ndarray:
+        codes = 2 if said.task.kind == "multilabel" else len(said.task.classes)
+        return function(confusion_matrix(truth, said.decided, codes, counts))
+
+    return metric
 
 
 def mean_over_labels(area: Callable[..., np.ndarray], labels: Sequence[int] | None = None) -> Metric:
@@ -278,7 +233,7 @@ def resampled(
     and seed give the same samples, so that differences between two models are paired.
 
     Args:
-        metric: one of ``metrics_for``, or ``auroc``, ``average_precision`` or a curve.
+        metric: one of ``metrics_for``, or ``auroc`` or ``average_precision``.
         truth: int (N,) or (N, C).
         said: what the metric judges of the N images: a prediction, for an area scores (N,).
         groups: (N,) the patient of each image.

@@ -5,7 +5,7 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from medic.modeling.calibrate import brier_scores, calibration_errors, reliability, unweighted
+from medic.modeling.calibrate import brier_scores, calibration_errors, reliability
 from medic.modeling.metrics import score
 from medic.task import Prediction, Task
 
@@ -65,7 +65,3 @@ def test_stating_too_much_is_an_error_and_stating_what_is_right_nearly_none():
     )
     assert right < 0.03
     assert loud > right + 0.1
-
-
-def test_where_nothing_was_weighted_nothing_is_taken_out():
-    assert unweighted(np.array([[0.3, 0.6]]), (0.0, 1.0)).tolist() == [[0.3, 0.6]]

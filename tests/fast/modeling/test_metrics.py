@@ -9,7 +9,6 @@ from sklearn import metrics as reference
 from medic.errors import MedicError
 from medic.modeling import metrics
 from medic.modeling.metrics import (
-    GRID,
     accuracy,
     auroc,
     average_precision,
@@ -19,10 +18,8 @@ from medic.modeling.metrics import (
     mean_grade_error,
     mean_over_labels,
     metrics_for,
-    precision_on_grid,
     quadratic_weighted_kappa,
     resampled,
-    roc_on_grid,
     score,
 )
 from medic.task import CHEST_XRAY, RETINOPATHY, Prediction, Task
@@ -74,28 +71,6 @@ def test_areas_are_scikit_learns_with_ties_and_with_weights(area, expected, rows
             assert found == pytest.approx(expected(truth, scores, sample_weight=drawn), abs=1e-12)
         else:
             assert np.isnan(found)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_curves_on_a_grid_are_scikit_learns(seed):
-    random = np.random.default_rng(seed)
-    truth, scores, counts = random.integers(0, 2, 80), random.integers(0, 20, 80), random.integers(0, 3, 80)
-    (roc,), (precise,) = roc_on_grid(truth, scores), precision_on_grid(truth, scores)
-    if 0 < truth.sum() < len(truth):
-        alarms, found, _ = reference.roc_curve(truth, scores, drop_intermediate=False)
-        assert roc == pytest.approx([found[alarms <= share + 1e-12].max() for share in GRID])
-    else:
-        assert np.isnan(roc).all()
-    if truth.any():
-        precision, recall, _ = reference.precision_recall_curve(truth, scores)
-        precision, recall = precision[-2::-1], recall[-2::-1]  # from the highest threshold, without the invented point
-        assert precise == pytest.approx([precision[np.argmax(recall >= share - 1e-12)] for share in GRID])
-    else:
-        assert np.isnan(precise).all()
-    if counts.any():
-        for curve in (roc_on_grid, precision_on_grid):
-            twice = curve(np.repeat(truth, counts), np.repeat(scores, counts))
-            assert curve(truth, scores, counts[None]) == pytest.approx(twice, nan_ok=True)
 
 
 def test_a_score_that_is_no_number_has_no_area():

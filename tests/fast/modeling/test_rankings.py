@@ -3,13 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from medic.errors import MedicError
-from medic.modeling.calibrate import unweighted
 from medic.modeling.evaluate import Evaluation
 from medic.modeling.metrics import auroc
-from medic.modeling.objectives import MultiLabel
 from medic.modeling.rankings import auroc_within, by_group
 from medic.task import Prediction, Task
 
@@ -73,21 +70,3 @@ def test_the_table_by_group_has_the_group_alone_each_group_and_pairs_of_one_grou
     assert table.loc["b", areas].isna().all()
     with pytest.raises(MedicError, match="no column 'hospital'"):
         by_group(Evaluation("drawn", Prediction(FINDINGS, said), rows, np.zeros(2, int)), rows, "hospital")
-
-
-def test_taking_the_weights_out_gives_the_share_where_the_weighted_loss_is_least():
-    # 30 of 100 images that look alike have a, 2 have b: the weighted loss is least at 0.5, which stands for the share.
-    labels = torch.zeros(100, 2, dtype=torch.int64)
-    labels[:30, 0], labels[:2, 1] = 1, 1
-    objective, raw = MultiLabel(prevalence=(0.3, 0.02)), torch.zeros(2, requires_grad=True)
-    objective.loss(raw.expand(100, 2), labels).backward()
-    assert raw.grad.abs().max() < 1e-7
-    assert unweighted(torch.sigmoid(raw.detach()).numpy()[None], (0.3, 0.02))[0] == pytest.approx([0.3, 0.02])
-
-
-def test_taking_the_weights_out_keeps_certainty_and_order():
-    said = np.array([0.0, 0.2, 0.5, 0.9, 1.0], np.float32)
-    out = unweighted(said, 0.1)
-    assert (out[0], out[-1]) == (0, 1)
-    assert (np.diff(out) > 0).all()
-    assert np.isfinite(unweighted(np.array([0.0, 1.0]), 0.0)).all()

@@ -26,10 +26,25 @@ class Objective:
     Attributes:
         name: what ``objective_named`` finds it by.
         kinds: the kinds of tasks that it is for.
+        cuts: C-1 thresholds by which a continuous grade is decided, in order, each in 0..C-1; a grade on a cut belongs
+            below it (see ``medic.modeling.thresholds.fit_cut_points``). None decides
+            for the most probable class.
+
+    Raises:
+        MedicError: the cuts decrease, or lie off the scale.
     """
 
     name: str
     kinds: ClassVar[tuple[str, ...]]
+    cuts: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        cuts = self.cuts or ()
+        if any(low > high for low, high in pairwise(cuts)) or not all(0 <= cut <= len(cuts) for cut in cuts):
+            raise MedicError(
+                f"the cuts {cuts} do not divide the grades 0 to {len(cuts)}; "
+                "give one cut between every two grades, in increasing order"
+            )
 
     def outputs(self, task: Task) -> int:
         """Return how many raw outputs the network has for this task.
@@ -56,46 +71,25 @@ class Objective:
         """Return probabilities (N, C) and, for ordinal tasks, the continuous grade (N,) in 0..C-1: for the export."""
         raise NotImplementedError
 
-    def to_dict(self) -> dict:
-        """Return the settings as plain values, for JSON."""
-        return to_json(self)
-
-
-class Cut(Objective):
-    """An objective that can decide by cut points on the continuous grade (``medic.modeling.thresholds``).
-
-    Attributes:
-        cuts: C-1 thresholds between the grades, in order, each in 0..C-1; a grade on a cut belongs below it.
-
-    Raises:
-        MedicError: the cuts decrease, or lie off the scale.
-    """
-
-    cuts: tuple[float, ...] | None
-
-    def __post_init__(self) -> None:
-        cuts = self.cuts or ()
-        if any(low > high for low, high in pairwise(cuts)) or not all(0 <= cut <= len(cuts) for cut in cuts):
-            raise MedicError(
-                f"the cuts {cuts} do not divide the grades 0 to {len(cuts)}; "
-                "give one cut between every two grades, in increasing order"
-            )
-
     def decided(self, probabilities: Tensor, grade: Tensor) -> tuple[Tensor, Tensor]:
         """Return the probabilities, with cuts those of ``interpolate_probabilities``, and the grade."""
         if self.cuts is not None:
             probabilities = interpolate_probabilities(grade, probabilities.shape[1], self.cuts)
         return probabilities, grade
 
+    def to_dict(self) -> dict:
+        """Return the settings as plain values, for JSON."""
+        return to_json(self)
+
 
 @dataclass(frozen=True)
-class CrossEntropy(Cut):
+class CrossEntropy(Objective):
     """Softmax over the classes.
 
     Attributes:
         class_weights: one factor a class on its images' loss, against imbalance (see ``medic.data.records``).
         label_smoothing: share of the target spread over all classes, 0..1 (Szegedy et al., arXiv 1512.00567, sec. 7).
-        cuts: for ordinal tasks, on the expected grade (see ``Cut``); None decides for the most probable class.
+        cuts: for ordinal tasks, on the expected grade (see ``Objective``).
     """
 
     class_weights: tuple[float, ...] | None = None
@@ -119,12 +113,12 @@ class CrossEntropy(Cut):
 
 
 @dataclass(frozen=True)
-class Regression(Cut):
+class Regression(Objective):
     """One output, the grade itself, for ordinal tasks; a wrong grade costs by its distance.
 
     Attributes:
         beta: where the smooth L1 loss turns from square to absolute, in grades (Girshick, arXiv 1504.08083, eq. 3).
-        cuts: see ``Cut``; None rounds.
+        cuts: on the grade (see ``Objective``); None rounds.
     """
 
     beta: float = 1.0
@@ -147,7 +141,7 @@ class Regression(Cut):
 
 
 @dataclass(frozen=True)
-class Corn(Cut):
+class Corn(Objective):
     """C-1 conditional questions, for ordinal tasks: given that the grade is above k-1, is it above k?
 
     Conditional ordinal regression (CORN; Shi, Cao & Raschka, arXiv 2111.08851, section 3). As each answer is a
@@ -155,7 +149,7 @@ class Corn(Cut):
     constraint on the weights of the last layer.
 
     Attributes:
-        cuts: on the expected grade (see ``Cut``); None decides for the most probable class.
+        cuts: on the expected grade (see ``Objective``).
     """
 
     cuts: tuple[float, ...] | None = None
