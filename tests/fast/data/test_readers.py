@@ -136,14 +136,14 @@ def test_the_archives_tables_say_what_tells_patients_apart(header, rows, patient
     assert all(name in store for name in records["image"])
 
 
-def test_the_challenges_table_and_folders_are_read_and_contradictions_noted(lay, capsys):
+def test_the_challenges_table_and_folders_are_read(lay, capsys):
     place = lay({"groundtruth.csv": "A,benign\nB,1.0\nC,0.0\n"} | images("A.jpg", "B.jpg"))
     assert skin_lesion.read(place)[0]["class"].tolist() == ["benign", "malignant", "benign"]
     lay({"metadata.csv": "isic_id,benign_malignant\nA,malignant\nB,malignant\nD,indeterminate\n"})
-    assert skin_lesion.read(place)[0]["note"].fillna("").tolist() == ["groundtruth.csv says benign", ""]
+    assert skin_lesion.read(place)[0]["class"].tolist() == ["malignant", "malignant"]
     said = capsys.readouterr().err
     assert "1 of 3 images are neither benign nor malignant" in said
-    assert "1 images of groundtruth.csv are not in metadata.csv" in said
+    assert "groundtruth.csv is not read" in said
     records, _ = skin_lesion.read(lay(images("folders/benign/1.png", "folders/malignant/2.png")) / "folders")
     assert records["class"].tolist() == ["benign", "malignant"]
 

@@ -41,9 +41,8 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
     Returns:
         Records with ``image``, ``patient``, ``patient_source``, ``split``, ``label`` (0 benign, 1 malignant) and
         ``class``, as of ``own``. Of ``metadata.csv`` also ``diagnosis`` (text), ``age`` (Int64, years, rounded to
-        five), ``sex`` (``F``, ``M``), ``width`` and ``height`` (Int64, pixels of the original), and ``note`` (what
-        ``groundtruth.csv`` contradicts), each missing where not given. Rows that are neither benign nor malignant are
-        left out, which is said. And the store.
+        five), ``sex`` (``F``, ``M``), ``width`` and ``height`` (Int64, pixels of the original), each missing where not
+        given. Rows that are neither benign nor malignant are left out, which is said. And the store.
 
     Raises:
         MedicError: columns that are missing, no row that is benign or malignant, or as ``own``.
@@ -53,13 +52,9 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
     if not metadata and not groundtruth:
         return own.read(source, images, SKIN_LESION)
     where = f"{metadata or groundtruth} in {tables.location}"
-    truth = _groundtruth(tables, groundtruth) if groundtruth else None
-    cells, titles = _metadata(tables, metadata, where) if metadata else (truth, {"image": "image"})
+    cells, titles = _metadata(tables, metadata, where) if metadata else _groundtruth(tables, groundtruth, where)
     if metadata and groundtruth:
-        other = cells["image"].map(stem).map(truth.set_index(truth["image"].map(stem))["label"])
-        cells["note"] = (f"{groundtruth} says " + other.where(other != cells["label"])).astype("string")
-        if alone := len(truth) - other.notna().sum():
-            print(f"{alone} images of {groundtruth} are not in {metadata} and are left out", file=sys.stderr)
+        print(f"{groundtruth} is not read: the labels are those of {metadata}", file=sys.stderr)
     known = cells["label"].isin(SKIN_LESION.classes)
     others = f"{(~known).sum()} of {len(cells)} images are neither benign nor malignant"
     if not known.any():
@@ -69,7 +64,7 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
     store = open_images(tables.location if images is None else images)
     records = own.records_of(cells[known], titles, where, store)
     records.insert(4, "label", (records["class"] == "malignant").astype("int64"))
-    details = cells[known].filter([*_DETAILS, "note"]).reset_index(drop=True)
+    details = cells[known].filter([*_DETAILS]).reset_index(drop=True)
     return corrected(validate(records.join(details), SKIN_LESION), tables, SKIN_LESION), store
 
 
@@ -95,8 +90,7 @@ def _metadata(tables: Store, file: str, where: str) -> tuple[pd.DataFrame, dict[
     return cells, titles
 
 
-def _groundtruth(tables: Store, file: str) -> pd.DataFrame:
-    where = f"{file} in {tables.location}"
+def _groundtruth(tables: Store, file: str, where: str) -> tuple[pd.DataFrame, dict[str, str]]:
     cells, _ = cells_of(read_table(tables, file), where)
     refuse_twice(cells["image"].map(stem), where)
-    return cells.assign(label=cells["label"].str.lower().replace(_CODED))
+    return cells.assign(label=cells["label"].str.lower().replace(_CODED)), {"image": "image"}
