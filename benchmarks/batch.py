@@ -41,7 +41,7 @@ def medic_predict(bundle: str, images: str) -> Callable[[str], int]:
     """What ``medic predict`` does, its start left away; called with the CSV file, gives the number predicted."""
     cores = usable_cores()
     model, store = Bundle.load(bundle).predictor(threads=1), open_store(images)
-    return lambda to: predict_to(model, store, store.names(), to, at_once=cores).predicted
+    return lambda to: len(predict_to(model, store, store.names(), to, at_once=cores).names)
 
 
 def plain_loop(bundle: str, images: str) -> Callable[[str], int]:

@@ -252,12 +252,10 @@ def predict(
     if fresh:
         start_over(to)
     written = predict_to(loaded, store, names, to, both_eyes=both_eyes, at_once=at_once)
-    if written.both_eyes:
-        print(written.both_eyes)
-    print(f"{written.predicted} images predicted in {to}")
-    for name, error in written.first_failed:
-        print(f"skipped {name}: {error.partition(': ')[2]}", file=sys.stderr)
-    if (more := written.failed - len(written.first_failed)) > 0:
+    print(f"{len(written.names)} images predicted in {to}")
+    for name, detail in written.failed[["image", "detail"]].head(20).itertuples(index=False):
+        print(f"skipped {name}: {detail}", file=sys.stderr)
+    if (more := len(written.failed) - 20) > 0:
         print(f"skipped {more} more; the column error in {to} says why", file=sys.stderr)
 
 

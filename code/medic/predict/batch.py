@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,26 +25,6 @@ BATCH = 8
 core has a batch of its own (38 ms of processor time an image at 8 and at 32 for a ResNet-18), and takes more memory."""
 _FORMAT = 2
 """Counts up when the unfinished rows change, or the numbers that the same images give: no file mixes the two."""
-_SHOWN = 20
-
-
-@dataclass(frozen=True)
-class BatchSummary:
-    """What ``predict_to`` wrote.
-
-    Attributes:
-        path: the CSV file.
-        predicted: images with a prediction.
-        failed: images without one.
-        first_failed: names and reasons (``reason: detail``) of the first twenty of these.
-        both_eyes: what mixing in the other eye rests on, in words; empty where it was not asked for.
-    """
-
-    path: Path
-    predicted: int
-    failed: int
-    first_failed: tuple[tuple[str, str], ...]
-    both_eyes: str = ""
 
 
 def predict_to(
@@ -55,7 +35,7 @@ def predict_to(
     *,
     both_eyes: float | None = None,
     at_once: int = 1,
-) -> BatchSummary:
+) -> BatchResult:
     """Classify any number of images into a CSV file, one row an image in the order of the names.
 
     Until the file is written, what is done lies beside it in ``<to>.partial``, an image a line. Interrupted and called
@@ -69,6 +49,9 @@ def predict_to(
         to: the CSV file; what it held is replaced at the end, and not before.
         both_eyes: weight of the same patient's other eye (``medic.modeling.both_eyes``).
         at_once: as in ``medic.predict.answers``.
+
+    Returns:
+        What was written.
 
     Raises:
         MedicError: not one image could be read, the disk is full, another process writes the same file, or the weight
@@ -91,12 +74,13 @@ def predict_to(
                     file.write(b"".join(json.dumps([name, *row]).encode() + b"\n" for name, row in rows.items()))
                     file.flush()
                     done |= rows
-        result, said = _joined(model, names, done), ""
+        result = _joined(model, names, done)
         if not result.names:
             partial.unlink()
             refuse_empty(store, len(names), list(result.failed.itertuples(index=False, name=None)))
         if both_eyes is not None:
             result, said = _mixed(result, both_eyes)
+            print(said, flush=True)
         table = result.to_frame()
         if flips:
             table.insert(table.shape[1] - 1, "tta", "+".join(flips))
@@ -104,8 +88,7 @@ def predict_to(
         text = table.to_csv(index=False, float_format="%.6f", lineterminator="\r\n")
         write_text(to, text.replace("\r\n", "\n"))
         partial.unlink()
-    first = tuple((name, f"{reason}: {detail}") for name, reason, detail in result.failed.to_numpy()[:_SHOWN])
-    return BatchSummary(to, len(result.names), len(result.failed), first, said)
+    return result
 
 
 def start_over(to: str | os.PathLike) -> None:
