@@ -144,14 +144,7 @@ NOTEBOOKS: dict[str, Run] = {
         },
     ),
     f"{STAGE_2}/07_combine_and_regularise": Run(
-        {"EPOCHS": 2, "IMAGE_SIZE": 32, "FOLDS": 2},
-        {
-            "gain_folds": (-1, 1),
-            "contradictions_flat": (0, 1),
-            "contradictions_hierarchical": (0, 0),
-            "calibration_error_plain": (0, 0.5),
-            "calibration_error_smoothed": (0, 0.5),
-        },
+        {"IMAGE_SIZE": 64}, {"headline": (-1, 1), "contradictions_left": (0, 0)}
     ),
     f"{STAGE_2}/08_classify_skin_lesions": Run(
         {"NETWORKS": ["alexnet", "resnet18"], "TRAINED": ["resnet18"], "EPOCHS": 1},
@@ -197,6 +190,7 @@ HEADLINES = [
     (f"{STAGE_2}/06_find_chest_findings", "headline_low", "headline_baseline"),
     (f"{STAGE_2}/06_find_chest_findings", "findings_above_chance", 9),
     (f"{STAGE_2}/06_find_chest_findings", "view_from_score_without_finding", 0.65),
+    (f"{STAGE_2}/07_combine_and_regularise", "headline_low", "headline_baseline"),
 ]
 
 

@@ -162,33 +162,6 @@ def reliability(tables: Mapping[str, pd.DataFrame], limit: float = 1.0) -> Figur
     return figure
 
 
-def ensembles(gains: pd.DataFrame, single: float, name: str) -> Figure:
-    """Draw members and their average on the left, the average's gains with their intervals on the right.
-
-    Args:
-        gains: as ``medic.modeling.ensemble.gains`` gives them.
-        single: the metric of the network that stands alone.
-        name: what the metric is called.
-    """
-    ordered = gains.iloc[::-1]
-    figure, (values, ahead) = plt.subplots(1, 2, figsize=(9.4, 1.7 + 0.6 * len(gains)), sharey=True)
-    own = [(one, row) for row, members in enumerate(ordered["members"]) for one in members]
-    values.plot(*zip(*own, strict=True), "o", color=COLOURS[0], mfc="none", ms=7, label="a member")
-    values.plot(ordered["average"], range(len(gains)), "D", color=COLOURS[1], ms=7, label="their average")
-    values.axvline(single, color="0.4", ls="--", lw=1, label="one network alone")
-    for colour, column in ((COLOURS[2], "over_member"), (COLOURS[1], "over_single")):
-        leads = pd.DataFrame([(lead.value, lead.low, lead.high) for lead in ordered[column]])
-        label = {"over_member": "over the mean member", "over_single": "over one network alone"}[column]
-        places = _intervals(ahead, leads, 0, colour, (1, 2), label=label)
-    ahead.axvline(0, color="0.4", ls="--", lw=1)
-    values.set_yticks(places, ordered.index)
-    values.set_xlabel(name)
-    ahead.set_xlabel(f"gain in {name}, 95 % interval over patients")
-    for panel in (values, ahead):
-        panel.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
-    return figure
-
-
 def over(pixels: np.ndarray, heatmap: np.ndarray, opacity: float = 0.6) -> np.ndarray:
     """Return a picture with a heatmap over it: Viridis, transparent where there is little evidence.
 
