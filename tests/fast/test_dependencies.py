@@ -44,7 +44,7 @@ MODULES = {
     "scikit-learn": "sklearn",
 }
 PROGRAMS = {"ruff", "uv"}  # called, never imported
-# Found without an import of ours that can be read here: kernels, plugins, what torch.onnx.export and Lightning's loggers
+# Found without an import of ours to be read here: kernels, plugins, what torch.onnx.export and Lightning's loggers
 # look for, and the packages of weights, whose names medic.modeling.backbones puts together.
 PLUGINS = {"ipykernel", "ipywidgets", "jupyterlab", "myst-nb", "nbval", "onnxscript", "pytest-xdist", "sphinx"}
 PLUGINS |= {"mlflow-skinny", "tensorboard"}
