@@ -11,12 +11,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix
 
 from medic.data.records import originals, targets
 from medic.errors import MedicError
 from medic.files import replacing, write_json
-from medic.modeling.metrics import auroc, average_precision, interval, metrics_for, resampled, score
+from medic.modeling.metrics import (
+    auroc,
+    average_precision,
+    confusion_matrix,
+    f1_of_classes,
+    interval,
+    metrics_for,
+    recall_of_classes,
+    resampled,
+    score,
+)
 from medic.modeling.training.run import Run
 from medic.plots import evaluation as evaluation_plots
 from medic.predict import MeanOverFlips, predict
@@ -63,9 +72,7 @@ class Evaluation:
     @cached_property
     def confusion(self) -> np.ndarray:
         """int64 (C, C), rows are the truth; for multilabel tasks one for each label, (C, 2, 2)."""
-        if self._several:
-            return multilabel_confusion_matrix(self.truth, self.prediction.decided)
-        return confusion_matrix(self.truth, self.prediction.decided, labels=range(len(self.task.classes)))
+        return confusion_matrix(self.truth, self.prediction.decided, 2 if self._several else len(self.task.classes))
 
     @property
     def baseline(self) -> str:
@@ -115,15 +122,13 @@ class Evaluation:
         """
         names, true, said = self.task.classes, self.truth, self.prediction.decided
         if not self._several:
-            true, said = np.eye(len(names))[true], np.eye(len(names))[said]
-        columns = {}
-        with np.errstate(invalid="ignore"):
-            (values,), draws = _rates(true, said, np.ones((1, len(true)))), self._draws(_rates, true, said)
-            for name, value, drawn in zip(_RATES, values, draws.swapaxes(0, 1), strict=True):
-                low, high = np.apply_along_axis(interval, 0, drawn)
-                columns |= {name: value, f"{name}_low": low, f"{name}_high": high}
-            columns |= {"f1": 2 * (true * said).sum(axis=0) / (true + said).sum(axis=0)}
-        table = pd.DataFrame(columns, pd.Index(names, name="class")).assign(images=true.sum(axis=0).astype(int))
+            true, said = (np.eye(len(names), dtype=int)[codes] for codes in (true, said))
+        columns, values, draws = {}, _rates(true, said)[0], self._draws(_rates, true, said).swapaxes(0, 1)
+        for name, value, drawn in zip(("precision", "sensitivity", "specificity"), values, draws, strict=True):
+            low, high = np.apply_along_axis(interval, 0, drawn)
+            columns |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        columns |= {"f1": f1_of_classes(confusion_matrix(true, said, 2))[:, 1], "images": true.sum(axis=0)}
+        table = pd.DataFrame(columns, pd.Index(names, name="class"))
         if not self._several:
             return table
         table["threshold"] = self.prediction.thresholds or 0.5
@@ -261,11 +266,8 @@ def evaluate(run: Run, split: str = "test", which: str = "best", tta: tuple[str,
     )
 
 
-_RATES = ("precision", "sensitivity", "specificity")
-
-
-def _rates(true: np.ndarray, said: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The three of each class in D samples: true and said 0 or 1 (N, C), counts (D, N), to (D, 3, C)."""
-    hits = counts @ (true * said)
-    rejected = counts @ ((1 - true) * (1 - said)) / (counts @ (1 - true))
-    return np.stack([hits / (counts @ said), hits / (counts @ true), rejected], axis=1)
+def _rates(true: np.ndarray, said: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+    """Precision, sensitivity and specificity of each class, 0 or 1 (N, C), in D samples of counts (D, N): (D, 3, C)."""
+    tables = confusion_matrix(true, said, 2, np.ones((1, len(true))) if counts is None else counts)
+    precision, recall = recall_of_classes(tables.swapaxes(-1, -2)), recall_of_classes(tables)
+    return np.stack([precision[..., 1], recall[..., 1], recall[..., 0]], axis=1)

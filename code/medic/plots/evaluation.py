@@ -65,25 +65,6 @@ def curves(ranked: Mapping[str, Ranked], text: str) -> Figure:
     return figure
 
 
-def auroc_by_finding(by_class: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:
-    """Draw the area under the ROC curve of each finding with its interval, beside those that papers report.
-
-    Args:
-        by_class: one row a finding with ``auroc``, ``low``, ``high`` and ``images``.
-        published: columns of areas, one a paper, by finding; None shows ours alone.
-    """
-    ordered = by_class.dropna(subset="auroc").sort_values("auroc", kind="stable")
-    figure, axes = plt.subplots(figsize=(8.6, 1.3 + 0.34 * max(len(ordered), 3)))
-    places = _intervals(axes, ordered, "auroc", COLOURS[0], ("low", "high"), label="this model")
-    for colour, mark, name in zip(COLOURS[1:], "s^Dv", () if published is None else published.columns, strict=False):
-        axes.plot(published[name].reindex(ordered.index), places, mark, color=colour, mfc="none", ms=6, label=name)
-    axes.axvline(0.5, color="0.4", ls="--", lw=1)
-    axes.set_yticks(places, [f"{name} ({count})" for name, count in ordered["images"].items()])
-    axes.set_xlabel("area under the ROC curve, 95 % interval over patients (0.5 is chance)")
-    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
-    return figure
-
-
 def _intervals(axes: Axes, table: pd.DataFrame, column: str, colour: str, ends: Sequence[str], **style) -> np.ndarray:
     """Draw a dot and its interval for each row, from bottom to top; return the rows' heights."""
     places, value = np.arange(len(table)), table[column]
@@ -140,25 +121,6 @@ def confusion_matrix(confusion: np.ndarray, task: Task, text: str) -> Figure:
     axes.tick_params(axis="x", rotation=20)
     axes.tick_params(axis="y", rotation=0)
     headline(figure, text)
-    return figure
-
-
-def reliability(tables: Mapping[str, pd.DataFrame], limit: float = 1.0) -> Figure:
-    """Draw stated probability against observed share, a panel for each model; a dot's area is the number of images.
-
-    Args:
-        tables: as ``medic.modeling.calibrate.reliability`` gives them, by name.
-        limit: where both axes end; less than 1 where findings are rare and no probability is high.
-    """
-    figure, (panels,) = plt.subplots(1, len(tables), figsize=(4.1 * len(tables), 4.0), sharey=True, squeeze=False)
-    for panel, colour, (name, table) in zip(panels, COLOURS, tables.items(), strict=False):
-        panel.plot([0, 1], [0, 1], color="0.5", lw=0.9, ls=":")
-        panel.plot(table["stated"], table["observed"], color=colour, lw=1.2)
-        areas = 12 + 300 * table["count"] / table["count"].sum()
-        panel.scatter(table["stated"], table["observed"], s=areas, color=colour)
-        panel.set_title(name, fontweight="normal", loc="center")
-        panel.set(xlabel="stated probability", xlim=(0, limit), ylim=(0, limit))
-    panels[0].set_ylabel("observed share of images with the finding")
     return figure
 
 
