@@ -38,10 +38,8 @@ ORDER = (
         "serving",
         "batch",
     ),
-    *("series", "recipe_choices", "recipes", "mistakes"),
+    *("series", "recipe_choices", "recipes"),
 )
-UNDRAWN = ("mistakes",)
-"""Tables that a chart would not make clearer."""
 SYNTHETIC = ("preparation_scale", "chest_table", "series")
 """Benchmarks that always run on synthetic photographs."""
 OURS, LIMIT, OTHERS = plots.COLOURS[0], "0.75", plots.COLOURS[5]
@@ -143,8 +141,7 @@ def page(tables: dict[str, pd.DataFrame], machines: dict[str, str], said: dict[s
     for name, table in tables.items():
         missed = table[table["reached"] == "no"]
         part = [f"## {name}"]
-        if name not in UNDRAWN:
-            part.append(f"![{name}]({images}/{name}.png)")
+        part.append(f"![{name}]({images}/{name}.png)")
         if name in machines:
             part.append(f"Machine: {machines[name]}.")
         part.append(_markdown(table))
@@ -234,8 +231,6 @@ def main() -> None:
     plots.use_style()
     tables = read_tables(options.results)
     for name, table in tables.items():
-        if name in UNDRAWN:
-            continue
         figure = over_time(table) if name == "quality_in_time" else chart(name, table)
         plots.save(figure, name, Drawn(name in SYNTHETIC, options.images))
         plt.close(figure)

@@ -19,29 +19,11 @@ from safetensors.torch import save_file
 from medic.errors import MedicError
 from medic.modeling.backbones import LITE, backbone, own_dropout, parameters_megabytes, published
 
-FAMILIES = {
-    "alexnet": 64,
-    "convnext_tiny": 64,
-    "densenet121": 64,
-    "efficientnet_b0": 64,
-    "efficientnet_v2_m": 64,
-    "googlenet": 64,
-    "inception_v3": 80,
-    "maxvit_t": 224,
-    "mnasnet0_5": 64,
-    "mobilenet_v2": 64,
-    "mobilenet_v3_small": 64,
-    "regnet_x_400mf": 64,
-    "resnet18": 64,
-    "resnext50_32x4d": 64,
-    "shufflenet_v2_x1_0": 64,
-    "squeezenet1_1": 64,
-    "swin_t": 64,
-    "swin_v2_s": 64,
-    "vgg11": 64,
-    "vit_b_32": 64,
-    "wide_resnet50_2": 64,
-}
+ONE_OF_EACH = """
+alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_m googlenet mnasnet0_5 mobilenet_v2 mobilenet_v3_small
+regnet_x_400mf resnet18 resnext50_32x4d shufflenet_v2_x1_0 squeezenet1_1 swin_t swin_v2_s vgg11 vit_b_32 wide_resnet50_2
+"""
+FAMILIES = dict.fromkeys(ONE_OF_EACH.split(), 64) | {"inception_v3": 80, "maxvit_t": 224}
 TIMM = {"timm/test_convnext": 96, "timm/test_resnet": 64, "timm/test_vit": 96, "timm/maxvit_tiny_tf_224": 224}
 CROSSWORD_PUZZLE = 918  # of ImageNet's 1,000 classes
 

@@ -100,6 +100,18 @@ def test_a_head_learns_any_objective_for_grades(objective, tiny_prepared, tmp_pa
     assert np.corrcoef(learned.model().predict_pixels(pixels).grade, rows["label"])[0, 1] > 0.5
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "width"),
+    [("timm/vit_small_patch14_dinov2.lvd142m", 28, 384), ("timm/vit_small_patch16_dinov3", 32, 384)],
+)
+def test_a_foundation_network_is_a_featuriser(name, size, width, tiny_prepared, tmp_path):
+    torch.manual_seed(0)
+    model = Classifier(RETINOPATHY, name, preprocessing=tiny_prepared.preprocessing, image_size=size)
+    learned = fit_head(model, tiny_prepared, tmp_path / "run").model()
+    assert featurise(learned, tiny_prepared, "test").shape[1] == width
+    assert probabilities(learned, tiny_prepared).sum(axis=1) == pytest.approx(1, abs=1e-5)
+
+
 def test_the_run_is_evaluated_and_reported_like_any_other(run, chest_prepared, tmp_path):
     before, after = network(chest_prepared).backbone.state_dict(), run.model().backbone.state_dict()
     assert [name for name in before if not torch.equal(before[name], after[name])] == [
