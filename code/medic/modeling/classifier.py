@@ -78,7 +78,7 @@ class Classifier(nn.Module):
         self.backbone_name = backbone
         self.objective = objective or default_objective(task)
         self.preprocessing = preprocessing or Preprocessing()
-        self.image_size = image_size or about.size
+        self.image_size = about.size if image_size is None else image_size
         self.flips = flips
         self.contrast = contrast
         self.dropout = dropout

@@ -227,7 +227,7 @@ def evaluate(run: Run, split: str = "test", which: str = "best", tta: tuple[str,
     Args:
         run: a finished run.
         split: ``test`` unless something is still to be chosen; then ``validation``.
-        which: ``best``, ``last`` or one of ``run.snapshots``.
+        which: ``best`` or ``last``.
         tta: flips, ``horizontal`` or ``vertical``, over which probabilities and grades are averaged.
 
     Returns:

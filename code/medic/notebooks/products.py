@@ -73,10 +73,13 @@ def prepared_set(session: Session, line: str = "retinopathy", columns: Mapping[s
         except MedicError as error:
             state = f"of no use ({error})"
         else:
-            if bool(journals) == ("corrected" in prepared.records):
+            if prepared.preprocessing.size != PREPARED_SIZE[line][session.profile]:
+                state = f"of {prepared.preprocessing.size} px"
+            elif bool(journals) == ("corrected" in prepared.records):
                 _say(session, "prepared set", folder, "found")
                 return prepared
-            state = "of uncorrected labels" if journals else "of corrected labels, and the corrections are gone"
+            else:
+                state = "of uncorrected labels" if journals else "of corrected labels, and the corrections are gone"
     made = "making it as 03_prepare_data does" if line == "retinopathy" else f"making it from {source.name}"
     _say(session, "prepared set", folder, f"{state}, {made}")
     records, store = found.read(source, columns=columns) if columns else found.read(source)

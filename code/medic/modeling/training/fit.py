@@ -227,9 +227,8 @@ def _finish(model: Classifier, prepared: Prepared, folder: Path, recipe: Recipe,
         kept = torch.load(folder / name, map_location="cpu", weights_only=True)
         model.load_state_dict({key.removeprefix("model."): value for key, value in kept["state_dict"].items()})
         model.eval().save(folder / which)
-        epochs[which] = kept["epoch"] + 1
-    for which in ("best", "last", *Run(folder, about).snapshots):
         decide(folder / which, prepared, model.task, recipe)
+        epochs[which] = kept["epoch"] + 1
     seconds = float(Run(folder, about).history["seconds"].sum())
     write_json(folder / "run.json", about | {"finished": True, "best_epoch": epochs["best"], "seconds": seconds})
     for name in ("best.ckpt", "resume.ckpt"):

@@ -95,11 +95,6 @@ class Training(lightning.LightningModule):
         if recipe.schedule == "one_cycle":
             peaks = [group["lr"] for group in optimizer.param_groups]
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=steps)
-        elif recipe.schedule == "cycles":
-            length = -(-steps // recipe.cycles)
-            schedule = torch.optim.lr_scheduler.LambdaLR(
-                optimizer, lambda step: (1 + math.cos(math.pi * (step % length) / length)) / 2
-            )
         else:
             milestones = [math.ceil(recipe.epochs * third / 3) * steps // recipe.epochs for third in (1, 2)]
             schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
@@ -157,12 +152,9 @@ class EpochEnd(Kept):
         row["images_per_second"] = training.images["train"] / self._trained
         row["seconds"] = time.perf_counter() - self._started
         self.rows.append(row)
-        folder, each = Path(self.dirpath), self.recipe.epochs // self.recipe.cycles
         if trainer.is_global_zero:
-            with replacing(folder / "history.csv") as temporary:
+            with replacing(Path(self.dirpath) / "history.csv") as temporary:
                 pd.DataFrame(self.rows).to_csv(temporary, index=False)
-            if self.recipe.schedule == "cycles" and row["epoch"] % each == 0:
-                training.model.save(folder / f"snapshot-{row['epoch'] // each}")
         super().on_train_epoch_end(trainer, training)
         if trainer.is_global_zero:
             name = (

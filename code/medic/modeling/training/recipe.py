@@ -27,10 +27,7 @@ class Recipe:
         seed: of the order and the augmentation. (The initial weights are the model's own.)
         precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``; ``auto`` is bf16 where the processor computes in it.
         workers: processes that load images, for each training process; 0 loads in the training process.
-        schedule: ``one_cycle`` (Smith & Topin, arXiv 1708.07120); ``steps``: a tenth after each third of the epochs;
-            ``cycles``: from the full rate down to nothing along a cosine, several times over (Huang et al., Snapshot
-            ensembles, arXiv 1704.00109, eq. 2), and the weights at the end of each are kept as a snapshot.
-        cycles: how many, for the schedule of that name; the epochs are a multiple of it.
+        schedule: ``one_cycle`` (Smith & Topin, arXiv 1708.07120), or ``steps``: a tenth after each third of the epochs.
         amsgrad: let AdamW divide by the largest second moment so far (Reddi, Kale & Kumar, arXiv 1904.09237, alg. 2).
         choose_by: metric on the validation split by which the best epoch is kept, one of ``metrics_for(task)``; its
             last one when None: ``quadratic_weighted_kappa`` for ordinal tasks, ``auroc`` for two classes,
@@ -58,7 +55,6 @@ class Recipe:
     precision: str = "auto"
     workers: int = 0
     schedule: str = "one_cycle"
-    cycles: int = 1
     amsgrad: bool = False
     choose_by: str | None = None
     sensitivity: float | None = None
@@ -76,13 +72,9 @@ class Recipe:
             "seed": (0 <= self.seed < 2**32, "a whole number from 0 to 4294967295"),
             "workers": (self.workers >= 0, "0 or more"),
             "sensitivity": (self.sensitivity is None or 0 < self.sensitivity <= 1, "a share above 0 and up to 1"),
-            "cycles": (
-                self.cycles == 1 or (self.schedule == "cycles" and self.cycles > 0 == self.epochs % self.cycles),
-                "a number that divides the epochs, with the schedule 'cycles'",
-            ),
         }
         names = {
-            "schedule": ("one_cycle", "steps", "cycles"),
+            "schedule": ("one_cycle", "steps"),
             "precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
             "choose_by": (None, *CHOOSABLE, "last"),
             "track": (None, "mlflow", "tensorboard"),
@@ -121,5 +113,7 @@ class Recipe:
         if precision == "auto" and torch.cuda.is_available():
             precision = "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
         elif precision == "auto":
-            precision = "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
+            # Where a newer processor is told to be an older one, bfloat16 is emulated, which is ten times as slow.
+            able = "AVX512" in torch.backends.cpu.get_cpu_capability() and torch.cpu._is_avx512_bf16_supported()
+            precision = "bf16-mixed" if able else "32-true"
         return replace(self, precision=precision, choose_by=chosen_by)

@@ -91,17 +91,10 @@ class Run:
         """The prepared set it was trained on, with the run's own rows and split; a MedicError where it is gone."""
         return replace(Prepared.load(os.path.normpath(self.folder / self.about["prepared"])), records=self.records)
 
-    @property
-    def snapshots(self) -> tuple[str, ...]:
-        """The weights at the end of each cycle, by name, of a recipe with the schedule ``cycles``; none otherwise."""
-        kept = self.folder.glob("snapshot-*")
-        return tuple(sorted((path.name for path in kept), key=lambda name: int(name.rpartition("-")[2])))
-
     def model(self, which: str = "best") -> Classifier:
-        """Return the trained model: ``best`` by the validation split, the ``last`` epoch's, or one of ``snapshots``."""
-        there = ("best", "last", *self.snapshots)
-        if which not in there:
-            raise MedicError(f"this run has the models {', '.join(there)}, not {which!r}")
+        """Return the trained model: ``best`` by the validation split, or the ``last`` epoch's."""
+        if which not in ("best", "last"):
+            raise MedicError(f"this run has the models best and last, not {which!r}")
         return Classifier.load(self.folder / which, self.task)
 
     def __repr__(self) -> str:

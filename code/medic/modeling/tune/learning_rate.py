@@ -134,7 +134,7 @@ def find_learning_rate(
             "above 0, and at least 20 steps"
         )
     model = copy.deepcopy(model)
-    recipe = replace(recipe, schedule="steps", cycles=1, compile=False)
+    recipe = replace(recipe, schedule="steps", compile=False)
     batches = training_images(model, prepared, recipe)
     training = _Sweep(model, recipe, {"train": len(batches.dataset)})
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(), _quiet():
