@@ -27,8 +27,7 @@ class Objective:
         name: what ``objective_named`` finds it by.
         kinds: the kinds of tasks that it is for.
         cuts: C-1 thresholds by which a continuous grade is decided, in order, each in 0..C-1; a grade on a cut belongs
-            below it (see ``medic.modeling.thresholds.fit_cut_points``). None decides
-            for the most probable class.
+            below it. None decides for the most probable class.
 
     Raises:
         MedicError: the cuts decrease, or lie off the scale.
