@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
@@ -44,6 +44,7 @@ def said(task: Task, count: int, seed: int = 0) -> tuple[np.ndarray, Prediction]
     return truth, Prediction(task, probabilities, grade)
 
 
+@settings(deadline=None)
 @given(PAIRS)
 def test_metrics_of_decisions_are_scikit_learns(pairs):
     labels, decided = np.array(pairs).T
@@ -60,6 +61,7 @@ def test_metrics_of_decisions_are_scikit_learns(pairs):
 
 
 @pytest.mark.parametrize(("area", "expected"), AREAS)
+@settings(deadline=None)
 @given(RANKED)
 def test_areas_are_scikit_learns_with_ties_and_with_weights(area, expected, rows):
     truth, scores, counts = np.array(rows).T

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medic.errors import MedicError
@@ -13,6 +13,7 @@ TWO = Task("two findings", "multilabel", ("Effusion", "Mass"))
 SCORED = st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=1, max_size=40)
 
 
+@settings(deadline=None)
 @given(SCORED.filter(lambda rows: any(present for present, _ in rows)), st.integers(1, 100))
 def test_the_wanted_share_is_found_and_a_higher_threshold_would_miss_it(rows, wanted):
     truth, scores = np.array(rows).T
