@@ -23,7 +23,6 @@ from medic.data.prepare import Prepared, prepare
 from medic.data.readers import retinopathy
 from medic.data.split import complete_splits
 from medic.errors import MedicError
-from medic.modeling.augment import Augmentation
 from medic.modeling.classifier import Classifier
 from medic.modeling.training.fit import fit
 from medic.modeling.training.recipe import Recipe
@@ -134,7 +133,7 @@ def compare(setups: tuple[Setup, ...], data: Path, device: torch.device, extent:
         f"bf16 peak {most / 1e12:.0f} TFLOP/s: {source}",
         "FLOPs of forward and backward as torch.utils.flop_counter counts them (a multiply-add is two)",
         f"through the loader: medic.modeling.training.fit, {extent.images} images an epoch (a smaller set, repeated), "
-        f"{extent.loading} workers, augmentation on the device; median of the epochs after the first",
+        f"{extent.loading} workers, which vary the images; median of the epochs after the first",
     ]
     for setup in setups:
         flops = _flops(setup, device)
@@ -195,22 +194,19 @@ def _resident(setup: Setup, compiled: bool, device: torch.device, extent: Extent
 
 
 def _step(setup: Setup, compiled: bool, device: torch.device) -> Callable[[], None]:
-    """Augmentation, normalisation, forward, backward and optimizer as ``medic.modeling.training.fit`` composes them."""
+    """Normalisation, forward, backward and optimizer as ``medic.modeling.training.fit`` composes them."""
     model = Classifier(RETINOPATHY, setup.network, image_size=setup.size)
     model = model.to(device, memory_format=torch.channels_last).train()
     forward = torch.compile(model.backbone, dynamic=False) if compiled else model.backbone
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    random, augmentation, side = np.random.default_rng(0), Augmentation(), setup.prepared_size
-    images = torch.randint(0, 256, (setup.batch_size, side, side, 3), dtype=torch.uint8, device=device)
+    shape = (setup.batch_size, setup.size, setup.size, 3)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
     labels = torch.arange(setup.batch_size, device=device) % len(RETINOPATHY.classes)
-    drawn = [augmentation.draw(random, side, setup.size) for _ in range(setup.batch_size)]
-    matrices, tables = (torch.from_numpy(np.stack(part)).to(device) for part in zip(*drawn, strict=True))
 
     def step() -> None:
         optimizer.zero_grad()
-        varied = augmentation.apply_batch(images, matrices, tables, setup.size)
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            raw = forward(model.inputs(varied).contiguous(memory_format=torch.channels_last))
+            raw = forward(model.inputs(images).contiguous(memory_format=torch.channels_last))
         model.objective.loss(raw.float(), labels).backward()
         optimizer.step()
 
@@ -244,12 +240,7 @@ def _speeds(name: str, rate: np.ndarray, flops: float, most: float) -> list[Row]
 
 def _through_loader(setup: Setup, compiled: bool, prepared: Prepared, extent: Extent, name: str) -> list[Row]:
     """Rows of the whole fit: reading, decoding, moving, training, and a pass over the validation images."""
-    recipe = Recipe(
-        epochs=extent.epochs,
-        batch_size=setup.batch_size,
-        workers=extent.loading,
-        compile=compiled,
-    )
+    recipe = Recipe(epochs=extent.epochs, batch_size=setup.batch_size, workers=extent.loading, compile=compiled)
     with tempfile.TemporaryDirectory() as place, contextlib.redirect_stdout(sys.stderr):
         torch.manual_seed(0)
         model = Classifier(RETINOPATHY, setup.network, preprocessing=prepared.preprocessing, image_size=setup.size)

@@ -8,7 +8,7 @@ import pytest
 from medic.cli.modeling import RecipeName
 from medic.data.records import class_weights
 from medic.errors import MedicError
-from medic.modeling.augment.published import PublishedAugmentation
+from medic.modeling.augment import PublishedAugmentation
 from medic.modeling.training.plans import BINARY, CHEXNET, LESIONS, MEDIC, PLANS, PUBLISHED, find_plan
 from medic.modeling.training.recipe import Recipe
 from medic.task import (

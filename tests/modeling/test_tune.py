@@ -17,8 +17,7 @@ from typer.testing import CliRunner
 
 from medic.cli import app
 from medic.errors import MedicError
-from medic.modeling.augment import Augmentation
-from medic.modeling.augment.published import PublishedAugmentation
+from medic.modeling.augment import Augmentation, PublishedAugmentation
 from medic.modeling.objectives import CrossEntropy
 from medic.modeling.training.plans import Plan
 from medic.modeling.training.recipe import Recipe

@@ -94,18 +94,13 @@ NOTEBOOKS: dict[str, Run] = {
         seconds=20,
     ),
     f"{STAGE_2}/01_train_lenet_three_ways": Run(
-        {"TRAINING_IMAGES": 2000, "EPOCHS": 2},
-        {
-            "parameters_pytorch": (61_706, 61_706),
-            "parameters_jax": (61_706, 61_706),
-            "largest_difference": (0, 1e-5),
-            "accuracy_pytorch": (0.8, 1),
-            "accuracy_jax": (0.8, 1),
-            "own_accuracy_pytorch": (0.8, 1),
-            "own_accuracy_jax": (0.8, 1),
-        },
+        {"EPOCHS": 2, "COPIES": 1},
+        {"largest_difference": (0, 1e-4), "headline": (0.8, 1), "accuracy_jax": (0.8, 1), "own_accuracy_jax": (0.6, 1)},
     ),
-    f"{STAGE_2}/02_load_and_augment": Run({"WORKERS": [0, 1]}, {"loading_images_per_second": (1, 1e6)}),
+    f"{STAGE_2}/02_load_and_augment": Run(
+        {"WORKERS": [0, 1], "EPOCHS": 4, "LESION_EPOCHS": 1, "REPEATS": 1},
+        {"loading_images_per_second": (1, 1e6), "headline": (-1, 1), "auroc_hue": (0, 1)},
+    ),
     f"{STAGE_2}/03_grade_retinopathy": Run(
         {"EPOCHS": 1, "IMAGE_SIZE": 32},
         {
@@ -190,6 +185,8 @@ HEADLINES = [
     (f"{STAGE_1}/04_check_and_correct_labels", "flipped_precision_lowest", "flipped_by_chance"),
     (f"{STAGE_1}/05_read_chest_xrays", "auroc_view_low", 0.5),
     (f"{STAGE_1}/05_read_chest_xrays", "alike_the_image_before", "alike_another_patient"),
+    (f"{STAGE_2}/01_train_lenet_three_ways", "headline_low", "headline_baseline"),
+    (f"{STAGE_2}/02_load_and_augment", "headline_low", "headline_baseline"),
     (f"{STAGE_2}/05_screen_chest_xrays", "headline_low", "headline_baseline"),
     (f"{STAGE_2}/06_find_chest_findings", "headline_low", "headline_baseline"),
     (f"{STAGE_2}/06_find_chest_findings", "findings_above_chance", 9),

@@ -74,7 +74,7 @@ def targets(records: pd.DataFrame, task: Task) -> np.ndarray:
 
 
 def originals(records: pd.DataFrame) -> pd.DataFrame:
-    """Return each image once: without the varied copies that ``medic.modeling.augment.augmented_set`` adds."""
+    """Return each image once: without the varied copies that sets of earlier versions may hold."""
     return records[records["copy"] == 0] if {"copy", "copy_of"} <= set(records) else records
 
 

@@ -65,20 +65,6 @@ def write_idx_part(folder: str | os.PathLike, split: str, images: np.ndarray, la
     idx.write(Path(folder) / f"{PARTS[split]}-labels-idx1-ubyte.gz", np.asarray(labels).astype(np.uint8))
 
 
-def batch_order(rows: np.ndarray, batch_size: int, epochs: int, seed: int) -> np.ndarray:
-    """Draw the batches of a whole training, for several frameworks to see the same; a MedicError if none is full.
-
-    Returns:
-        int32 (epochs, batches, batch_size). Each epoch is a new permutation of ``rows``, less what fills no batch.
-    """
-    batches = len(rows) // batch_size
-    if not batches:
-        raise MedicError(f"{len(rows)} images do not fill a batch of {batch_size}; make the batches smaller")
-    random = np.random.default_rng(seed)
-    drawn = [random.permutation(rows)[: batches * batch_size].reshape(batches, batch_size) for _ in range(epochs)]
-    return np.stack(drawn).astype(np.int32)
-
-
 def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> tuple[pd.DataFrame, Store]:
     """Read the labels of MNIST's four files, and open the folder as a store of the images.
 

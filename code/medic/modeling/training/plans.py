@@ -11,8 +11,7 @@ import torch
 from medic.data.prepare import Prepared
 from medic.data.readers import OWN, data_set_of
 from medic.errors import MedicError
-from medic.modeling.augment import Augmentation
-from medic.modeling.augment.published import PublishedAugmentation
+from medic.modeling.augment import Augmentation, PublishedAugmentation
 from medic.modeling.classifier import Classifier
 from medic.modeling.objectives import CrossEntropy, MultiLabel, Objective, Regression, weighted
 from medic.modeling.training.fit import fit

@@ -23,7 +23,7 @@ class Recipe:
         learning_rate: peak of the one-cycle schedule, start of the one in steps.
         head_factor: by how much the learning rate of the last layer, which starts from nothing, is higher.
         weight_decay: of AdamW (Loshchilov & Hutter, arXiv 1711.05101).
-        augmentation: how training images are varied, by ``apply(pixels, size, random)``; None not at all.
+        augmentation: how training images are varied, by ``medic.modeling.augment``; None not at all.
         seed: of the order and the augmentation. (The initial weights are the model's own.)
         precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``; ``auto`` is bf16 where the processor computes in it.
         workers: processes that load images, for each training process; 0 loads in the training process.
