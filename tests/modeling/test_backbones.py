@@ -73,6 +73,7 @@ def test_what_cannot_be_built_is_refused_with_a_remedy(name, settings, message):
         ("timm/vit_small_patch14_dinov2.lvd142m", 518, 0.485, np.nan),
         ("timm/vit_small_patch16_dinov3", 256, 0.485, np.nan),
         ("timm/vit_large_patch16_224", 224, 0.5, np.nan),
+        ("timm/vit_large_patch16_224.mae", 224, 0.485, np.nan),
     ],
 )
 def test_what_is_published_with_a_network(name, size, mean, accuracy):
