@@ -292,7 +292,7 @@ class TestWhatReadersWithoutAKernelSee:
         bundle, _ = widgets[name]._repr_mimebundle_()
         assert set(bundle) == {WIDGET_VIEW, "image/png", "text/plain"}
         assert min(Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))).size) > 150
-        assert len(bundle["image/png"]) < 80_000
+        assert len(bundle["image/png"]) < 120_000
         figure = widgets[name].static()
         said = figure.get_suptitle().replace("\n", " ")
         assert words in said

@@ -56,7 +56,7 @@ class PicturedWidget(anywidget.AnyWidget):
         data, metadata = super()._repr_mimebundle_(**kwargs)
         with mpl.rc_context():
             plots.use_style()
-            picture = plots.small_png(self.static(), dpi=110)
+            picture = plots.small_png(self.static(), dpi=130)
         return data | {"image/png": base64.b64encode(picture).decode()}, metadata
 
 
