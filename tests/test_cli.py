@@ -553,6 +553,12 @@ def test_training_says_that_images_are_enlarged(line, tmp_path):
     assert "prepared at 96 px and enlarged to the 112 px of the network" in shown
 
 
+def test_a_frozen_network_gets_its_last_layer_at_once(line, tmp_path):
+    frozen = ("train", "retinopathy", "--frozen", "--image-size", "64", "-s", tmp_path, "-n", "head")
+    assert "best epoch 1 of 1" in succeeded(medic(*frozen, cwd=line.folder))
+    assert "without --epochs; leave them away" in failed(medic(*frozen, "-e", "3", cwd=line.folder))
+
+
 def test_training_starts_from_the_weights_of_a_saved_model(line, tmp_path):
     shown = succeeded(medic(*TRAIN, "--weights", line.run / "best", "-s", tmp_path, "-n", "r", cwd=line.folder))
     assert "epoch   1/1" in shown

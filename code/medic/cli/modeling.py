@@ -119,11 +119,11 @@ def train(
             f"with {usual}; name the task of the set, or prepare one with medic prepare {plan.task.name}"
         )
     asked = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
-    asked |= {"compile": compiled, "track": track}
+    asked["compile"] = compiled
     refused = [f"--{key.replace('_', '-')}" for key, value in asked.items() if frozen and value is not None]
     if refused:
         raise MedicError(f"--frozen computes the last layer at once, without {', '.join(refused)}; leave them away")
-    asked |= {"sensitivity": sensitivity, "workers": workers, "seed": seed}
+    asked |= {"sensitivity": sensitivity, "workers": workers, "track": track, "seed": seed}
     changed = replace(plan.recipe, **{key: value for key, value in asked.items() if value is not None})
     if augmentation is not None:
         changed = replace(changed, augmentation=_varied(changed, augmentation))
@@ -152,7 +152,7 @@ def train(
     if track and is_first():
         log_evaluation(tracker(track, run.folder), evaluate_run(run, "validation"))
     if is_first():
-        print(f"best epoch {run.about['best_epoch']} of {plan.recipe.epochs}; the run is in {run.folder}")
+        print(f"best epoch {run.about['best_epoch']} of {len(run.history)}; the run is in {run.folder}")
 
 
 @app.command()

@@ -26,6 +26,7 @@ PREPARED_SIZE = {
 }
 """Side of the prepared images in pixels, by line and profile. A digit has 28 of its own, and no more to show."""
 
+
 def chest_xrays(session: Session) -> Path:
     """The folder with the chest X-rays.
 
@@ -105,37 +106,8 @@ def corrections_file(session: Session) -> Path:
     return session.products / "corrections.csv"
 
 
-def chest_weights(
-    session: Session,
-    backbone: str,
-    image_size: int,
-    *,
-    patients: int = 150,
-    epochs: int = 4,
-    learning_rate: float = 1e-3,
-) -> str | Path:
-    """What a network for chest X-rays starts from.
-
-    In the full profile ImageNet's weights. In the quick one, which counts on no download, weights that have learned
-    the 14 findings of generated radiographs; they are found again under the session's outputs.
-
-    Args:
-        session: the notebook's.
-        backbone: a torchvision classification network's name.
-        image_size: side of the network's input in pixels.
-        patients: generated ones, about two radiographs each.
-        epochs: passes over their radiographs.
-        learning_rate: the peak.
-
-    Returns:
-        ``weights`` of a new ``Classifier``.
-    """
-    how = {"epochs": epochs, "learning_rate": learning_rate}
-    return "imagenet" if session.full else _drawn_weights(session, "chest_xray", backbone, image_size, patients, how)
-
-
 def lesion_weights(session: Session, backbone: str = "resnet18", image_size: int = 64) -> str | Path:
-    """What a network for skin lesions starts from: as ``chest_weights``, with generated lesions in the quick profile.
+    """What a network for skin lesions starts from: ImageNet's weights, in the quick profile generated lesions'.
 
     240 patients, about 320 images, 5 passes: a start that has seen lesions, made in some 15 seconds and found again.
     """
