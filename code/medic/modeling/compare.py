@@ -2,49 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from medic.errors import MedicError
 from medic.modeling.backbones import parameters_megabytes, published
 from medic.modeling.evaluate import Evaluation, evaluate
 from medic.modeling.metrics import Metric, auroc, interval, metric_named, metrics_for, resampled, score
 from medic.modeling.training.run import Run
-from medic.plots.evaluation import compared
-
-WITH_INTERVAL = ("macro_f1", "quadratic_weighted_kappa", "auroc", "mean_auroc")
-"""The metrics that are shown with their intervals; the others would only make the table wide."""
-
-HEADINGS = {
-    "macro_f1": "macro F1",
-    "quadratic_weighted_kappa": "quadratic kappa",
-    "mean_grade_error": "mean grade error",
-    "accuracy": "accuracy",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "average_precision": "average precision",
-    "auroc": "AUROC",
-    "mean_average_precision": "mean average precision",
-    "mean_auroc": "mean AUROC",
-    "megabytes": "MB",
-    "imagenet_accuracy": "ImageNet accuracy, published (%)",
-    "images_per_second": "images/s",
-    "minutes_per_epoch": "minutes an epoch",
-    "training_seconds": "training (s)",
-}
-_DIGITS = {
-    "megabytes": 1,
-    "imagenet_accuracy": 1,
-    "images_per_second": 0,
-    "minutes_per_epoch": 3,
-    "training_seconds": 1,
-}
 
 
 @dataclass(frozen=True)
@@ -99,19 +68,15 @@ class Comparison:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row a model: its metrics, ``..._low`` and ``..._high`` for those with an interval, and its costs."""
+        """One row a model: its metrics, each with its interval (``..._low``, ``..._high``), and its costs."""
         rows = {}
         for name, evaluation in self.evaluations.items():
-            scores, rows[name] = evaluation.table(), {}
-            for metric in filter(set(scores.index).__contains__, HEADINGS):
-                rows[name][metric] = scores.loc[metric, "value"]
-                if metric in WITH_INTERVAL:
-                    rows[name][f"{metric}_low"], rows[name][f"{metric}_high"] = scores.loc[metric, ["low", "high"]]
+            rows[name] = {
+                f"{metric}{end}": row[column]
+                for metric, row in evaluation.table().iterrows()
+                for end, column in (("", "value"), ("_low", "low"), ("_high", "high"))
+            }
         return pd.DataFrame.from_dict(rows, orient="index").join(self.costs)
-
-    def baseline(self, metric: str) -> float:
-        """Return the metric of the answer that is always the training split's most frequent class."""
-        return float(self._one.table().loc[metric, "baseline"])
 
     @property
     def decider(self) -> str:
@@ -142,40 +107,11 @@ class Comparison:
         draws = [resampled(chosen, one.truth, one.prediction, one.records["patient"]) for one in pair]
         return Lead(values[0] - values[1], *interval(draws[0] - draws[1]))
 
-    def leads(self, over: str | None = None, by: Mapping[str, str | Metric] | None = None) -> pd.DataFrame:
-        """Return for every other model how far it is ahead of ``over``, and whether that is more than chance.
-
-        Args:
-            over: the model that the others are compared with; the first of ``ranked()`` when None.
-            by: the metrics, as ``lead`` takes them, by the headings of the table; those of the task when None.
-        """
-        over = over or self.ranked()[0]
-        if by is None:
-            by = {HEADINGS[name]: name for name in HEADINGS if name in metrics_for(self._one.task)}
-        rows = {}
-        for name in self.evaluations.keys() - {over}:
-            leads = [self.lead(name, over, metric) for metric in by.values()]
-            rows[name] = [f"{lead}, {'more than' if lead.certain else 'within'} chance" for lead in leads]
-        table = pd.DataFrame.from_dict(rows, orient="index", columns=list(by))
-        return table.reindex([name for name in self.evaluations if name in rows]).rename_axis(f"difference to {over}")
-
-    def cheapest_as_good(self, metric: str | None = None) -> str:
-        """Return the smallest model that cannot be told from the best, and among equally small ones the best.
-
-        Raises:
-            MedicError: the costs are not known.
-        """
-        if "megabytes" not in self.costs:
-            raise MedicError("what each model costs is not known here; compare runs (medic.modeling.compare.compare)")
-        first, *others = self.ranked(metric)
-        level = [first, *(name for name in others if not self.lead(first, name, metric).certain)]
-        return str(self.table.loc[level, "megabytes"].round(1).idxmin())
-
     def finding(self, metric: str | None = None) -> str:
         """Return who is ahead in a metric (``decider`` when None), and whether by more than chance, as a title."""
         metric = metric or self.decider
         first, *others = self.ranked(metric)
-        value = f"{HEADINGS[metric]} {self.table.loc[first, metric]:.2f}"
+        value = f"{metric.replace('_', ' ')} {self.table.loc[first, metric]:.2f}"
         within = sum(not self.lead(first, other, metric).certain for other in others)
         if not others:
             return f"{first} reaches {value}"
@@ -185,27 +121,9 @@ class Comparison:
             return f"{first}: {value}, first by no more than chance"
         return f"{first}: {value}; {within} of {len(others)} within chance"
 
-    def plot(self) -> Figure:
-        """Draw the metrics of ``WITH_INTERVAL`` that the task has, with intervals and the baseline."""
-        baselines = {metric: self.baseline(metric) for metric in WITH_INTERVAL if metric in self.table}
-        return compared(self.table, baselines, HEADINGS, always=self._one.baseline)
-
-    def presented(self) -> pd.DataFrame:
-        """Return the table with a person's headings and numbers, intervals beside their metrics."""
-        shown = pd.DataFrame(index=self.table.index)
-        for column in filter(set(self.table).__contains__, HEADINGS):
-            shown[HEADINGS[column]] = [f"{value:.{_DIGITS.get(column, 2)}f}" for value in self.table[column]]
-            if column in WITH_INTERVAL:
-                ends = self.table[[f"{column}_low", f"{column}_high"]].to_numpy()
-                shown[HEADINGS[column]] += [f" ({low:.2f} to {high:.2f})" for low, high in ends]
-        return shown
-
     def __repr__(self) -> str:
         drawn = " (synthetic images)" if self._one.synthetic else ""
-        return (
-            f"{len(self._one.records)} images of {self._one.patients} patients{drawn}; 95 % intervals by patient; "
-            f"{self._one.baseline}: macro F1 {self.baseline('macro_f1'):.2f}\n{self.presented().to_string()}"
-        )
+        return f"{len(self._one.records)} images of {self._one.patients} patients{drawn}\n{self.table.round(3).T}"
 
 
 def compare(runs: Mapping[str, Run], split: str = "validation", which: str = "best") -> Comparison:
@@ -266,24 +184,3 @@ def compare_rankings(
     if over is not None:
         table["lead"] = [Lead(areas[name] - areas[over], *interval(draws[name] - draws[over])) for name in areas]
     return table
-
-
-def measured(results: str | os.PathLike) -> pd.DataFrame:
-    """What a benchmark has found, from its CSV file: a row a metric, a column a method, ``value (low to high)``.
-
-    Raises:
-        MedicError: the file is absent, or lacks a column.
-    """
-    columns = ["method", "metric", "value", "low", "high"]
-    try:
-        rows = pd.read_csv(results)[columns]
-    except FileNotFoundError as error:
-        raise MedicError(f"there are no results at {results}; run the benchmark of that name (make bench)") from error
-    except (KeyError, ValueError) as error:
-        raise MedicError(f"{results} is no benchmark's result ({error}); restore it from git") from error
-    shown = [
-        f"{row.value:.2f}" if np.isnan(row.low) else f"{row.value:.2f} ({row.low:.2f} to {row.high:.2f})"
-        for row in rows.itertuples()
-    ]
-    table = rows.assign(shown=shown).pivot_table(index="metric", columns="method", values="shown", aggfunc="first")
-    return table.reindex(index=rows["metric"].unique(), columns=rows["method"].unique()).fillna("")

@@ -1,4 +1,4 @@
-"""Figures of how well models do: confusion matrices, ROC and precision-recall curves, areas, calibration, heatmaps."""
+"""Figures of how well a model does: ROC and precision-recall curves, confusion matrix, heatmaps."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import cv2
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 
@@ -62,41 +60,6 @@ def curves(ranked: Mapping[str, Ranked], text: str) -> Figure:
     for axes in (roc, precise):
         axes.legend(fontsize=8, title="finding (images), area; dot: operating point", title_fontsize=8)
     headline(figure, text)
-    return figure
-
-
-def _intervals(axes: Axes, table: pd.DataFrame, column: str, colour: str, ends: Sequence[str], **style) -> np.ndarray:
-    """Draw a dot and its interval for each row, from bottom to top; return the rows' heights."""
-    places, value = np.arange(len(table)), table[column]
-    reach = np.abs(table[list(ends)].to_numpy().T - value.to_numpy())
-    axes.errorbar(value, places, xerr=reach, fmt="o", color=colour, capsize=3, lw=1.6, ms=5, **style)
-    axes.set_ylim(-0.6, len(table) - 0.4)
-    axes.grid(axis="y", visible=False)
-    axes.grid(axis="x", visible=True)
-    return places
-
-
-def compared(table: pd.DataFrame, baselines: dict[str, float], names: dict[str, str], *, always: str) -> Figure:
-    """Draw metrics of several models with their intervals, a panel for each metric, best on top by the first one.
-
-    Args:
-        table: one row a model; for each metric the columns ``<metric>``, ``<metric>_low`` and ``<metric>_high``.
-        baselines: the metrics to show, each with the value that the most frequent class alone gets.
-        names: of the metrics, for the axes.
-        always: what the baseline always says.
-    """
-    ordered = table.sort_values(next(iter(baselines)), kind="stable")
-    size = (4.3 * len(baselines), 1.1 + 0.42 * len(ordered))
-    figure, (panels,) = plt.subplots(1, len(baselines), figsize=size, sharey=True, squeeze=False)
-    for panel, colour, (metric, baseline) in zip(panels, COLOURS, baselines.items(), strict=False):
-        places = _intervals(panel, ordered, metric, colour, (f"{metric}_low", f"{metric}_high"))
-        for place, value, end in zip(places, ordered[metric], ordered[f"{metric}_high"], strict=True):
-            panel.annotate(f"{value:.2f}", (end, place), (5, 0), textcoords="offset points", va="center", fontsize=8)
-        panel.axvline(baseline, color="0.3", ls="--", lw=1.2, label=f"{always}: {baseline:.2f}")
-        panel.set_xlabel(f"{names[metric]}, with its 95 % interval")
-        panel.margins(x=0.12)
-        panel.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    panels[0].set_yticks(range(len(ordered)), ordered.index)
     return figure
 
 
