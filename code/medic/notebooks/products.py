@@ -106,29 +106,6 @@ def corrections_file(session: Session) -> Path:
     return session.products / "corrections.csv"
 
 
-def lesion_weights(session: Session, backbone: str = "resnet18", image_size: int = 64) -> str | Path:
-    """What a network for skin lesions starts from: ImageNet's weights, in the quick profile generated lesions'.
-
-    240 patients, about 320 images, 5 passes: a start that has seen lesions, made in some 15 seconds and found again.
-    """
-    how = {"epochs": 5, "learning_rate": 1e-3}
-    return "imagenet" if session.full else _drawn_weights(session, "skin_lesion", backbone, image_size, 240, how)
-
-
-def _drawn_weights(
-    session: Session, name: str, backbone: str, image_size: int, patients: int, how: dict[str, float]
-) -> Path:
-    from medic.data.readers import DATA_SETS
-    from medic.modeling.training.plans import find_plan
-    from medic.modeling.training.pretrain import Pretraining, pretrain_on_generated
-
-    line = DATA_SETS[name]
-    recipe = replace(find_plan(line.tasks[0]).recipe, batch_size=16, head_factor=1, sensitivity=None, **how)
-    folder = session.outputs / "pretraining"
-    run = pretrain_on_generated(backbone, folder, image_size, line=line, pretraining=Pretraining(patients, recipe))
-    return run.folder / "last"
-
-
 def choose(session: Session, run: Run) -> None:
     """Say which run the notebooks of stage 03 take."""
     write_json(_choice(session), {"run": run.folder.relative_to(session.products).as_posix()})
