@@ -138,7 +138,8 @@ class PublishedAugmentation(_Preset):
 
     Attributes:
         crop: smallest share of the side that is cut out and enlarged again.
-        elastic: strength of a random field (``alpha`` of ``v2.ElasticTransform``) at 380 pixels, after an affine map.
+        elastic: largest angle and shear of the elastic deformation's affine part, in degrees. Its random field, which
+            moved pixels by some thousandths of one, is left out.
         rotate: largest angle either way, in degrees.
         hue: largest shift either way, as a share of the colour circle.
         saturation: largest relative change either way.
@@ -150,7 +151,7 @@ class PublishedAugmentation(_Preset):
     """
 
     crop: float = 0.75
-    elastic: float = 20.0
+    elastic: float = 8.0
     rotate: float = 45.0
     hue: float = 0.055
     saturation: float = 0.1
@@ -162,12 +163,10 @@ class PublishedAugmentation(_Preset):
 
     def transforms(self, size: int) -> v2.Compose:
         """Return the steps that make images of ``size`` pixels."""
-        scale, p = size / 380, self.probability
-        field = v2.ElasticTransform(self.elastic * scale, 4.0 * scale, _BILINEAR)
-        affine = v2.RandomAffine(8, (0.04, 0.04), (0.93, 1.07), shear=8, interpolation=_BILINEAR)
+        bend = self.elastic
         steps = [
             [v2.RandomResizedCrop(size, (self.crop**2, 1), (1, 1))],
-            [affine, field],
+            [v2.RandomAffine(bend, (0.04, 0.04), (0.93, 1.07), shear=bend, interpolation=_BILINEAR)],
             [v2.RandomRotation(self.rotate, _BILINEAR)],
             [v2.ColorJitter(saturation=self.saturation, hue=self.hue)],
             [Clahe(self.clahe)],
@@ -175,7 +174,7 @@ class PublishedAugmentation(_Preset):
             [v2.ColorJitter(self.brightness, self.contrast)],
             [v2.GaussianBlur(self.blur)],
         ]
-        return v2.Compose([v2.Resize((size, size)), *(v2.RandomApply(step, p) for step in steps)])
+        return v2.Compose([v2.Resize((size, size)), *(v2.RandomApply(step, self.probability) for step in steps)])
 
     def to_dict(self) -> dict:
         """Return plain values, for JSON."""
