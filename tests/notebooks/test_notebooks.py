@@ -150,14 +150,12 @@ NOTEBOOKS: dict[str, Run] = {
         {"images": (195, 200), "headline": (0.5, 1), "auroc_with_medic": (0, 1), "bundle_difference": (0, 1e-4)},
     ),
     f"{STAGE_2}/09_tune_hyperparameters": Run(
-        {"TRIALS": 6, "EPOCHS": 1, "IMAGE_SIZES": [32, 48]},
+        {"TRIALS": 25, "TRAININGS": 2},
         {
-            "spread_of_three_seeds": (0, 1),
-            "suggested_learning_rate": (1e-5, 1e-1),
-            "trials_finished": (6, 6),
-            "best_on_validation": (0.4, 1),
-            "winner_with_other_seeds": (0, 1),
-            "test_tuned": (0, 1),
+            "fall_of_loss": (0.05, 2),
+            "steepest_rate": (1e-5, 0.3),
+            "headline": (0.5, 1),
+            "gain": (-0.2, 0.4),
         },
     ),
     f"{STAGE_3}/01_export_and_compress": Run(checks={"parity_batch_1": (0, 1e-4), "parity_batch_4": (0, 1e-4)}),
@@ -201,6 +199,8 @@ HEADLINES = [
     (f"{STAGE_2}/04_compare_backbones_and_objectives", "kappa_labels_in_place", "kappa_labels_shifted"),
     (f"{STAGE_2}/08_classify_skin_lesions", "headline_low", "headline_baseline"),
     (f"{STAGE_2}/08_classify_skin_lesions", "lost_low", 0.0),
+    (f"{STAGE_2}/09_tune_hyperparameters", "headline_low", "headline_baseline"),
+    (f"{STAGE_2}/09_tune_hyperparameters", "gain_low", 0.0),
 ]
 
 

@@ -164,28 +164,26 @@ def tune(
     save: Annotated[Path, typer.Option("--save", "-s", help="Folder of all studies.")] = Path("outputs/studies"),
     name: Annotated[str, typer.Option("--name", "-n", help="Name of this study, a folder in that one.")] = "latest",
     trials: Annotated[int, typer.Option("--trials", help="Trials in all, finished and pruned ones.")] = 20,
-    seconds: Annotated[float | None, typer.Option("--seconds", help="Start no trial after so many seconds.")] = None,
-    workers: Annotated[int, typer.Option("--workers", help="Processes that train at the same time.")] = 1,
     recipe: Annotated[RecipeName | None, typer.Option("--recipe", help="From which the trials differ.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", "-e", help="Passes over the training images.")] = None,
     backbones: Annotated[list[str] | None, typer.Option("--backbone", help="A network; repeat it to compare.")] = None,
     sizes: Annotated[list[int] | None, typer.Option("--image-size", help="In pixels; repeat it to compare.")] = None,
-    weights: Annotated[str | None, typer.Option("--weights", help="imagenet or a model's folder.")] = None,
+    weights: Annotated[str | None, typer.Option("--weights", help="imagenet, none or a model's folder.")] = None,
     seed: SeedOption = 0,
 ) -> None:
     """Look for better settings than a recipe's own, on the validation split. Stopped and repeated, it goes on.
 
     Learning rate, batch size, dropout and strength of the augmentation vary about the recipe's, and network and image
-    size over those that are given more than once. The last lines are the commands that train with what is recommended.
+    size over those that are given more than once. The same command, started several times, works on one study. The last
+    line is the command that trains with the best trial's settings.
 
     \b
-    Example: medic tune skin_lesion -d outputs/lesions -n depth --trials 30 --backbone resnet18 --backbone resnet34
+    Example: medic tune skin_lesion -d outputs/lesions -n depth --trials 30 --image-size 160 --image-size 224
     """
     from medic.data.prepare import Prepared
     from medic.modeling.training.plans import find_plan
-    from medic.modeling.tune import Budget
+    from medic.modeling.tune import SearchSpace
     from medic.modeling.tune import tune as tune_plan
-    from medic.modeling.tune.space import SearchSpace
 
     prepared_set = Prepared.load(prepared)
     plan = find_plan(_task_of_prepared(task, prepared_set), None if recipe is None else recipe.value)
@@ -194,24 +192,26 @@ def tune(
         recipe=replace(plan.recipe, seed=seed, epochs=plan.recipe.epochs if epochs is None else epochs),
         backbone=(backbones or [plan.backbone])[0],
         image_size=(sizes or [plan.image_size])[0],
+        weights=plan.weights if weights is None else weights,
     )
     choices = {"backbone": backbones, "image_size": sizes}
     wider = {key: tuple(given) for key, given in choices.items() if given is not None and len(given) > 1}
-    budget = Budget(trials, seconds, workers)
-    study = tune_plan(plan, prepared_set, save / name, replace(SearchSpace.around(plan), **wider), budget, weights)
+    space = replace(SearchSpace.around(plan), **wider)
+    study = tune_plan(plan, prepared_set, save / name, space, trials)
     if prepared_set.synthetic:
         print("the images are SYNTHETIC: nothing made from them is clinical")
-    recommended = study.recommended()
-    print(f"by {study.metric} on validation, which flatters the best of many: judge it on the test split")
-    print(recommended.to_string(index=False))
-    fixed = {"--recipe": recipe, "--epochs": epochs, "--weights": weights}
-    fixed |= {"--backbone": plan.backbone if backbones else None, "--image-size": plan.image_size if sizes else None}
-    fixed |= {"--seed": seed}
-    for trial in recommended["trial"]:
-        chosen = study.options(trial)
-        given = [(key, value) for key, value in fixed.items() if value is not None and f"{key} " not in chosen]
-        start = ["medic", "train", task, "-d", prepared, "-n", f"{name}-{trial:03d}", *itertools.chain(*given)]
-        print(shlex.join(map(str, start)), chosen)
+    found = study.trials_dataframe(attrs=("number", "value", "duration", "params", "state"))
+    found.columns = found.columns.str.removeprefix("value_").str.removeprefix("params_")
+    (score,) = study.metric_names
+    print(found.sort_values(score, ascending=False).to_string(index=False))
+    print(
+        f"trial {study.best_trial.number} has the best {score} on validation, which flatters the best of many trials: "
+    )
+    print("train with its settings, under other seeds too, and judge that on the test split:")
+    fixed = {"recipe": recipe, "epochs": plan.recipe.epochs, "weights": weights, "seed": seed, "name": f"{name}-best"}
+    fixed |= {"backbone": plan.backbone, "image_size": plan.image_size} | study.best_params
+    given = [(f"--{key.replace('_', '-')}", str(value)) for key, value in fixed.items() if value is not None]
+    print(shlex.join(["medic", "train", task, "-d", str(prepared), *itertools.chain(*given)]))
 
 
 @app.command()
