@@ -37,6 +37,13 @@ def test_one_network_of_each_family_gets_a_head_for_the_task(name, size):
         assert network(torch.zeros(1, 3, size, size)).shape == (1, 5)
 
 
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "timm/mobilenetv3_small_050", "resnet18"])
+def test_a_new_last_layer_starts_small(name):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        assert backbone(name, outputs=2).train()(torch.randn(8, 3, 64, 64)).abs().max() < 1.5
+
+
 def test_no_family_of_torchvision_is_forgotten():
     def family(name: str) -> str:
         return re.match(r"[a-z]+(_v\d)?(?=[_\d]|$)", name.replace("wide_resnet", "wideresnet"))[0]

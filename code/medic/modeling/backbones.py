@@ -127,17 +127,23 @@ def _timm(name: str, outputs: int, weights: str | Path | None, size: int, dropou
     of, options = timm.get_pretrained_cfg(_of_timm(name)), {"num_classes": outputs, "drop_rate": dropout}
     if of.fixed_input_size and size != of.input_size[1]:
         options["img_size"] = size
-    build = partial(timm.create_model, _of_timm(name), **options)
+    build, own = partial(timm.create_model, _of_timm(name), **options), None
     if weights is None:
-        return build()
-    own = None
+        return _small_head(build())
     if name in LITE or isinstance(weights, Path):
         fresh = build()
         state = _read(weights) if isinstance(weights, Path) else _installed(name, fresh)
         # With a head for our outputs among them, timm insists that all weights of the network are there.
         head = {f"{of.classifier}.{key}": value for key, value in fresh.get_classifier().state_dict().items()}
         own = {"state_dict": state | head, "num_classes": outputs}
-    return build(pretrained=True, pretrained_cfg_overlay=own)
+    return _small_head(build(pretrained=True, pretrained_cfg_overlay=own))
+
+
+def _small_head(network: nn.Module) -> nn.Module:
+    """Draw the last layer as torch does: timm's EfficientNets start so large with few classes that training suffers."""
+    if isinstance(head := network.get_classifier(), nn.Linear):
+        head.reset_parameters()
+    return network
 
 
 def _installed(name: str, network: nn.Module) -> dict[str, Tensor]:
