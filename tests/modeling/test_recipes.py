@@ -4,11 +4,13 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 
 from medic.cli.modeling import RecipeName
 from medic.data.records import class_weights
 from medic.errors import MedicError
 from medic.modeling.augment import PublishedAugmentation
+from medic.modeling.backbones import backbone
 from medic.modeling.training.plans import BINARY, CHEXNET, LESIONS, MEDIC, PLANS, PUBLISHED, find_plan
 from medic.modeling.training.recipe import Recipe
 from medic.task import (
@@ -146,3 +148,13 @@ def test_a_plan_starts_from_its_own_weights_or_those_that_are_asked_for(tiny_pre
 
 def test_the_command_line_offers_all_recipes():
     assert {name.value for name in RecipeName} == set(PLANS)
+
+
+@pytest.mark.parametrize(("network", "precision"), [("resnet18", "bf16-mixed"), ("efficientnet_lite0", "32-true")])
+def test_bfloat16_is_taken_where_it_is_faster(network, precision, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert Recipe().resolved(RETINOPATHY, backbone(network, 5)).precision == precision
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert Recipe().resolved(RETINOPATHY, backbone(network, 5)).precision == "32-true"

@@ -68,7 +68,7 @@ def fit(
             patient with another, the recipe does not suit the model, the loss is no longer a number, or the folder is
             in use or holds a run with other settings.
     """
-    recipe, folder = (recipe or Recipe()).resolved(model.task), Path(folder)
+    recipe, folder = (recipe or Recipe()).resolved(model.task, model.backbone), Path(folder)
     _check(model, prepared, recipe, watch)
     settings = json_values(
         {
