@@ -99,7 +99,7 @@ check: $(READY) ## lint and the fast tests (tests/fast), in about a minute
 soak: $(READY) ## the long forms: over 10,000 hostile requests, a minute of load (some 3 minutes)
 	$(BIN)/python -m pytest -q -s --show-capture=no -m soak
 
-bench: $(READY) ## measure speed and recipes, draw the charts (over an hour; QUICK=1: a minute each, into outputs)
+bench: $(READY) ## measure speed and quality, draw the charts (hours; QUICK=1: a minute each, into outputs)
 	@set -e; for bench in $(BENCHMARKS); do \
 		echo "== $$bench"; set -- $$bench; name=$$1; shift; $(BIN)/python benchmarks/$$name.py "$$@" $(BENCH); done
 	$(BIN)/python benchmarks/charts.py $(if $(QUICK),$(QUICK_CHARTS))

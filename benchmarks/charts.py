@@ -38,7 +38,7 @@ ORDER = (
         "serving",
         "batch",
     ),
-    *("series", "recipe_choices", "recipes"),
+    "series",
 )
 SYNTHETIC = ("preparation_scale", "chest_table", "series")
 """Benchmarks that always run on synthetic photographs."""
