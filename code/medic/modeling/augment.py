@@ -8,17 +8,18 @@ two cores takes 1.05 times as much processor time at 160 and at 224 pixels (with
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.transforms import v2
 
 from medic.errors import MedicError
 
-_BILINEAR = v2.InterpolationMode.BILINEAR
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
 
 
 class _Preset:
@@ -89,12 +90,18 @@ class Augmentation(_Preset):
 
     def transforms(self, size: int) -> v2.Compose:
         """Return the steps that make images of ``size`` pixels."""
+        from torchvision.transforms import v2  # it takes seconds, and only a training varies images
+
         steps: list[v2.Transform] = [v2.Resize((size, size))]
         if self.flip:
             steps.append(v2.RandomHorizontalFlip())
         if self.rotate or self.shift or self.scale:
             zoom = (1 - self.scale, 1 + self.scale)
-            steps.append(v2.RandomAffine(self.rotate, (self.shift, self.shift), zoom, interpolation=_BILINEAR))
+            steps.append(
+                v2.RandomAffine(
+                    self.rotate, (self.shift, self.shift), zoom, interpolation=v2.InterpolationMode.BILINEAR
+                )
+            )
         if self.brightness or self.contrast or self.colour:
             steps.append(v2.ColorJitter(self.brightness, self.contrast, self.colour))
         return v2.Compose(steps)
@@ -106,28 +113,6 @@ class Augmentation(_Preset):
         """
         limits = {"rotate": 180.0} | dict.fromkeys(("scale", "shift", "brightness", "contrast", "colour"), 0.9)
         return replace(self, **{name: min(getattr(self, name) * strength, most) for name, most in limits.items()})
-
-
-class Clahe(v2.Transform):
-    """Contrast-limited adaptive histogram equalisation of the lightness (Zuiderveld, Graphics Gems IV, 1994, p. 474).
-
-    Args:
-        limit: highest bin of the histogram of a tile, of 8 x 8, as a multiple of the mean bin; drawn from 1 to this.
-    """
-
-    def __init__(self, limit: float = 4.0):
-        super().__init__()
-        self.limit = limit
-
-    def make_params(self, flat_inputs: list) -> dict[str, float]:
-        """Draw the limit."""
-        return {"limit": float(torch.empty(1).uniform_(1, self.limit))}
-
-    def transform(self, inpt: Image.Image, params: dict[str, float]) -> Image.Image:
-        """Equalise one RGB image of Pillow's."""
-        lab = cv2.cvtColor(np.array(inpt), cv2.COLOR_RGB2LAB)
-        lab[..., 0] = cv2.createCLAHE(params["limit"], (8, 8)).apply(lab[..., 0])
-        return Image.fromarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB))
 
 
 @dataclass(frozen=True)
@@ -143,7 +128,8 @@ class PublishedAugmentation(_Preset):
         rotate: largest angle either way, in degrees.
         hue: largest shift either way, as a share of the colour circle.
         saturation: largest relative change either way.
-        clahe: largest clip limit of the local histogram equalisation; flips come after it.
+        clahe: largest clip limit of the contrast-limited adaptive histogram equalisation of the lightness, in 8 x 8
+            tiles, as a multiple of the mean bin (Zuiderveld, Graphics Gems IV, 1994, p. 474); flips come after it.
         brightness: largest relative change either way.
         contrast: the same for contrast.
         blur: side of a Gaussian's kernel in pixels, odd.
@@ -163,13 +149,15 @@ class PublishedAugmentation(_Preset):
 
     def transforms(self, size: int) -> v2.Compose:
         """Return the steps that make images of ``size`` pixels."""
-        bend = self.elastic
+        from torchvision.transforms import v2
+
+        bend, bilinear = self.elastic, v2.InterpolationMode.BILINEAR
         steps = [
             [v2.RandomResizedCrop(size, (self.crop**2, 1), (1, 1))],
-            [v2.RandomAffine(bend, (0.04, 0.04), (0.93, 1.07), shear=bend, interpolation=_BILINEAR)],
-            [v2.RandomRotation(self.rotate, _BILINEAR)],
+            [v2.RandomAffine(bend, (0.04, 0.04), (0.93, 1.07), shear=bend, interpolation=bilinear)],
+            [v2.RandomRotation(self.rotate, bilinear)],
             [v2.ColorJitter(saturation=self.saturation, hue=self.hue)],
-            [Clahe(self.clahe)],
+            [v2.Lambda(partial(equalise, limit=self.clahe))],
             [v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()],
             [v2.ColorJitter(self.brightness, self.contrast)],
             [v2.GaussianBlur(self.blur)],
@@ -193,8 +181,17 @@ class Pipeline(_Preset):
 
     def transforms(self, size: int) -> v2.Compose:
         """Return the steps, whatever the size."""
+        from torchvision.transforms import v2
+
         return v2.Compose(self.steps)
 
     def to_dict(self) -> dict:
         """Return what PyTorch prints of each step, for JSON."""
         return {"kind": "pipeline", "steps": [repr(step) for step in self.steps]}
+
+
+def equalise(image: Image.Image, limit: float) -> Image.Image:
+    """Equalise the lightness of an RGB image in tiles, with a clip limit that is drawn from 1 to ``limit``."""
+    lab = cv2.cvtColor(np.array(image), cv2.COLOR_RGB2LAB)
+    lab[..., 0] = cv2.createCLAHE(float(torch.empty(1).uniform_(1, limit)), (8, 8)).apply(lab[..., 0])
+    return Image.fromarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB))

@@ -150,13 +150,19 @@ def _check(model: Classifier, prepared: Prepared, recipe: Recipe, watch: tuple[s
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keep other trainings out of the folder; the lock ends with the process, however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "training.lock")
     try:
-        with FileLock(folder / "training.lock", timeout=0):
-            yield
-            (folder / "training.lock").unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
     except Timeout as error:
         raise MedicError(f"another process is training in {folder}; wait for it, or choose another folder") from error
+    except OSError as error:
+        raise MedicError(f"cannot write {folder}: {error.strerror or error}; choose another folder") from error
+    try:
+        yield
+        (folder / "training.lock").unlink(missing_ok=True)
+    finally:
+        lock.release()
 
 
 def _train(
