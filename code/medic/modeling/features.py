@@ -171,7 +171,10 @@ def _learn(model: Classifier, prepared: Prepared, head: str, seed: int) -> float
     parts = list(dealt.split(rows, None if several else labels, patients))
     features = featurise(model, prepared, "train").astype(np.float64)
     scaler = StandardScaler().fit(features)
-    x, y = torch.from_numpy(scaler.transform(features)), torch.from_numpy(labels)
+    x, y, basis = torch.from_numpy(scaler.transform(features)), torch.from_numpy(labels), torch.eye(features.shape[1])
+    if len(x) < x.shape[1]:  # the solution lies where the images do: the same one, from fewer numbers
+        basis = torch.linalg.svd(x, full_matrices=False).Vh.T
+    x, basis = x @ basis.to(x.dtype), basis.to(x.dtype)
 
     def solve(rows: np.ndarray, cost: float) -> tuple[Tensor, Tensor]:
         # The loss of several labels is their mean; scikit-learn's cost is for one of them.
@@ -191,7 +194,7 @@ def _learn(model: Classifier, prepared: Prepared, head: str, seed: int) -> float
         best = max(best, (reached, cost, scale, shift), key=lambda tried: tried[0])
     _, cost, scale, shift = best
     weight, bias = solve(np.arange(len(x)), cost)
-    weight, bias = (weight @ scale).T / torch.from_numpy(scaler.scale_), bias @ scale + shift
+    weight, bias = (basis @ weight @ scale).T / torch.from_numpy(scaler.scale_), bias @ scale + shift
     with torch.no_grad():
         last_layer(model).weight.copy_(weight)
         last_layer(model).bias.copy_(bias - weight @ torch.from_numpy(scaler.mean_))
