@@ -527,6 +527,8 @@ def test_training_into_the_folder_of_another_run_names_the_difference(line, othe
 
 def test_training_without_a_prepared_set_or_with_an_unknown_network_is_one_sentence(line, tmp_path):
     assert "run prepare" in failed(medic(*TRAIN, cwd=tmp_path))
+    said = failed(medic("train", "--augmentation", "nan", "-s", tmp_path, "-n", "r", cwd=line.folder))
+    assert "cannot have the strength nan" in said
     said = failed(medic("train", "--backbone", "resnet19", "-s", tmp_path, "-n", "r", cwd=line.folder))
     assert "resnet19" in said
     assert "resnet18" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import shlex
 from dataclasses import replace
 from enum import StrEnum
@@ -267,7 +268,7 @@ def _task_of_prepared(name: str, prepared: Prepared) -> Task:
 
 def _varied(recipe: Recipe, strength: float):
     """The recipe's augmentation with another strength."""
-    if not hasattr(recipe.augmentation, "scaled") or strength < 0:
+    if not hasattr(recipe.augmentation, "scaled") or not 0 <= strength < math.inf:
         raise MedicError(
             f"{type(recipe.augmentation).__name__} cannot have the strength {strength:g}; give one from 0 on, and a "
             "recipe with the default augmentation"

@@ -171,10 +171,10 @@ def _learn(model: Classifier, prepared: Prepared, head: str, seed: int) -> float
     parts = list(dealt.split(rows, None if several else labels, patients))
     features = featurise(model, prepared, "train").astype(np.float64)
     scaler = StandardScaler().fit(features)
-    x, y, basis = torch.from_numpy(scaler.transform(features)), torch.from_numpy(labels), torch.eye(features.shape[1])
-    if len(x) < x.shape[1]:  # the solution lies where the images do: the same one, from fewer numbers
-        basis = torch.linalg.svd(x, full_matrices=False).Vh.T
-    x, basis = x @ basis.to(x.dtype), basis.to(x.dtype)
+    x, y = torch.from_numpy(scaler.transform(features)), torch.from_numpy(labels)
+    # The solution lies in the space that the images span: the same one, from fewer numbers where images are few.
+    basis = torch.linalg.svd(x, full_matrices=False).Vh.T
+    x = x @ basis
 
     def solve(rows: np.ndarray, cost: float) -> tuple[Tensor, Tensor]:
         # The loss of several labels is their mean; scikit-learn's cost is for one of them.

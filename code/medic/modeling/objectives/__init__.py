@@ -59,4 +59,4 @@ def weighted(objective: Objective, records: pd.DataFrame, task: Task) -> Objecti
         return replace(objective, prevalence=tuple(map(float, targets(trained, task).mean(axis=0))))
     if isinstance(objective, CrossEntropy):
         return replace(objective, class_weights=class_weights(trained["label"], task))
-    raise MedicError(f"the objective {objective.name} has no class weights; draw the images balanced instead")
+    raise MedicError(f"the objective {objective.name} has no class weights; take cross_entropy, or leave them away")

@@ -176,7 +176,7 @@ def _train(
     # Lightning takes seconds to import, and only a training needs it.
     import lightning
 
-    from medic.modeling.training.module import EpochEnd, Kept, Training
+    from medic.modeling.training.module import Checkpoint, EpochEnd, Training
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logger = tracker(recipe.track, folder) if recipe.track else False
@@ -189,7 +189,7 @@ def _train(
         strategy="ddp" if processes() > 1 else "auto",
         max_epochs=recipe.epochs,
         precision=recipe.precision,
-        callbacks=[Kept(folder, "best", recipe.decider), EpochEnd(folder, recipe, each_epoch)],
+        callbacks=[Checkpoint(folder, "best", recipe.decider), EpochEnd(folder, recipe, each_epoch)],
         logger=logger,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -223,7 +223,7 @@ def _train(
 def training_images(model: Classifier, prepared: Prepared, recipe: Recipe, batch_size: int | None = None) -> DataLoader:
     """Return the loader of the training split as a recipe shows it to a model."""
     data = PreparedDataset(prepared, "train", recipe.augmentation, model.image_size, recipe.seed, model.task)
-    order = EpochSampler(data.labels, model.task, recipe.seed)
+    order = EpochSampler(data, recipe.seed)
     return loader(data, batch_size or recipe.batch_size, order, recipe.workers)
 
 

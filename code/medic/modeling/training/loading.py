@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import NamedTuple
 
 import cv2
@@ -12,7 +12,7 @@ import torch.distributed
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from medic.data.prepare import Prepared
-from medic.data.records import class_weights, targets
+from medic.data.records import targets
 from medic.modeling.augment import Augmentation
 from medic.task import Task
 
@@ -73,24 +73,17 @@ class EpochSampler(DistributedSampler):
     """A new order in every epoch, the same for the same seed and epoch; under ``torchrun`` each process's share of it.
 
     Args:
-        labels: int (N,) labels of the images, for balancing; for multilabel tasks (N, C).
-        task: whose labels they are.
+        images: what is put in order.
         seed: of the order.
-        balanced: draw with replacement so that every class is equally likely.
     """
 
-    def __init__(self, labels: np.ndarray, task: Task, seed: int = 0, balanced: bool = False):
+    def __init__(self, images: Sized, seed: int = 0):
         several = torch.distributed.is_initialized()
         count, rank = (torch.distributed.get_world_size(), torch.distributed.get_rank()) if several else (1, 0)
-        super().__init__(labels, count, rank, seed=seed)
-        self.odds = np.array(class_weights(labels, task))[labels] if balanced else None
+        super().__init__(images, count, rank, seed=seed)
 
     def __iter__(self) -> Iterator[SampleKey]:
-        order = super().__iter__()
-        if self.odds is not None:
-            random = np.random.default_rng([self.seed, self.epoch, self.rank])
-            order = random.choice(len(self.odds), len(self), p=self.odds / self.odds.sum())
-        return (SampleKey(int(index), self.epoch) for index in order)
+        return (SampleKey(int(index), self.epoch) for index in super().__iter__())
 
 
 def loader(

@@ -101,7 +101,7 @@ class Training(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-class Kept(ModelCheckpoint):
+class Checkpoint(ModelCheckpoint):
     """A checkpoint after every epoch, or after the best one; a folder that has moved meanwhile is no other folder."""
 
     def __init__(self, folder: Path, name: str, monitor: str | None = None):
@@ -112,7 +112,7 @@ class Kept(ModelCheckpoint):
         super().load_state_dict(state | {"dirpath": self.dirpath})
 
 
-class EpochEnd(Kept):
+class EpochEnd(Checkpoint):
     """Writes ``history.csv`` and ``resume.ckpt`` after every epoch, and prints one line.
 
     Args:
