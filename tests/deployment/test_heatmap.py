@@ -57,7 +57,7 @@ def last_bias(model: Classifier) -> torch.Tensor | float:
     ("backbone", "options"),
     [
         ("resnet18", {}),
-        ("resnet18", {"flips": True, "contrast": 4.0, "dropout": 0.5}),
+        ("resnet18", {"flips": True, "dropout": 0.5}),
         ("densenet121", {}),
         ("shufflenet_v2_x0_5", {"flips": True}),
         ("mobilenet_v2", {}),

@@ -37,7 +37,6 @@ def saved(tmp_path_factory):
         ({}, (255, 0, 0), (2.249, -2.036, -1.804)),  # by ImageNet's mean and deviation, red first
         ({"backbone": "efficientnet_lite0"}, (255, 0, 0), (1, -1, -1)),
         ({"backbone": "timm/test_resnet"}, (255, 0, 0), (1, -1, -1)),
-        ({"contrast": 1.0}, (200, 40, 40), (0, 0, 0)),  # an even image has no local contrast, whatever its colour
     ],
 )
 def test_pixels_are_resized_and_normalised_as_the_network_was_trained(settings, value, expected):
@@ -51,22 +50,6 @@ def test_large_images_are_resized_with_antialiasing():
     stripes = torch.zeros((1, 256, 256, 3), dtype=torch.uint8)
     stripes[:, ::2] = 255
     assert float(small().inputs(stripes)[:, 0, 4:-4].std()) < 0.05
-
-
-def test_contrast_keeps_what_is_small_and_takes_away_what_is_wide():
-    slope = (40 + 2 * torch.arange(64, dtype=torch.uint8))[None, None, :, None].repeat(1, 64, 1, 3)
-    spot = slope.clone()
-    spot[:, 32, 32] += 50
-    model = small(contrast=2.0)
-    assert float(model.inputs(slope)[..., 8:-8, 8:-8].abs().max()) < 1e-4
-    # A point of 50 grey levels, less its own small share in the local average, times 2/50.
-    assert 1.9 < float(model.inputs(spot)[0, 0, 32, 32]) < 2
-
-
-@pytest.mark.parametrize("contrast", [0, -1.0, float("nan")])
-def test_a_contrast_that_is_not_above_0_is_refused(contrast):
-    with pytest.raises(MedicError, match="is not above 0"):
-        small(contrast=contrast)
 
 
 def test_with_flips_an_image_and_its_mirror_image_get_the_same_answer(images):
@@ -86,9 +69,9 @@ def test_with_flips_an_image_and_its_mirror_image_get_the_same_answer(images):
     "settings",
     [
         {},
-        {"objective": Regression(beta=0.5, cuts=(0.5, 1.0, 2.0, 3.0))},
+        {"objective": Regression(beta=0.5)},
         {"objective": CrossEntropy((1.0, 2.0, 3.0, 4.0, 5.0)), "flips": True},
-        {"objective": Corn(), "contrast": 1.5, "dropout": 0.3},
+        {"objective": Corn(), "dropout": 0.3},
         {"task": LESION, "backbone": "efficientnet_lite0", "weights": "imagenet"},
         {"backbone": "timm/test_vit"},
     ],
@@ -116,11 +99,11 @@ def spoilt(saved, folder, file: str, content: bytes | None):
 
 def test_a_model_saved_before_there_were_some_settings_has_none_of_them(tmp_path, saved):
     settings = json.loads((saved / "model.json").read_text())
-    for name in ("flips", "contrast", "dropout", "thresholds"):
+    for name in ("flips", "dropout", "thresholds"):
         del settings[name]
-    settings["objective"] = {"name": "cross_entropy"}
+    settings |= {"contrast": None, "objective": {"name": "cross_entropy", "cuts": None}}
     loaded = Classifier.load(spoilt(saved, tmp_path / "model", "model.json", json.dumps(settings).encode()))
-    assert (loaded.flips, loaded.contrast, loaded.dropout, loaded.thresholds) == (False, None, None, None)
+    assert (loaded.flips, loaded.dropout, loaded.thresholds) == (False, None, None)
     assert loaded.objective == CrossEntropy()
 
 

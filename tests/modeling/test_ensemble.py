@@ -8,7 +8,7 @@ import pytest
 
 from medic.errors import MedicError
 from medic.modeling.compare import compare_evaluations
-from medic.modeling.ensemble import folds, gain, together
+from medic.modeling.ensemble import gain, together
 from medic.modeling.evaluate import Evaluation
 from medic.modeling.metrics import metrics_for, score
 from medic.predict import average
@@ -67,26 +67,3 @@ def test_models_with_errors_of_their_own_gain_by_being_averaged_beyond_chance(me
     comparison = compare_evaluations({one.title: one for one in members} | {"all five": whole})
     assert comparison.ranked("mean_auroc")[0] == "all five"
     assert all(comparison.lead("all five", one.title, "mean_auroc").low > 0 for one in members)
-
-
-@pytest.mark.parametrize("count", [2, 5])
-def test_every_patient_validates_once_and_none_crosses(chest_prepared, count):
-    sets = folds(chest_prepared, count, seed=3)
-    validated = [set(one.split("validation")["patient"]) for one in sets]
-    trained = [set(one.split("train")["patient"]) for one in sets]
-    everyone = set(chest_prepared.records.query("split != 'test'")["patient"])
-    assert set().union(*validated) == everyone
-    assert sum(map(len, validated)) == len(everyone)
-    for one, of, others in zip(sets, validated, trained, strict=True):
-        assert not of & others
-        assert of | others == everyone
-        assert one.records.drop(columns="split").equals(chest_prepared.records.drop(columns="split"))
-        assert one.split("test").equals(chest_prepared.split("test"))
-    same, other = (folds(chest_prepared, count, seed)[0].records["split"].tolist() for seed in (3, 4))
-    assert sets[0].records["split"].tolist() == same != other
-
-
-@pytest.mark.parametrize("count", [1, 500])
-def test_folds_that_cannot_be_dealt_are_refused(chest_prepared, count):
-    with pytest.raises(MedicError, match=rf"cannot be dealt into {count} folds; take 2 to \d+"):
-        folds(chest_prepared, count)

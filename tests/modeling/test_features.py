@@ -51,8 +51,9 @@ def test_features_are_computed_once_for_all_heads(chest_prepared, monkeypatch):
     other = network(chest_prepared, objective=CrossEntropy((1.0, 2.0)))
     torch.nn.init.zeros_(last_layer(other).weight)
     assert np.array_equal(featurise(other, chest_prepared, "validation"), before)
+    torch.nn.init.zeros_(next(other.backbone.parameters()))
     with pytest.raises(TypeError):
-        featurise(network(chest_prepared, contrast=4.0), chest_prepared, "validation")
+        featurise(other, chest_prepared, "validation")
 
 
 def probabilities(model, prepared, split="test") -> np.ndarray:
@@ -92,7 +93,7 @@ def test_a_linear_svm_ranks_the_images_as_scikit_learns_does(run, chest_prepared
     assert np.corrcoef(decided, odds)[0, 1] > 0.999
 
 
-@pytest.mark.parametrize("objective", [CrossEntropy(cuts=(0.5, 1.5, 2.5, 3.5)), Regression(), Corn()])
+@pytest.mark.parametrize("objective", [CrossEntropy(), Regression(), Corn()])
 def test_a_head_learns_any_objective_for_grades(objective, tiny_prepared, tmp_path):
     learned = fit_head(network(tiny_prepared, RETINOPATHY, objective), tiny_prepared, tmp_path / "run")
     rows = tiny_prepared.split("train")

@@ -29,8 +29,6 @@ PLAN = Plan(
     backbone="shufflenet_v2_x0_5",
     image_size=32,
     objective=CrossEntropy(),
-    contrast=None,
-    flips=False,
     recipe=Recipe(
         epochs=3, batch_size=32, learning_rate=1e-3, precision="32-true", augmentation=Augmentation(rotate=5)
     ),

@@ -8,11 +8,7 @@ import numpy as np
 import pandas as pd
 
 from medic.errors import MedicError
-from medic.modeling.metrics import HIGHER_IS_BETTER, confusion_matrix
 from medic.task import Prediction
-
-STEPS = tuple(step / 20 for step in range(11))
-"""The weights tried: from one eye by itself to both alike."""
 
 
 def combine_eyes(prediction: Prediction, records: pd.DataFrame, weight: float) -> Prediction:
@@ -43,26 +39,6 @@ def combine_eyes(prediction: Prediction, records: pd.DataFrame, weight: float) -
 
     grade = None if prediction.grade is None else mixed(prediction.grade)
     return replace(prediction, probabilities=mixed(prediction.probabilities), grade=grade)
-
-
-def fit_weight(prediction: Prediction, records: pd.DataFrame, metric: str = "quadratic_weighted_kappa") -> float:
-    """Return the weight of the other eye, 0 to 0.5 in steps of 0.05, with the best score; of equal ones the smallest.
-
-    Args:
-        prediction: of the images in ``records``, in their order: the validation split's, not the test split's.
-        records: rows with ``patient``, ``eye`` and ``label``.
-        metric: a name in ``medic.modeling.metrics.HIGHER_IS_BETTER``.
-
-    Raises:
-        MedicError: the metric is unknown, or as ``combine_eyes``.
-    """
-    if metric not in HIGHER_IS_BETTER:
-        known = ", ".join(HIGHER_IS_BETTER)
-        raise MedicError(f"the weight of the other eye cannot be fitted for {metric!r}; there is: {known}")
-    labels, classes = records["label"].to_numpy(), len(prediction.task.classes)
-    decided = [combine_eyes(prediction, records, weight).decided for weight in STEPS]
-    scores = [float(HIGHER_IS_BETTER[metric](confusion_matrix(labels, codes, classes))) for codes in decided]
-    return STEPS[int(np.argmax(scores))]
 
 
 def pairs(records: pd.DataFrame) -> int:

@@ -21,7 +21,7 @@ from medic.modeling.backbones import published
 from medic.modeling.objectives import Objective, default_objective, objective_from_dict
 from medic.task import Prediction, Task
 
-SETTINGS = {"flips": False, "contrast": None, "dropout": None, "thresholds": None}
+SETTINGS = {"flips": False, "dropout": None, "thresholds": None}
 """What a ``model.json`` that was written before there were these settings stands for."""
 
 
@@ -42,10 +42,6 @@ class Classifier(nn.Module):
             a file of weights for a ``timm/`` network.
         flips: in evaluation mode, average the raw outputs for the image and for its mirror image (left and right
             exchanged); twice the work. Training does without.
-        contrast: None normalises as the network's published weights were trained. A number instead subtracts the local
-            average colour and multiplies by ``contrast / 50``, as in the winning entry to Kaggle's diabetic
-            retinopathy competition (Graham, Kaggle Diabetic Retinopathy Detection competition report, 2015): uneven
-            light and the eye's own colour go, small lesions stay. 4.0 is a good start.
         dropout: share of the features that a training step leaves out before the last layer, 0 up to but not 1; None is
             the network's own.
 
@@ -54,8 +50,8 @@ class Classifier(nn.Module):
             ``medic.modeling.thresholds``).
 
     Raises:
-        MedicError: unknown network, weights that cannot be had, an objective that does not fit the task, a contrast
-            that is not above 0, a dropout that is no share.
+        MedicError: unknown network, weights that cannot be had, an objective that does not fit the task, a dropout that
+            is no share.
     """
 
     def __init__(
@@ -67,12 +63,9 @@ class Classifier(nn.Module):
         image_size: int | None = None,
         weights: str | Path | None = None,
         flips: bool = False,
-        contrast: float | None = None,
         dropout: float | None = None,
     ):
         super().__init__()
-        if contrast is not None and not contrast > 0:
-            raise MedicError(f"the contrast {contrast} is not above 0; use about 4.0, or None for ImageNet's constants")
         about = published(backbone)
         self.task = task
         self.backbone_name = backbone
@@ -80,7 +73,6 @@ class Classifier(nn.Module):
         self.preprocessing = preprocessing or Preprocessing()
         self.image_size = about.size if image_size is None else image_size
         self.flips = flips
-        self.contrast = contrast
         self.dropout = dropout
         self.thresholds: tuple[float, ...] | None = None
         saved = weights not in (None, "imagenet") and not Path(weights).is_file()
@@ -120,8 +112,6 @@ class Classifier(nn.Module):
         if x.shape[2] != self.image_size or x.shape[3] != self.image_size:
             size = (self.image_size, self.image_size)
             x = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
-        if self.contrast is not None:
-            return (x - _local_average(x)) * (self.contrast / 50)
         return (x - self.mean) / self.std
 
     @torch.inference_mode()
@@ -164,7 +154,6 @@ class Classifier(nn.Module):
             "preprocessing": self.preprocessing.to_dict(),
             "image_size": self.image_size,
             "flips": self.flips,
-            "contrast": self.contrast,
             "dropout": self.dropout,
             "thresholds": None if self.thresholds is None else list(self.thresholds),
         }
@@ -184,8 +173,10 @@ class Classifier(nn.Module):
         settings, weights = _read(folder)
         try:
             settings = SETTINGS | settings
+            if settings.get("contrast") is not None:
+                raise TypeError("it was trained with the setting contrast, which there is no longer")
             made_for, objective = Task.from_dict(settings["task"]), objective_from_dict(settings["objective"])
-            options = {name: settings[name] for name in ("backbone", "image_size", "flips", "contrast", "dropout")}
+            options = {name: settings[name] for name in ("backbone", "image_size", "flips", "dropout")}
             options["preprocessing"] = Preprocessing.from_dict(settings["preprocessing"])
         except (KeyError, TypeError, AttributeError) as error:
             raise MedicError(
@@ -212,12 +203,6 @@ class Classifier(nn.Module):
             raise MedicError(f"{folder} holds the weights of a {there}, not of a {self.backbone_name}; name others")
         taken = {key: value for key, value in weights.items() if not key.startswith(f"{head}.")}
         self.backbone.load_state_dict(own | taken)
-
-
-def _local_average(x: Tensor) -> Tensor:
-    """Return light and colour without anything small, (N, 3, S, S): scaled down to 16 by 16 pixels and up again."""
-    coarse = F.interpolate(x, size=(16, 16), mode="bilinear", align_corners=False, antialias=True)
-    return F.interpolate(coarse, size=x.shape[2:], mode="bilinear", align_corners=False)
 
 
 def _read(folder: Path) -> tuple[dict, dict[str, Tensor]]:

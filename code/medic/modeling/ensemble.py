@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
 
-from medic.data.prepare import Prepared
-from medic.data.records import originals
 from medic.errors import MedicError
 from medic.modeling.compare import Lead
 from medic.modeling.evaluate import Evaluation
@@ -53,40 +49,3 @@ def gain(members: Sequence[Evaluation], metric: str | Metric) -> Lead:
     draws = [resampled(chosen, truth, one, patients, seed=seed) for one in said]
     ends = interval(draws[0] - np.mean(draws[1:], axis=0))
     return Lead(values[0] - float(np.mean(values[1:])), *ends)
-
-
-def folds(prepared: Prepared, count: int, seed: int = 0) -> list[Prepared]:
-    """Deal the training and validation patients of a prepared set anew, ``count`` times, for cross-validation.
-
-    In the k-th set the k-th part of the patients validates and the others train, so that every patient validates once.
-    The test split stays what it is. Dealt by scikit-learn's ``StratifiedGroupKFold`` over patients and ``label``.
-
-    Args:
-        prepared: the set; its files are used as they are.
-        count: number of folds, two or more.
-        seed: the same seed gives the same folds.
-
-    Raises:
-        MedicError: fewer than two folds, more than patients, or more than images of the most frequent label; or the
-            set holds varied copies of images, which are not to be validated on.
-    """
-    records = prepared.records
-    if len(originals(records)) < len(records):
-        raise MedicError(
-            f"the set {prepared.folder} holds varied copies of its training images, and folds would validate on them; "
-            "deal the set that it was made from, and vary images while training"
-        )
-    dealt = np.flatnonzero(records["split"] != "test")
-    rows = records.iloc[dealt]
-    most = min(rows["patient"].nunique(), rows["label"].value_counts().max())
-    if not 2 <= count <= most:
-        raise MedicError(f"these patients and labels cannot be dealt into {count} folds; take 2 to {most}")
-    dealer = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    sets = []
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The least populated class")  # a rare grade is in some folds only
-        for train, validation in dealer.split(rows, rows["label"], rows["patient"]):
-            split = records["split"].to_numpy(object).copy()
-            split[dealt[train]], split[dealt[validation]] = "train", "validation"
-            sets.append(replace(prepared, records=records.assign(split=split)))
-    return sets

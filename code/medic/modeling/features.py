@@ -151,7 +151,7 @@ def fit_head(
 
 def _body(model: Classifier) -> str:
     """SHA-256 of all that decides the features: size, normalisation, and weights but those of the last layer."""
-    settings = [model.image_size, model.flips, model.contrast, model.mean.tolist(), model.std.tolist()]
+    settings = [model.image_size, model.flips, model.mean.tolist(), model.std.tolist()]
     found, own = hashlib.sha256(json.dumps(settings).encode()), set(map(id, last_layer(model).parameters()))
     for name, value in sorted(model.backbone.state_dict(keep_vars=True).items()):
         if id(value) not in own:

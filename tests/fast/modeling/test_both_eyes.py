@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from medic.errors import MedicError
-from medic.modeling.both_eyes import combine_eyes, fit_weight, pairs
+from medic.modeling.both_eyes import combine_eyes, pairs
 from medic.task import Prediction, Task
 
 STAGES = Task("stages", "ordinal", ("none", "some", "much"))
@@ -54,15 +54,6 @@ def test_partners_are_found_by_patient_and_images_without_exactly_one_stay_as_th
     assert pairs(table) == 2
 
 
-def test_the_weight_with_the_best_score_is_chosen_and_of_equal_ones_the_smallest():
-    # Patient a's left eye is wrong by itself and right from a weight above 1/3 on, 0.35 of the steps; b never errs.
-    table = records(("a", "left"), ("a", "right"), ("b", "left"), ("b", "right")).assign(label=[2, 2, 0, 0])
-    seen = prediction((0.75, 0, 0.25), (0, 0, 1), (1, 0, 0), (1, 0, 0))
-    for metric in ("accuracy", "macro_f1", "quadratic_weighted_kappa"):
-        assert fit_weight(seen, table, metric) == 0.35
-    assert fit_weight(seen, table.assign(label=[0, 2, 0, 0]), "macro_f1") == 0
-
-
 def test_what_does_not_go_together_is_refused():
     for weight in (-0.1, 1.1, float("nan")):
         with pytest.raises(MedicError, match=r"outside 0\.\.1"):
@@ -71,5 +62,3 @@ def test_what_does_not_go_together_is_refused():
         combine_eyes(SEEN, PAIR[:1], 0.3)
     with pytest.raises(MedicError, match="no column eye"):
         combine_eyes(SEEN, PAIR.drop(columns="eye"), 0.3)
-    with pytest.raises(MedicError, match="cannot be fitted for 'mean_grade_error'"):
-        fit_weight(SEEN, PAIR, "mean_grade_error")

@@ -27,7 +27,6 @@ LESION = Task("lesion", "multiclass", ("benign", "malignant"))
 STAGES = Task("stages", "ordinal", ("none", "some", "much"))
 EGG = Task("egg", "multilabel", ("Crack", "Dent", "Spot", "Whole"))
 TREE = Taxonomy((("Any", ""), ("Shell", "Any"), ("Spot", "Any"), ("Crack", "Shell"), ("Dent", "Shell")), "Whole")
-CUTS = (0.25, 1.0, 2.75, 3.5)
 
 
 def logits(*probabilities: float) -> list[float]:
@@ -92,10 +91,6 @@ def test_with_its_prevalence_both_sides_of_a_class_weigh_the_same_in_sum():
         (Regression(), RETINOPATHY, [1.25], [0, 0.75, 0.25, 0, 0], 1.25),
         (Regression(), RETINOPATHY, [-3.0], [1, 0, 0, 0, 0], 0.0),
         (Regression(), RETINOPATHY, [9.0], [0, 0, 0, 0, 1], 4.0),
-        (Regression(cuts=CUTS), RETINOPATHY, [0.125], [0.75, 0.25, 0, 0, 0], 0.125),  # half way to the first cut
-        (Regression(cuts=CUTS), RETINOPATHY, [0.625], [0, 1, 0, 0, 0], 0.625),  # in the middle between two cuts
-        (Regression(cuts=CUTS), RETINOPATHY, [1.4375], [0, 0.25, 0.75, 0, 0], 1.4375),  # a quarter of the way
-        (Regression(cuts=CUTS), RETINOPATHY, [3.75], [0, 0, 0, 0.25, 0.75], 3.75),
     ],
 )
 def test_outputs_are_decoded(objective, task, raw, probabilities, grade):
@@ -105,31 +100,6 @@ def test_outputs_are_decoded(objective, task, raw, probabilities, grade):
     assert decoded.dtype == torch.float32
     assert decoded[0].tolist() == pytest.approx(probabilities, abs=2e-6)
     assert [float(one) for one in grades] == pytest.approx([] if grade is None else [grade], abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    "cuts",
-    [
-        CUTS,
-        (0.5, 1.5, 2.5, 3.5),
-        (1.1, 1.1, 1.1, 1.2),
-        (0.0, 1.5, 2.5, 4.0),
-        (0.0, 0.0, 4.0, 4.0),
-        (1e-9, 1.0, 1.0000001, 3.9999998),
-    ],
-)
-@pytest.mark.parametrize("kind", [Regression, CrossEntropy, Corn])
-def test_the_decision_is_the_one_by_cuts_also_on_a_cut_and_next_to_it(kind, cuts):
-    objective = kind(cuts=cuts)
-    at = torch.tensor(cuts)
-    beside = [torch.nextafter(at, at.new_tensor(end)) for end in (-9.0, 9.0)]
-    raw = torch.randn(2000, objective.outputs(RETINOPATHY), generator=torch.Generator().manual_seed(0)) * 4
-    if kind is Regression:
-        raw = torch.cat([at, *beside, torch.tensor([-1.0, 0.0, 4.0, 5.0]), raw[:, 0]])[:, None]
-    probabilities, grades = objective.decode(raw, RETINOPATHY)
-    assert probabilities.argmax(dim=1).tolist() == (grades[:, None] > at).sum(dim=1).tolist()
-    assert np.allclose(probabilities.sum(dim=1), 1, atol=1e-5)
-    assert 0 <= grades.min() <= grades.max() <= 4
 
 
 def test_down_a_tree_no_child_is_more_probable_and_none_of_them_completes_the_root_to_one():
@@ -158,10 +128,6 @@ def test_weights_are_counted_on_the_training_images_alone():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Regression(cuts=(0.5, 2.5, 1.5, 3.5)), "do not divide the grades"),
-        (lambda: Regression(cuts=(1, float("nan"), 2, 3)), "do not divide the grades"),
-        (lambda: Regression(cuts=(3.0,)), "do not divide the grades"),
-        (lambda: Regression(cuts=(0.5, 1.5)).outputs(RETINOPATHY), "has 2 cuts, 'retinopathy' takes 4"),
         (lambda: MultiLabel((0.5, 0.5)).outputs(EGG), "has 2 prevalence, 'egg' takes 4"),
         (lambda: MultiLabel((0.5, 1.2)), "are shares; each is 0 to 1"),
         (lambda: MultiLabel(label_smoothing=1.5), "are shares; each is 0 to 1"),
@@ -189,7 +155,7 @@ def test_what_does_not_fit_is_refused(make, message):
     "objective",
     [
         CrossEntropy((1.0, 2.0, 3.0, 4.0, 5.0), 0.1),
-        Regression(beta=0.5, cuts=CUTS),
+        Regression(beta=0.5),
         Corn(),
         MultiLabel((0.1, 0.2, 0.3, 0.4), 0.1),
         Hierarchical.over(TREE, EGG),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import ClassVar
 
 import torch
@@ -14,11 +14,6 @@ from medic.errors import MedicError
 from medic.files import to_json
 from medic.task import Task
 
-_HAIR = 1e-6
-"""No less than the spacing of float32 numbers up to 16, so no sum below loses it; far below what a grade can mean."""
-_NARROWEST = 0.25
-"""Grades; segments between cuts are stretched to one grade, and none more than four times."""
-
 
 class Objective:
     """Loss and decoding for one way of putting a task to a network; its subclasses are frozen dataclasses.
@@ -26,24 +21,10 @@ class Objective:
     Attributes:
         name: what ``objective_named`` finds it by.
         kinds: the kinds of tasks that it is for.
-        cuts: C-1 thresholds by which a continuous grade is decided, in order, each in 0..C-1; a grade on a cut belongs
-            below it. None decides for the most probable class.
-
-    Raises:
-        MedicError: the cuts decrease, or lie off the scale.
     """
 
     name: str
     kinds: ClassVar[tuple[str, ...]]
-    cuts: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        cuts = self.cuts or ()
-        if any(low > high for low, high in pairwise(cuts)) or not all(0 <= cut <= len(cuts) for cut in cuts):
-            raise MedicError(
-                f"the cuts {cuts} do not divide the grades 0 to {len(cuts)}; "
-                "give one cut between every two grades, in increasing order"
-            )
 
     def outputs(self, task: Task) -> int:
         """Return how many raw outputs the network has for this task.
@@ -56,11 +37,12 @@ class Objective:
             raise MedicError(
                 f"{self.name} needs a task that is {' or '.join(self.kinds)}, {task.name!r} is {task.kind}; use {usual}"
             )
-        for setting, wanted in (("class_weights", 0), ("prevalence", 0), ("cuts", -1)):
-            given, wanted = getattr(self, setting, None), len(task.classes) + wanted
-            if given is not None and len(given) != wanted:
-                raise MedicError(f"{self.name} has {len(given)} {setting}, {task.name!r} takes {wanted}; give as many")
-        return len(task.classes)
+        classes = len(task.classes)
+        for setting in ("class_weights", "prevalence"):
+            given = getattr(self, setting, None)
+            if given is not None and len(given) != classes:
+                raise MedicError(f"{self.name} has {len(given)} {setting}, {task.name!r} takes {classes}; give as many")
+        return classes
 
     def loss(self, raw: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss, a scalar, of raw outputs float32 (N, K) against int64 (N,) or, multilabel, (N, C)."""
@@ -69,12 +51,6 @@ class Objective:
     def decode(self, raw: Tensor, task: Task) -> tuple[Tensor, ...]:
         """Return probabilities (N, C) and, for ordinal tasks, the continuous grade (N,) in 0..C-1: for the export."""
         raise NotImplementedError
-
-    def decided(self, probabilities: Tensor, grade: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the probabilities, with cuts those of ``interpolate_probabilities``, and the grade."""
-        if self.cuts is not None:
-            probabilities = interpolate_probabilities(grade, probabilities.shape[1], self.cuts)
-        return probabilities, grade
 
     def to_dict(self) -> dict:
         """Return the settings as plain values, for JSON."""
@@ -88,12 +64,10 @@ class CrossEntropy(Objective):
     Attributes:
         class_weights: one factor a class on its images' loss, against imbalance (see ``medic.data.records``).
         label_smoothing: share of the target spread over all classes, 0..1 (Szegedy et al., arXiv 1512.00567, sec. 7).
-        cuts: for ordinal tasks, on the expected grade (see ``Objective``).
     """
 
     class_weights: tuple[float, ...] | None = None
     label_smoothing: float = 0.0
-    cuts: tuple[float, ...] | None = None
     name: str = "cross_entropy"
     kinds: ClassVar = ("ordinal", "multiclass")
 
@@ -103,12 +77,12 @@ class CrossEntropy(Objective):
         return F.cross_entropy(raw, labels, weight=weights, label_smoothing=self.label_smoothing)
 
     def decode(self, raw: Tensor, task: Task) -> tuple[Tensor, ...]:
-        """Return the softmax; an ordinal task's grade is the expectation over the codes; cuts, where given, decide."""
+        """Return the softmax; an ordinal task's grade is the expectation over the codes."""
         probabilities = torch.softmax(raw.float(), dim=1)
         if task.kind != "ordinal":
             return (probabilities,)
         codes = torch.arange(len(task.classes), dtype=probabilities.dtype, device=raw.device)
-        return self.decided(probabilities, (probabilities * codes).sum(dim=1))
+        return probabilities, (probabilities * codes).sum(dim=1)
 
 
 @dataclass(frozen=True)
@@ -117,11 +91,9 @@ class Regression(Objective):
 
     Attributes:
         beta: where the smooth L1 loss turns from square to absolute, in grades (Girshick, arXiv 1504.08083, eq. 3).
-        cuts: on the grade (see ``Objective``); None rounds.
     """
 
     beta: float = 1.0
-    cuts: tuple[float, ...] | None = None
     name: str = "regression"
     kinds: ClassVar = ("ordinal",)
 
@@ -134,9 +106,13 @@ class Regression(Objective):
         return F.smooth_l1_loss(raw[:, 0], labels.to(raw.dtype), beta=self.beta)
 
     def decode(self, raw: Tensor, task: Task) -> tuple[Tensor, ...]:
-        """Clip to the scale; ``interpolate_probabilities`` gives the probabilities, by rounding or by the cuts."""
+        """Clip to the scale; the two nearest grades share the probability by their distance, so that rounding decides.
+
+        These are shares, not calibrated probabilities.
+        """
         grade = raw.float()[:, 0].clamp(0, len(task.classes) - 1)
-        return interpolate_probabilities(grade, len(task.classes), self.cuts), grade
+        codes = torch.arange(len(task.classes), dtype=grade.dtype, device=grade.device)
+        return (1 - (grade[:, None] - codes).abs()).clamp(min=0), grade
 
 
 @dataclass(frozen=True)
@@ -146,12 +122,8 @@ class Corn(Objective):
     Conditional ordinal regression (CORN; Shi, Cao & Raschka, arXiv 2111.08851, section 3). As each answer is a
     conditional probability, their products fall with k, and no class gets a negative probability, without any
     constraint on the weights of the last layer.
-
-    Attributes:
-        cuts: on the expected grade (see ``Objective``).
     """
 
-    cuts: tuple[float, ...] | None = None
     name: str = "corn"
     kinds: ClassVar = ("ordinal",)
 
@@ -179,36 +151,4 @@ class Corn(Objective):
         # One product after the other: ONNX has no cumulative one.
         above = list(accumulate(torch.sigmoid(raw.float()).unbind(dim=1), torch.mul))
         bounds = torch.stack([torch.ones_like(above[0]), *above, torch.zeros_like(above[0])], dim=1)
-        return self.decided(bounds[:, :-1] - bounds[:, 1:], torch.stack(above, dim=1).sum(dim=1))
-
-
-def interpolate_probabilities(grade: Tensor, classes: int, cuts: tuple[float, ...] | None) -> Tensor:
-    """Return probabilities for a continuous grade: the two nearest grades share them by their distance.
-
-    Without cuts the most probable grade is the rounded one. With cuts the distance is measured after a monotone,
-    piecewise linear map that sends the cuts to 0.5, 1.5, ... and the ends of the scale to themselves, so that the most
-    probable grade is the one between whose cuts the grade lies. A grade exactly on a cut belongs to the lower class,
-    and a class between two equal cuts is never decided. These are shares, not calibrated probabilities.
-
-    Args:
-        grade: float32 (N,) in 0..C-1.
-        classes: C.
-        cuts: C-1 cuts, or None.
-
-    Returns:
-        float32 (N, C), rows sum to 1.
-    """
-    if cuts is not None:
-        at = grade.new_tensor(cuts)
-        # The outer segments go on as far beyond the ends as the outer cuts lie within: then every segment is one grade
-        # wide on the mapped scale, and the ends stay where they are.
-        edges = torch.cat([-at[:1].clamp(min=_HAIR), at, 2 * len(cuts) - at[-1:]])
-        decided = (grade[:, None] > at[None, :]).sum(dim=1)
-        low, high = edges[decided], edges[decided + 1]
-        # Between cuts that lie close together the map is no steeper than this, or rounding errors would show.
-        width = (high - low).clamp(min=_NARROWEST)
-        # However close above its cut a grade lies, its share must stay the larger one after rounding to float32.
-        offset = ((grade - (low + high) / 2) / width).clamp(_HAIR - 0.5, 0.5)
-        grade = (decided + offset).clamp(0, len(cuts))
-    codes = torch.arange(classes, dtype=grade.dtype, device=grade.device)
-    return (1 - (grade[:, None] - codes[None, :]).abs()).clamp(min=0)
+        return bounds[:, :-1] - bounds[:, 1:], torch.stack(above, dim=1).sum(dim=1)

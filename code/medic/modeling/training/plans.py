@@ -33,7 +33,6 @@ class Plan:
         weights: what the network starts from, as ``Classifier`` takes it; None is random.
         weighted: how far the loss is weighted against imbalance, as counted on the training images: 0 not at all, 1 so
             that every class counts the same, 0.5 by the square root of that.
-        contrast: as ``Classifier`` takes it.
         flips: average over both mirror images when predicting.
         dropout: as ``Classifier`` takes it.
     """
@@ -45,7 +44,6 @@ class Plan:
     objective: Objective = field(default_factory=CrossEntropy)
     weights: str | None = None
     weighted: float = 0
-    contrast: float | None = None
     flips: bool = False
     dropout: float | None = None
 
@@ -70,7 +68,6 @@ class Plan:
             self.image_size,
             None if start == "none" else start,
             self.flips,
-            self.contrast,
             self.dropout,
         )
 
