@@ -16,6 +16,8 @@ from medic.errors import MedicError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from medic.referral import Referral
+
 Kind = Literal["multiclass", "ordinal", "multilabel"]
 
 
@@ -116,6 +118,10 @@ def find_task(name: str) -> Task:
     return TASKS[name]
 
 
+OF_EACH_IMAGE = ("probabilities", "grade", "distance", "brightness", "sharpness")
+"""The attributes of a ``Prediction`` that have a row for each image."""
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """What a model says of N images: the same structure from torch, from ONNX and from a service.
@@ -127,12 +133,21 @@ class Prediction:
         thresholds: the operating point, probabilities from which on a class is said to be present: one a class for
             multilabel tasks, one for the second class where there are two. None decides from 0.5 on, or for the most
             probable class.
+        distance: float32 (N,), how far each image lies from those of the training, in feature space; None for a model
+            that does not measure it.
+        brightness: float32 (N,), of the prepared pixels (``medic.referral.appearance``); None as the referral rule.
+        sharpness: float32 (N,), of the prepared pixels, as the brightness.
+        referral: the rule by which answers are left to a person; None for a model that is not calibrated.
     """
 
     task: Task
     probabilities: np.ndarray
     grade: np.ndarray | None = None
     thresholds: tuple[float, ...] | None = None
+    distance: np.ndarray | None = None
+    brightness: np.ndarray | None = None
+    sharpness: np.ndarray | None = None
+    referral: Referral | None = None
 
     def __post_init__(self) -> None:
         shape = self.probabilities.shape
@@ -152,18 +167,13 @@ class Prediction:
     @classmethod
     def joined(cls, parts: Sequence[Prediction]) -> Prediction:
         """Predictions of one model, one after the other."""
-        grades = [part.grade for part in parts if part.grade is not None]
-        return cls(
-            parts[0].task,
-            np.concatenate([part.probabilities for part in parts]),
-            np.concatenate(grades) if grades else None,
-            parts[0].thresholds,
-        )
+        known = [name for name in OF_EACH_IMAGE if getattr(parts[0], name) is not None]
+        return replace(parts[0], **{name: np.concatenate([getattr(part, name) for part in parts]) for name in known})
 
     def rows(self, chosen: np.ndarray) -> Prediction:
         """Those of some images, chosen by position or by a mask."""
-        grade = None if self.grade is None else self.grade[chosen]
-        return replace(self, probabilities=self.probabilities[chosen], grade=grade)
+        known = {name: value for name in OF_EACH_IMAGE if (value := getattr(self, name)) is not None}
+        return replace(self, **{name: value[chosen] for name, value in known.items()})
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -176,6 +186,16 @@ class Prediction:
         if self.thresholds is not None:
             return (self.probabilities[:, 1] >= np.float32(self.thresholds[0])).astype(np.int64)
         return self.probabilities.argmax(axis=1)
+
+    @property
+    def sets(self) -> np.ndarray | None:
+        """Which classes are possible, bool (N, C), by the model's referral rule; None without one."""
+        return None if self.referral is None else self.referral.sets(self)
+
+    @property
+    def why(self) -> np.ndarray | None:
+        """Why each answer is left to a person, a word of ``medic.referral.REASONS`` or ""; None without a rule."""
+        return None if self.referral is None else self.referral.reasons(self)
 
     @property
     def p_none(self) -> np.ndarray:
@@ -193,6 +213,10 @@ class Prediction:
         For ordinal tasks the decision is ``grade`` (int) with ``grade_continuous`` beside it; for multiclass ones
         ``label``; for multilabel ones a column of 0 and 1 for each class, as the operating point decides, and
         ``p_none``, unless the task has a class for that. A probability's column is ``p_`` and the class's name.
+
+        A model with a referral rule has four columns more: ``set`` (the possible classes, joined by ``|``), ``refer``
+        (1 where the answer is left to a person), ``why`` (a word of ``medic.referral.REASONS``, empty where it is not),
+        and ``calibration`` (on how many patients).
 
         ``p_none`` is the product of (1 - p) over the classes: after a loss weighted by prevalence it ranks images, but
         is no calibrated probability.
@@ -212,6 +236,12 @@ class Prediction:
         columns |= {f"p_{name}": self.probabilities[:, code] for code, name in enumerate(self.task.classes)}
         if self.task.kind == "multilabel" and NO_FINDING not in self.task.classes:
             columns["p_none"] = self.p_none
+        if self.referral is not None:
+            names_of = np.array(self.task.classes)
+            columns["set"] = ["|".join(names_of[possible]) for possible in self.sets]
+            columns["refer"] = (self.why != "").astype(int)
+            columns["why"] = self.why
+            columns["calibration"] = str(self.referral)
         return pd.DataFrame(columns)
 
     def _repr_html_(self) -> str:

@@ -1,10 +1,12 @@
-"""Where a probability becomes a decision: the operating point of a finding."""
+"""Where a probability becomes a decision: operating points, prediction sets, and what is left to a person."""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from medic.errors import MedicError
+from medic.modeling.metrics import interval, resampled
 from medic.task import Prediction
 
 
@@ -52,3 +54,144 @@ def thresholds_for(truth: np.ndarray, prediction: Prediction, sensitivity: float
         return (threshold_for(truth, prediction.probabilities[:, 1], sensitivity),)
     pairs = zip(truth.T, prediction.probabilities.T, strict=True)
     return tuple(threshold_for(present, scores, sensitivity) if present.any() else 0.5 for present, scores in pairs)
+
+
+FEWEST = 20
+"""Patients of a class from which on it gets a threshold of its own for prediction sets."""
+
+
+def set_thresholds(
+    truth: np.ndarray, prediction: Prediction, patients: np.ndarray, coverage: float = 0.9
+) -> tuple[float, ...]:
+    """Return the thresholds of prediction sets that hold the truth in a wanted share of new images.
+
+    Split conformal prediction: a class is possible where its probability is at least what all but a few images of the
+    calibration set gave to their truth (Sadinle, Lei & Wasserman, J. Am. Stat. Assoc. 114, 2019, p. 223, with the
+    finite-sample quantile of Vovk et al., Algorithmic Learning in a Random World, 2005). A class that 20 patients or
+    more have gets a threshold of its own, so that the share holds for this class by itself; the others share the one
+    of all images. Of several findings, the share is that of the images with the finding that do not rule it out.
+
+    Args:
+        truth: int (N,) codes, for multilabel tasks (N, C) of 0 and 1.
+        prediction: of the N images, calibrated; neither trained on nor those that the sets are judged on.
+        patients: (N,), the patient of each image.
+        coverage: wanted share, between 0 and 1.
+
+    Returns:
+        One threshold a class. It is 0, so that every set holds the class, where the images are too few to say more.
+
+    Raises:
+        MedicError: the share does not lie between 0 and 1.
+    """
+    if not 0 < coverage < 1:
+        raise MedicError(f"a coverage of {coverage} cannot be had; choose a share between 0 and 1, such as 0.9")
+    probabilities, several = prediction.probabilities, prediction.task.kind == "multilabel"
+    having = np.asarray(truth) == 1 if several else np.eye(len(prediction.task.classes), dtype=bool)[truth]
+    shared = _conformal(probabilities[having], coverage)
+    return tuple(
+        _conformal(probabilities[chosen, code], coverage)
+        if len(np.unique(np.asarray(patients)[chosen])) >= FEWEST
+        else shared
+        for code, chosen in enumerate(having.T)
+    )
+
+
+def _conformal(of_truth: np.ndarray, coverage: float) -> float:
+    """Return the threshold that all but ``(1 - coverage) * (n + 1)`` of the truth's probabilities (n,) reach."""
+    # A hair is added: 0.1 * 10 must not come out below 1.
+    place = int(np.floor((1 - coverage) * (len(of_truth) + 1) + 1e-9))
+    return float(np.sort(of_truth)[place - 1]) if place else 0.0
+
+
+def coverage_table(
+    truth: np.ndarray, prediction: Prediction, patients: np.ndarray, by: np.ndarray | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """Return how often prediction sets hold the truth, and how large they are.
+
+    Args:
+        truth: int (N,) codes, for multilabel tasks (N, C) of 0 and 1.
+        prediction: of the N images, by a model with a referral rule.
+        patients: (N,), the patient of each image.
+        by: (N,), the slice of each image, such as its camera. None divides by class: of a multilabel task by finding,
+            where images with the finding count.
+        seed: of the bootstrap, 2,000 draws of whole patients.
+
+    Returns:
+        One row ``all`` and one a slice: ``images``, ``patients``, ``coverage`` with its 95 % interval (``low``,
+        ``high``), ``size`` (classes in a set, on average). A row without an image has no coverage.
+
+    Raises:
+        MedicError: the prediction is of a model without a referral rule.
+    """
+    if prediction.referral is None:
+        raise MedicError("this model has no prediction sets, because it is not calibrated; train or package it again")
+    task, sets, patients = prediction.task, prediction.sets, np.asarray(patients)
+    having = np.asarray(truth) == 1 if task.kind == "multilabel" else np.eye(len(task.classes), dtype=bool)[truth]
+    slices = {"all": having}
+    if by is None:
+        slices |= {name: having & (np.arange(len(task.classes)) == code) for code, name in enumerate(task.classes)}
+    else:
+        slices |= {str(one): having & (np.asarray(by) == one)[:, None] for one in pd.unique(np.asarray(by))}
+
+    def covered(held: np.ndarray, asked: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        counts = np.asarray(counts, float)
+        return np.divide(counts @ held, counts @ asked, out=np.full(len(counts), np.nan), where=counts @ asked > 0)
+
+    rows = {}
+    for name, asked in slices.items():
+        inside, questions = asked.any(axis=1), asked.sum(axis=1)
+        of_image = patients[inside]
+        held, asked_of = (asked & sets).sum(axis=1)[inside], questions[inside]
+        drawn = resampled(covered, held, asked_of, of_image, seed=seed) if inside.any() else np.full(1, np.nan)
+        size = sets[inside].sum(axis=1).mean() if inside.any() else np.nan
+        share = held.sum() / asked_of.sum() if inside.any() else np.nan
+        rows[name] = (inside.sum(), len(np.unique(of_image)), share, *interval(drawn), size)
+    return pd.DataFrame.from_dict(
+        rows, orient="index", columns=["images", "patients", "coverage", "low", "high", "size"]
+    )
+
+
+def risk_coverage(wrong: np.ndarray, confidences: np.ndarray) -> pd.DataFrame:
+    """Return the error among the answers that are kept, when the least confident ones are left to a person.
+
+    The risk-coverage curve (El-Yaniv & Wiener, J. Mach. Learn. Res. 11, 2010, p. 1605).
+
+    Args:
+        wrong: bool (N,), or a share in 0..1, how wrong each decision is.
+        confidences: float (N,) of each decision (``medic.referral.confidence``).
+
+    Returns:
+        One row a threshold, from the highest: ``confidence`` (answers with at least that are kept), ``kept`` (their
+        share), ``error`` (the mean of ``wrong`` among them).
+    """
+    order = np.argsort(-np.asarray(confidences), kind="stable")
+    sure, errors = np.asarray(confidences)[order], np.cumsum(np.asarray(wrong, float)[order])
+    last = np.append(np.flatnonzero(np.diff(sure)), len(sure) - 1)
+    return pd.DataFrame({"confidence": sure[last], "kept": (last + 1) / len(sure), "error": errors[last] / (last + 1)})
+
+
+def confidence_for(wrong: np.ndarray, confidences: np.ndarray, error: float) -> float:
+    """Return the confidence from which on answers can be kept so that a wanted error is not exceeded.
+
+    Of all such thresholds it is the lowest, which leaves the fewest answers to a person. On other images the error
+    comes out higher or lower: choose it on the validation split and judge it on the test split.
+
+    Args:
+        wrong: bool (N,), whether each decision is wrong.
+        confidences: float (N,) of each decision (``medic.referral.confidence``).
+        error: wanted share of wrong decisions among those kept, 0..1.
+
+    Returns:
+        A threshold midway between two confidences, for ``Referral.confidence``; 0 where nothing has to be left.
+
+    Raises:
+        MedicError: not even the most confident answers are right that often.
+    """
+    table = risk_coverage(wrong, confidences)
+    reached = table[table["error"] <= error]
+    if reached.empty:
+        lowest = table["error"].min()
+        raise MedicError(f"an error of {error:g} cannot be had by referral, at best it is {lowest:.3f}; want less")
+    sure = reached["confidence"].iloc[-1]
+    below = np.asarray(confidences)[np.asarray(confidences) < sure]
+    return float(sure + below.max()) / 2 if len(below) else 0.0

@@ -1,13 +1,23 @@
-"""Calibration: what is stated beside what is observed."""
+"""Calibration: what is stated beside what is observed, and how it is mended."""
 
 import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import brier_score_loss
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import brier_score_loss, log_loss
 
-from medic.modeling.calibrate import brier_scores, calibration_errors, reliability
+from medic.modeling.calibrate import (
+    brier_scores,
+    calibration_errors,
+    compare_calibration,
+    fit_scale_and_shift,
+    fit_temperature,
+    log_losses,
+    reliability,
+    weighted_shift,
+)
 from medic.modeling.metrics import score
-from medic.task import Prediction, Task
+from medic.task import CHEST_XRAY_BINARY, DIGITS, Prediction, Task
 
 TWO = Task("two findings", "multilabel", ("Effusion", "Mass"))
 
@@ -65,3 +75,75 @@ def test_stating_too_much_is_an_error_and_stating_what_is_right_nearly_none():
     )
     assert right < 0.03
     assert loud > right + 0.1
+
+
+def softmax(raw: np.ndarray) -> np.ndarray:
+    powers = np.exp(raw - raw.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def overconfident(seed: int, count: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
+    """Truths of ten classes, and logits that are too large by a factor."""
+    random = np.random.default_rng(seed)
+    raw = 2 * random.normal(size=(count, 10))
+    truth = (softmax(raw).cumsum(axis=1) < random.random((count, 1))).sum(axis=1).clip(max=9)
+    return truth, factor * raw
+
+
+def said(raw: np.ndarray, temperature: float = 1.0) -> Prediction:
+    return Prediction(DIGITS, softmax(raw / temperature).astype(np.float32))
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_a_temperature_takes_away_how_much_too_certain_a_network_is(factor):
+    truth, raw = overconfident(0, 3000, factor)
+    found = fit_temperature(lambda temperature: score(log_losses, truth, said(raw, temperature)), len(truth))
+    assert found == pytest.approx(factor, rel=0.06)
+    truth, raw = overconfident(1, 1000, factor)
+    table = compare_calibration(truth, {"before": said(raw), "after": said(raw, found)}, np.arange(1000))
+    before, after = (table.loc[("calibration_error", name)] for name in ("before", "after"))
+    assert after["value"] < 0.06
+    if factor == 3.0:
+        assert after["high"] < before["low"]
+    assert np.array_equal(said(raw).decided, said(raw, found).decided)
+
+
+@pytest.mark.parametrize("count", [1, 5, 400])
+def test_a_temperature_stays_finite_where_every_image_is_right(count):
+    raw = 5 * np.eye(10)[np.arange(count) % 10]
+    truth = np.arange(count) % 10
+    found = fit_temperature(lambda temperature: score(log_losses, truth, said(raw, temperature)), count)
+    assert 0.05 < found < 1
+
+
+def test_scale_and_shift_are_those_of_logistic_regression_where_images_are_many():
+    random = np.random.default_rng(0)
+    raw = 3 * random.normal(size=20_000)
+    present = (random.random(20_000) < 1 / (1 + np.exp(-(0.4 * raw - 2)))).astype(int)
+    reference = LogisticRegression(C=1e9).fit(raw[:, None], present)
+    scale, shift = fit_scale_and_shift(raw, present, usual=weighted_shift(0.2))
+    assert (scale, shift) == pytest.approx((reference.coef_[0, 0], reference.intercept_[0]), abs=5e-3)
+    reference = LogisticRegression(C=1e9, fit_intercept=False).fit(raw[:, None], present)
+    assert fit_scale_and_shift(raw, present) == pytest.approx((reference.coef_[0, 0], 0), abs=5e-3)
+
+
+@pytest.mark.parametrize("present", [[0, 0, 0], [1, 1, 1], [1, 0, 0], [0, 0, 1]])
+def test_few_images_move_a_finding_little_and_never_turn_its_ranking(present):
+    scale, shift = fit_scale_and_shift(np.array([4.0, 0.0, -4.0]), np.array(present), usual=-1.0)
+    assert 0.1 < scale < 3
+    assert -6 < shift < 4
+
+
+def test_brier_score_and_log_loss_are_scikit_learns():
+    truth, raw = overconfident(2, 200, 1.0)
+    prediction = said(raw)
+    assert score(brier_scores, truth, prediction) == pytest.approx(
+        ((prediction.probabilities - np.eye(10)[truth]) ** 2).sum(axis=1).mean(), rel=1e-5
+    )
+    assert score(log_losses, truth, prediction) == pytest.approx(log_loss(truth, prediction.probabilities), rel=1e-5)
+    truth, probabilities = stated(3)
+    second = np.stack([1 - probabilities[:, 0], probabilities[:, 0]], axis=1)
+    binary = Prediction(CHEST_XRAY_BINARY, second)
+    assert score(brier_scores, truth[:, 0], binary) == pytest.approx(brier_score_loss(truth[:, 0], probabilities[:, 0]))
+    table = reliability(truth, probabilities, patients=np.arange(400) // 2)
+    assert ((table["low"] <= table["observed"]) & (table["observed"] <= table["high"])).all()
