@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from medic.data.readers import digits, own
-from medic.data.readers.digits import read_idx_set, write_idx_part
+from medic.data.readers.digits import read_idx_set
+from medic.data.stores import idx
 from medic.errors import MedicError
 from medic.sample.digits import write_as_own
 
@@ -84,21 +85,21 @@ def test_variations_keep_the_digit_and_an_epoch_is_a_permutation(cells, few):
 
 
 def test_idx_parts_are_read_back_and_missing_ones_are_told(few, tmp_path):
-    write_idx_part(tmp_path, "train", *few)
+    images, labels = few[0], np.asarray(few[1]).astype(np.uint8)
+    idx.write(tmp_path / "train-images-idx3-ubyte.gz", images)
+    idx.write(tmp_path / "train-labels-idx1-ubyte.gz", labels)
     with pytest.raises(MedicError, match="lacks images or labels of test"):
         read_idx_set(tmp_path)
-    write_idx_part(tmp_path, "test", few[0][:5], few[1][:4])
+    idx.write(tmp_path / "t10k-images-idx3-ubyte.gz", images[:5])
+    idx.write(tmp_path / "t10k-labels-idx1-ubyte.gz", labels[:4])
     with pytest.raises(MedicError, match="the n-th label belongs to the n-th image"):
         read_idx_set(tmp_path)
 
 
-def test_digits_written_as_ones_own_are_read_alike_from_folder_and_table(repository, tmp_path):
+def test_digits_written_as_ones_own_are_read_as_class_folders(repository, tmp_path):
     records, store = digits.read(repository / "sample_data" / "digits")
     write_as_own(tmp_path, records[records["label"].isin([3, 8])].groupby("label").head(5), store)
-    by_folder, _ = own.read(tmp_path, level=1)
-    by_table, _ = own.read(tmp_path / "labels.csv")
-    assert list(by_folder["class"]) == ["digit 3"] * 5 + ["digit 8"] * 5
-    assert by_folder.equals(by_table.sort_values("image", ignore_index=True))
+    assert list(own.read(tmp_path)[0]["class"]) == ["digit 3"] * 5 + ["digit 8"] * 5
 
 
 STAND_IN = """

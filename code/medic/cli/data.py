@@ -16,7 +16,6 @@ from medic.cli.options import (
     ImageColumnOption,
     ImagesOption,
     LabelColumnOption,
-    LevelOption,
     LookedForOption,
     PatientColumnOption,
     PositiveOption,
@@ -104,7 +103,6 @@ def describe(
     task: TaskArgument,
     data: DataOption = Path("sample_data"),
     images: ImagesOption = None,
-    level: LevelOption = None,
     label_column: LabelColumnOption = None,
     image_column: ImageColumnOption = None,
     patient_column: PatientColumnOption = None,
@@ -119,7 +117,7 @@ def describe(
     """
     from medic.data.explore import describe as describe_records
 
-    how = how_to_read(level, label=label_column, image=image_column, patient=patient_column)
+    how = how_to_read(label=label_column, image=image_column, patient=patient_column)
     records, store, found, _ = _read(task, data, images, how, positive or looked_for)
     description = describe_records(records, store, found)
     print(json.dumps(description.to_dict(), indent=2) if as_json else description)
@@ -136,7 +134,6 @@ def check_sets(
     to: Annotated[Path, typer.Option("--to", help="Folder of the tables and pages, a folder a set.")] = Path(
         "outputs/check"
     ),
-    level: LevelOption = None,
     label_column: LabelColumnOption = None,
     image_column: ImageColumnOption = None,
     patient_column: PatientColumnOption = None,
@@ -163,9 +160,9 @@ def check_sets(
         raise MedicError(f"with --data, name a set to check ({', '.join(DATA_SETS)}, {OWN.name}), not {what!r}")
     checked, failed = {}, []
     sets = sets_in(folder, None if is_folder else name)
-    how = how_to_read(level, label=label_column, image=image_column, patient=patient_column)
+    how = how_to_read(label=label_column, image=image_column, patient=patient_column)
     if how and set(sets) != {OWN.name}:
-        raise MedicError(f"--level and columns are for images of your own; {' and '.join(sets)} have their layout")
+        raise MedicError(f"named columns are for images of your own; {' and '.join(sets)} have their layout")
     for found, (data_set, source) in sets.items():
         try:
             checked[found] = check_set(data_set, source, to / found, scheduler=scheduler, **how)
@@ -221,9 +218,6 @@ def competition_data(
     print(selection.balance(prepared.records).to_string())
     for name, count in selection.short(prepared.records).items():
         print(f"{name}: {count} training images of the {per_class} asked for; there are no more to use")
-    for archive, count in selection.unlisted.items():
-        if count:
-            print(f"{count} images in the {archive} archive are in no table and were not used")
     for reason, rows in selection.dropped.groupby("reason", sort=False):
         print(f"{len(rows)} images left out ({reason}), the first: {rows['image'].iloc[0]}, {rows['detail'].iloc[0]}")
     print(f"{len(prepared.records)} images prepared at {size} px in {directory}; selection.json there accounts for all")
@@ -240,7 +234,6 @@ def prepare(
     to: Annotated[Path, typer.Option("--to", help="Folder of the prepared set.")] = Path("outputs/prepared"),
     size: SizeOption = 256,
     test: TestOption = None,
-    level: LevelOption = None,
     label_column: LabelColumnOption = None,
     image_column: ImageColumnOption = None,
     patient_column: PatientColumnOption = None,
@@ -258,7 +251,7 @@ def prepare(
     from medic.data.readers import OWN
     from medic.data.records import class_counts, lacking
 
-    how = how_to_read(level, label=label_column, image=image_column, patient=patient_column)
+    how = how_to_read(label=label_column, image=image_column, patient=patient_column)
     records, store, found, data_set = _read(task, data, images, how, positive or looked_for)
     if data_set is OWN and found.thresholds:
         print(f"of the two classes {found.classes[1]} is the positive one (--positive names the other)")
@@ -279,7 +272,7 @@ def _read(
 
     data_set = OWN if task == OWN.name else data_set_of(find_task(task))
     if data_set is not OWN and (how or positive is not None):
-        raise MedicError(f"--level, --positive and columns are for images of your own; {task} has its own classes")
+        raise MedicError(f"--positive and named columns are for images of your own; {task} has its own classes")
     records, store = data_set.read(data_set.find(data), images, **how)
     if positive is not None:
         records = data_set.with_positive(records, positive)

@@ -18,9 +18,6 @@ TaskArgument = Annotated[
         "own for images of your own, in a folder a class or with a CSV file."
     ),
 ]
-LevelOption = Annotated[
-    int | None, typer.Option("--level", help="own: which level of folders is the classes', where it can be mistaken.")
-]
 PositiveOption = Annotated[
     str | None,
     typer.Option("--positive", help="own: of two classes the positive one, such as malignant; else the last by name."),
@@ -65,7 +62,7 @@ class Target(StrEnum):
 TargetOption = Annotated[Target, typer.Option("--target", help="Where: this machine, a cloud or a cluster.")]
 
 
-def how_to_read(level: int | None, **columns: str | None) -> dict[str, object]:
+def how_to_read(**columns: str | None) -> dict[str, object]:
     """What a person says of images of their own, as their reader takes it: nothing where nothing is said."""
     named = {what: title for what, title in columns.items() if title is not None}
-    return ({} if level is None else {"level": level}) | ({"columns": named} if named else {})
+    return {"columns": named} if named else {}

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,7 @@ from medic.data.prepare import Prepared, prepare
 from medic.data.readers import retinopathy
 from medic.data.records import validate
 from medic.data.split import split_by_patient
-from medic.data.stores import JointStore, location_from
+from medic.data.stores import JointStore
 from medic.errors import MedicError
 from medic.files import write_json, write_text
 from medic.task import RETINOPATHY
@@ -38,7 +37,6 @@ class Selection:
     settings: dict[str, float]  # ``per_class``, ``validation`` and ``seed``, as ``select`` was given them
     before: pd.DataFrame  # int, listed images by class (rows) and archive (columns)
     dropped: pd.DataFrame  # images that could not be chosen: ``image``, ``reason`` (as ``select`` says), ``detail``
-    unlisted: dict[str, int]  # by archive, image files that no row of its table names, such as those of a test
 
     def balance(self, records: pd.DataFrame | None = None) -> pd.DataFrame:
         """Count the images of each class before and after; ``records`` are those that were really prepared.
@@ -58,7 +56,7 @@ class Selection:
     def short(self, records: pd.DataFrame | None = None) -> dict[str, int]:
         """Return the training images of each class that has fewer of them than asked for; as ``balance``."""
         train = self.balance(records)["train"]
-        return {name: int(count) for name, count in train.items() if count < self.settings["per_class"]}
+        return train[train < self.settings["per_class"]].to_dict()
 
 
 def select(
@@ -76,8 +74,8 @@ def select(
     extra archive. No patient is on both sides: a name that ends in ``_left`` or ``_right`` tells the patient in both
     archives, any other is a patient of its own, and patients who share a photograph, byte for byte, count as one.
 
-    Left out, with the reason: a source's own ``test_split``; ``absent`` images; in the extra archive the ``same_name``
-    as in the main one; what is ``identical`` with an earlier image; extra images whose ``patient_in_validation`` is.
+    Left out, with the reason: ``absent`` images; what is ``identical`` with an earlier image; a source's own
+    ``test_split``; images of the extra archive whose ``patient_in_validation`` is.
 
     Args:
         main: zip file or folder of the competition: ``train.csv`` with ``id_code,diagnosis``.
@@ -87,33 +85,22 @@ def select(
         seed: 0 or more; the same seed and archives give the same selection.
 
     Raises:
-        MedicError: a setting is out of range; an archive or its table cannot be read; the two are swapped; nothing is
-            left for a split.
+        MedicError: a setting is out of range, an archive or its table cannot be read, or nothing is left for a split.
     """
     settings = {"per_class": per_class, "validation": validation, "seed": seed}
     if per_class < 1 or not 0 < validation < 1 or seed < 0:
         raise MedicError(f"{settings} do not fit: per_class is 1 or more, validation between 0 and 1, seed 0 or more")
     read = {key: retinopathy.read(source) for key, source in {MAIN: main, EXTRA: extra}.items() if source is not None}
     store = JointStore({key: part for key, (_, part) in read.items()})
-    tables = {key: {name.rpartition("/")[2] for name in part.names()} for key, part in store.stores.items()}
-    if "trainLabels.csv" in tables[MAIN] and "train.csv" in tables.get(EXTRA, ()):
-        raise MedicError(f"the archives are swapped: {extra} holds the competition's train.csv; give it as main")
     listed = pd.concat([_named(table, key) for key, (table, _) in read.items()], ignore_index=True)
     listed = validate(listed, RETINOPATHY).assign(reason="", detail="")
     images, from_main = listed["image"], listed["image"].str.startswith(f"{MAIN}/")
-
-    def leave_out(reason: str, detail: pd.Series) -> None:
-        listed.loc[detail.index, "reason"] = reason
-        listed.loc[detail.index, "detail"] = detail
-
-    absent, places = images[~images.map(store.__contains__)], {key: part.location for key, part in store.stores.items()}
-    leave_out("absent", absent.map(lambda name: f"not in {places[name.partition('/')[0]].name}"))
-    leave_out("test_split", images[listed["split"] == "test"].map("{} is in its source's own test split".format))
-    stems = images[listed["reason"] == ""].map(lambda name: PurePosixPath(name).stem)
-    first = stems.map({stem: row for row, stem in stems[from_main[stems.index]].items()}).dropna().astype(int)
-    leave_out("same_name", _twins(listed, first[~from_main[first.index]]))
+    there = images.map(store.__contains__).astype(bool)
+    listed.loc[~there, ["reason", "detail"]] = "absent", "listed, but not in the archive"
+    listed.loc[there & (listed["split"] == "test"), ["reason", "detail"]] = "test_split", "in its source's test split"
     earlier = _same_bytes(images[listed["reason"] == ""], store)
-    leave_out("identical", _twins(listed, earlier))
+    listed.loc[earlier.index, "reason"] = "identical"
+    listed.loc[earlier.index, "detail"] = "the same photograph as " + images[earlier].set_axis(earlier.index)
     # Patients who share a photograph are one person, whatever the archives call them.
     codes, patients = pd.factorize(listed["patient"])
     people = pd.Series(connected(len(patients), np.stack([codes[earlier.index], codes[earlier]], axis=1))[codes])
@@ -122,23 +109,23 @@ def select(
     dealt = listed[fit & from_main].assign(split="train", patient=people)
     held = split_by_patient(dealt, validation=validation, test=0, seed=seed)["split"] == "validation"
     held = fit & held.reindex(listed.index, fill_value=False)
-    known = listed["patient"][fit & ~from_main & people.isin(people[held])]
-    leave_out("patient_in_validation", "an image of patient " + known + " is in validation")
-    free = (listed["reason"] == "") & ~held
+    known = fit & ~from_main & people.isin(people[held])
+    listed.loc[known, "reason"] = "patient_in_validation"
+    listed.loc[known, "detail"] = "an image of patient " + listed["patient"] + " is in validation"
+    free = fit & ~held & ~known
     if not held.any() or not free.any():
-        said = f"{(fit & from_main).sum()} images of {places[MAIN]} are too few"
-        raise MedicError(f"{said} for training and validation={validation}; see that it is complete")
+        said = f"{(fit & from_main).sum()} images of {store.stores[MAIN].location}"
+        raise MedicError(f"{said} are too few for training and validation={validation}; see that it is complete")
     shuffled = [listed[pool].sample(frac=1, random_state=seed) for pool in (free & from_main, free & ~from_main)]
     chosen = pd.concat(shuffled).groupby("label").head(per_class).assign(split="train")
     records = pd.concat([listed[held].assign(split="validation"), chosen]).sort_index().reset_index(drop=True)
-    before, names = {MAIN: _by_class(listed[from_main]), EXTRA: _by_class(listed[~from_main])}, set(images)
+    before = {MAIN: _by_class(listed[from_main]), EXTRA: _by_class(listed[~from_main])}
     return Selection(
         records=records.drop(columns=["reason", "detail"]),
         store=store,
         settings=settings,
         before=pd.DataFrame(before, index=pd.Index(RETINOPATHY.classes, name="class")),
         dropped=listed.loc[listed["reason"] != "", ["image", "reason", "detail"]].reset_index(drop=True),
-        unlisted={key: len({f"{key}/{name}" for name in part.images()} - names) for key, part in store.stores.items()},
     )
 
 
@@ -158,18 +145,14 @@ def write(selection: Selection, folder: str | os.PathLike, preprocessing: Prepro
     for split, file in _LABELS.items():
         rows = labels.loc[labels["split"] == split, ["image", "label", "archive", "patient", "file"]]
         write_text(folder / file, rows.to_csv(index=False))
-    left_out = pd.concat([selection.dropped, prepared.skipped])[["image", "reason", "detail"]].to_dict("records")
+    left_out = pd.concat([selection.dropped, prepared.skipped])[["image", "reason", "detail"]]
     account = {
         "format": 1,
         "settings": selection.settings | preprocessing.to_dict(),
-        "images": {key: len(part.images()) for key, part in selection.store.stores.items()},
-        "locations": location_from(folder, selection.store),
         "synthetic": prepared.synthetic,
         "balance": selection.balance(prepared.records).to_dict("index"),
-        "short": selection.short(prepared.records),
-        "unlisted": selection.unlisted,
-        "left_out": dict(Counter(row["reason"] for row in left_out)),
-        "left_out_images": left_out,
+        "left_out": left_out["reason"].value_counts().to_dict(),
+        "left_out_images": left_out.to_dict("records"),
     }
     write_json(folder / "selection.json", account)
     return prepared
@@ -189,14 +172,6 @@ def _same_bytes(images: pd.Series, store: JointStore) -> pd.Series:
     digests = shared.map(lambda name: zlib.crc32(store.read(name)))
     first = shared.index.to_series().groupby([sizes[shared.index], digests]).transform("first")
     return first[first != first.index]
-
-
-def _twins(listed: pd.DataFrame, first: pd.Series) -> pd.Series:
-    """Which image stands for each, and whether it has another label."""
-    here, there = listed.loc[first.index], listed.loc[first].set_index(first.index)
-    differing = ", labelled " + here["label"].astype(str) + " here and " + there["label"].astype(str) + " there"
-    said = "stands for the same photograph as " + there["image"]
-    return said + differing.where(here["label"] != there["label"], "")
 
 
 def _by_class(records: pd.DataFrame) -> np.ndarray:

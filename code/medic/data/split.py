@@ -21,7 +21,7 @@ def split_by_patient(
     """Deal patients, not images, to train, validation and test; stratified by a patient's worst label.
 
     With a multilabel task a patient's stratum is the rarest class that any of their images shows (compare Sechidis et
-    al., ECML PKDD 2011, p. 145). A class that three patients have is in every split, if patients suffice for all.
+    al., ECML PKDD 2011, p. 145). A stratum of three patients is in every split.
 
     Args:
         records: with the columns ``patient``, ``split`` and ``label``; for a multilabel task those of its classes.
@@ -52,8 +52,7 @@ def split_by_patient(
         refuse_crossing(records.assign(split=np.where(dealt, "train", "test")))
     elif shared := int((dealt & together.isin(together[~dealt])).sum()):
         print(f"{shared} images are copies of images in the given test split; --test 0.2 deals all of them anew")
-    several = task is not None and task.kind == "multilabel"
-    if several:
+    if task is not None and task.kind == "multilabel":
         present = pd.DataFrame(targets(records, task) > 0).groupby(together.to_numpy()).max()
         present = present[present.sum().sort_values(kind="stable").index]  # the rarest class first
         present = present[present.index.isin(together[dealt])]
@@ -62,8 +61,6 @@ def split_by_patient(
     else:
         stratum = records[dealt].groupby(together[dealt])["label"].max()
     chosen = _deal(stratum, shares, seed)
-    if several:
-        _reach_every_split(chosen, present, ["train", *(name for name, share in shares.items() if share)])
     return records.assign(split=records["split"].where(~dealt, together.map(chosen)))
 
 
@@ -80,25 +77,6 @@ def _deal(stratum: pd.Series, shares: dict[str, float], seed: int) -> dict[str, 
             chosen |= dict.fromkeys(patients[:count], name)
             del patients[:count]
     return chosen
-
-
-def _reach_every_split(chosen: dict[str, str], present: pd.DataFrame, splits: list[str]) -> None:
-    """Move single patients, so that a class which three patients or more have is in every split, any other in train.
-
-    Strata alone do not see to it: a patient has several classes. The last of a class in a split is not moved.
-    """
-    has = present.to_numpy()  # one row a patient, True for each class the patient has
-    side = np.array([splits.index(chosen[name]) for name in present.index])
-    counts = np.array([has[side == place].sum(axis=0) for place in range(len(splits))])
-    for code, total in enumerate(has.sum(axis=0)):
-        for place in range(len(splits)) if total >= 3 else range(min(total, 1)):
-            for person in np.flatnonzero(has[:, code]) if not counts[place, code] else ():
-                if (counts[side[person], has[person]] > 1).all():
-                    counts[side[person], has[person]] -= 1
-                    counts[place, has[person]] += 1
-                    side[person] = place
-                    chosen[present.index[person]] = splits[place]
-                    break
 
 
 def _with_groups(records: pd.DataFrame, store: Store) -> pd.DataFrame:

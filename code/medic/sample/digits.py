@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from medic.data.stores import Store, idx
-from medic.files import write_bytes, write_text
-from medic.sample.layout import PAGES, csv, replacing_sample
+from medic.files import write_bytes
+from medic.sample.layout import PAGES, replacing_sample
 
 
 def write_sample(folder: str | os.PathLike) -> None:
@@ -29,17 +29,9 @@ def write_sample(folder: str | os.PathLike) -> None:
 
 
 def write_as_own(folder: str | os.PathLike, records: pd.DataFrame, store: Store) -> None:
-    """Write digits in two layouts in which people have their own images, to show how those are read.
-
-    ``folder`` gets ``digit 3/00007.png`` and so on, a folder a class, and ``labels.csv`` with ``image,label``, images
-    named without folder and extension. No two of the records may have the same number.
-    """
-    table = pd.DataFrame(
-        {"image": records["image"].map(PurePosixPath), "label": "digit " + records["label"].astype(str)}
-    )
-    for path, name in table.itertuples(index=False):
-        write_bytes(Path(folder, name, path.name), store.read(str(path)))
-    write_text(Path(folder, "labels.csv"), csv(table.assign(image=[path.stem for path in table["image"]])))
+    """Write digits as people have their own images, a folder a class: ``digit 3/00007.png`` and so on."""
+    for name, label in zip(records["image"], records["label"], strict=True):
+        write_bytes(Path(folder, f"digit {label}", PurePosixPath(name).name), store.read(name))
 
 
 def _like_mnist(scan: np.ndarray) -> np.ndarray:

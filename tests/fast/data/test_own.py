@@ -110,12 +110,6 @@ def test_a_row_that_names_a_folder_stands_for_its_images_as_in_muras_table_of_st
     assert records["patient"].tolist() == ["patient00000"] * 2 + ["patient00001"] * 2 + ["patient00000"] * 2
 
 
-def test_groups_count_where_no_patient_is_known_and_may_stand_in_a_second_table(lay):
-    place = lay(*IN_TWO, truth="image,MEL,NV\n1,1.0,0.0\n2,0.0,1.0\n", meta="image,age,lesion_id\n2,4,L\n1,4,L\n")
-    records, _ = own.read(place)
-    assert (records["patient"].nunique(), records["patient_source"][0]) == (1, "column lesion_id (no patient is known)")
-
-
 def test_a_missing_patient_is_said_and_the_group_or_the_image_stands_for_it(lay, capsys):
     place = lay(*NAMES[:4], labels="image,label,lesion_id,patient\n0,a,L0,P\n1,b,L1,nan\n2,a,L1,\n3,b,,\n")
     records, _ = own.read(place)
@@ -286,7 +280,7 @@ NO_CLASSES = {
     ("labels.csv", "images.tar.gz"): "is an archive that is not read; unpack it",
     ("train/a/1.png", "b/2.png"): "split folders beside b/2.png",
     ("a/1.png", "b/a/2.png"): "in the folders of two classes, b and a",
-    ("x/a/1.png", "x/b/2.png", "y/a/3.png", "y/b/4.png"): "--level",
+    ("x/a/1.png", "x/b/2.png", "y/a/3.png", "y/b/4.png"): "has a, b within several folders; put the classes at the top",
     ("bär/1.png", "BÄR/2.png"): "one class in two ways",
 }
 
@@ -307,7 +301,6 @@ def test_class_folders_win_over_a_stray_table_which_is_named(lay, capsys):
     assert all(f"{name}.csv" in said for name in ("notes", "old", "odd"))
     lay(labels="image,label\n1.png,x\n2.png,y\n")
     assert own.read(place)[0]["class"].tolist() == ["x", "y"], "a table of these images counts: it may know patients"
-    assert own.read(place, level=1)[0]["class"].tolist() == ["cat", "dog"]
 
 
 # Whose image it is

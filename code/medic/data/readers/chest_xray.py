@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from medic.data.corrections import corrected
-from medic.data.readers.listed_images import find_images, open_images, stem
-from medic.data.readers.listing import cells_of, find_table, open_tables, read_table, refuse, refuse_twice, sexes, whole
+from medic.data.readers.listed_images import open_images, stem
+from medic.data.readers.listing import cells_of, find_table, open_tables, read_table, refuse, sexes, whole
+from medic.data.readers.own import records_of
 from medic.data.records import validate
 from medic.data.stores import Store
 from medic.errors import MedicError
@@ -30,46 +31,42 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
     """Read the table, of two editions the revised one, and find each listed image in its store.
 
     Returns:
-        Records with ``image``, ``patient``, ``patient_source``, ``follow_up`` (int64), ``age`` (Int64, years, missing
+        Records as of ``medic.data.readers.own``, with ``split`` by ``train_val_list.txt`` and ``test_list.txt`` beside
+        the table (otherwise ``train``), and instead of ``class``: ``follow_up`` (Int64), ``age`` (Int64, years, missing
         where implausible), ``sex`` (``M``, ``F`` or missing), ``view`` (``PA``, ``AP`` or missing), ``width`` and
-        ``height`` (Int64, pixels of the original before NIH scaled it to 1024), ``split`` (by ``train_val_list.txt``
-        and ``test_list.txt`` beside the table, otherwise ``train``), ``label`` (1 where there is any finding), one 0/1
-        column for each of the 14 findings and for ``No Finding``, and ``note`` (what could not be taken as it stands;
-        missing for most), in the table's order; and the store.
+        ``height`` (Int64, pixels of the original before NIH scaled it to 1024), ``label`` (1 where there is any
+        finding), one 0/1 column for each of the 14 findings and for ``No Finding``, and ``note`` (what could not be
+        taken as it stands; missing for most), in the table's order; and the store.
 
     Raises:
         MedicError: no table, or one without rows or columns that it needs; findings that are unknown or stand beside
-            "No Finding"; an image listed or stored twice; lists that do not fit; images that cannot be read in place.
+            "No Finding"; lists that do not fit; or as ``records_of``.
     """
     tables, file = open_tables(source)
     file = file or next(filter(None, (find_table(tables, wanted) for wanted in TABLES)), None)
     if file is None:
         raise MedicError(f"{tables.location} holds no table of chest X-rays; it needs {' or '.join(TABLES)}")
     where = f"{file} in {tables.location}"
-    cells, _ = cells_of(read_table(tables, file, titled=True), where)
+    cells, titles = cells_of(read_table(tables, file, titled=True), where)
     if missing := {"patient", "follow_up", "age", "sex", "view"} - set(cells):
         raise MedicError(f"{where} lacks the columns of {', '.join(sorted(missing))}; get it again from its source")
-    for what in ("image", "patient"):
-        refuse(cells[what], cells[what] == "", where, f"is no {what}; fill it in or remove the line")
-    stems, follow_up = cells["image"].map(stem), whole(cells["follow_up"])
-    refuse_twice(stems, where)
-    refuse(cells["follow_up"], follow_up.isna(), where, "is no number of a follow-up; it must be 0, 1, 2, ...")
-    labels = _labels(cells["label"], where)
-    views = cells["view"].str.upper()
+    labels, views = _labels(cells["label"], where), cells["view"].str.upper()
+    cells["split"] = _splits(cells["image"].map(stem), tables)
     known = {"age": _years(cells["age"]), "sex": sexes(cells["sex"]), "view": views.where(views.isin(["PA", "AP"]))}
     store = open_images(tables.location if images is None else images)
-    records = cells[["image", "patient"]].assign(
-        image=find_images(list(cells["image"]), store),
-        patient_source="column Patient ID",
-        follow_up=follow_up.astype("int64"),
-        **known,
-        **{side: whole(cells[side]) for side in ("width", "height") if side in cells},
-        split=_splits(stems, tables),
-        label=1 - labels[NO_FINDING],
-        **labels,
-        note=_notes(cells, known),
+    records = records_of(cells, titles, where, store).drop(columns="class")
+    details = pd.DataFrame(
+        {
+            "follow_up": whole(cells["follow_up"]),
+            **known,
+            **{side: whole(cells[side]) for side in ("width", "height") if side in cells},
+            "label": 1 - labels[NO_FINDING],
+            **labels,
+            "note": _notes(cells, known),
+        }
     )
-    return corrected(validate(records.astype({"view": "string"}), CHEST_XRAY_OR_NONE), tables, CHEST_XRAY), store
+    records = records.join(details.reset_index(drop=True)).astype({"view": "string"})
+    return corrected(validate(records, CHEST_XRAY_OR_NONE), tables, CHEST_XRAY), store
 
 
 def _labels(findings: pd.Series, where: str) -> pd.DataFrame:

@@ -59,12 +59,6 @@ def read_idx_set(folder: str | os.PathLike) -> dict[str, tuple[np.ndarray, np.nd
     return arrays
 
 
-def write_idx_part(folder: str | os.PathLike, split: str, images: np.ndarray, labels: np.ndarray) -> None:
-    """Write uint8 images (N, H, W) and labels (N,) of ``train`` or ``test`` as two of MNIST's files."""
-    idx.write(Path(folder) / f"{PARTS[split]}-images-idx3-ubyte.gz", images)
-    idx.write(Path(folder) / f"{PARTS[split]}-labels-idx1-ubyte.gz", np.asarray(labels).astype(np.uint8))
-
-
 def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> tuple[pd.DataFrame, Store]:
     """Read the labels of MNIST's four files, and open the folder as a store of the images.
 

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medic.data.corrections import FILE
 from medic.data.stores import FolderStore, Store, open_store
 from medic.errors import MedicError
 
@@ -29,11 +28,6 @@ def open_tables(source: str | os.PathLike) -> tuple[Store, str | None]:
     if path.is_file() and path.name.lower().endswith((".csv", ".tsv", ".txt")):
         return FolderStore(path.parent), path.name
     return open_store(path), None
-
-
-def table_files(tables: Store) -> list[str]:
-    """Return the names of the tables in a store; the journal of corrections is none."""
-    return [name for name in tables.names() if name.lower().endswith((".csv", ".tsv")) and FILE not in name.lower()]
 
 
 def find_table(tables: Store, wanted: str) -> str | None:

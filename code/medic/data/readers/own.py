@@ -1,42 +1,53 @@
-"""A person's own images: listed in a table, or sorted into one folder a class."""
+"""A person's own images: listed in a table, or sorted into one folder a class (``cat/1.jpeg``, ``dog/2.jpeg``)."""
 
-import contextlib
 import os
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from medic.data.corrections import corrected
-from medic.data.readers import class_folders, listing
+from medic.data.corrections import FILE, corrected
 from medic.data.readers.listed_images import find_images, open_folders, open_images, stem
-from medic.data.readers.listing import cells_of, is_missing, read_table, refuse
-from medic.data.readers.patients import EACH_IMAGE, patients_of
+from medic.data.readers.listing import (
+    advice,
+    cells_of,
+    is_missing,
+    known,
+    open_tables,
+    read_table,
+    refuse,
+    refuse_twice,
+)
+from medic.data.readers.patients import EACH_IMAGE, is_patient_folder, patients_of
 from medic.data.records import task_of, with_codes, without_gaps
 from medic.data.stores import Store
 from medic.errors import MedicError
 from medic.task import Task
+
+_Listed = tuple[str, pd.DataFrame, dict[str, str]]  # a table's name, and its cells and titles as of ``cells_of``
 
 
 def read(
     source: str | os.PathLike,
     images: str | os.PathLike | None = None,
     task: Task | None = None,
-    level: int | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> tuple[pd.DataFrame, Store]:
     """Read images with a CSV file that says what they show, or images in folders that are named as their classes.
 
-    A table with an image and a label column counts before folders, which ``class_folders`` reads: it may know patients.
-    Its columns are found by their titles (``known_headers.json``); labels may also stand in one column of 0 and 1 a
-    class, and a row may name a folder of images. A table that lists no image of the class folders is passed over,
-    which is said.
+    One table with an image and a label column counts before folders, as it may know patients; others are not read. Its
+    columns are found by their titles (``known_headers.json``); labels may also stand in one column of 0 and 1 a class,
+    and a row may name a folder of images. A table that lists no image of the class folders is passed over, which is
+    said.
+
+    Class folders may lie below ``train``, ``validation`` (``val``, ``valid``) and ``test``; a split that is there is
+    kept. Folders around everything do not matter, nor do folders within a class, unless they are called like classes.
 
     Args:
         source: a CSV file; or a folder or zip file that holds one, or else one folder a class.
         images: the folder or zip file of the images, where they are elsewhere than the table.
         task: whose classes the labels are, by name or all by code; by default the classes are the labels, sorted.
-        level: which level of folders is the classes', where that can be mistaken; folders count then, and no table.
         columns: titles of the columns ``image``, ``label``, ``patient``, ``group`` or ``split``, where they are not
             found: ``{"label": "verdict"}``.
 
@@ -49,72 +60,56 @@ def read(
         MedicError: nothing that can be read, no or several columns that could be meant, an image without a label or
             listed twice, not one listed image in the store, one class only, or a class that does not fit the task.
     """
-    tables, named = listing.open_tables(source)
+    tables, named = open_tables(source)
     store = open_images(tables.location if images is None else images)
     if not store.images():
         what = "holds no images (.jpeg, .png, .tif, .bmp, DICOM, ...)"
         raise MedicError(f"{store.location} {what}; say where they are (images=..., or --images)")
-    files = [named] if named else listing.table_files(tables)
-    in_folders = not named and class_folders.are_there(store)
-    used, cells, titles = "", pd.DataFrame(), {}
-    if named or level is None:
-        used, cells, titles = _chosen(tables, files, columns, store, bool(columns) or not in_folders)
-    ignored = [file for file in files if file != used]
+    files = [name for name in tables.names() if name.lower().endswith((".csv", ".tsv")) and FILE not in name.lower()]
+    files = [named] if named else files
+    in_folders = not named and _are_class_folders(store)
+    used, cells, titles = _chosen(tables, files, columns, store, bool(columns) or not in_folders)
     if used:
-        if not {"patient", "group"} & set(cells):
-            ignored = _add_people(cells, titles, tables, ignored)
         origin = f"{used} in {tables.location}"
         records = records_of(cells, titles, origin, store)
     else:
         sheets = [name for name in tables.names() if name.lower().endswith((".xlsx", ".xls", ".ods"))]
         if sheets and not in_folders:
             raise MedicError(f"{sheets[0]} in {tables.location} is a spreadsheet; save it as CSV")
-        origin, records = str(store.location), class_folders.records_of(store, level)
-    for file in ignored:
-        print(f"{file} in {tables.location} is not read: the classes are those of {origin}", file=sys.stderr)
+        origin, records = str(store.location), _records_of_folders(store)
+    for file in files:
+        if file != used:
+            print(f"{file} in {tables.location} is not read: the classes are those of {origin}", file=sys.stderr)
     labelled = with_codes(records, task, origin)
     given = corrected(labelled, tables, asked := task or task_of(labelled, "own"))
     return (given if task else without_gaps(given, asked)), store
 
 
-def _chosen(tables: Store, files: list[str], columns: Mapping[str, str] | None, store: Store, sure: bool) -> tuple:
-    """The one table that lists images of the store, its cells and titles; none where it need not be (``sure``)."""
-    told, faults, fitting = {}, [], []
+def _chosen(
+    tables: Store, files: Sequence[str], columns: Mapping[str, str] | None, store: Store, needed: bool
+) -> _Listed:
+    """The one table that lists images of the store; where one is ``needed``, otherwise the first that can be read."""
+    told, faults, fitting = [], [], []
     stems = {stem(name).casefold() for name in store.images()}
     for file in files:
         try:
             table = read_table(tables, file, titled=bool(columns))
             cells, titles = cells_of(table, f"{file} in {tables.location}", columns)
-            told[file] = open_folders(cells, store), titles
+            told.append((file, open_folders(cells, store), titles))
         except MedicError as fault:
             faults.append(fault)
         else:
-            fitting += [file] * (not stems.isdisjoint(told[file][0]["image"].map(stem).str.casefold()))
+            fitting += told[-1:] * (not stems.isdisjoint(told[-1][1]["image"].map(stem).str.casefold()))
     if len(fitting) > 1:
-        named = ", ".join(fitting[:3])
-        raise MedicError(f"{tables.location} holds {len(fitting)} tables of labels ({named}); name one")
-    if sure and faults and not told:
+        some = ", ".join(file for file, *_ in fitting[:3])
+        raise MedicError(f"{tables.location} holds {len(fitting)} tables of labels ({some}); name one")
+    if needed and faults and not told:
         raise faults[0]
-    used = next(iter(fitting or (told if sure else ())), "")
-    return used, *told.get(used, (pd.DataFrame(), {}))
-
-
-def _add_people(cells: pd.DataFrame, titles: dict[str, str], tables: Store, files: list[str]) -> list[str]:
-    """Add the patient or group of each image as the first other table tells that has all; return what is not used."""
-    names = cells["image"].map(stem)
-    for file in files:
-        with contextlib.suppress(MedicError, KeyError):  # it may be about anything
-            others, found = cells_of(read_table(tables, file), file, needs=())
-            what = "patient" if "patient" in others else "group"
-            told = dict(zip(others["image"].map(stem), others[what], strict=True))
-            if set(names) <= told.keys():
-                cells[what], titles[what] = names.map(told), found[what]
-                return [other for other in files if other != file]
-    return files
+    return next(iter(fitting or told * needed), ("", pd.DataFrame(), {}))
 
 
 def records_of(cells: pd.DataFrame, titles: Mapping[str, str], where: str, store: Store) -> pd.DataFrame:
-    """Make records without codes of what ``cells_of`` gives: as ``read``, but for ``label``.
+    """Make records without codes of what ``cells_of`` gives, one row a line: as ``read``, but for ``label``.
 
     Raises:
         MedicError: a cell is empty or not understood, an image is listed twice, or none is in the store.
@@ -126,12 +121,12 @@ def records_of(cells: pd.DataFrame, titles: Mapping[str, str], where: str, store
     if not titles:
         print(f"{where} has no line with titles: its columns are taken as image and label", file=sys.stderr)
     if store.images() and (all(absent) or (absent[0] and not titles)):
-        remedy = "say where they are (images=..., or --images)" if titles or all(absent) else listing.advice("image")
+        remedy = "say where they are (images=..., or --images)" if titles or all(absent) else advice("image")
         raise MedicError(
             f"{sum(absent)} of the {len(names)} images that {where} lists are not in {store.location}: it lists "
             f"{names.iloc[0]}, and there is {store.images()[0]}; {remedy}"
         )
-    listing.refuse_twice(names, where)
+    refuse_twice(names, where)
     people = cells.filter(["patient", "group"])
     people = people.mask(people.map(is_missing)).dropna(axis=1, how="all")
     if "patient" in people and (unknown := people["patient"].isna().sum()):
@@ -144,9 +139,63 @@ def records_of(cells: pd.DataFrame, titles: Mapping[str, str], where: str, store
         told_by = f"column {' and '.join(map(titles.get, people))}"
         told_by += " (no patient is known)" * ("patient" not in people)
     splits = cells.get("split", pd.Series("train", cells.index))
-    found = splits.str.lower().map(listing.known()["splits"])
+    found = splits.str.lower().map(known()["splits"])
     refuse(splits, found.isna(), where, "is an unknown split; use train, validation or test")
     # PadChest writes a list such as ['normal']: its elements are the class.
     classes = cells["label"].str.replace(r"^\[(.+)\]$", lambda found: found[1].replace("'", "").strip(), regex=True)
     records = {"image": names, "patient": patients, "patient_source": told_by, "split": found, "class": classes}
     return pd.DataFrame(records, cells.index).reset_index(drop=True)
+
+
+def _are_class_folders(store: Store) -> bool:
+    """Whether all images lie in class folders, two at least; folders of patients are none."""
+    inside = [parts[1:] if _split(parts) else parts for parts in _without_outer_folders(store)]
+    classes = {parts[0] for parts in inside}
+    return len(classes) > 1 and min(map(len, inside)) > 1 and not any(map(is_patient_folder, classes))
+
+
+def _records_of_folders(store: Store) -> pd.DataFrame:
+    """As ``records_of``. Folders such as ``patient0012`` within a class, or the files' names, tell the patients."""
+    names, inside = store.images(), _without_outer_folders(store)
+    splits = [_split(parts) for parts in inside]
+    if any(splits):
+        if None in splits:
+            outside = "/".join(inside[splits.index(None)])
+            raise MedicError(f"{store.location} has split folders beside {outside}; put all classes below one, or none")
+        inside = [parts[1:] for parts in inside]
+    loose = [name for name, parts in zip(names, inside, strict=True) if len(parts) < 2]
+    if loose:
+        some = f"{len(loose)} of {len(names)} images in {store.location} lie in no class folder, such as {loose[0]}"
+        raise MedicError(f"{some}; move them, or list all in a table")
+    _refuse_nested(inside, store)
+    patients, told_by = patients_of(names, ["/".join(parts[1:]) for parts in inside]) or (names, EACH_IMAGE)
+    records = pd.DataFrame({"image": names, "patient": patients, "patient_source": told_by})
+    return records.assign(split=splits if any(splits) else "train", **{"class": [parts[0] for parts in inside]})
+
+
+def _without_outer_folders(store: Store) -> list[list[str]]:
+    """The parts of each name without the folders that are around all images."""
+    inside = [name.split("/") for name in store.images()]
+    while inside and len({p[0] for p in inside}) == 1 and min(map(len, inside)) > 2 and not _split(inside[0]):
+        inside = [parts[1:] for parts in inside]
+    return inside
+
+
+def _split(parts: Sequence[str]) -> str | None:
+    return known()["splits"].get(parts[0].lower()) if len(parts) > 1 else None
+
+
+def _refuse_nested(inside: list[list[str]], store: Store) -> None:
+    """Folders within class folders that may be the classes themselves: which label is meant is not ours to guess."""
+    classes = {parts[0].casefold() for parts in inside}
+    # cat and dog within clinic a and clinic b may be the classes. The same one alone within each (images) is none, and
+    # where an image lies beside them they cannot be.
+    places = Counter(name for _, name in {(parts[0], parts[1] if len(parts) > 2 else "") for parts in inside})
+    shared = sorted(name for name, count in places.items() if count > 1 and not is_patient_folder(name))
+    if len(shared) > 1 and "" not in places:
+        what = f"has {', '.join(shared[:3])} within several folders; put the classes at the top, or list all in a table"
+        raise MedicError(f"{store.location} {what}")
+    for parts in inside:
+        if twice := [part for part in parts[1:-1] if part.casefold() in classes - {parts[0].casefold()}]:
+            what = f"lies in the folders of two classes, {parts[0]} and {twice[0]}; move it"
+            raise MedicError(f"{'/'.join(parts)} in {store.location} {what}")

@@ -2,13 +2,13 @@
 
 import os
 
-import numpy as np
 import pandas as pd
 
 from medic.data.corrections import corrected
-from medic.data.readers.listed_images import find_images, open_images, stem
-from medic.data.readers.listing import cells_of, find_table, open_tables, read_table, refuse, refuse_twice
-from medic.data.readers.patients import BY_EYES, EACH_IMAGE, eyes
+from medic.data.readers.listed_images import open_images
+from medic.data.readers.listing import cells_of, find_table, open_tables, read_table, refuse
+from medic.data.readers.own import records_of
+from medic.data.readers.patients import eyes
 from medic.data.records import SPLITS, validate
 from medic.data.stores import Store
 from medic.errors import MedicError
@@ -30,38 +30,34 @@ def read(
     A header line and a file extension may be there or not. ``small`` reads the ``_small`` twins of the first layout.
 
     Returns:
-        Records with ``image``, ``patient``, ``eye`` (``left``, ``right`` or missing: see ``eyes``), ``patient_source``,
-        ``split`` and ``label`` (grade 0..4), in the tables' order; and the store.
+        Records as of ``medic.data.readers.own``, with ``label`` (grade 0..4) and ``eye`` (``left``, ``right`` or
+        missing: see ``eyes``) instead of ``class``, in the tables' order; and the store.
 
     Raises:
-        MedicError: no table, tables of different lengths, a label that is no grade, an image listed or stored twice.
+        MedicError: no table, tables of different lengths, a label that is no grade, or as ``records_of``.
     """
     tables, _ = open_tables(source)
     suffix = "_small.csv" if small else ".csv"
-    rows = [part for split in SPLITS if (part := _pair(tables, split, suffix)) is not None]
-    for wanted in () if small else ("trainLabels.csv", "train.csv"):
-        if not rows and (file := find_table(tables, wanted)):
-            cells, _ = cells_of(read_table(tables, file), file)
-            refuse(cells["image"], cells["image"] == "", file, "is no image; fill it in")
-            rows = [cells.assign(label=_grades(cells["label"], file), split="train")]
-    if not rows:
-        pairs = f"train_img{suffix} and train_label{suffix}" + ", trainLabels.csv or train.csv" * (not small)
-        raise MedicError(f"{tables.location} holds no table of retinopathy grades; it needs {pairs}")
-    listed = pd.concat(rows)
-    refuse_twice(listed["image"].map(stem), f"a table of {tables.location}")
+    pairs = [part for split in SPLITS if (part := _pair(tables, split, suffix)) is not None]
+    single = None if small else find_table(tables, "trainLabels.csv") or find_table(tables, "train.csv")
+    if pairs:
+        cells, titles, where = pd.concat(pairs), {"image": "image"}, f"a table of {tables.location}"
+    elif single:
+        cells, titles = cells_of(read_table(tables, single), where := f"{single} in {tables.location}")
+    else:
+        needed = f"train_img{suffix} and train_label{suffix}" + ", trainLabels.csv or train.csv" * (not small)
+        raise MedicError(f"{tables.location} holds no table of retinopathy grades; it needs {needed}")
+    grades = pd.to_numeric(cells["label"], errors="coerce")
+    refuse(cells["label"], ~grades.isin(range(5)), where, "is no grade; it must be 0, 1, 2, 3 or 4")
     store = open_images(tables.location if images is None else images)
-    people = eyes(list(listed["image"]))
-    records = people.assign(
-        image=find_images(list(listed["image"]), store),
-        patient_source=BY_EYES if people["eye"].notna().any() else EACH_IMAGE,
-        split=listed["split"].to_numpy(),
-        label=listed["label"].to_numpy(),
-    )
+    records = records_of(cells, titles, where, store).drop(columns="class")
+    records.insert(2, "eye", eyes(list(cells["image"]))["eye"])
+    records["label"] = grades.array.astype("int64")
     return corrected(validate(records, RETINOPATHY), tables, RETINOPATHY), store
 
 
 def _pair(tables: Store, split: str, suffix: str) -> pd.DataFrame | None:
-    """``image``, ``label`` and ``split`` of every line of a pair of tables; None where there is none."""
+    """``image``, ``label`` and ``split`` of every line of a pair of tables, as text; None where there is none."""
     files = [find_table(tables, f"{split}_{what}{suffix}") for what in ("img", "label")]
     if None in files:
         if alone := next(filter(None, files), None):
@@ -73,10 +69,4 @@ def _pair(tables: Store, split: str, suffix: str) -> pd.DataFrame | None:
             f"{files[0]} has {len(names)} names and {files[1]} has {len(labels)} labels; the n-th label belongs to the "
             "n-th name (is a header counted as data?)"
         )
-    return pd.DataFrame({"image": names.array, "label": _grades(labels, files[1]), "split": split}, names.index)
-
-
-def _grades(labels: pd.Series, file: str) -> np.ndarray:
-    grades = pd.to_numeric(labels, errors="coerce")
-    refuse(labels, ~grades.isin(range(5)), file, "is no grade; it must be 0, 1, 2, 3 or 4")
-    return grades.to_numpy("int64")
+    return pd.DataFrame({"image": names.array, "label": labels.array, "split": split}, names.index)
