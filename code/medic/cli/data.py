@@ -148,7 +148,7 @@ def check_sets(
     Example: medic check ../shared/data
              medic check skin_lesion --data ../shared/data
     """
-    from medic.data.check.report import check_set, sets_in, unknown_in
+    from medic.data.check.report import check_set, sets_in
     from medic.data.readers import DATA_SETS, OWN, data_set_of
     from medic.task import TASKS
 
@@ -179,11 +179,6 @@ def check_sets(
             print(f"  see {checked[found]['page']}")
     if as_json:
         print(json.dumps(checked, indent=2))
-    if others := unknown_in(folder, sets) if is_folder or name is None else []:
-        print(
-            f"not checked, for no set is called so: {', '.join(others)}; medic check SET --data {folder / others[0]}",
-            file=sys.stderr,
-        )
     if failed:
         raise MedicError("; ".join(failed))
 

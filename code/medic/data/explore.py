@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from typing import get_args
 
@@ -22,52 +21,39 @@ class Description:
     """What ``describe`` found.
 
     Attributes:
-        images, patients: how many of each.
-        absent: how many listed images are not there.
         values: all that was counted, as plain values for JSON; ``docs/data_dictionary.md`` explains each key.
-        counts: images by class (rows) and split (columns).
-        total: the same in one row, where each image counts once.
+        counts: images by class (rows) and split (columns), and in a last row in all, where each image counts once.
     """
 
-    images: int
-    patients: int
-    absent: int
     values: dict
     counts: pd.DataFrame
-    total: pd.DataFrame
 
     def to_dict(self) -> dict:
         """Return plain values, for JSON."""
         return self.values
 
-    def _sentences(self) -> list[str]:
+    def __repr__(self) -> str:
         found = self.values
         source, age, pairs = (found[key] for key in ("patients_told_apart_by", "age_median", "patients_with_both_eyes"))
-        known, crossing = source is not None, found["patients_in_two_splits"]
+        images, absent, crossing = (found[key] for key in ("images", "absent_images", "patients_in_two_splits"))
+        known = source is not None
         people = [f"median age {age:g} years"] if age is not None else []
         people += [", ".join(f"{value} {n}" for value, n in found[key].items()) for key in ("sex", "view")]
         both = f", {pairs} of them with both eyes" if pairs is not None else ""
         said = {
-            f"{self.images} images" + (f" of {self.patients} patients" if known else "") + both: True,
+            f"{images} images" + (f" of {found['patients']} patients" if known else "") + both: True,
             "; ".join(filter(None, people)): any(people),
-            "every listed image is there": not self.absent,
-            f"{self.absent} listed images are absent": 0 < self.absent < self.images,
-            "the images are elsewhere: this describes the tables alone": 0 < self.absent == self.images,
+            "every listed image is there": not absent,
+            f"{absent} listed images are absent": 0 < absent < images,
+            "the images are elsewhere: this describes the tables alone": 0 < absent == images,
             f"{found['unlisted_images']} image files are in no row of the table": found["unlisted_images"],
             f"patients are told apart by {source}": source,
             "no patient is known: each image counts as a patient": not known,
             f"{crossing} patients have images in more than one split: split again by patient": crossing,
             "no patient is in two splits": known and not crossing,
         }
-        return [sentence for sentence, so in said.items() if so]
-
-    def __repr__(self) -> str:
-        table = pd.concat([self.counts, self.total]).to_string()
-        return f"{self.values['task']}: " + "\n".join([*self._sentences(), "", table])
-
-    def _repr_html_(self) -> str:
-        lines = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self._sentences())
-        return f"<b>{html.escape(self.values['task'])}</b><ul>{lines}</ul>{self.counts.to_html()}"
+        lines = [sentence for sentence, so in said.items() if so]
+        return f"{found['task']}: " + "\n".join([*lines, "", self.counts.to_string()])
 
 
 def describe(records: pd.DataFrame, store: Store, task: Task) -> Description:
@@ -92,8 +78,7 @@ def describe(records: pd.DataFrame, store: Store, task: Task) -> Description:
         "classes": counts.to_dict("index"),
     }
     last = "images" if task.kind == "multilabel" else "total"  # several classes an image: no sum of the rows
-    total = sizes.rename(last).to_frame().T
-    return Description(len(records), values["patients"], values["absent_images"], values, counts, total)
+    return Description(values, pd.concat([counts, sizes.rename(last).to_frame().T]))
 
 
 _BROKEN = {"absent", *get_args(ImageReason)}  # findings that leave no pixels to look at

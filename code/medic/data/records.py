@@ -133,11 +133,10 @@ def task_of(records: pd.DataFrame, name: str) -> Task:
         MedicError: a column is missing, there are fewer than two classes, or codes and names do not belong together.
     """
     _require(records, "label", "class")
-    pairs = records[["label", "class"]].drop_duplicates().sort_values("label")
-    if list(pairs["label"]) != list(range(len(pairs))):
-        named = ", ".join(f"{code} {name}" for code, name in pairs.to_numpy())
-        raise MedicError(f"codes and classes do not belong one to one ({named}); take the task of all records")
-    return Task(name, "multiclass", tuple(pairs["class"]))
+    classes = records.drop_duplicates(["label", "class"]).sort_values("label")
+    if list(classes["label"]) != list(range(len(classes))):
+        raise MedicError("codes and classes do not belong one to one; take the task of all records")
+    return Task(name, "multiclass", tuple(classes["class"]))
 
 
 def with_positive(records: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -178,8 +177,7 @@ def with_codes(records: pd.DataFrame, task: Task | None, source: object) -> pd.D
         source: where the records come from, for messages.
 
     Raises:
-        MedicError: fewer than two classes, two that differ in writing only, one that the task does not know, or one of
-            the task's that no image has.
+        MedicError: fewer than two classes, two that differ in writing only, or others than the task's.
     """
     spelled: dict[float | str, str] = {}
     for name in sorted(set(records["class"])):
@@ -190,17 +188,12 @@ def with_codes(records: pd.DataFrame, task: Task | None, source: object) -> pd.D
     numeric = all(isinstance(key, float) for key in spelled)
     found = [spelled[key] for key in (sorted(spelled) if numeric else spelled)]
     task = task or Task("own", "multiclass", tuple(found))
-    if task.kind == "multilabel":
-        raise MedicError(f"the task {task.name!r} has several classes an image, and {source} gives one; name another")
     codes = {name: code for code, name in enumerate(task.classes)}
     if not set(found) & codes.keys() and all(key in range(len(codes)) for key in spelled):
         codes = {name: int(float(name)) for name in found}
-    given = {codes.get(name) for name in found}
-    odd = [f"the class {name!r}, which is not in" for name in found if name not in codes]
-    odd += [f"no image of the class {name!r} of" for code, name in enumerate(task.classes) if code not in given]
-    if odd:
-        names = ", ".join(task.classes)
-        raise MedicError(f"{source} has {odd[0]} the task {task.name!r} ({names}); correct the names, or name no task")
+    if set(found) != codes.keys() or len(found) < len(task.classes):
+        theirs = f"the task {task.name!r} has {', '.join(task.classes)}"
+        raise MedicError(f"{source} has the classes {', '.join(found)}, and {theirs}; correct the names")
     labelled = records.assign(label=records["class"].map(codes))
     kept = ("image", "patient", "patient_source", "split", "label", "class")
     return validate(labelled[[name for name in kept if name in labelled]], task)

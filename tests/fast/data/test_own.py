@@ -325,7 +325,7 @@ def test_names_and_folders_tell_the_patient_where_all_follow_a_pattern(names, la
 def test_labels_are_names_or_codes_of_a_task_that_is_given(lay):
     place = lay(*NAMES[:5], labels=table("image,level", *((n, n) for n in range(5))))
     assert own.read(place, task=RETINOPATHY)[0]["label"].tolist() == [0, 1, 2, 3, 4]
-    with pytest.raises(MedicError, match="no image of the class 'z' of the task 'few'"):
+    with pytest.raises(MedicError, match="has the classes a, b, and the task 'few' has a, b, z"):
         own.read(lay("x/a/1.png", "x/b/2.png") / "x", task=Task("few", "multiclass", ("a", "b", "z")))
 
 

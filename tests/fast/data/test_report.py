@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from medic.cli import app
-from medic.data.check.report import EXAMPLES, KINDS, check_set, sets_in, unknown_in, write_report
+from medic.data.check.report import EXAMPLES, KINDS, check_set, sets_in, write_report
 from medic.data.readers import DATA_SETS, OWN
 from medic.data.stores import open_store
 from medic.data.stores.folder import PRODUCT_MARK
@@ -107,7 +107,6 @@ def test_the_sets_in_a_folder_are_known_by_name_by_table_or_taken_for_ones_own(t
     (eyes.parent / "more.zip").touch()
     found = {"retinopathy": (DATA_SETS["retinopathy"], eyes)}
     assert sets_in(eyes.parent) == sets_in(eyes) == sets_in(eyes.parent, "retinopathy") == found
-    assert unknown_in(eyes.parent, found) == ["more.zip", "others"]
     assert sets_in(lesions) == {"skin_lesion": (DATA_SETS["skin_lesion"], lesions)}
     assert sets_in(pets) == {"own": (OWN, pets)}
     with pytest.raises(MedicError, match="no folder or zip file"):

@@ -19,7 +19,7 @@ from medic.data.images.decode import decode, shrunk
 from medic.data.parallel import each
 from medic.data.readers import DATA_SETS, OWN, DataSet, find_data_set, lesions_or_own
 from medic.data.split import patients_known
-from medic.data.stores import FolderStore, Store, is_synthetic
+from medic.data.stores import Store, is_synthetic
 from medic.data.stores.folder import mark_product
 from medic.errors import ImageError, MedicError
 from medic.files import write_text
@@ -122,16 +122,6 @@ def sets_in(data: str | os.PathLike, name: str | None = None) -> dict[str, tuple
     there = {one.name: (one, path) for one in DATA_SETS.values() if (path := one.find(data)) != data}
     found = DATA_SETS.get(data.resolve().name.removesuffix(".zip")) or lesions_or_own(data)[0]
     return there or {found.name: (found, data)}
-
-
-def unknown_in(data: Path, sets: dict[str, tuple[DataSet, Path]]) -> list[str]:
-    """List the folders with images, and the zip files, that none of the sets found in a data folder is; sorted."""
-    sources = [source for _, source in sets.values()]
-    if sources == [data]:
-        return []
-    there = {name.partition("/")[0] for name in FolderStore(data).images() if "/" in name}
-    known = {*DATA_SETS, *(f"{name}.zip" for name in DATA_SETS), *(source.name for source in sources)}
-    return sorted((there | {path.name for path in data.glob("*.zip")}) - known)
 
 
 def check_set(

@@ -72,14 +72,9 @@ def download(name: str, folder: str | os.PathLike = "data", *, limit: int | None
 
 
 def _find(name: str) -> dict:
-    if name in SOURCES:
-        return SOURCES[name]
-    free = [key for key, source in SOURCES.items() if "login" not in source]
-    closed = [key for key, source in SOURCES.items() if "login" in source]
-    raise MedicError(
-        f"there is no set called {name!r}; without a login there is {', '.join(free)} (medic download {free[0]}), and "
-        f"with a Kaggle account {', '.join(closed)} (medic download {closed[0]} shows the steps)"
-    )
+    if name not in SOURCES:
+        raise MedicError(f"there is no set called {name!r}; there is {', '.join(SOURCES)} (medic download NAME)")
+    return SOURCES[name]
 
 
 def _recipe(name: str, source: dict, downloads: Path, target: Path) -> str:

@@ -25,6 +25,12 @@ COLUMNS = (
     "pixelsY", "patient_id", "lesion_id", "copyright_license", "attribution", "sha256",
 )
 # fmt: on
+PAGE = """# Where these images come from
+
+- Set: {count} images of the ISIC Archive (https://www.isic-archive.com), the oldest entries for `{query}`
+- Licences, and whom to name: in `metadata.csv`; terms at https://creativecommons.org/licenses
+- Classes: as many of each as asked for, not as often as in life, and perhaps from different hospitals
+"""
 ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "BMP": ".bmp"}
 
 
@@ -43,9 +49,7 @@ def download_isic(folder: Path, query: str, *, limit: int = 200) -> None:
         MedicError: the archive cannot be asked or answers in another shape, has no lesion of a class, or the folder
             cannot be written. The message says what to do by hand.
     """
-    if limit < 2:
-        raise MedicError(f"{limit} images cannot be of two classes; ask for 2 or more (--limit)")
-    rows, missing = [], {}
+    rows = []
     try:
         with httpx.Client(follow_redirects=True, timeout=30, headers={"User-Agent": "medic"}) as client:
             searches = [_search(client, query, name.capitalize()) for name in SKIN_LESION.classes]
@@ -54,11 +58,10 @@ def download_isic(folder: Path, query: str, *, limit: int = 200) -> None:
                 try:
                     rows.append(_row(entry) | {"sha256": _fetch(client, entry, folder / "images")})
                 except (ImageError, httpx.HTTPStatusError) as error:
-                    if isinstance(error, httpx.HTTPStatusError) and error.response.status_code not in (404, 410):
+                    if isinstance(error, httpx.HTTPStatusError) and _may_pass(error):
                         raise
-                    missing[entry["isic_id"]] = error
                     tqdm.write(f"{entry['isic_id']} is left out: {error}", file=sys.stderr)
-                if len(rows) == limit:
+                if len(rows) >= limit:
                     break
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         raise MedicError(
@@ -67,9 +70,11 @@ def download_isic(folder: Path, query: str, *, limit: int = 200) -> None:
         ) from error
     finally:
         if rows:
-            _write_tables(folder, pd.DataFrame(rows).sort_values("isic_id"), missing, query)
+            page = PAGE.format(count=len(rows), query=query)
+            write_text(folder / "SOURCES.md", page)
+            write_text(folder / "metadata.csv", pd.DataFrame(rows).sort_values("isic_id").to_csv(index=False))
     if absent := set(SKIN_LESION.classes) - {row["benign_malignant"] for row in rows}:
-        raise MedicError(f"no {absent.pop()} lesion for the query {query!r} could be had; try later, or another query")
+        raise MedicError(f"no {absent.pop()} lesion for the query {query!r} could be had; ask for more, or otherwise")
     if len(rows) < limit:
         tqdm.write(f"the archive has {len(rows)} lesions for the query {query!r}, not {limit}", file=sys.stderr)
 
@@ -117,17 +122,3 @@ def _fetch(client: httpx.Client, entry: dict, images: Path) -> str:
     if not there:
         write_bytes(images / (entry["isic_id"] + ENDINGS[read_header(data).format]), data)
     return hashlib.sha256(data).hexdigest()
-
-
-def _write_tables(folder: Path, table: pd.DataFrame, missing: dict[str, Exception], query: str) -> None:
-    whose = (table["attribution"].replace("", "no name given") + " (" + table["copyright_license"] + ")").value_counts()
-    write_text(folder / "attribution.txt", "".join(f"{name}: {count} images\n" for name, count in whose.items()))
-    absent = "".join(f"- not here: {name}, {reason}\n" for name, reason in missing.items())
-    page = f"""# Where these images come from
-
-- Set: {len(table)} images of the ISIC Archive (https://www.isic-archive.com), the oldest entries for `{query}`
-- Licences: in `metadata.csv`, with whom to name in `attribution.txt`; terms at https://creativecommons.org/licenses
-- Classes: as many of each as asked for, not as often as in life, and perhaps from different hospitals
-{absent}"""
-    write_text(folder / "SOURCES.md", page)
-    write_text(folder / "metadata.csv", table.to_csv(index=False))

@@ -41,8 +41,8 @@ class JointStore(Store):
     def _open(self, entry: tuple[Store, Any]) -> AbstractContextManager[IO[bytes]]:
         return entry[0]._open(entry[1])
 
-    def _state(self, entry: tuple[Store, Any]) -> tuple[int, object]:
-        return entry[0]._state(entry[1])
+    def _size(self, entry: tuple[Store, Any]) -> int:
+        return entry[0]._size(entry[1])
 
 
 def open_store(location: str | os.PathLike) -> Store:

@@ -62,8 +62,8 @@ class ZipStore(Store):
             with lock:
                 file.close()
 
-    def _state(self, entry: zipfile.ZipInfo) -> tuple[int, int]:
-        return entry.file_size, entry.CRC
+    def _size(self, entry: zipfile.ZipInfo) -> int:
+        return entry.file_size
 
 
 def _name(member: zipfile.ZipInfo) -> str:

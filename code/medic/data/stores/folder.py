@@ -29,7 +29,7 @@ class Store:
     """
 
     location: Path
-    _listed: Mapping[str, Any]  # what stands for each name: ``_open`` gives its bytes, ``_state`` its size and change
+    _listed: Mapping[str, Any]  # what stands for each name: ``_open`` gives its bytes, ``_size`` their number
 
     def __getstate__(self) -> dict:
         return {"location": self.location.absolute()}
@@ -69,12 +69,7 @@ class Store:
     def size(self, name: str) -> int:
         """Return how many bytes a file has, without reading it; raises as ``read``."""
         with self._entry(name) as entry:
-            return self._state(entry)[0]
-
-    def fingerprint(self, name: str) -> str:
-        """Return what changes when a file does: its size with its time of change or CRC-32; raises as ``read``."""
-        with self._entry(name) as entry:
-            return "{}-{:x}".format(*self._state(entry))
+            return self._size(entry)
 
     @contextmanager
     def _entry(self, name: str) -> Iterator[Any]:
@@ -108,9 +103,8 @@ class FolderStore(Store):
     def _open(self, entry: Path) -> IO[bytes]:
         return open(entry, "rb")
 
-    def _state(self, entry: Path) -> tuple[int, int]:
-        status = entry.stat()
-        return status.st_size, status.st_mtime_ns
+    def _size(self, entry: Path) -> int:
+        return entry.stat().st_size
 
 
 def _files_below(root: str) -> Iterator[str]:

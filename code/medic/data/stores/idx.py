@@ -80,8 +80,8 @@ class IdxStore(FolderStore):
 
         return super()._open(entry) if isinstance(entry, Path) else io.BytesIO(cv2.imencode(".png", entry)[1])
 
-    def _state(self, entry: Path | np.ndarray) -> tuple[int, int]:
-        return super()._state(entry) if isinstance(entry, Path) else (entry.nbytes, zlib.crc32(entry))
+    def _size(self, entry: Path | np.ndarray) -> int:
+        return super()._size(entry) if isinstance(entry, Path) else entry.nbytes
 
 
 def image_name(split: str, number: int, count: int) -> str:
