@@ -153,16 +153,13 @@ def test_the_files_of_a_prepared_set_are_documented(documented, sample, tmp_path
 
 
 def test_the_files_of_a_selection_are_documented(documented, tiny, tmp_path):
-    selection = select(tiny, per_class=3)
-    prepared = write(selection, tmp_path / "data", Preprocessing(size=32))
-    made = {path.name for path in prepared.folder.iterdir()} - PREPARED - {"images", "balance.png"}
-    assert made == {"labels_train.csv", "labels_val.csv", "selection.json"}
+    listed, store = select(tiny, per_class=3)
+    prepared = write(listed, store, tmp_path / "data", Preprocessing(size=32))
+    made = {path.name for path in prepared.folder.iterdir()} - PREPARED - {"images"}
+    assert made == {"labels_train.csv", "labels_val.csv", "selection.csv"}
     for name in ("labels_train.csv", "labels_val.csv"):
         assert list(pd.read_csv(prepared.folder / name)) == documented["labels_train.csv, labels_val.csv"]
-    account = json.loads((prepared.folder / "selection.json").read_text())
-    assert list(account) == documented["selection.json"]
-    assert list(selection.balance()) == documented["balance"]
-    assert {key for row in account["balance"].values() for key in row} == set(documented["balance"])
+    assert list(pd.read_csv(prepared.folder / "selection.csv")) == documented["selection.csv"]
 
 
 def test_the_history_of_a_run_is_documented(documented, tiny_prepared, tmp_path):

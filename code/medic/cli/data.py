@@ -205,17 +205,18 @@ def competition_data(
     """
     from medic.data.competition import select, write
     from medic.data.images.preprocess import Preprocessing
-    from medic.plots.data import save_balance
+    from medic.data.records import class_counts
+    from medic.task import RETINOPATHY
 
-    selection = select(main, extra, per_class=per_class, validation=validation, seed=seed)
-    prepared = write(selection, directory, Preprocessing(size=size))
-    save_balance(selection, prepared)
-    print(selection.balance(prepared.records).to_string())
-    for name, count in selection.short(prepared.records).items():
+    listed, store = select(main, extra, per_class=per_class, validation=validation, seed=seed)
+    prepared = write(listed, store, directory, Preprocessing(size=size))
+    counts = class_counts(prepared.records, RETINOPATHY)
+    print(counts.to_string())
+    for name, count in counts["train"][counts["train"] < per_class].items():
         print(f"{name}: {count} training images of the {per_class} asked for; there are no more to use")
-    for reason, rows in selection.dropped.groupby("reason", sort=False):
-        print(f"{len(rows)} images left out ({reason}), the first: {rows['image'].iloc[0]}, {rows['detail'].iloc[0]}")
-    print(f"{len(prepared.records)} images prepared at {size} px in {directory}; selection.json there accounts for all")
+    for reason, count in listed.loc[listed["reason"] != "", "reason"].value_counts().items():
+        print(f"{count} images left out: {reason}")
+    print(f"{len(prepared.records)} images prepared at {size} px in {directory}; selection.csv there accounts for all")
     if prepared.synthetic:
         print("the photographs are SYNTHETIC: nothing made from them is clinical")
     _report_skipped(prepared)

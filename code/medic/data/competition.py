@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,42 +20,12 @@ from medic.data.records import validate
 from medic.data.split import split_by_patient
 from medic.data.stores import JointStore
 from medic.errors import MedicError
-from medic.files import write_json, write_text
+from medic.files import write_text
 from medic.task import RETINOPATHY
 
 MAIN, EXTRA = "main", "extra"
 _LABELS = {"train": "labels_train.csv", "validation": "labels_val.csv"}
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """Which images train and which validate."""
-
-    records: pd.DataFrame  # the chosen images, named ``main/`` or ``extra/`` and the name in that archive
-    store: JointStore  # both archives, read by those names
-    settings: dict[str, float]  # ``per_class``, ``validation`` and ``seed``, as ``select`` was given them
-    before: pd.DataFrame  # int, listed images by class (rows) and archive (columns)
-    dropped: pd.DataFrame  # images that could not be chosen: ``image``, ``reason`` (as ``select`` says), ``detail``
-
-    def balance(self, records: pd.DataFrame | None = None) -> pd.DataFrame:
-        """Count the images of each class before and after; ``records`` are those that were really prepared.
-
-        Returns:
-            One row a class, int columns: ``main`` and ``extra`` (listed in the archive), ``train``, ``train_extra``
-            (those of them that come from the extra archive) and ``validation``.
-        """
-        records = self.records if records is None else records
-        train = records["split"] == "train"
-        return self.before.assign(
-            train=_by_class(records[train]),
-            train_extra=_by_class(records[train & records["image"].str.startswith(f"{EXTRA}/")]),
-            validation=_by_class(records[~train]),
-        )
-
-    def short(self, records: pd.DataFrame | None = None) -> dict[str, int]:
-        """Return the training images of each class that has fewer of them than asked for; as ``balance``."""
-        train = self.balance(records)["train"]
-        return train[train < self.settings["per_class"]].to_dict()
+_ACCOUNT = "selection.csv"
 
 
 def select(
@@ -66,16 +35,13 @@ def select(
     per_class: int = 1000,
     validation: float = 0.2,
     seed: int = 0,
-) -> Selection:
+) -> tuple[pd.DataFrame, JointStore]:
     """Choose validation images from the main archive, and as many training images of every class from both.
 
     Validation is a share of the main archive's patients, stratified by their worst grade, at its natural distribution.
     Training has of each class up to ``per_class`` of the main archive's other images, by chance, filled up from the
     extra archive. No patient is on both sides: a name that ends in ``_left`` or ``_right`` tells the patient in both
     archives, any other is a patient of its own, and patients who share a photograph, byte for byte, count as one.
-
-    Left out, with the reason: ``absent`` images; what is ``identical`` with an earlier image; a source's own
-    ``test_split``; images of the extra archive whose ``patient_in_validation`` is.
 
     Args:
         main: zip file or folder of the competition: ``train.csv`` with ``id_code,diagnosis``.
@@ -84,23 +50,28 @@ def select(
         validation: above 0 and below 1.
         seed: 0 or more; the same seed and archives give the same selection.
 
+    Returns:
+        Every listed image, named ``main/`` or ``extra/`` and the name in that archive: the reader's records with
+        ``split`` (``train``, ``validation``, or empty) and ``reason`` (why it is in neither: ``absent``, ``test_split``
+        of its source, ``identical`` with an earlier image, ``patient_in_validation``, or ``not_drawn``; else empty);
+        and both archives as one store.
+
     Raises:
         MedicError: a setting is out of range, an archive or its table cannot be read, or nothing is left for a split.
     """
-    settings = {"per_class": per_class, "validation": validation, "seed": seed}
     if per_class < 1 or not 0 < validation < 1 or seed < 0:
+        settings = f"per_class={per_class}, validation={validation}, seed={seed}"
         raise MedicError(f"{settings} do not fit: per_class is 1 or more, validation between 0 and 1, seed 0 or more")
     read = {key: retinopathy.read(source) for key, source in {MAIN: main, EXTRA: extra}.items() if source is not None}
     store = JointStore({key: part for key, (_, part) in read.items()})
     listed = pd.concat([_named(table, key) for key, (table, _) in read.items()], ignore_index=True)
-    listed = validate(listed, RETINOPATHY).assign(reason="", detail="")
+    listed = validate(listed, RETINOPATHY).assign(reason="")
     images, from_main = listed["image"], listed["image"].str.startswith(f"{MAIN}/")
     there = images.map(store.__contains__).astype(bool)
-    listed.loc[~there, ["reason", "detail"]] = "absent", "listed, but not in the archive"
-    listed.loc[there & (listed["split"] == "test"), ["reason", "detail"]] = "test_split", "in its source's test split"
+    listed.loc[listed["split"] == "test", "reason"] = "test_split"
+    listed.loc[~there, "reason"] = "absent"
     earlier = _same_bytes(images[listed["reason"] == ""], store)
     listed.loc[earlier.index, "reason"] = "identical"
-    listed.loc[earlier.index, "detail"] = "the same photograph as " + images[earlier].set_axis(earlier.index)
     # Patients who share a photograph are one person, whatever the archives call them.
     codes, patients = pd.factorize(listed["patient"])
     people = pd.Series(connected(len(patients), np.stack([codes[earlier.index], codes[earlier]], axis=1))[codes])
@@ -110,51 +81,37 @@ def select(
     held = split_by_patient(dealt, validation=validation, test=0, seed=seed)["split"] == "validation"
     held = fit & held.reindex(listed.index, fill_value=False)
     known = fit & ~from_main & people.isin(people[held])
-    listed.loc[known, "reason"] = "patient_in_validation"
-    listed.loc[known, "detail"] = "an image of patient " + listed["patient"] + " is in validation"
     free = fit & ~held & ~known
     if not held.any() or not free.any():
         said = f"{(fit & from_main).sum()} images of {store.stores[MAIN].location}"
         raise MedicError(f"{said} are too few for training and validation={validation}; see that it is complete")
     shuffled = [listed[pool].sample(frac=1, random_state=seed) for pool in (free & from_main, free & ~from_main)]
-    chosen = pd.concat(shuffled).groupby("label").head(per_class).assign(split="train")
-    records = pd.concat([listed[held].assign(split="validation"), chosen]).sort_index().reset_index(drop=True)
-    before = {MAIN: _by_class(listed[from_main]), EXTRA: _by_class(listed[~from_main])}
-    return Selection(
-        records=records.drop(columns=["reason", "detail"]),
-        store=store,
-        settings=settings,
-        before=pd.DataFrame(before, index=pd.Index(RETINOPATHY.classes, name="class")),
-        dropped=listed.loc[listed["reason"] != "", ["image", "reason", "detail"]].reset_index(drop=True),
-    )
+    drawn = listed.index.isin(pd.concat(shuffled).groupby("label").head(per_class).index)
+    listed["reason"] = listed["reason"].mask(known, "patient_in_validation").mask(free & ~drawn, "not_drawn")
+    listed["split"] = np.select([held, drawn], ["validation", "train"], default="")
+    return listed, store
 
 
-def write(selection: Selection, folder: str | os.PathLike, preprocessing: Preprocessing | None = None) -> Prepared:
-    """Prepare the images of a selection, by default cropped to the retina at 512 pixels; raise as ``prepare``.
+def write(
+    listed: pd.DataFrame, store: JointStore, folder: str | os.PathLike, preprocessing: Preprocessing | None = None
+) -> Prepared:
+    """Prepare the images that ``select`` chose, by default cropped to the retina at 512 pixels; raise as ``prepare``.
 
     Beside the files of ``medic.data.prepare.prepare`` the folder gets ``labels_train.csv``, ``labels_val.csv`` (only
-    images that could be read) and, last, ``selection.json``, the account of how it came about. Interrupted, it goes on;
-    another selection takes the place of the one that is there.
+    images that could be read) and, last, ``selection.csv``: every listed image, with its split or the reason why it has
+    none. Interrupted, it goes on; another selection takes the place of the one that is there.
     """
-    folder, preprocessing = Path(folder), preprocessing or Preprocessing(size=512)
-    for path in filter(Path.exists, map(folder.joinpath, (*_LABELS.values(), "balance.png", "selection.json"))):
-        path.unlink()
-    prepared = prepare(selection.records, selection.store, folder, preprocessing)
+    folder = Path(folder)
+    for name in (*_LABELS.values(), _ACCOUNT):
+        (folder / name).unlink(missing_ok=True)
+    chosen = listed[listed["split"] != ""].drop(columns="reason")
+    prepared = prepare(chosen, store, folder, preprocessing or Preprocessing(size=512))
     places = prepared.records["image"].str.split("/", n=1, expand=True)
     labels = prepared.records.assign(archive=places[0], image=places[1])
     for split, file in _LABELS.items():
         rows = labels.loc[labels["split"] == split, ["image", "label", "archive", "patient", "file"]]
         write_text(folder / file, rows.to_csv(index=False))
-    left_out = pd.concat([selection.dropped, prepared.skipped])[["image", "reason", "detail"]]
-    account = {
-        "format": 1,
-        "settings": selection.settings | preprocessing.to_dict(),
-        "synthetic": prepared.synthetic,
-        "balance": selection.balance(prepared.records).to_dict("index"),
-        "left_out": left_out["reason"].value_counts().to_dict(),
-        "left_out_images": left_out.to_dict("records"),
-    }
-    write_json(folder / "selection.json", account)
+    write_text(folder / _ACCOUNT, listed[["image", "patient", "label", "split", "reason"]].to_csv(index=False))
     return prepared
 
 
@@ -172,7 +129,3 @@ def _same_bytes(images: pd.Series, store: JointStore) -> pd.Series:
     digests = shared.map(lambda name: zlib.crc32(store.read(name)))
     first = shared.index.to_series().groupby([sizes[shared.index], digests]).transform("first")
     return first[first != first.index]
-
-
-def _by_class(records: pd.DataFrame) -> np.ndarray:
-    return np.bincount(records["label"].to_numpy(int), minlength=len(RETINOPATHY.classes))

@@ -110,11 +110,10 @@ def read(path: str | os.PathLike) -> list[dict[str, str]]:
         return []
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False).fillna("")
-    except (OSError, ValueError) as error:
-        raise MedicError(f"the corrections {path} cannot be read ({error}); correct the path or the file") from error
-    if list(table) != HEADER:
-        raise MedicError(f"{path} is no journal of corrections: it does not begin with {','.join(HEADER)}")
-    return table.to_dict("records")
+        return table[HEADER].to_dict("records")
+    except (OSError, ValueError, KeyError) as error:
+        must = f"it must begin with {','.join(HEADER)}"
+        raise MedicError(f"{path} cannot be read as a journal of corrections ({error}); {must}") from error
 
 
 def apply(records: pd.DataFrame, path: str | os.PathLike, task: Task) -> pd.DataFrame:
@@ -160,9 +159,6 @@ def corrected(records: pd.DataFrame, source: Store, task: Task) -> pd.DataFrame:
     """Apply the journal that lies beside the source, if one does, and say so on stderr; raise as ``apply``."""
     path = beside(source.location)
     if not path.is_file():
-        for name in source.names():
-            if name.rpartition("/")[2] == FILE:
-                print(f"{name} in {source.location.name} is not applied; move it to {path}", file=sys.stderr)
         return records
     found = apply(records, path, task)
     changed = f"{found['corrected'].notna().sum()} labels changed, {len(records) - len(found)} images left out"

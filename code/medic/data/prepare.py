@@ -90,32 +90,24 @@ class Prepared:
         return f"<Prepared set {self.folder.name}: {images}, {len(self.skipped)} skipped>"
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What is done with one image: here, or by a worker elsewhere, which gets it by pickle."""
-
-    store: Store
-    preprocessing: Preprocessing
-    folder: Path
-
-    def __call__(self, name: str) -> tuple[str, str, str]:
-        """Prepare one image, unless that is done: its file, or the reason why there is none, and the detail."""
-        if not (self.folder / PRODUCT_MARK).is_file():
-            host = socket.gethostname()
-            raise MedicError(f"{host} does not see {self.folder}; give a folder that all workers share at one place")
-        if name not in self.store:
-            return "", "absent", f"not in {self.store.location.name}"
-        try:
-            data = self.store.read(name)
-            settings = json.dumps([_FORMAT, self.preprocessing.to_dict()], sort_keys=True)
-            key = hashlib.blake2b(settings.encode() + data, digest_size=16).hexdigest()
-            file = f"images/{key[:2]}/{key}.jpg"
-            # Written whole or not at all, under a name made from its content: that it is there says that it is done.
-            if not (self.folder / file).is_file():
-                write_bytes(self.folder / file, jpeg(self.preprocessing.pixels(data)))
-            return file, "", ""
-        except ImageError as error:
-            return "", error.reason, str(error)
+def _prepare_one(store: Store, preprocessing: Preprocessing, folder: Path, name: str) -> tuple[str, str, str]:
+    """Prepare one image, unless that is done: its file, or the reason why there is none, and the detail."""
+    if not (folder / PRODUCT_MARK).is_file():
+        host = socket.gethostname()
+        raise MedicError(f"{host} does not see {folder}; give a folder that all workers share at one place")
+    if name not in store:
+        return "", "absent", f"not in {store.location.name}"
+    try:
+        data = store.read(name)
+        settings = json.dumps([_FORMAT, preprocessing.to_dict()], sort_keys=True)
+        key = hashlib.blake2b(settings.encode() + data, digest_size=16).hexdigest()
+        file = f"images/{key[:2]}/{key}.jpg"
+        # Written whole or not at all, under a name made from its content: that it is there says that it is done.
+        if not (folder / file).is_file():
+            write_bytes(folder / file, jpeg(preprocessing.pixels(data)))
+        return file, "", ""
+    except ImageError as error:
+        return "", error.reason, str(error)
 
 
 def prepare(
@@ -153,7 +145,7 @@ def prepare(
     if preprocessing.bits is None and (bits := bits_of_set(store, records["image"], **how)):
         print(f"the images of 16 bits use {bits} of them: they are scaled by that")
         preprocessing = replace(preprocessing, bits=bits)
-    work = _Work(store, preprocessing, folder.absolute())
+    work = partial(_prepare_one, store, preprocessing, folder.absolute())
     outcomes = each(work, records["image"].tolist(), title="preparing", **how)
     made = pd.DataFrame(outcomes, columns=["file", "reason", "detail"])
     # A worker knows the originals by their full path.

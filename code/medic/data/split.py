@@ -83,10 +83,10 @@ def _with_groups(records: pd.DataFrame, store: Store) -> pd.DataFrame:
     from medic.data.check.duplicates import copy_groups
 
     records = records.assign(group=copy_groups(records, store))
-    if copied := int((copies := records["group"].duplicated(keep=False)).sum()):
-        said = f"{copied} of {len(records)} images are copies of one another (medic check lists them)"
-        groups = records["group"][copies].nunique()
-        print(f"no patient is known, and {said}: their {groups} groups stay on one side of every split")
+    groups = records["group"].value_counts()
+    if len(groups := groups[groups > 1]):
+        said = f"{groups.sum()} of {len(records)} images are copies of one another (medic check lists them)"
+        print(f"no patient is known, and {said}: their {len(groups)} groups stay on one side of every split")
     return records
 
 

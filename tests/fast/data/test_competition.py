@@ -1,7 +1,6 @@
 """Two archives become one set: balanced to train on, natural to validate on, and no patient on both sides."""
 
 import contextlib
-import json
 import shutil
 import sys
 import zipfile
@@ -58,61 +57,67 @@ def archives(tmp_path: Path) -> tuple[Path, Path]:
     return main_set(tmp_path / "main.zip"), extra_set(tmp_path / "extra.zip")
 
 
-def left_out(selection: competition.Selection, reason: str) -> pd.Series:
-    return selection.dropped[selection.dropped["reason"] == reason].set_index("image")["detail"]
+def counts(listed: pd.DataFrame, split: str, archive: str = "") -> list[int]:
+    rows = listed[(listed["split"] == split) & listed["image"].str.startswith(archive)]
+    return np.bincount(rows["label"], minlength=5).tolist()
 
 
-def people(selection: competition.Selection, split: str) -> set[str]:
-    return set(selection.records.loc[selection.records["split"] == split, "patient"])
+def people(listed: pd.DataFrame, split: str) -> set[str]:
+    return set(listed.loc[listed["split"] == split, "patient"])
 
 
-def test_training_is_balanced_and_filled_up_and_validation_natural(archives, tmp_path):
-    selection = select(*archives, per_class=12)
-    balance = selection.balance()
-    assert balance["main"].tolist() == [40, 10, 20, 5, 10]
-    assert balance["extra"].tolist() == [12] * 5
-    assert balance["train"].tolist() == [12] * 5
+def left_out(listed: pd.DataFrame, reason: str) -> list[str]:
+    return listed.loc[listed["reason"] == reason, "image"].tolist()
+
+
+def test_training_is_balanced_and_filled_up_and_validation_natural(archives):
+    listed, _ = select(*archives, per_class=12)
+    assert counts(listed, "train") == [12] * 5
     # Main keeps 32, 8, 16, 4 and 8 for training: only what is missing comes from the extra archive.
-    assert balance["train_extra"].tolist() == [0, 4, 0, 8, 4]
-    assert balance["validation"].tolist() == [8, 2, 4, 1, 2]
-    assert select(*archives, per_class=22).short() == {"Mild": 20, "Severe": 16, "Proliferative": 20}
-    assert select(archives[0], per_class=12).balance()["train"].tolist() == [12, 8, 12, 4, 8]
+    assert counts(listed, "train", "extra/") == [0, 4, 0, 8, 4]
+    assert counts(listed, "validation") == [8, 2, 4, 1, 2]
+    assert counts(select(*archives, per_class=22)[0], "train") == [22, 20, 22, 16, 20]
+    assert counts(select(archives[0], per_class=12)[0], "train") == [12, 8, 12, 4, 8]
     for path in archives:
         shutil.unpack_archive(path, path.with_suffix(""))
-    folders = select(*(path.with_suffix("") for path in archives), per_class=12)
-    assert folders.records.equals(selection.records), "folders are read as zip files are"
-    images = set(selection.records["image"])
-    assert images < set(select(*archives, per_class=14).records["image"]), "a larger target only adds"
-    assert images != set(select(*archives, per_class=12, seed=1).records["image"])
+    folders, _ = select(*(path.with_suffix("") for path in archives), per_class=12)
+    assert folders.equals(listed), "folders are read as zip files are"
+    chosen, more, other = (
+        set(select(*archives, **how)[0].query("split != ''")["image"])
+        for how in ({"per_class": 12}, {"per_class": 14}, {"per_class": 12, "seed": 1})
+    )
+    assert chosen < more, "a larger target only adds"
+    assert chosen != other
 
 
 def test_a_patient_of_both_archives_is_never_on_both_sides(tmp_path):
     lefts, rights = ({f"{number}_{eye}": number % 5 for number in range(10, 40)} for eye in ("left", "right"))
-    selection = select(main_set(tmp_path / "m.zip", lefts), extra_set(tmp_path / "e.zip", rights))
-    assert not people(selection, "train") & people(selection, "validation")
-    dropped = left_out(selection, "patient_in_validation").index
-    assert {name.split("/")[-1].split("_")[0] for name in dropped} == people(selection, "validation")
+    listed, _ = select(main_set(tmp_path / "m.zip", lefts), extra_set(tmp_path / "e.zip", rights))
+    assert not people(listed, "train") & people(listed, "validation")
+    dropped = left_out(listed, "patient_in_validation")
+    assert {name.split("/")[-1].split("_")[0] for name in dropped} == people(listed, "validation")
     numbers = main_set(tmp_path / "n.zip", {str(number): number % 5 for number in range(10, 40)})
-    selection = select(numbers, extra_set(tmp_path / "e.zip"))
-    assert selection.dropped.empty, "a bare number is not the patient of that number in the other archive"
+    listed, _ = select(numbers, extra_set(tmp_path / "e.zip"))
+    assert set(listed["reason"]) == {""}, "a bare number is not the patient of that number in the other archive"
 
 
-def test_copies_are_left_out_and_who_shares_one_is_one_person(tmp_path):
-    first, second, *_ = GRADES
+def test_copies_and_absent_images_are_left_out_and_who_shares_a_copy_is_one_person(tmp_path):
+    second = list(GRADES)[1]
     main = main_set(tmp_path / "main.zip", **{second: picture(0, ".png")})
     # Every left eye of the extra archive is a photograph of the main archive: its right eyes show known people.
     grades = {f"{patient}_{eye}": 0 for patient in range(10, 50) for eye in ("left", "right")}
     shown = dict(zip(range(10, 50), [name for name in GRADES if name != second], strict=False))
     places = list(GRADES)
     borrowed = {f"{patient}_left": picture(places.index(name), ".png") for patient, name in shown.items()}
-    selection = select(main, extra_set(tmp_path / "extra.zip", grades, **borrowed))
-    identical = left_out(selection, "identical")
+    listed, _ = select(main, extra_set(tmp_path / "extra.zip", grades, **borrowed | {"49_right": None}))
+    assert left_out(listed, "absent") == ["extra/49_right"]
+    identical = left_out(listed, "identical")
     assert len(identical) == 1 + len(borrowed)
-    assert identical.iloc[0] == f"the same photograph as main/kaggle/train/{first}.png"
-    held = people(selection, "validation")
+    assert identical[0] == f"main/kaggle/train/{second}.png"
+    held = people(listed, "validation")
     known = {str(patient) for patient, name in shown.items() if f"main/kaggle/train/{name}.png" in held}
     assert known
-    assert not known & people(selection, "train")
+    assert not known & people(listed, "train")
 
 
 def test_what_will_not_do_is_refused_in_one_sentence(archives, tmp_path):
@@ -133,16 +138,16 @@ def test_what_will_not_do_is_refused_in_one_sentence(archives, tmp_path):
 
 def test_interrupted_it_goes_on_and_leaves_nothing_of_an_earlier_selection(archives, tmp_path, monkeypatch, contents):
     folder = tmp_path / "data"
-    write(select(*archives, per_class=5), folder, SMALL)
+    write(*select(*archives, per_class=5), folder, SMALL)
     with monkeypatch.context() as patch:
-        patch.setattr(competition, "write_json", lambda *_: sys.exit("interrupted"))
+        patch.setattr(competition, "prepare", lambda *_: sys.exit("interrupted"))
         with pytest.raises(SystemExit):
-            write(select(*archives, per_class=8), folder, SMALL)
-    assert "selection.json" not in contents(folder)
-    monkeypatch.setattr(Preprocessing, "pixels", lambda *_: pytest.fail("an image was decoded again"))
-    write(select(*archives, per_class=8), folder, SMALL)
+            write(*select(*archives, per_class=8), folder, SMALL)
+    assert "selection.csv" not in contents(folder)
+    write(*select(*archives, per_class=8), folder, SMALL)
     before = contents(folder)
-    write(select(*archives, per_class=8), folder, SMALL)
+    monkeypatch.setattr(Preprocessing, "pixels", lambda *_: pytest.fail("an image was decoded again"))
+    write(*select(*archives, per_class=8), folder, SMALL)
     assert contents(folder) == before
 
 
@@ -156,19 +161,18 @@ def test_the_command_makes_a_prepared_set_and_says_what_was_chosen_and_what_was_
     with contextlib.chdir(project), contextlib.suppress(SystemExit):
         cli.main()
     out, err = capsys.readouterr()
-    assert out.splitlines()[0].split() == ["main", "extra", "train", "train_extra", "validation"]
+    assert out.splitlines()[0].split() == ["train", "validation", "total"]
     assert "Severe: 15 training images of the 18 asked for" in out
-    assert "1 images left out (absent), the first: extra/11_left, listed, but not in the archive" in out
+    assert "1 images left out: absent" in out
     assert "skipped extra/all/train/13_left.jpeg: truncated" in err
     shutil.move(project, tmp_path / "elsewhere")
     folder = tmp_path / "elsewhere" / "set"
-    prepared, account = Prepared.load(folder), json.loads((folder / "selection.json").read_text())
+    prepared, account = Prepared.load(folder), pd.read_csv(folder / "selection.csv", keep_default_na=False)
     assert all(prepared.store.read(name) for name in prepared.records["image"])
     for split, file in (("train", "labels_train.csv"), ("validation", "labels_val.csv")):
         labels, rows = pd.read_csv(folder / file), prepared.split(split)
         assert (labels["archive"] + "/" + labels["image"]).tolist() == rows["image"].tolist()
         assert labels[["label", "file"]].to_numpy().tolist() == rows[["label", "file"]].to_numpy().tolist()
-    assert account["settings"].items() >= {"per_class": 18, "validation": 0.2, "seed": 0, "size": 32}.items()
-    assert account["balance"]["Mild"] == {"main": 10, "extra": 12, "train": 18, "train_extra": 10, "validation": 2}
-    assert account["left_out"] == {"absent": 1, "truncated": 1}
-    assert str(tmp_path) not in json.dumps(account)
+    assert counts(account, "train") == [18, 18, 18, 16, 18]
+    assert left_out(account, "absent") == ["extra/11_left"]
+    assert len(account) == len(GRADES) + len(EYES)

@@ -11,7 +11,7 @@ from medic.data.check.duplicates import copies
 from medic.data.check.images import measure, outliers, stats_of_set
 from medic.data.records import SPLITS, targets
 from medic.data.split import crossing_patients, patients_known
-from medic.data.stores.folder import NOT_READ, Store
+from medic.data.stores import Store
 from medic.task import Task
 
 __all__ = ["COLUMNS", "check", "measure", "unlisted_files"]
@@ -21,7 +21,6 @@ COLUMNS = ["image", "finding", "detail", "other"]
 FEWEST_IMAGES, FEWEST_PATIENTS = 10, 5
 """Of a class: fewer cannot be dealt to three splits, or a network may know the patients instead of the class."""
 
-_OTHER_PICTURES = (*NOT_READ, ".j2k", ".jxl", ".svg")
 _TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xlsx")
 _ABOUT = ("readme", "licence", "license", "sources", "attribution", "synthetic")
 
@@ -81,26 +80,20 @@ def unlisted_files(records: pd.DataFrame, store: Store) -> list[tuple[str, str, 
     """Find files that no row names, in the folders where listed images lie; sorted. None is opened.
 
     Folders that differ by a number only (``images_001`` to ``images_012``) count as one; others are left out, for they
-    may hold the same images at another size. Tables and texts about the set (README, LICENCE) belong there, and beside
-    images in the store's top folder anything may lie. Images that corrections exclude are no finding.
+    may hold the same images at another size. Tables and texts (README, LICENCE) belong there, and beside images in the
+    store's top folder anything may lie. Images that corrections exclude are no finding.
 
     Returns:
-        Name, finding and detail: ``unlisted`` for images, ``unsupported`` for pictures in a format that is not read,
-        ``not_an_image`` for all else.
+        Name, finding and detail: ``unlisted`` for images, ``not_an_image`` for all else.
     """
-    last = {line["image"]: line["to"] for line in corrections.read(corrections.beside(store.location))}
-    excluded = {image for image, to in last.items() if to == corrections.EXCLUDED}
+    excluded = {line["image"] for line in corrections.read(corrections.beside(store.location))}
     images, listed = set(store.images()), {*records["image"]} | excluded
     kinds = {name: re.sub(r"\d+", "0", name.rpartition("/")[0]) for name in store.names()}
     ours, found = {kinds[name] for name in listed if name in kinds}, []
     for name in kinds.keys() - listed:
         folder, _, file = name.lower().rpartition("/")
-        if kinds[name] not in ours:
-            continue
-        if file.endswith(_OTHER_PICTURES):
-            found.append((name, "unsupported", "no row names it, and its format is not read; save it as PNG to use it"))
-        elif name in images:
+        if kinds[name] in ours and name in images:
             found.append((name, "unlisted", "no row of the table names it"))
-        elif folder and not file.endswith(_TABLES) and not file.startswith(_ABOUT):
+        elif kinds[name] in ours and folder and not file.endswith(_TABLES) and not file.startswith(_ABOUT):
             found.append((name, "not_an_image", "a file of another kind among the images; move it elsewhere"))
     return sorted(found)
