@@ -22,6 +22,7 @@ from medic.data.split import split_by_patient
 from medic.data.stores.folder import PRODUCT_MARK
 from medic.modeling.classifier import Classifier
 from medic.modeling.evaluate import Evaluation
+from medic.modeling.slices import slices
 from medic.modeling.training.fit import Recipe, fit
 from medic.predict import BatchResult
 from medic.sample import SAMPLES
@@ -178,6 +179,7 @@ def test_predictions_and_evaluations_are_documented(documented, evaluation, tmp_
     assert list(pd.read_csv(evaluation.save(tmp_path) / "predictions.csv")) == documented["predictions.csv"]
     assert list(evaluation.table()) == documented["figures"]
     assert list(evaluation.by_class()) == documented["by class"]
+    assert list(slices(evaluation, ["eye"])) == documented["slices"]
     assert list(evaluation.worst()) == documented["most wrong images"]
 
 

@@ -136,7 +136,7 @@ def reliability(
 def brier_scores(truth: np.ndarray, prediction: Prediction, counts: np.ndarray) -> np.ndarray:
     """Return the mean squared distance of the probabilities from the truth (Brier, Mon. Weather Rev. 78, 1950).
 
-    A metric for ``score``, ``resampled`` and ``Comparison.lead``. Over several findings it is the mean, over classes
+    A metric for ``score``, ``resampled`` and ``compare.lead``. Over several findings it is the mean, over classes
     that exclude each other the sum, as Brier has it; for two classes half of that, which is the second's own.
 
     Args:

@@ -20,11 +20,12 @@ from medic.modeling.metrics import (
     average_precision,
     confusion_matrix,
     f1_of_classes,
-    interval,
+    interval_of,
     metrics_for,
     recall_of_classes,
     resampled,
     score,
+    share_interval,
 )
 from medic.modeling.training.run import Run
 from medic.plots import evaluation as evaluation_plots
@@ -83,7 +84,11 @@ class Evaluation:
     @property
     def patients(self) -> int:
         """How many patients the images are of."""
-        return self.records["patient"].nunique()
+        return len(np.unique(self._whose))
+
+    @property
+    def _whose(self) -> np.ndarray:
+        return self.records["patient"].to_numpy().astype(str)
 
     @property
     def heading(self) -> str:
@@ -94,7 +99,7 @@ class Evaluation:
         """Return the metrics with 95 % bootstrap intervals over patients, beside those of the baseline.
 
         Returns:
-            One row a metric: ``value``, ``low``, ``high``, ``baseline``.
+            One row a metric: ``value``, ``low``, ``high``, ``baseline``; ``note``: why there is no interval.
         """
         return self._table.copy()
 
@@ -107,26 +112,31 @@ class Evaluation:
         rows = {}
         for name, metric in metrics_for(self.task).items():
             value, baseline = (score(metric, self.truth, said) for said in (self.prediction, constant))
-            rows[name] = (value, *interval(self._draws(metric, self.truth, self.prediction)), baseline)
-        return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high", "baseline"])
+            draws = self._draws(metric, self.truth, self.prediction)
+            low, high, note = interval_of(name, self.truth, self.prediction.decided, self._whose, draws)
+            rows[name] = (value, low, high, baseline, note)
+        return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high", "baseline", "note"])
 
     def _draws(self, metric, truth: np.ndarray, said: Prediction | np.ndarray) -> np.ndarray:
-        return resampled(metric, truth, said, self.records["patient"], seed=self.seed)
+        return resampled(metric, truth, said, self._whose, seed=self.seed)
 
     def by_class(self) -> pd.DataFrame:
         """Return precision, sensitivity (recall), specificity, F1 and images, one row a class; NaN for 0 of 0.
 
-        Precision, sensitivity and specificity come with 95 % intervals over patients (``precision_low``, ...).
-        Multilabel tasks also have ``threshold``, the ``patients`` with the label, and the areas that need no threshold:
-        ``auroc`` with its interval (``low``, ``high``) and ``average_precision``.
+        Precision, sensitivity and specificity come with 95 % intervals over patients (``precision_low``, ...). A
+        multilabel task also has ``threshold``, the ``patients`` with the label, and the areas that need no threshold:
+        ``auroc`` with its interval (``low``, ``high``) and ``average_precision``. An interval is NaN for a share of
+        fewer than ten patients, and for an area with fewer than ten of either kind.
         """
         names, true, said = self.task.classes, self.truth, self.prediction.decided
         if not self._several:
             true, said = (np.eye(len(names), dtype=int)[codes] for codes in (true, said))
         columns, values, draws = {}, _rates(true, said)[0], self._draws(_rates, true, said).swapaxes(0, 1)
-        for name, value, drawn in zip(("precision", "sensitivity", "specificity"), values, draws, strict=True):
-            low, high = np.apply_along_axis(interval, 0, drawn)
-            columns |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        among = {"precision": said == 1, "sensitivity": true == 1, "specificity": true == 0}
+        for (name, of), value, drawn in zip(among.items(), values, draws, strict=True):
+            each = zip((true == said).T, of.T, drawn.T, strict=True)
+            ends = [share_interval(right[rows], self._whose[rows], one) for right, rows, one in each]
+            columns |= dict(zip((name, f"{name}_low", f"{name}_high"), (value, *np.transpose(ends)), strict=True))
         columns |= {"f1": f1_of_classes(confusion_matrix(true, said, 2))[:, 1], "images": true.sum(axis=0)}
         table = pd.DataFrame(columns, pd.Index(names, name="class"))
         if not self._several:
@@ -135,7 +145,9 @@ class Evaluation:
         for name, present, scores in zip(names, true.T, self.prediction.probabilities.T, strict=True):
             table.loc[name, "patients"] = self.records.loc[present == 1, "patient"].nunique()
             table.loc[name, "auroc"] = auroc(present, scores)[0]
-            table.loc[name, ["low", "high"]] = interval(self._draws(auroc, present, scores))
+            table.loc[name, ["low", "high"]] = interval_of(
+                "auroc", present, scores, self._whose, self._draws(auroc, present, scores)
+            )[:2]
             table.loc[name, "average_precision"] = average_precision(present, scores)[0]
         return table.astype({"patients": int})
 
@@ -192,7 +204,7 @@ class Evaluation:
             "patients": self.patients,
             "unreadable_images": len(self.failed),
             "baseline": self.baseline,
-            "interval": "95 % percentile bootstrap over patients, 2,000 draws",
+            "interval": "95 % percentile bootstrap over patients, 2,000 draws; exact for shares near 0 and 1",
             "figures": json.loads(self._table.to_json(orient="index", double_precision=4)),
             "classes": list(self.task.classes),
         }
@@ -215,9 +227,9 @@ class Evaluation:
 
     def __repr__(self) -> str:
         lines = [f"{self.heading}: {len(self.records)} images of {self.patients} patients"]
-        for name, value, low, high, baseline in self._table.itertuples():
-            said = f"(95 % interval {low:.3f} to {high:.3f}; {self.baseline}: {baseline:.3f})"
-            lines.append(f"  {name.replace('_', ' '):<26}{value:.3f}  {said}")
+        for name, value, low, high, baseline, note in self._table.itertuples():
+            said = note or f"95 % interval {low:.3f} to {high:.3f}"
+            lines.append(f"  {name.replace('_', ' '):<26}{value:.3f}  ({said}; {self.baseline}: {baseline:.3f})")
         return "\n".join(lines + ([f"  {len(self.failed)} images could not be read"] if len(self.failed) else []))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy.stats import beta
 
 from medic.errors import MedicError
 from medic.task import Prediction, Task
@@ -256,3 +257,71 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     values = values[~np.isnan(values)]
     low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
     return float(low), float(high)
+
+
+FEWEST_PATIENTS = 10
+"""Patients of either kind that an interval takes: with fewer, nominal 95 % of AUROC held the truth in 16 to 77 %."""
+
+_RESTS_ON = {"sensitivity": (1,), "specificity": (0,), "auroc": (1, 0), "average_precision": (1, 0)}
+
+
+def too_few(name: str | Metric, truth: np.ndarray, patients: np.ndarray) -> str:
+    """Say why there are too few patients for an interval of a metric; empty where there are enough.
+
+    Arguments as ``interval_of``. Areas take ten patients with the finding and ten without, sensitivity and specificity
+    ten of their kind, means of areas one label with ten of both; anything else ten patients.
+    """
+    labels = truth.T if truth.ndim == 2 and name in ("mean_auroc", "mean_average_precision") else [truth]
+    kinds = (1, 0) if len(labels) > 1 else _RESTS_ON.get(name, ())
+    of_label = [[one == kind for kind in kinds] or [np.ones(len(one), bool)] for one in labels]
+    fewest = max(min(len(np.unique(patients[side])) for side in sides) for sides in of_label)
+    return f"it rests on {fewest} patients, fewer than {FEWEST_PATIENTS}" if fewest < FEWEST_PATIENTS else ""
+
+
+def interval_of(
+    name: str | Metric, truth: np.ndarray, decided: np.ndarray, patients: np.ndarray, draws: np.ndarray
+) -> tuple[float, float, str]:
+    """Return the 95 % interval of a metric from its bootstrap values, or NaN and the reason why there is none.
+
+    There is none with ``too_few`` patients, or where all samples agree although the metric is no share.
+
+    Args:
+        name: of the metric in ``metrics_for``; of a function only all patients are counted.
+        truth: int (N,) or (N, C).
+        decided: of the same shape, what was decided.
+        patients: (N,) whose image it is.
+        draws: (D,) the metric in samples, as ``resampled`` gives them.
+    """
+    few = too_few(name, truth, patients)
+    if few:
+        return np.nan, np.nan, f"no interval: {few}"
+    if name in ("accuracy", "sensitivity", "specificity"):
+        among = np.isin(truth, _RESTS_ON.get(name, truth))
+        return *share_interval((decided == truth)[among], patients[among], draws), ""
+    low, high = interval(draws)
+    return (low, high, "") if low < high else (np.nan, np.nan, "no interval: all samples of patients agree")
+
+
+def share_interval(hits: np.ndarray, patients: np.ndarray, draws: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % interval of a share: percentiles of its bootstrap values, exact where it is near 0 or 1.
+
+    Of 12 right answers in 12, every sample is right, and percentiles would say 1 to 1. With fewer than five hits or
+    misses, the exact binomial interval (Clopper & Pearson, Biometrika 26, 1934) of an effective number of images takes
+    their place: what explains the variance of the samples, between that of images that tell as much as their patient
+    and the number of images (Korn & Graubard, Survey Methodology 24(2), 1998). NaN below ten patients.
+
+    Args:
+        hits: bool (n,), of the images of which it is the share.
+        patients: (n,) whose image it is.
+        draws: (D,) the share in samples of patients.
+    """
+    _, images = np.unique(np.asarray(patients).astype(str), return_counts=True)
+    if len(images) < FEWEST_PATIENTS:
+        return np.nan, np.nan
+    share, alike = hits.mean(), images.sum() ** 2 / (images**2).sum()
+    count = np.clip(share * (1 - share) / max(np.nanvar(draws), 1e-12), alike, images.sum())
+    right, wrong = share * count, (1 - share) * count
+    if min(right, wrong) >= 5:
+        return interval(draws)
+    ends = beta.ppf([0.025, 0.975], [right, right + 1], [wrong + 1, wrong])
+    return (0.0 if right == 0 else float(ends[0])), (1.0 if wrong == 0 else float(ends[1]))

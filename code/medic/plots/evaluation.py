@@ -1,4 +1,4 @@
-"""Figures of how well a model does: ROC and precision-recall curves, confusion matrix, heatmaps."""
+"""Figures of how well a model does: ROC and precision-recall curves, confusion matrix, slices, heatmaps."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import cv2
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
@@ -83,6 +84,41 @@ def confusion_matrix(confusion: np.ndarray, task: Task, text: str) -> Figure:
     axes.set(xlabel="decided", ylabel="truth (images)")
     axes.tick_params(axis="x", rotation=20)
     axes.tick_params(axis="y", rotation=0)
+    headline(figure, text)
+    return figure
+
+
+def forest(slices: pd.DataFrame, overall: float, text: str) -> Figure:
+    """Draw the value of each slice with its interval, beside that of all images (a forest plot).
+
+    Orange differs from the rest by more than chance (p < 0.05 after Holm's correction); grey is not judged.
+
+    Args:
+        slices: of ``medic.modeling.slices.slices``.
+        overall: the metric of all images.
+        text: the title.
+    """
+    figure, axes = plt.subplots(figsize=(7.4, 1.4 + 0.3 * len(slices)))
+    axes.axvline(overall, color="0.6", lw=1, ls="--")
+    differs, judged = slices["p_holm"] < 0.05, slices["p_holm"].notna()
+    colours = np.where(differs, COLOURS[1], np.where(judged, COLOURS[0], "0.6"))
+    for place, (row, colour) in enumerate(zip(slices.itertuples(), colours, strict=True)):
+        axes.plot([row.low, row.high], [place, place], color=colour)
+        axes.plot(row.value, place, "s", color=colour, ms=5, fillstyle="full" if row.p_holm == row.p_holm else "none")
+        said = f"p {row.p_holm:.3f}" if row.p_holm == row.p_holm else "not judged"
+        axes.text(
+            1.02,
+            place,
+            f"{row.patients:,} patients, {said}",
+            transform=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=8,
+        )
+    axes.set_yticks(range(len(slices)), slices["column"] + ": " + slices["slice"].astype(str))
+    axes.grid(axis="y", visible=False)
+    axes.set(
+        xlabel=f"{slices['metric'].iloc[0].replace('_', ' ')} (dashed: all images)", ylim=(len(slices) - 0.5, -0.5)
+    )
     headline(figure, text)
     return figure
 

@@ -14,6 +14,7 @@ from medic.modeling.metrics import (
     average_precision,
     confusion_matrix,
     interval,
+    interval_of,
     macro_f1,
     mean_grade_error,
     mean_over_labels,
@@ -21,6 +22,7 @@ from medic.modeling.metrics import (
     quadratic_weighted_kappa,
     resampled,
     score,
+    share_interval,
 )
 from medic.task import CHEST_XRAY, RETINOPATHY, Prediction, Task
 
@@ -159,3 +161,46 @@ def test_an_interval_leaves_out_what_cannot_be_told():
     values = np.arange(101.0)
     assert interval(np.concatenate([values, [np.nan] * 50])) == pytest.approx((2.5, 97.5))
     assert np.isnan(interval(np.full(3, np.nan))).all()
+
+
+def test_a_share_near_its_edge_has_an_interval_that_holds_the_truth():
+    random, held = np.random.default_rng(0), []
+    whose = np.repeat(np.arange(24), 2)
+
+    def share(_truth: np.ndarray, hits: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        return counts @ hits / counts.sum(axis=1)
+
+    for truth in (0.85, 0.95, 0.99):
+        for _ in range(60):
+            alike = np.repeat(random.random(24) < truth, 2)  # half of the patients have two images of one outcome
+            hits = np.where(random.random(48) < 0.5, alike, random.random(48) < truth)
+            draws = resampled(
+                lambda _truth, hits, counts: counts @ hits / counts.sum(axis=1), hits, hits, whose, draws=300
+            )
+            low, high = share_interval(hits, whose, draws)
+            held.append(low <= truth <= high)
+    assert np.mean(held) >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("truth", "right", "each", "expected"),
+    [
+        ("accuracy", 12, 1, (0.735, 1)),  # 12 of 12: Clopper and Pearson
+        ("accuracy", 24, 2, (0.735, 1)),  # two images of each of 12 patients tell no more than one
+        ("accuracy", 9, 1, "it rests on 9 patients, fewer than 10"),
+        ("quadratic_weighted_kappa", 12, 1, "all samples of patients agree"),
+    ],
+)
+def test_what_is_all_right_is_not_certain(truth, right, each, expected):
+    labels = np.arange(right) % 2
+    low, high, note = interval_of(truth, labels, labels, np.arange(right) // each, np.ones(100))
+    assert note == (f"no interval: {expected}" if isinstance(expected, str) else "")
+    assert note or (low, high) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(("positive", "told"), [(1, False), (9, False), (10, True), (31, False)])
+def test_an_area_has_an_interval_from_ten_patients_of_either_kind_on(positive, told):
+    truth = (np.arange(40) < positive).astype(int)
+    scores = np.random.default_rng(1).random(40)
+    low, high, note = interval_of("auroc", truth, truth, np.arange(40), resampled(auroc, truth, scores, np.arange(40)))
+    assert (low < high, note == "") == (told, told)

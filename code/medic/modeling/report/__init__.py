@@ -55,6 +55,9 @@ def _cell(value: object) -> str:
 
 
 _ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.PackageLoader("medic.modeling", "."), trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    loader=jinja2.PackageLoader("medic.modeling", "report"),
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
 )
 _ENVIRONMENT.filters["markdown"] = _markdown
