@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from medic.data.check import unlisted_files
-from medic.data.records import class_counts, targets
+from medic.data.records import class_counts
 from medic.data.split import crossing_patients, patients_known
 from medic.data.stores import Store
 from medic.errors import ImageReason
@@ -88,29 +88,6 @@ def readable(records: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
     """Return the records whose images ``medic.data.check.check`` could decode, numbered anew."""
     broken = findings.loc[findings["finding"].isin(_BROKEN), "image"]
     return records[~records["image"].isin(broken)].reset_index(drop=True)
-
-
-def examples(records: pd.DataFrame, task: Task, count: int, *, seed: int = 0) -> pd.DataFrame:
-    """Choose as many images of each class that occurs: ``count``, or as many as the rarest of them has.
-
-    Of a multilabel task, images with few classes besides the one they are to show come first, and the most frequent
-    class stands first; otherwise classes stand in the task's order.
-
-    Returns:
-        Rows of the records, class after class, with two more columns: ``class``, the name of the class that the image
-        is to show, and ``others``, how many classes it has besides. An image of several classes may stand for each.
-    """
-    several, labels = task.kind == "multilabel", targets(records, task)
-    coded = labels if several else np.eye(len(task.classes), dtype=int)[labels]
-    shows = pd.DataFrame(coded, records.index, list(task.classes)).loc[:, coded.any(axis=0)]
-    totals = shows.sum().sort_values(ascending=False, kind="stable") if several else shows.sum()
-    shuffled = records.assign(others=shows.sum(axis=1) - 1).sample(frac=1, random_state=seed)
-    shuffled = shuffled.sort_values("others", kind="stable")
-    chosen = [
-        shuffled[shows.loc[shuffled.index, name] == 1].head(min(count, totals.min())).assign(**{"class": name})
-        for name in totals.index
-    ]
-    return pd.concat(chosen or [shuffled.assign(**{"class": pd.Series(dtype=str)})])
 
 
 def some_patients(records: pd.DataFrame, images: int | None, *, seed: int = 0) -> pd.DataFrame:

@@ -1,7 +1,6 @@
 """The table that goes with the images: one row an image, checked once at the boundary; its classes and their counts."""
 
 import os
-import sys
 import unicodedata
 
 import numpy as np
@@ -135,7 +134,8 @@ def task_of(records: pd.DataFrame, name: str) -> Task:
     _require(records, "label", "class")
     classes = records.drop_duplicates(["label", "class"]).sort_values("label")
     if list(classes["label"]) != list(range(len(classes))):
-        raise MedicError("codes and classes do not belong one to one; take the task of all records")
+        found = ", ".join(map(str, classes["class"]))
+        raise MedicError(f"codes and classes ({found}) do not belong one to one; take the task of all records")
     return Task(name, "multiclass", tuple(classes["class"]))
 
 
@@ -149,22 +149,6 @@ def with_positive(records: pd.DataFrame, name: str) -> pd.DataFrame:
     if len(found) != 2 or name not in found:
         raise MedicError(f"{name!r} cannot be the positive class: that is one of two, and there are {list(found)}")
     return records.assign(label=(records["class"] == name).astype("int64"))
-
-
-def without_gaps(records: pd.DataFrame, task: Task) -> pd.DataFrame:
-    """Number the classes anew where corrections have left one without images, and say so.
-
-    Raises:
-        MedicError: one class only is left.
-    """
-    left = sorted(set(records["label"]))
-    if len(left) < 2:
-        only = records["class"].iloc[0]
-        raise MedicError(f"after the corrections all images are of the class {only!r}; two or more are needed")
-    gone = [name for code, name in enumerate(task.classes) if code not in left]
-    if gone:
-        print(f"after the corrections no image is left in the class {', '.join(gone)}", file=sys.stderr)
-    return records.assign(label=records["label"].map({label: code for code, label in enumerate(left)}))
 
 
 def with_codes(records: pd.DataFrame, task: Task | None, source: object) -> pd.DataFrame:
@@ -195,7 +179,7 @@ def with_codes(records: pd.DataFrame, task: Task | None, source: object) -> pd.D
         theirs = f"the task {task.name!r} has {', '.join(task.classes)}"
         raise MedicError(f"{source} has the classes {', '.join(found)}, and {theirs}; correct the names")
     labelled = records.assign(label=records["class"].map(codes))
-    kept = ("image", "patient", "patient_source", "split", "label", "class")
+    kept = ("image", "patient", "patient_source", "split", "label", "class", "corrected")
     return validate(labelled[[name for name in kept if name in labelled]], task)
 
 

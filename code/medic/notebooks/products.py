@@ -49,7 +49,7 @@ def prepared_set(session: Session, line: str = "retinopathy", columns: Mapping[s
     from medic.data.corrections import apply, beside
     from medic.data.prepare import Prepared, prepare
     from medic.data.readers import DATA_SETS, OWN, lesions_or_own
-    from medic.data.records import lacking, without_gaps
+    from medic.data.records import lacking, with_codes
     from medic.data.split import complete_splits
 
     folder = session.products / ("prepared" if line == "retinopathy" else f"prepared-{line}")
@@ -89,7 +89,7 @@ def prepared_set(session: Session, line: str = "retinopathy", columns: Mapping[s
         _say(session, "corrections", journal, "applied")
         records = apply(records, journal, task)
         if found is OWN:
-            records = without_gaps(records, task)
+            records = with_codes(records, None, journal)
             task = found.task(records)
     records = complete_splits(records, seed=session.seed, task=task, store=store)
     size = PREPARED_SIZE[line][session.profile]

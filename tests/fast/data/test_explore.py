@@ -8,7 +8,7 @@ import pytest
 
 from medic.data import explore
 from medic.data.stores import open_store
-from medic.task import CHEST_XRAY, CHEST_XRAY_OR_NONE, FINDINGS, NO_FINDING, RETINOPATHY, Task
+from medic.task import CHEST_XRAY, FINDINGS, NO_FINDING, Task
 
 ANIMALS = Task("animals", "multilabel", ("cat", "dog", "owl"))
 
@@ -53,25 +53,6 @@ def test_only_images_without_pixels_are_unreadable():
     found = pd.DataFrame({"image": ["0.png", "1.png", "2.png"], "finding": ["truncated", "identical", "absent"]})
     assert list(explore.readable(records, found)["image"]) == ["1.png", "3.png"]
     assert explore.readable(records, found.head(0)).equals(records)
-
-
-def test_each_class_has_as_many_examples_as_the_rarest_and_the_seed_chooses():
-    records = pd.DataFrame({"label": [0, 0, 0, 1, 1, 3, 3, 3, 3], "split": "train"})
-    chosen = explore.examples(records, RETINOPATHY, 5)
-    assert list(chosen["class"]) == ["No DR"] * 2 + ["Mild"] * 2 + ["Severe"] * 2
-    assert list(chosen["label"]) == [0, 0, 1, 1, 3, 3]
-    many = pd.DataFrame({"label": 0, "split": "train"}, index=range(100))
-    seeds = [tuple(explore.examples(many, RETINOPATHY, 5, seed=seed).index) for seed in (0, 0, 1)]
-    assert seeds[0] == seeds[1] != seeds[2]
-
-
-def test_of_several_labels_frequent_classes_and_images_with_few_others_come_first():
-    chosen = explore.examples(shown(ANIMALS.classes, "cat|dog", "dog", "cat|dog|owl", "dog", ""), ANIMALS, 1)
-    assert list(chosen["class"]) == ["dog", "cat", "owl"]
-    assert list(chosen.index)[1:] == [0, 2]
-    assert list(chosen["others"]) == [0, 1, 2]
-    chosen = explore.examples(shown(FINDINGS, "", "Mass", "", "Mass|Nodule"), CHEST_XRAY_OR_NONE, 1)
-    assert list(chosen["class"]) == ["Mass", NO_FINDING, "Nodule"]
 
 
 def test_patients_are_drawn_with_all_their_images():

@@ -18,7 +18,6 @@ from medic.data.records import (
     validate,
     with_codes,
     with_positive,
-    without_gaps,
 )
 from medic.data.taxonomy import read_taxonomy
 from medic.errors import MedicError
@@ -123,19 +122,14 @@ def test_classes_that_cannot_be_told_apart_are_refused(classes, task, message):
         with_codes(rows(**{"class": classes}), task, "here")
 
 
-def test_of_two_classes_the_positive_one_is_second_and_a_lost_class_leaves_no_gap(capsys):
+def test_of_two_classes_the_positive_one_is_second_and_a_lost_class_is_said():
     records = with_codes(rows(), None, "here")
     assert with_positive(records, "cat")["label"].tolist() == [1, 0, 0]
     with pytest.raises(MedicError, match="'bird' cannot be the positive class"):
         with_positive(records, "bird")
     coded = with_codes(rows(**{"class": ["a", "b", "c"], "split": ["train"] * 3}), None, "here")
-    left = without_gaps(coded[coded["class"] != "b"], task_of(coded, "own"))
-    assert left["label"].tolist() == [0, 1]
-    assert "no image is left in the class b" in capsys.readouterr().err
     with pytest.raises(MedicError, match="do not belong one to one"):
         task_of(coded[1:], "own")
-    with pytest.raises(MedicError, match="all images are of the class 'a'"):
-        without_gaps(coded[:1], task_of(coded, "own"))
 
 
 # Trees of findings

@@ -28,7 +28,6 @@ _TOO_LARGE = (
     f"the image has too many pixels; at most {MAX_PIXELS:,} and {MAX_SIDE:,} a side are read; scale it down first"
 )
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
-_OTHERS = {b"GIF8": "GIF", b"WEBP": "WebP", b"ftypavif": "AVIF", b"ftyp": "HEIC", b"\0\0\0\x0cjP": "JPEG 2000"}
 # A first element of group 0002 or 0008, with its type in two letters or, in other files, a length below 1024.
 _FIRST_ELEMENT = re.compile(rb"[\x02\x08]\0.\0(?:[A-Z]{2}|.[\0-\3]\0\0)", re.DOTALL)
 _ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG\r\n\x1a\n": b"IEND"}
@@ -150,9 +149,7 @@ def _read_with_pillow(data: bytes) -> Header:
     except Image.DecompressionBombError as error:
         raise ImageError(_TOO_LARGE, "too_large") from error
     except Exception as error:  # Pillow raises nearly every exception there is for bytes that are wrong
-        other = next((name for mark, name in _OTHERS.items() if mark in data[:16]), None)
         what = f"these {len(data)} bytes are no image that is read; give a JPEG, PNG, TIFF, BMP or DICOM file"
-        what = f"{other} is a format that is not read; save the picture as PNG or JPEG" if other else what
         raise ImageError(what, "unsupported") from error
     if pages > 1:
         what = f"the TIFF holds {pages} pictures, and one is read; save the one that is meant by itself"

@@ -20,7 +20,7 @@ from medic.data.readers.listing import (
     refuse_twice,
 )
 from medic.data.readers.patients import EACH_IMAGE, is_patient_folder, patients_of
-from medic.data.records import task_of, with_codes, without_gaps
+from medic.data.records import task_of, with_codes
 from medic.data.stores import Store
 from medic.errors import MedicError
 from medic.task import Task
@@ -81,8 +81,8 @@ def read(
         if file != used:
             print(f"{file} in {tables.location} is not read: the classes are those of {origin}", file=sys.stderr)
     labelled = with_codes(records, task, origin)
-    given = corrected(labelled, tables, asked := task or task_of(labelled, "own"))
-    return (given if task else without_gaps(given, asked)), store
+    # Numbered once more: corrections may leave a class without images.
+    return with_codes(corrected(labelled, tables, task or task_of(labelled, "own")), task, origin), store
 
 
 def _chosen(
