@@ -132,16 +132,13 @@ def replacing_sample(folder: str | os.PathLike, page: str, files: str, mark: str
         beside = folder.absolute().parent
         beside.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".part", dir=beside) as unfinished:
-            new, earlier = Path(unfinished, "new"), Path(unfinished, "earlier")
+            new = Path(unfinished, "new")
             new.mkdir()
             write_text(new / mark, page)
             yield new
-            folder.mkdir(exist_ok=True)
-            earlier.mkdir()
-            for path in list(folder.iterdir()):
-                os.replace(path, earlier / path.name)
-            for path in sorted(new.iterdir(), key=lambda path: path.name == FAULTS):  # it tells that all are there
-                os.replace(path, folder / path.name)
+            if folder.exists():
+                os.replace(folder, Path(unfinished, "earlier"))
+            os.replace(new, folder)
     except OSError as error:
         raise MedicError(
             f"cannot write a sample to {folder}: {error.strerror or error}; name another folder"

@@ -42,7 +42,7 @@ def read(
     said.
 
     Class folders may lie below ``train``, ``validation`` (``val``, ``valid``) and ``test``; a split that is there is
-    kept. Folders around everything do not matter, nor do folders within a class, unless they are called like classes.
+    kept. Folders around everything do not matter, nor do folders within a class, unless several classes have the same.
 
     Args:
         source: a CSV file; or a folder or zip file that holds one, or else one folder a class.
@@ -187,7 +187,6 @@ def _split(parts: Sequence[str]) -> str | None:
 
 def _refuse_nested(inside: list[list[str]], store: Store) -> None:
     """Folders within class folders that may be the classes themselves: which label is meant is not ours to guess."""
-    classes = {parts[0].casefold() for parts in inside}
     # cat and dog within clinic a and clinic b may be the classes. The same one alone within each (images) is none, and
     # where an image lies beside them they cannot be.
     places = Counter(name for _, name in {(parts[0], parts[1] if len(parts) > 2 else "") for parts in inside})
@@ -195,7 +194,3 @@ def _refuse_nested(inside: list[list[str]], store: Store) -> None:
     if len(shared) > 1 and "" not in places:
         what = f"has {', '.join(shared[:3])} within several folders; put the classes at the top, or list all in a table"
         raise MedicError(f"{store.location} {what}")
-    for parts in inside:
-        if twice := [part for part in parts[1:-1] if part.casefold() in classes - {parts[0].casefold()}]:
-            what = f"lies in the folders of two classes, {parts[0]} and {twice[0]}; move it"
-            raise MedicError(f"{'/'.join(parts)} in {store.location} {what}")

@@ -2,10 +2,8 @@
 
 import glob
 import os
-import threading
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import IO
@@ -24,43 +22,35 @@ class ZipStore(Store):
         MedicError: it is damaged, one part of several, or packed with Deflate64 or another method that is not read.
     """
 
-    _opened: tuple[int, zipfile.ZipFile, threading.Lock] | None = None
+    _opened: tuple[int, zipfile.ZipFile] | None = None
 
     def __init__(self, location: Path):
         self.location = location
         # Of an archive in parts only the last looks like a zip file, and it lists what is in the others.
         parts = any(location.parent.glob(f"{glob.escape(location.stem)}.[zZ][0-9]*"))
-        members = [] if parts else self._archive()[0].infolist()
+        members = [] if parts else self._archive().infolist()
         if parts or any(member.volume or member.header_offset < 0 for member in members):
             raise MedicError(f"{location} is one part of a split archive; unpack all together, and name the folder")
         if unread := [member.compress_type for member in members if member.compress_type not in _UNPACKED]:
             how = f"{len(unread)} of {len(members)} files by method {unread[0]} (9 is Deflate64), which is not read"
             raise MedicError(f"{location} packs {how}; unpack it, and name the folder")
 
-    def _archive(self) -> tuple[zipfile.ZipFile, threading.Lock]:
-        """The archive, and the lock under which members are opened and closed: the archive counts them."""
+    def _archive(self) -> zipfile.ZipFile:
+        """Open the archive, once a process. Of a file that it is given, it does not count who reads, as threads may."""
         if self._opened is None or self._opened[0] != os.getpid():
             try:
-                self._opened = os.getpid(), zipfile.ZipFile(self.location), threading.Lock()
+                self._opened = os.getpid(), zipfile.ZipFile(self.location.open("rb"))
             except (zipfile.BadZipFile, OSError) as error:
                 raise MedicError(f"{self.location} is no zip file that can be read ({error}); get it again") from error
-        return self._opened[1:]
+        return self._opened[1]
 
     @cached_property
     def _listed(self) -> dict[str, zipfile.ZipInfo]:
-        found = {_name(member): member for member in self._archive()[0].infolist()}
+        found = {_name(member): member for member in self._archive().infolist()}
         return {name: member for name, member in found.items() if not name.endswith("/") and not is_litter(name)}
 
-    @contextmanager
-    def _open(self, entry: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
-        archive, lock = self._archive()
-        with lock:
-            file = archive.open(entry)
-        try:
-            yield file
-        finally:
-            with lock:
-                file.close()
+    def _open(self, entry: zipfile.ZipInfo) -> IO[bytes]:
+        return self._archive().open(entry)
 
     def _size(self, entry: zipfile.ZipInfo) -> int:
         return entry.file_size
