@@ -151,17 +151,17 @@ def with_positive(records: pd.DataFrame, name: str) -> pd.DataFrame:
     return records.assign(label=(records["class"] == name).astype("int64"))
 
 
-def with_codes(records: pd.DataFrame, task: Task | None, source: object) -> pd.DataFrame:
-    """Give records their class codes, and check them as every reader does.
+def with_codes(records: pd.DataFrame, source: object) -> pd.DataFrame:
+    """Number the classes in their order, and check the records as every reader does.
+
+    The order is that of numbers where all are numbers, so that 10 follows 9.
 
     Args:
         records: with the columns ``image``, ``patient``, ``split`` and ``class`` (text), maybe ``patient_source``.
-        task: whose codes to give: ``class`` holds its names, or for all images its codes as numbers. None numbers the
-            classes in their order, which is that of numbers where all are numbers, so that 10 follows 9.
         source: where the records come from, for messages.
 
     Raises:
-        MedicError: fewer than two classes, two that differ in writing only, or others than the task's.
+        MedicError: fewer than two classes, or two that differ in writing only.
     """
     spelled: dict[float | str, str] = {}
     for name in sorted(set(records["class"])):
@@ -170,15 +170,8 @@ def with_codes(records: pd.DataFrame, task: Task | None, source: object) -> pd.D
     if len(spelled) < 2:
         raise MedicError(f"{source} has one class only, {name!r}; two or more are needed to tell images apart")
     numeric = all(isinstance(key, float) for key in spelled)
-    found = [spelled[key] for key in (sorted(spelled) if numeric else spelled)]
-    task = task or Task("own", "multiclass", tuple(found))
-    codes = {name: code for code, name in enumerate(task.classes)}
-    if not set(found) & codes.keys() and all(key in range(len(codes)) for key in spelled):
-        codes = {name: int(float(name)) for name in found}
-    if set(found) != codes.keys() or len(found) < len(task.classes):
-        theirs = f"the task {task.name!r} has {', '.join(task.classes)}"
-        raise MedicError(f"{source} has the classes {', '.join(found)}, and {theirs}; correct the names")
-    labelled = records.assign(label=records["class"].map(codes))
+    task = Task("own", "multiclass", tuple(spelled[key] for key in (sorted(spelled) if numeric else spelled)))
+    labelled = records.assign(label=records["class"].map(task.classes.index))
     kept = ("image", "patient", "patient_source", "split", "label", "class", "corrected")
     return validate(labelled[[name for name in kept if name in labelled]], task)
 

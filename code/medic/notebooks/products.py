@@ -89,7 +89,7 @@ def prepared_set(session: Session, line: str = "retinopathy", columns: Mapping[s
         _say(session, "corrections", journal, "applied")
         records = apply(records, journal, task)
         if found is OWN:
-            records = with_codes(records, None, journal)
+            records = with_codes(records, journal)
             task = found.task(records)
     records = complete_splits(records, seed=session.seed, task=task, store=store)
     size = PREPARED_SIZE[line][session.profile]

@@ -13,7 +13,6 @@ from medic.data.readers.listed_images import find_images
 from medic.data.readers.listing import read_table
 from medic.data.stores.folder import PRODUCT_MARK, FolderStore
 from medic.errors import MedicError
-from medic.task import RETINOPATHY, Task
 
 PNG = cv2.imencode(".png", np.full((4, 4), 9, np.uint8))[1].tobytes()
 ROWS = tuple((f"{number}.png", "ab"[number % 2], f"P{number // 4}") for number in range(12))
@@ -319,13 +318,6 @@ def test_names_and_folders_tell_the_patient_where_all_follow_a_pattern(names, la
     tables = {"labels": table("image,label", *zip(files, "abab", strict=True))} if layout == "table" else {}
     records, _ = own.read(lay(*files, **tables))
     assert (records["patient"].nunique(), records["patient_source"][0]) == PEOPLE[names]
-
-
-def test_labels_are_names_or_codes_of_a_task_that_is_given(lay):
-    place = lay(*NAMES[:5], labels=table("image,level", *((n, n) for n in range(5))))
-    assert own.read(place, task=RETINOPATHY)[0]["label"].tolist() == [0, 1, 2, 3, 4]
-    with pytest.raises(MedicError, match="has the classes a, b, and the task 'few' has a, b, z"):
-        own.read(lay("x/a/1.png", "x/b/2.png") / "x", task=Task("few", "multiclass", ("a", "b", "z")))
 
 
 # Inputs that once failed

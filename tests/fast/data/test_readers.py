@@ -169,6 +169,7 @@ FAULTS = [
     (chest_xray, LISTS, "train_val_list.txt in .* do not name each image in one of"),
     (chest_xray, LISTS | {"test_list.txt": "9_0.png"}, "_list.txt and test_list.txt in .* do not name each image"),
     (skin_lesion, {"other.csv": "a,b\n1,2\n"}, "holds no images"),
+    (skin_lesion, images("cat/1.png", "dog/2.png"), "has the classes cat, dog, not benign and malignant"),
     (skin_lesion, {"metadata.csv": "isic_id,sex\nA,male\n"}, "needs the columns isic_id and benign_malignant or"),
     (skin_lesion, {"metadata.csv": "isic_id,diagnosis_1\nA,unknown\n"}, "1 of 1 images are neither benign nor mal"),
 ]

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from medic.data.download.isic import download_isic
+from medic.data.download.isic import PAGE, download_isic
 from medic.data.records import SPLITS
 from medic.errors import MedicError
 from medic.files import replacing, write_text
@@ -107,27 +107,13 @@ def _fetch(file: dict[str, str], folder: Path) -> Path:
 def _lay_out(source: dict, downloads: Path, target: Path) -> None:
     """Make the set's folder out of its files, whole or not at all."""
     paths = [_fetch(file, downloads) for file in source["files"]]
-    rows = "".join("\n| `{name}` | {url} | {md5} |".format(**file) for file in source["files"])
-    counts = ", ".join(f"{split} {count}" for split, count in source["images"].items())
-    page = f"""# Where these images come from
-
-- Set: {source["title"]}; {counts} images, the publishers' own split
-- Licence: {source["licence"]}
-- Attribution: {source["citation"]}
-- Home: {source["home"]}
-
-| file | fetched from | MD5 |
-| --- | --- | --- |{rows}
-
-Arrays became PNG files, numbered in their order, pixels as published. Patients are not told apart: keep the split.
-"""
     if target.is_dir():
         target.rmdir()
     with replacing(target) as making:
         making.mkdir()
         for path in paths:
             _unpack_medmnist(path, making) if path.suffix == ".npz" else shutil.copy(path, making)
-        write_text(making / "SOURCES.md", page)
+        write_text(making / "SOURCES.md", PAGE.render(source))
 
 
 def _unpack_medmnist(archive: Path, folder: Path) -> None:

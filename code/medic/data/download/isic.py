@@ -9,6 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 import httpx
+import jinja2
 import pandas as pd
 import tenacity
 from tqdm import tqdm
@@ -25,12 +26,10 @@ COLUMNS = (
     "pixelsY", "patient_id", "lesion_id", "copyright_license", "attribution", "sha256",
 )
 # fmt: on
-PAGE = """# Where these images come from
-
-- Set: {count} images of the ISIC Archive (https://www.isic-archive.com), the oldest entries for `{query}`
-- Licences, and whom to name: in `metadata.csv`; terms at https://creativecommons.org/licenses
-- Classes: as many of each as asked for, not as often as in life, and perhaps from different hospitals
-"""
+PAGE = jinja2.Template(
+    Path(__file__).with_name("sources.md.j2").read_text(encoding="utf-8"), trim_blocks=True, keep_trailing_newline=True
+)
+"""Of ``SOURCES.md`` beside what was fetched."""
 ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "BMP": ".bmp"}
 
 
@@ -70,8 +69,7 @@ def download_isic(folder: Path, query: str, *, limit: int = 200) -> None:
         ) from error
     finally:
         if rows:
-            page = PAGE.format(count=len(rows), query=query)
-            write_text(folder / "SOURCES.md", page)
+            write_text(folder / "SOURCES.md", PAGE.render(count=len(rows), query=query))
             write_text(folder / "metadata.csv", pd.DataFrame(rows).sort_values("isic_id").to_csv(index=False))
     if absent := set(SKIN_LESION.classes) - {row["benign_malignant"] for row in rows}:
         raise MedicError(f"no {absent.pop()} lesion for the query {query!r} could be had; ask for more, or otherwise")

@@ -23,7 +23,6 @@ from medic.data.readers.patients import EACH_IMAGE, is_patient_folder, patients_
 from medic.data.records import task_of, with_codes
 from medic.data.stores import Store
 from medic.errors import MedicError
-from medic.task import Task
 
 _Listed = tuple[str, pd.DataFrame, dict[str, str]]  # a table's name, and its cells and titles as of ``cells_of``
 
@@ -31,7 +30,6 @@ _Listed = tuple[str, pd.DataFrame, dict[str, str]]  # a table's name, and its ce
 def read(
     source: str | os.PathLike,
     images: str | os.PathLike | None = None,
-    task: Task | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> tuple[pd.DataFrame, Store]:
     """Read images with a CSV file that says what they show, or images in folders that are named as their classes.
@@ -47,7 +45,6 @@ def read(
     Args:
         source: a CSV file; or a folder or zip file that holds one, or else one folder a class.
         images: the folder or zip file of the images, where they are elsewhere than the table.
-        task: whose classes the labels are, by name or all by code; by default the classes are the labels, sorted.
         columns: titles of the columns ``image``, ``label``, ``patient``, ``group`` or ``split``, where they are not
             found: ``{"label": "verdict"}``.
 
@@ -58,7 +55,7 @@ def read(
 
     Raises:
         MedicError: nothing that can be read, no or several columns that could be meant, an image without a label or
-            listed twice, not one listed image in the store, one class only, or a class that does not fit the task.
+            listed twice, not one listed image in the store, or one class only.
     """
     tables, named = open_tables(source)
     store = open_images(tables.location if images is None else images)
@@ -80,9 +77,9 @@ def read(
     for file in files:
         if file != used:
             print(f"{file} in {tables.location} is not read: the classes are those of {origin}", file=sys.stderr)
-    labelled = with_codes(records, task, origin)
+    labelled = with_codes(records, origin)
     # Numbered once more: corrections may leave a class without images.
-    return with_codes(corrected(labelled, tables, task or task_of(labelled, "own")), task, origin), store
+    return with_codes(corrected(labelled, tables, task_of(labelled, "own")), origin), store
 
 
 def _chosen(

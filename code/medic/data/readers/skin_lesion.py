@@ -45,7 +45,12 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
     tables, named = open_tables(source)
     file = named or find_table(tables, TABLE)
     if not file:
-        return own.read(source, images, SKIN_LESION)
+        records, store = own.read(source, images)
+        if (found := tuple(records.groupby("label")["class"].first())) != SKIN_LESION.classes:
+            raise MedicError(
+                f"{tables.location} has the classes {', '.join(found)}, not benign and malignant; name own"
+            )
+        return records, store
     where = f"{file} in {tables.location}"
     table = read_table(tables, file, titled=True)
     # Exports differ in what stands before a column's name: metadata.clinical.sex, meta.acquisition.pixelsX.
