@@ -1,5 +1,6 @@
 """A frozen network with a linear head on its features is a run like any other."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from medic.data.records import targets
 from medic.errors import MedicError
 from medic.modeling.classifier import Classifier
 from medic.modeling.evaluate import evaluate
-from medic.modeling.features import featurise, fit_head, last_layer
+from medic.modeling.features import _platt, featurise, fit_head, last_layer
 from medic.modeling.objectives import Corn, CrossEntropy, MultiLabel, Regression, weighted
 from medic.modeling.report import write_report
 from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, RETINOPATHY
@@ -149,6 +150,24 @@ def test_a_finished_head_is_not_learned_twice_and_other_settings_want_another_fo
 def test_a_head_that_cannot_be_is_refused(task, name, objective, head, message, chest_prepared, tmp_path):
     with pytest.raises(MedicError, match=message):
         fit_head(network(chest_prepared, task, objective, name), chest_prepared, tmp_path / "run", head)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_svm_of_few_patients_keeps_the_ranking_of_its_margins(chest_prepared):
+    """Held-out answers that run against the truth make its probabilities even, not wrong the other way round."""
+    truth = torch.arange(20) % 2
+    margin = (0.5 - truth.double())[:, None] * torch.tensor([-1.0, 1.0]) + torch.linspace(0, 1, 20)[:, None]
+    loss = CrossEntropy().loss
+    slope, shift = _platt(loss, margin, truth)
+    assert 0 < float(slope) < 0.3
+    assert float(loss(margin * slope + shift, truth)) == pytest.approx(math.log(2), abs=0.1)
+    assert float(_platt(loss, -margin * 3, truth)[0]) > 1
+
+
+def test_one_process_learns_a_last_layer(chest_prepared, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(MedicError, match=r"one process learns a last layer \(--frozen\); start .* without torchrun"):
+        fit_head(network(chest_prepared), chest_prepared, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -20,15 +20,17 @@ from torch import Tensor, nn
 from medic.data.prepare import Prepared
 from medic.data.records import targets
 from medic.errors import MedicError
-from medic.files import replacing, write_json
+from medic.files import replacing
 from medic.modeling.classifier import Classifier
 from medic.modeling.metrics import metrics_for, score
 from medic.modeling.objectives import CrossEntropy
-from medic.modeling.training.fit import decide
+from medic.modeling.training.fit import alone, decide
 from medic.modeling.training.loading import PreparedDataset, loader
 from medic.modeling.training.recipe import Recipe
-from medic.modeling.training.run import Run, digest_of, written_by
+from medic.modeling.training.run import Run, begin_run, digest_of, processes
 from medic.task import Prediction
+
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 COSTS = {"logistic": (1e-4, 1e-3, 1e-2, 1e-1), "svm": (1e-5, 1e-4, 1e-3)}
 """The heads, and the inverse strengths of the ridge penalty that are tried for each (scikit-learn's ``C``)."""
@@ -57,17 +59,16 @@ def featurise(model: Classifier, prepared: Prepared, split: str, batch_size: int
     kept = prepared.folder / "features" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.npy"
     if kept.is_file():
         return np.load(kept)
-    caught: list[Tensor] = []
-    hook = last_layer(model).register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].float().cpu()))
+    hook = last_layer(model).register_forward_hook(lambda layer, given, raw: given[0].float())
     try:
         with torch.inference_mode():
-            for batch in loader(data, batch_size):
-                model.eval().raw(model.inputs(batch.images.to(model.mean.device)))
-                if model.flips:  # the images and their mirror images went through together
-                    caught[-1] = caught[-1].unflatten(0, (2, -1)).mean(dim=0)
+            found = [
+                model.eval().raw(model.inputs(batch.images.to(model.mean.device))).cpu()
+                for batch in loader(data, batch_size)
+            ]
     finally:
         hook.remove()
-    features = torch.cat(caught).numpy()
+    features = torch.cat(found).numpy()
     kept.parent.mkdir(exist_ok=True)
     with replacing(kept) as temporary, open(temporary, "wb") as file:
         np.save(file, features)
@@ -98,7 +99,8 @@ def fit_head(
     ``logistic`` minimises the model's own objective with a ridge penalty: with cross-entropy that is logistic
     regression, with several labels one logistic regression a label. ``svm`` is a linear support vector machine (Cortes
     & Vapnik, Machine Learning 20, 1995), whose answers for held-out patients logistic regression turns into
-    probabilities (Platt, Advances in Large Margin Classifiers, 1999). Classes are weighed as the objective weighs them.
+    probabilities (Platt, Advances in Large Margin Classifiers, 1999); its slope is kept above 0, so that few patients
+    cannot turn the ranking round. Classes are weighed as the objective weighs them.
     The penalty is the one with the best score, the last of ``metrics_for``, in a cross-validation that keeps patients
     together. All of this is linear, so that the run's model is evaluated, exported and served like any other.
 
@@ -115,8 +117,11 @@ def fit_head(
 
     Raises:
         MedicError: an unknown head, an SVM for another objective than cross-entropy, fewer than two training patients
-            (for an SVM: in a class), a last layer that is not linear, or a folder that holds another run.
+            (for an SVM: in a class), a last layer that is not linear, several processes, or a folder that is in use or
+            holds another run.
     """
+    if processes() > 1:
+        raise MedicError("one process learns a last layer (--frozen); start the same command without torchrun")
     if head not in COSTS or (head == "svm" and not isinstance(model.objective, CrossEntropy)):
         raise MedicError(f"no head {head!r} for the objective {model.objective.name}; take 'logistic'")
     folder, recipe = Path(folder), Recipe(sensitivity=sensitivity, seed=seed).resolved(model.task)
@@ -139,13 +144,11 @@ def fit_head(
     reached = _scores(model, raw, targets(prepared.split("validation"), model.task))
     history = {"epoch": 1, "cost": cost, **{f"validation_{name}": value for name, value in reached.items()}}
     history |= {"seconds": seconds, "images_per_second": len(prepared.split("train")) / seconds}
-    decide(model.save(folder / "best"), prepared, model.task, recipe)
-    shutil.copytree(folder / "best", folder / "last", dirs_exist_ok=True)
-    pd.DataFrame([history]).to_csv(folder / "history.csv", index=False)
-    prepared.records.to_csv(folder / "records.csv", index=False)
-    about = {"settings": settings, "finished": True, "processes": 1, "best_epoch": 1, "seconds": seconds}
-    about |= {"prepared": Path(os.path.relpath(prepared.folder, folder)).as_posix()}
-    write_json(folder / "run.json", about | written_by("medic", "torch", "torchvision", "scikit-learn"))
+    with alone(folder):
+        decide(model.save(folder / "best"), prepared, model.task, recipe)
+        shutil.copytree(folder / "best", folder / "last", dirs_exist_ok=True)
+        pd.DataFrame([history]).to_csv(folder / "history.csv", index=False)
+        begin_run(folder, settings, prepared, "scikit-learn").finish(best_epoch=1, seconds=seconds)
     return Run.load(folder)
 
 
@@ -161,7 +164,7 @@ def _body(model: Classifier) -> str:
 
 def _learn(model: Classifier, prepared: Prepared, head: str, seed: int) -> float:
     """Fill the last layer; return the cost that was chosen."""
-    rows, outputs, loss = prepared.split("train"), last_layer(model).out_features, model.objective.loss
+    rows, last, loss = prepared.split("train"), last_layer(model), model.objective.loss
     labels, patients, several = targets(rows, model.task), rows["patient"].to_numpy(), model.task.kind == "multilabel"
     classes = [np.ones(len(rows), bool)] if several else [labels == code for code in range(len(model.task.classes))]
     fewest = min(len(set(patients[having])) for having in classes)
@@ -169,35 +172,29 @@ def _learn(model: Classifier, prepared: Prepared, head: str, seed: int) -> float
         raise MedicError(f"a head needs two training patients, an SVM two a class, not {fewest}; get more images")
     dealt = (GroupKFold if several else StratifiedGroupKFold)(min(max(fewest, 2), 5), shuffle=True, random_state=seed)
     parts = list(dealt.split(rows, None if several else labels, patients))
-    features = featurise(model, prepared, "train").astype(np.float64)
-    scaler = StandardScaler().fit(features)
-    x, y = torch.from_numpy(scaler.transform(features)), torch.from_numpy(labels)
+    scaler = StandardScaler()
+    x = torch.from_numpy(scaler.fit_transform(featurise(model, prepared, "train").astype(np.float64)))
     # The solution lies in the space that the images span: the same one, from fewer numbers where images are few.
-    basis = torch.linalg.svd(x, full_matrices=False).Vh.T
-    x = x @ basis
-
-    def solve(rows: np.ndarray, cost: float) -> tuple[Tensor, Tensor]:
-        # The loss of several labels is their mean; scikit-learn's cost is for one of them.
-        scaled = cost * (outputs if several else 1)
-        return _minimise(_hinge(model) if head == "svm" else loss, x[rows], y[rows], outputs, scaled)
-
-    best = (-np.inf, 0.0, None, None)
+    basis, y = torch.linalg.svd(x, full_matrices=False).Vh.T, torch.from_numpy(labels)
+    x, fitted = x @ basis, _hinge(model) if head == "svm" else loss
+    each = (
+        last.out_features if several else 1
+    )  # the loss of several labels is their mean, scikit-learn's cost is of one
+    best = (-np.inf, 0.0, 1.0, 0.0)
     for cost in COSTS[head]:
-        raw = torch.zeros((len(x), outputs), dtype=x.dtype)
+        raw = torch.zeros((len(x), last.out_features), dtype=x.dtype)
         for known, asked in parts:
-            weight, bias = solve(known, cost)
+            weight, bias = _linear(fitted, x[known], y[known], last.out_features, cost * each)
             raw[asked] = x[asked] @ weight + bias
-        scale, shift = torch.eye(outputs, dtype=x.dtype), torch.zeros(outputs, dtype=x.dtype)
-        if head == "svm":
-            scale, shift = _minimise(loss, raw, y, outputs, 1.0)
-        reached = np.nan_to_num(list(_scores(model, raw @ scale + shift, labels).values())[-1], nan=-1.0)
-        best = max(best, (reached, cost, scale, shift), key=lambda tried: tried[0])
-    _, cost, scale, shift = best
-    weight, bias = solve(np.arange(len(x)), cost)
-    weight, bias = (basis @ weight @ scale).T / torch.from_numpy(scaler.scale_), bias @ scale + shift
+        slope, shift = _platt(loss, raw, y) if head == "svm" else (1.0, 0.0)
+        reached = np.nan_to_num(list(_scores(model, raw * slope + shift, labels).values())[-1], nan=-1.0)
+        best = max(best, (reached, cost, slope, shift), key=lambda tried: tried[0])
+    _, cost, slope, shift = best
+    weight, bias = _linear(fitted, x, y, last.out_features, cost * each)
+    weight = slope * (basis @ weight).T / torch.from_numpy(scaler.scale_)
     with torch.no_grad():
-        last_layer(model).weight.copy_(weight)
-        last_layer(model).bias.copy_(bias - weight @ torch.from_numpy(scaler.mean_))
+        last.weight.copy_(weight)
+        last.bias.copy_(slope * bias + shift - weight @ torch.from_numpy(scaler.mean_))
     return cost
 
 
@@ -206,26 +203,47 @@ def _scores(model: Classifier, raw: Tensor, truth: np.ndarray) -> dict[str, floa
     return {name: score(metric, truth, prediction) for name, metric in metrics_for(model.task).items()}
 
 
-def _minimise(
-    loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, labels: Tensor, outputs: int, cost: float
-) -> tuple[Tensor, Tensor]:
+def _linear(loss: Loss, x: Tensor, labels: Tensor, outputs: int, cost: float) -> list[Tensor]:
     """Return weight (D, K) and bias (K,) with the least mean loss and ridge penalty, as scikit-learn's ``C`` has it."""
-    values = torch.zeros((x.shape[1] + 1, outputs), dtype=x.dtype, requires_grad=True)
+
+    def total(weight: Tensor, bias: Tensor) -> Tensor:
+        return loss(x @ weight + bias, labels) + weight.square().sum() / (2 * cost * len(x))
+
+    return _minimise(total, (x.shape[1], outputs), outputs)
+
+
+def _platt(loss: Loss, raw: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the slope, above 0, and the shift (K,) that turn raw outputs into the most probable logits.
+
+    Answers for few held-out patients may run against the truth by chance, as each that is left out moves the others'
+    mean the other way. By a standard normal prior of its logarithm the slope is then small; it cannot be negative.
+    """
+
+    def total(log_slope: Tensor, shift: Tensor) -> Tensor:
+        return loss(raw * log_slope.exp() + shift, labels) + log_slope.square().sum() / (2 * len(raw))
+
+    log_slope, shift = _minimise(total, 1, raw.shape[1])
+    return log_slope.exp(), shift
+
+
+def _minimise(total: Callable[..., Tensor], *shapes: int | tuple[int, ...]) -> list[Tensor]:
+    """Return the float64 tensors of these shapes for which a smooth function is least, by L-BFGS from zeros."""
+    values = [torch.zeros(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     optimizer = torch.optim.LBFGS(
-        [values], max_iter=500, tolerance_grad=1e-8, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+        values, max_iter=500, tolerance_grad=1e-8, tolerance_change=1e-12, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        total = loss(x @ values[:-1] + values[-1], labels) + values[:-1].square().sum() / (2 * cost * len(x))
-        total.backward()
-        return total
+        found = total(*values)
+        found.backward()
+        return found
 
     optimizer.step(closure)
-    return values.detach()[:-1], values.detach()[-1]
+    return [value.detach() for value in values]
 
 
-def _hinge(model: Classifier) -> Callable[[Tensor, Tensor], Tensor]:
+def _hinge(model: Classifier) -> Loss:
     """The squared hinge loss of each class against all others, summed; what scikit-learn's ``LinearSVC`` minimises."""
     factors = model.objective.class_weights or (1.0,) * len(model.task.classes)
 

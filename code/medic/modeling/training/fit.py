@@ -20,13 +20,13 @@ from medic.data.prepare import Prepared
 from medic.data.records import targets
 from medic.data.split import refuse_crossing
 from medic.errors import MedicError
-from medic.files import replacing, write_json
+from medic.files import write_json
 from medic.modeling.classifier import Classifier, parts
 from medic.modeling.metrics import metrics_for, score
 from medic.modeling.thresholds import thresholds_for
 from medic.modeling.training.loading import EpochSampler, PreparedDataset, loader
 from medic.modeling.training.recipe import Recipe
-from medic.modeling.training.run import Run, digest_of, json_values, written_by
+from medic.modeling.training.run import Run, begin_run, digest_of, json_values, processes
 from medic.modeling.training.tracking import tracker
 from medic.task import Prediction, Task
 
@@ -82,29 +82,15 @@ def fit(
     earlier = Run.peek(folder, settings)
     if earlier is not None and earlier.finished:
         return earlier
-    about = {
-        "settings": settings,
-        "finished": False,
-        "prepared": Path(os.path.relpath(prepared.folder, folder)).as_posix(),
-        "processes": processes(),
-        **written_by("medic", "torch", "torchvision", "lightning"),
-    }
-    with _alone(folder) if is_first() else contextlib.nullcontext():
+    with alone(folder) if is_first() else contextlib.nullcontext():
         if is_first():
-            write_json(folder / "run.json", about)
-            with replacing(folder / "records.csv") as temporary:
-                prepared.records.to_csv(temporary, index=False)
+            begun = begin_run(folder, settings, prepared, "lightning")
         _train(model, prepared, folder, recipe, ("validation", *watch), each_epoch)
         if is_first():
-            _finish(model, prepared, folder, recipe, about)
+            _finish(model, prepared, begun, recipe)
     if processes() > 1:
         torch.distributed.barrier()
     return Run.load(folder)
-
-
-def processes() -> int:
-    """Return how many processes ``torchrun`` has started to train together, on all machines."""
-    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def is_first() -> bool:
@@ -148,7 +134,7 @@ def _check(model: Classifier, prepared: Prepared, recipe: Recipe, watch: tuple[s
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Keep other trainings out of the folder; the lock ends with the process, however that ends."""
     lock = FileLock(folder / "training.lock")
     try:
@@ -227,16 +213,15 @@ def training_images(model: Classifier, prepared: Prepared, recipe: Recipe, batch
     return loader(data, batch_size or recipe.batch_size, order, recipe.workers)
 
 
-def _finish(model: Classifier, prepared: Prepared, folder: Path, recipe: Recipe, about: dict) -> None:
-    epochs = {}
+def _finish(model: Classifier, prepared: Prepared, run: Run, recipe: Recipe) -> None:
+    epochs, folder = {}, run.folder
     for which, name in {"best": "best.ckpt", "last": "resume.ckpt"}.items():
         kept = torch.load(folder / name, map_location="cpu", weights_only=True)
         model.load_state_dict({key.removeprefix("model."): value for key, value in kept["state_dict"].items()})
         model.eval().save(folder / which)
         decide(folder / which, prepared, model.task, recipe)
         epochs[which] = kept["epoch"] + 1
-    seconds = float(Run(folder, about).history["seconds"].sum())
-    write_json(folder / "run.json", about | {"finished": True, "best_epoch": epochs["best"], "seconds": seconds})
+    run.finish(best_epoch=epochs["best"], seconds=float(run.history["seconds"].sum()))
     for name in ("best.ckpt", "resume.ckpt"):
         (folder / name).unlink()
 

@@ -17,6 +17,7 @@ import torch
 from medic.data.prepare import Prepared
 from medic.data.records import read_records
 from medic.errors import MedicError
+from medic.files import replacing, write_json
 from medic.modeling.classifier import Classifier
 from medic.task import Task
 
@@ -97,6 +98,10 @@ class Run:
             raise MedicError(f"this run has the models best and last, not {which!r}")
         return Classifier.load(self.folder / which, self.task)
 
+    def finish(self, **reached: float) -> None:
+        """Note in ``run.json`` that the training is finished, and what it reached, such as ``best_epoch``."""
+        write_json(self.folder / "run.json", self.about | {"finished": True, **reached})
+
     def __repr__(self) -> str:
         return f"<Run {self.folder.name}: {'finished' if self.finished else 'interrupted'}>"
 
@@ -108,12 +113,32 @@ def digest_of(records: pd.DataFrame, task: Task) -> str:
     return hashlib.sha256(columns.to_csv(index=False).encode()).hexdigest()[:16]
 
 
-def written_by(*packages: str) -> dict:
-    """Return device and versions, as ``run.json`` states them."""
-    return {
+def processes() -> int:
+    """Return how many processes ``torchrun`` has started to train together, on all machines."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def begin_run(folder: Path, settings: dict, prepared: Prepared, library: str) -> Run:
+    """Write ``run.json`` and ``records.csv`` of a run that begins or goes on.
+
+    Args:
+        folder: where the run goes.
+        settings: all that decides the result, as plain values.
+        prepared: the set that it is trained on.
+        library: the package that trains, whose version is noted beside those of medic and torch.
+    """
+    about = {
+        "settings": settings,
+        "finished": False,
+        "prepared": Path(os.path.relpath(prepared.folder, folder)).as_posix(),
+        "processes": processes(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine() + " CPU",
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "versions": {name: importlib.metadata.version(name) for name in ("medic", "torch", "torchvision", library)},
     }
+    write_json(folder / "run.json", about)
+    with replacing(folder / "records.csv") as temporary:
+        prepared.records.to_csv(temporary, index=False)
+    return Run(folder, about)
 
 
 def json_values(settings: dict) -> dict:
