@@ -167,7 +167,7 @@ def test_the_history_of_a_run_is_documented(documented, tiny_prepared, tmp_path)
     model = Classifier(
         RETINOPATHY, "mobilenet_v3_small", preprocessing=tiny_prepared.preprocessing, image_size=32, weights=None
     )
-    fit(model, tiny_prepared, tmp_path / "run", Recipe(epochs=1, precision="32-true"), watch=("test",))
+    fit(model, tiny_prepared, tmp_path / "run", Recipe(epochs=1, precision="32-true"))
     assert set(pd.read_csv(tmp_path / "run" / "history.csv")) == set(documented["history.csv"])
 
 

@@ -81,4 +81,4 @@ def run(
     """A finished run on the small set; not to be changed."""
     folder = tmp_path_factory.mktemp("runs") / "small network"
     with one_thread():
-        return fit(network(), tiny_prepared, folder, quick, watch=("test",))
+        return fit(network(), tiny_prepared, folder, quick)

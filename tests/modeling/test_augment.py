@@ -97,7 +97,7 @@ def test_a_strength_multiplies_the_limits_and_leaves_the_flip(strength, rotate, 
 
 
 def test_settings_are_plain_values_that_tell_augmentations_apart():
-    others = [PublishedAugmentation(blur=3), Pipeline((v2.RandomRotation(11),)), NOTHING]
+    others = [PublishedAugmentation(0.3), Pipeline((v2.RandomRotation(11),)), NOTHING]
     assert len({json.dumps(one.to_dict()) for one in ALL + others}) == len(ALL) + len(others)
     assert PublishedAugmentation().to_dict()["kind"] == "published"
     assert "RandomRotation(degrees=[-10.0, 10.0]" in OWN.to_dict()["steps"][0]

@@ -41,7 +41,7 @@ try:
     fit(small(prepared), prepared, folder / "refused", replace(recipe, batch_size=5))
 except MedicError as error:
     print(f"refused: {error}", flush=True)
-fit(small(prepared), prepared, folder / "run", recipe, (), breaking)
+fit(small(prepared), prepared, folder / "run", recipe, breaking)
 """
 
 

@@ -1,8 +1,8 @@
 """Training: what a run leaves behind, and that a killed one ends as if nothing had happened."""
 
 import contextlib
+import errno
 import json
-import math
 import shutil
 import signal
 import time
@@ -41,7 +41,7 @@ torch.manual_seed(1)
 prepared = Prepared.load(source)
 model = Classifier(RETINOPATHY, "mobilenet_v3_small", preprocessing=prepared.preprocessing, image_size=64)
 recipe = Recipe(epochs=3, batch_size=16, learning_rate=3e-3, precision="32-true")
-fit(model, prepared, folder, recipe, ("test",), stand_still)
+fit(model, prepared, folder, recipe, stand_still)
 """
 
 
@@ -102,7 +102,7 @@ def test_a_run_leaves_its_settings_split_history_and_models(run, tiny_prepared):
     assert str(tiny_prepared.folder) not in (run.folder / "run.json").read_text()
     assert run.records.set_index("image")["split"].equals(tiny_prepared.records.set_index("image")["split"])
     assert list(run.history["epoch"]) == [1, 2, 3]
-    for split in ("train", "validation", "test"):
+    for split in ("train", "validation"):
         for metric in ("loss", "accuracy", "macro_f1", "mean_grade_error", "quadratic_weighted_kappa"):
             assert run.history[f"{split}_{metric}"].notna().all()
     with pytest.raises(MedicError, match="the models best and last, not 'middle'"):
@@ -121,7 +121,7 @@ def test_best_is_the_first_epoch_with_the_highest_kappa_and_both_models_give_wha
 
 def test_a_finished_run_is_returned_as_it_is(run, tiny_prepared, network, quick):
     before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
-    again = fit(network(), tiny_prepared, run.folder, replace(quick, workers=2), watch=("test",))
+    again = fit(network(), tiny_prepared, run.folder, replace(quick, workers=2))
     assert without_seconds(again).equals(without_seconds(run))
     assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
 
@@ -142,7 +142,7 @@ def test_another_training_in_the_same_folder_is_refused_with_the_difference(
     swap = change.pop("split", {})
     prepared = replace(tiny_prepared, records=tiny_prepared.records.replace({"split": swap}))
     with pytest.raises(MedicError, match=f"holds a run with other settings.*{said}"):
-        fit(model, prepared, run.folder, replace(quick, **change), watch=("test",))
+        fit(model, prepared, run.folder, replace(quick, **change))
 
 
 def _crossing(records: pd.DataFrame) -> pd.DataFrame:
@@ -195,7 +195,7 @@ def test_a_training_killed_after_an_epoch_ends_as_if_undisturbed(
         assert time.monotonic() < deadline
         time.sleep(0.02)
     with pytest.raises(MedicError, match="another process is training in"):
-        fit(network(), tiny_prepared, folder, quick, watch=("test",))
+        fit(network(), tiny_prepared, folder, quick)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -206,7 +206,7 @@ def test_a_training_killed_after_an_epoch_ends_as_if_undisturbed(
         Run.load(folder)
 
     moved = folder.rename(tmp_path / "moved")
-    ended = fit(network(), tiny_prepared, moved, quick, watch=("test",))
+    ended = fit(network(), tiny_prepared, moved, quick)
     assert "epoch   1/3" not in capsys.readouterr().out
     assert without_seconds(ended).equals(without_seconds(run))
     assert ended.about["best_epoch"] == run.about["best_epoch"]
@@ -233,8 +233,8 @@ def test_each_epoch_is_told_once_when_it_is_written(run, tiny_prepared, network,
             raise Enough
 
     with contextlib.suppress(Enough):
-        fit(network(), tiny_prepared, tmp_path / "run", quick, ("test",), stop_after_two)
-    fit(network(), tiny_prepared, tmp_path / "run", quick, ("test",), told.append)
+        fit(network(), tiny_prepared, tmp_path / "run", quick, stop_after_two)
+    fit(network(), tiny_prepared, tmp_path / "run", quick, told.append)
     assert [row["epoch"] for row in told] == [1, 2, 3]
     assert told[2]["validation_accuracy"] == run.history["validation_accuracy"].iloc[2]
 
@@ -286,20 +286,69 @@ def test_a_compiled_network_trains_alike(tiny_prepared, network, quick, tmp_path
     # The graph is taken and run as always; only the minutes of generating C++ for it are left out.
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: setattr(self, "compiled", True))
     model = network()
-    compiled = fit(model, tiny_prepared, tmp_path / "run", replace(quick, compile=True), watch=("test",))
+    compiled = fit(model, tiny_prepared, tmp_path / "run", replace(quick, compile=True))
     assert model.backbone.compiled
     assert without_seconds(compiled).equals(without_seconds(run))
 
 
-def test_training_lowers_the_loss_and_lost_numbers_end_it(tiny_prepared, network, tmp_path):
+def test_training_lowers_the_loss(tiny_prepared, network, tmp_path):
     recipe = Recipe(epochs=6, batch_size=16, learning_rate=3e-3, augmentation=None, precision="32-true")
     history = fit(network(), tiny_prepared, tmp_path / "run", recipe).history
     assert history["train_loss"].iloc[-1] < 0.8 * history["train_loss"].iloc[0]
-    broken = network()
-    broken.backbone.classifier[-1].weight.data[0, 0] = math.nan
-    with pytest.raises(MedicError, match="the loss is no longer a number; take a lower learning rate"):
-        fit(broken, tiny_prepared, tmp_path / "broken", recipe)
-    assert not (tmp_path / "broken" / "history.csv").exists()
+
+
+def cut(folder: Path) -> None:
+    resume = folder / "resume.ckpt"
+    resume.write_bytes(resume.read_bytes()[:100_000])
+
+
+@pytest.mark.parametrize(
+    ("settings", "harm", "said"),
+    [
+        ({"learning_rate": 1e30, "batch_size": 64}, None, "has diverged: its validation loss is no longer a number"),
+        ({"learning_rate": 1e30}, None, "diverged: its train loss .* in a new folder with a lower learning rate"),
+        ({"batch_size": 1}, None, "the last maps of resnet18 are one pixel at 32 px, .*; take 2 images a step"),
+        ({}, lambda folder: (folder / "resume.ckpt").write_bytes(b""), "resume.ckpt is damaged; the best weights so"),
+        ({}, cut, r"are in best\.ckpt beside it; delete resume\.ckpt to train again from the first epoch"),
+    ],
+    ids=["diverged at its last step", "diverged", "one image a step", "empty", "cut"],
+)
+def test_a_training_that_cannot_go_on_ends_with_a_sentence(settings, harm, said, build, few, quick, tmp_path):
+    recipe = replace(quick, **({"epochs": 1, "choose_by": "last"} | settings))
+    if harm:
+        recipe = replace(recipe, epochs=2)
+        with pytest.raises(Enough):
+            fit(build(), few, tmp_path, recipe, lambda row: (_ for _ in ()).throw(Enough))
+        harm(tmp_path)
+    with pytest.raises(MedicError, match=said):
+        fit(build(), few, tmp_path, recipe)
+    assert not Run.peek(tmp_path).finished
+    assert (tmp_path / "history.csv").exists() == bool(harm), "no figure comes from what is no number"
+
+
+@pytest.mark.parametrize(
+    ("where", "writes", "said"),
+    [
+        (Path, "write_bytes", "cannot write .*model.safetensors: No space left on device; free some space"),
+        (torch, "save", "cannot write .*run: No space left on device; free some space, and start again: it goes on"),
+    ],
+)
+def test_a_full_disk_ends_a_training_with_a_sentence_and_it_goes_on(
+    where, writes, said, build, few, quick, tmp_path, monkeypatch
+):
+    write = getattr(where, writes)
+
+    def full(*given: object, **named: object) -> object:
+        if isinstance(given[0], Path) and "model.safetensors" not in given[0].name:
+            return write(*given, **named)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    recipe = replace(quick, epochs=1, choose_by="last")
+    with monkeypatch.context() as patch:
+        patch.setattr(where, writes, full)
+        with pytest.raises(MedicError, match=said):
+            fit(build(), few, tmp_path / "run", recipe)
+    assert fit(build(), few, tmp_path / "run", recipe).finished
 
 
 def test_a_model_that_was_asked_before_it_is_trained_trains_as_any_other(build, few, quick, tmp_path):
@@ -329,7 +378,7 @@ def test_a_folder_without_a_run_a_damaged_one_and_one_of_another_version_are_tol
     (tmp_path / "run" / "run.json").write_text(json.dumps(about))
     assert Run.load(tmp_path / "run").model().digest == run.model().digest, "it can be used all the same"
     with pytest.raises(MedicError, match="another version of medic wrote it"):
-        fit(network(), tiny_prepared, tmp_path / "run", quick, watch=("test",))
+        fit(network(), tiny_prepared, tmp_path / "run", quick)
     (tmp_path / "run" / "run.json").write_text('{"settings"')
     with pytest.raises(MedicError, match=r"run\.json is damaged"):
         Run.load(tmp_path / "run")

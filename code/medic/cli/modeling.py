@@ -107,8 +107,8 @@ def train(
     from medic.modeling.evaluate import evaluate as evaluate_run
     from medic.modeling.features import fit_head
     from medic.modeling.objectives import objective_named
-    from medic.modeling.training.fit import is_first
     from medic.modeling.training.plans import find_plan
+    from medic.modeling.training.run import is_first
     from medic.modeling.training.tracking import log_evaluation, tracker
 
     prepared_set = Prepared.load(prepared)

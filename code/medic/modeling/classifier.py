@@ -10,12 +10,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from medic.data.images.preprocess import Preprocessing
 from medic.errors import MedicError
-from medic.files import replacing, write_json
+from medic.files import write_bytes, write_json
 from medic.modeling.backbones import backbone as build_backbone
 from medic.modeling.backbones import published
 from medic.modeling.objectives import Objective, default_objective, objective_from_dict
@@ -50,8 +50,8 @@ class Classifier(nn.Module):
             ``medic.modeling.thresholds``).
 
     Raises:
-        MedicError: unknown network, weights that cannot be had, an objective that does not fit the task, a dropout that
-            is no share.
+        MedicError: unknown network, weights that cannot be had, an objective that does not fit the task, a side that is
+            none, a dropout that is no share.
     """
 
     def __init__(
@@ -72,6 +72,8 @@ class Classifier(nn.Module):
         self.objective = objective or default_objective(task)
         self.preprocessing = preprocessing or Preprocessing()
         self.image_size = about.size if image_size is None else image_size
+        if self.image_size < 1:
+            raise MedicError(f"a network cannot learn from images of {image_size} px; give an image_size such as 224")
         self.flips = flips
         self.dropout = dropout
         self.thresholds: tuple[float, ...] | None = None
@@ -131,8 +133,8 @@ class Classifier(nn.Module):
     def save(self, folder: str | Path) -> Path:
         """Write ``model.safetensors`` (weights) and ``model.json`` (all that is needed to build the model again)."""
         folder = Path(folder)
-        with replacing(folder / "model.safetensors") as temporary:
-            save_file({key: value.contiguous() for key, value in self.backbone.state_dict().items()}, temporary)
+        weights = {key: value.contiguous() for key, value in self.backbone.state_dict().items()}
+        write_bytes(folder / "model.safetensors", save(weights))
         write_json(folder / "model.json", self.to_dict())
         return folder
 

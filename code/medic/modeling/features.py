@@ -27,7 +27,7 @@ from medic.modeling.objectives import CrossEntropy
 from medic.modeling.training.fit import alone, decide
 from medic.modeling.training.loading import PreparedDataset, loader
 from medic.modeling.training.recipe import Recipe
-from medic.modeling.training.run import Run, begin_run, digest_of, processes
+from medic.modeling.training.run import Run, begin_run, processes, settings_of
 from medic.task import Prediction
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -125,13 +125,8 @@ def fit_head(
     if head not in COSTS or (head == "svm" and not isinstance(model.objective, CrossEntropy)):
         raise MedicError(f"no head {head!r} for the objective {model.objective.name}; take 'logistic'")
     folder, recipe = Path(folder), Recipe(sensitivity=sensitivity, seed=seed).resolved(model.task)
-    settings = {
-        "model": model.to_dict(),
-        "recipe": {"method": head, "costs": COSTS[head], "sensitivity": sensitivity, "seed": seed},
-        "start": _body(model),
-        "watch": [],
-        "data": digest_of(prepared.records, model.task),
-    }
+    how = {"method": head, "costs": COSTS[head], "sensitivity": sensitivity, "seed": seed}
+    settings = settings_of(model, prepared, how, _body(model))
     earlier = Run.peek(folder, settings)
     if earlier is not None and earlier.finished:
         return earlier

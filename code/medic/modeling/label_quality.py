@@ -100,24 +100,21 @@ def suspected_labels(records: pd.DataFrame, prediction: Prediction) -> pd.DataFr
         raise MedicError(f"there are {len(prediction)} predictions for {len(records)} records; give one a record")
     labels, given, rows = targets(records, task), written_labels(records, task), []
     if task.kind == "multilabel":
-        asked = [code for code, name in enumerate(task.classes) if name != NO_FINDING]  # which follows from the others
+        # Of the label for no finding nothing is asked: it follows from the others.
+        asked = [code for code, name in enumerate(task.classes) if name != NO_FINDING]
+        own = np.where(labels == 1, probabilities, 1 - probabilities)
         doubted = np.zeros(labels.shape, dtype=bool)
         for code in asked:
-            doubted[:, code] = _doubted(
-                labels[:, code], np.stack([1 - probabilities[:, code], probabilities[:, code]], 1)
-            )
-        confidence, changed = (
-            np.where(labels == 1, probabilities, 1 - probabilities),
-            np.where(doubted, 1 - labels, labels),
-        )
+            of_class = np.stack([1 - probabilities[:, code], probabilities[:, code]], axis=1)
+            doubted[:, code] = _doubted(labels[:, code], of_class)
         for at in np.flatnonzero(doubted.any(axis=1)):
-            names = [task.classes[code] for code in asked if changed[at, code]]
+            better = [task.classes[code] for code in asked if labels[at, code] != doubted[at, code]]
             said = "; ".join(
                 f"{task.classes[code]} is {'' if labels[at, code] else 'not '}labelled, a model that has not seen the "
                 f"patient gives it {probabilities[at, code]:.2f}"
                 for code in np.flatnonzero(doubted[at])
             )
-            rows.append((at, said, "|".join(names) or NOTHING, confidence[at, doubted[at]].min()))
+            rows.append((said, "|".join(better) or NOTHING, own[at, doubted[at]].min(), at))
     else:
         for at in np.flatnonzero(_doubted(labels, probabilities)):
             likely, own = int(probabilities[at].argmax()), probabilities[at, labels[at]]
@@ -125,11 +122,10 @@ def suspected_labels(records: pd.DataFrame, prediction: Prediction) -> pd.DataFr
                 f"labelled {given[at]}, a model that has not seen the patient says {task.classes[likely]} "
                 f"({probabilities[at, likely]:.2f} against {own:.2f})"
             )
-            rows.append((at, said, task.classes[likely], own))
-    images = records["image"].tolist()
-    rows.sort(key=lambda row: (row[3], row[0]))
-    found = [(images[at], "mislabelled", said, given[at], better, float(own)) for at, said, better, own in rows]
-    return pd.DataFrame(found, columns=COLUMNS)
+            rows.append((said, task.classes[likely], own, at))
+    found = pd.DataFrame(rows, columns=["detail", "suggested", "quality", "at"]).astype({"quality": float, "at": int})
+    found = found.assign(image=records["image"].to_numpy()[found["at"]], given=np.array(given, object)[found["at"]])
+    return found.assign(finding="mislabelled").sort_values(["quality", "at"], ignore_index=True)[COLUMNS]
 
 
 def _doubted(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -20,9 +20,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from medic.data.prepare import Prepared
 from medic.errors import MedicError
 from medic.modeling.backbones import own_dropout
-from medic.modeling.metrics import metrics_for
 from medic.modeling.training.plans import Plan
-from medic.modeling.training.run import difference, digest_of, json_values
+from medic.modeling.training.run import difference, settings_of
 
 HEARTBEAT = 5
 """Seconds between two signs of life of a trial; after four without one it counts as killed and is taken up again."""
@@ -135,8 +134,8 @@ def tune(
         MedicError: the space does not suit the plan, the folder holds another study, or no trial has finished.
     """
     space, folder = space or SearchSpace.around(plan), Path(folder)
-    chosen_by = plan.recipe.resolved(plan.task).choose_by
-    score = list(metrics_for(plan.task))[-1] if chosen_by == "last" else chosen_by
+    recipe = plan.recipe.resolved(plan.task)
+    score = recipe.judged_by(plan.task)
     if space.augmentation is not None and not hasattr(plan.recipe.augmentation, "scaled"):
         raise MedicError("the strength of this plan's augmentation cannot vary; leave augmentation out of the space")
     with warnings.catch_warnings():
@@ -163,7 +162,7 @@ def tune(
             retry(study, study.trials[trial.number])  # to Optuna an interrupt is a failure
             raise
         scores = trained.history[f"validation_{score}"]
-        return float(scores.iloc[-1] if chosen_by == "last" else scores.max())
+        return float(scores.iloc[-1] if recipe.choose_by == "last" else scores.max())
 
     missing = trials - len(study.get_trials(deepcopy=False, states=ENDED))
     if missing > 0:
@@ -190,9 +189,8 @@ def with_settings(plan: Plan, settings: dict[str, float | int | str]) -> Plan:
 def _refuse_another(study: optuna.Study, folder: Path, plan: Plan, prepared: Prepared, space: SearchSpace) -> None:
     torch.manual_seed(plan.recipe.seed)
     model = plan.classifier(prepared)
-    settings = {"model": model.to_dict() | {f"space {name}": given for name, given in asdict(space).items()}}
-    settings |= {"recipe": plan.recipe.to_dict(), "start": model.digest, "watch": []}
-    settings = json_values(settings | {"data": digest_of(prepared.records, plan.task)})
+    varied = {f"space {name}": given for name, given in asdict(space).items()}
+    settings = settings_of(model, prepared, plan.recipe.to_dict() | varied, model.digest)
     if (there := study.user_attrs.get("settings", settings)) != settings:
         raise MedicError(
             f"{folder} holds a study with other settings ({difference(there, settings)}); choose another folder, or "

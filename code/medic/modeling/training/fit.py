@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
+import pickle
 import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,14 +27,9 @@ from medic.modeling.metrics import metrics_for, score
 from medic.modeling.thresholds import thresholds_for
 from medic.modeling.training.loading import EpochSampler, PreparedDataset, loader
 from medic.modeling.training.recipe import Recipe
-from medic.modeling.training.run import Run, begin_run, digest_of, json_values, processes
+from medic.modeling.training.run import Run, begin_run, is_first, processes, settings_of
 from medic.modeling.training.tracking import tracker
 from medic.task import Prediction, Task
-
-if TYPE_CHECKING:
-    from torch.utils.data import DataLoader
-
-EachEpoch = Callable[[dict[str, float]], None]
 
 
 def fit(
@@ -41,8 +37,7 @@ def fit(
     prepared: Prepared,
     folder: str | os.PathLike,
     recipe: Recipe | None = None,
-    watch: tuple[str, ...] = (),
-    each_epoch: EachEpoch | None = None,
+    each_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> Run:
     """Train a model; the best epoch on the validation split is kept.
 
@@ -55,7 +50,6 @@ def fit(
         prepared: the prepared set; needs the splits ``train`` and ``validation``.
         folder: where the run goes.
         recipe: how to train; the defaults when None.
-        watch: further splits whose metrics are noted by epoch. They decide nothing.
         each_epoch: called with the epoch's line of the history, such as ``{"epoch": 1, "validation_auroc": 0.7, ...}``,
             when all of the epoch is written; in every process. What it raises ends the training and comes out of here,
             and the run is left as an interruption leaves it.
@@ -65,27 +59,19 @@ def fit(
 
     Raises:
         MedicError: the prepared set fits neither task nor preprocessing of the model, a split is missing or shares a
-            patient with another, the recipe does not suit the model, the loss is no longer a number, or the folder is
-            in use or holds a run with other settings.
+            patient with another, the recipe does not suit the model, the loss is no longer a number, what an
+            interrupted run left is damaged, or the folder is in use or holds a run with other settings.
     """
     recipe, folder = (recipe or Recipe()).resolved(model.task, model.backbone), Path(folder)
-    _check(model, prepared, recipe, watch)
-    settings = json_values(
-        {
-            "model": model.to_dict(),
-            "recipe": recipe.to_dict(),
-            "start": model.digest,
-            "watch": list(watch),
-            "data": digest_of(prepared.records, model.task),
-        }
-    )
+    _check(model, prepared, recipe)
+    settings = settings_of(model, prepared, recipe.to_dict(), model.digest)
     earlier = Run.peek(folder, settings)
     if earlier is not None and earlier.finished:
         return earlier
     with alone(folder) if is_first() else contextlib.nullcontext():
         if is_first():
             begun = begin_run(folder, settings, prepared, "lightning")
-        _train(model, prepared, folder, recipe, ("validation", *watch), each_epoch)
+        _train(model, prepared, folder, recipe, each_epoch)
         if is_first():
             _finish(model, prepared, begun, recipe)
     if processes() > 1:
@@ -93,16 +79,10 @@ def fit(
     return Run.load(folder)
 
 
-def is_first() -> bool:
-    """Return whether this process is the one, of those that ``torchrun`` has started, that prints and writes."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _check(model: Classifier, prepared: Prepared, recipe: Recipe, watch: tuple[str, ...]) -> None:
+def _check(model: Classifier, prepared: Prepared, recipe: Recipe) -> None:
     """Refuse before anything is written what cannot be trained, or would fail at the end."""
     task, classes = model.task, len(model.task.classes)
-    for split in ("train", "validation", *watch):
-        prepared.split(split)
+    prepared.split("train")
     refuse_crossing(prepared.records)
     parts(model, recipe.frozen)
     highest, truth = targets(prepared.records, task).max(), targets(prepared.split("validation"), task)
@@ -112,8 +92,6 @@ def _check(model: Classifier, prepared: Prepared, recipe: Recipe, watch: tuple[s
             f"the model expects images prepared with {model.preprocessing}, {prepared.folder} was made with "
             f"{prepared.preprocessing}; build the model with preprocessing=prepared.preprocessing"
         )
-    elif model.image_size < 1:
-        said = f"a network cannot learn from images of {model.image_size} px; give an image_size such as 224"
     elif highest >= classes:
         said = (
             f"the set {prepared.folder} has the label {highest}, the task {task.name!r} of the model has only "
@@ -122,9 +100,8 @@ def _check(model: Classifier, prepared: Prepared, recipe: Recipe, watch: tuple[s
     elif recipe.batch_size % processes():
         said = f"{recipe.batch_size} images a step cannot be shared evenly by {processes()} processes; take a multiple"
     elif task.thresholds and (recipe.choose_by != "last" or recipe.sensitivity is not None):
-        metric = metrics_for(task)[list(metrics_for(task))[-1] if recipe.choose_by == "last" else recipe.choose_by]
-        nothing = Prediction(task, np.full((len(truth), classes), 0.5, np.float32))
-        if np.isnan(score(metric, truth, nothing)):
+        metric = metrics_for(task)[recipe.judged_by(task)]
+        if np.isnan(score(metric, truth, Prediction(task, np.full((len(truth), classes), 0.5, np.float32)))):
             said = (
                 f"neither best epoch nor operating point can be chosen for {task.name!r}: the validation split needs "
                 "images with and without a class; give it more patients, or choose_by='last' and no sensitivity"
@@ -135,7 +112,11 @@ def _check(model: Classifier, prepared: Prepared, recipe: Recipe, watch: tuple[s
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep other trainings out of the folder; the lock ends with the process, however that ends."""
+    """Keep other trainings out of the folder; the lock ends with the process, however that ends.
+
+    Raises:
+        MedicError: another process is training there, or the folder cannot be written.
+    """
     lock = FileLock(folder / "training.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -156,14 +137,16 @@ def _train(
     prepared: Prepared,
     folder: Path,
     recipe: Recipe,
-    watched: tuple[str, ...],
-    each_epoch: EachEpoch | None,
+    each_epoch: Callable[[dict[str, float]], None] | None,
 ) -> None:
     # Lightning takes seconds to import, and only a training needs it.
     import lightning
 
     from medic.modeling.training.module import Checkpoint, EpochEnd, Training
 
+    resume = folder / "resume.ckpt"
+    if resume.is_file():
+        _read(resume)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logger = tracker(recipe.track, folder) if recipe.track else False
     if logger:
@@ -184,46 +167,61 @@ def _train(
     )
     if processes() > 1:
         trainer.strategy.setup_environment()  # the order of the images is dealt out among those who take part
-    share, resume = recipe.batch_size // processes(), folder / "resume.ckpt"
-    batches = training_images(model, prepared, recipe, share)
-    looked_at = {split: PreparedDataset(prepared, split, task=model.task) for split in watched}
-    images = {"train": len(batches.dataset)} | {split: len(data) for split, data in looked_at.items()}
+    share = recipe.batch_size // processes()
+    data = PreparedDataset(prepared, "train", recipe.augmentation, model.image_size, recipe.seed, model.task)
+    judged = PreparedDataset(prepared, "validation", task=model.task)
     handler = signal.getsignal(signal.SIGINT)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
             trainer.fit(
-                Training(model, recipe, images),
-                batches,
-                [loader(data, share, None, recipe.workers) for data in looked_at.values()],
+                Training(model, recipe, {"train": len(data), "validation": len(judged)}),
+                loader(data, share, EpochSampler(data, recipe.seed), recipe.workers),
+                loader(judged, share, None, recipe.workers),
                 ckpt_path=resume if resume.is_file() else None,
                 weights_only=True,
             )
     except SystemExit:  # Lightning's answer to an interrupt, which would end a notebook's kernel, and be the last
         raise KeyboardInterrupt from None
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise MedicError(
+            f"the last maps of {model.backbone_name} are one pixel at {model.image_size} px, and one image a step has "
+            "no spread to normalise by; take 2 images a step or more, or larger ones"
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise MedicError(
+            f"cannot write {folder}: {error.strerror}; free some space, and start again: it goes on"
+        ) from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)
 
 
-def training_images(model: Classifier, prepared: Prepared, recipe: Recipe, batch_size: int | None = None) -> DataLoader:
-    """Return the loader of the training split as a recipe shows it to a model."""
-    data = PreparedDataset(prepared, "train", recipe.augmentation, model.image_size, recipe.seed, model.task)
-    order = EpochSampler(data, recipe.seed)
-    return loader(data, batch_size or recipe.batch_size, order, recipe.workers)
+def _read(checkpoint: Path) -> dict:
+    """Return what Lightning has written after an epoch."""
+    try:
+        return torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise MedicError(
+            f"{checkpoint} is damaged; the best weights so far are in best.ckpt beside it; delete resume.ckpt to train "
+            "again from the first epoch"
+        ) from error
 
 
 def _finish(model: Classifier, prepared: Prepared, run: Run, recipe: Recipe) -> None:
-    epochs, folder = {}, run.folder
+    epochs = {}
     for which, name in {"best": "best.ckpt", "last": "resume.ckpt"}.items():
-        kept = torch.load(folder / name, map_location="cpu", weights_only=True)
+        kept = _read(run.folder / name)
         model.load_state_dict({key.removeprefix("model."): value for key, value in kept["state_dict"].items()})
-        model.eval().save(folder / which)
-        decide(folder / which, prepared, model.task, recipe)
+        decide(model.eval().save(run.folder / which), prepared, model.task, recipe)
         epochs[which] = kept["epoch"] + 1
     run.finish(best_epoch=epochs["best"], seconds=float(run.history["seconds"].sum()))
     for name in ("best.ckpt", "resume.ckpt"):
-        (folder / name).unlink()
+        (run.folder / name).unlink()
 
 
 def decide(checkpoint: Path, prepared: Prepared, task: Task, recipe: Recipe) -> None:

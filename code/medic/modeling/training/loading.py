@@ -60,13 +60,13 @@ class PreparedDataset(Dataset):
     def __len__(self) -> int:
         return len(self._files)
 
-    def __getitem__(self, draw: SampleKey | int) -> tuple[torch.Tensor, np.ndarray]:
-        """Return an image, uint8 (S, S, 3) RGB, and its label. A plain index stands for the first epoch."""
+    def __getitem__(self, draw: SampleKey | int) -> Batch:
+        """Return one image, uint8 (S, S, 3) RGB, and its label. A plain index stands for the first epoch."""
         index, epoch = draw if isinstance(draw, SampleKey) else (draw, 0)
         pixels = self.prepared.pixels(self._files[index])
         if self.augmentation is not None:
             pixels = self.augmentation.apply(pixels, self.size, np.random.default_rng([self.seed, epoch, index]))
-        return torch.from_numpy(pixels), self.labels[index]
+        return Batch(torch.from_numpy(pixels), self.labels[index])
 
 
 class EpochSampler(DistributedSampler):
@@ -107,12 +107,6 @@ def loader(
         sampler=sampler,
         drop_last=sampler is not None and len(sampler) > batch_size > 1 and len(sampler) % batch_size == 1,
         num_workers=workers,
-        collate_fn=_collate,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
-
-
-def _collate(items: list[tuple]) -> Batch:
-    images, labels = zip(*items, strict=True)
-    return Batch(torch.stack(images), torch.from_numpy(np.array(labels)))

@@ -28,7 +28,7 @@ class Training(lightning.LightningModule):
     Args:
         model: the classifier; trained in place.
         recipe: how to train; resolved for this machine.
-        images: how many images each split has: ``train``, then the splits that are looked at after each epoch.
+        images: how many images the splits ``train`` and ``validation`` have.
     """
 
     def __init__(self, model: Classifier, recipe: Recipe, images: dict[str, int]):
@@ -48,9 +48,9 @@ class Training(lightning.LightningModule):
         torch.manual_seed(self.recipe.seed * 100_003 + self.global_step + (self.global_rank << 40))
         return self._note("train", batch, self.model.backbone)
 
-    def validation_step(self, batch: Batch, number: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: Batch, number: int) -> None:
         """Note what the model says of one batch."""
-        self._note(list(self.images)[1 + dataloader_idx], batch, self.model.raw)
+        self._note("validation", batch, self.model.raw)
 
     def _note(self, split: str, batch: Batch, network: Callable[[Tensor], Tensor]) -> Tensor:
         raw = network(self.model.inputs(batch.images).contiguous(memory_format=torch.channels_last)).float()
@@ -58,12 +58,8 @@ class Training(lightning.LightningModule):
         return self.model.objective.loss(raw, batch.labels)
 
     def on_train_epoch_end(self) -> None:
-        """Log loss and metrics of each split, over the images of all processes."""
-        self.row = {}
-        for split in self.images:
-            self.row |= {f"{split}_{name}": value for name, value in self._metrics(split).items()}
-        if not math.isfinite(self.row["train_loss"]):
-            raise MedicError("the loss is no longer a number; take a lower learning rate, or 32-true precision")
+        """Log loss and metrics of both splits, over the images of all processes."""
+        self.row = {f"{split}_{name}": value for split in self.images for name, value in self._metrics(split).items()}
         self.log_dict(self.row, sync_dist=True)
 
     def _metrics(self, split: str) -> dict[str, float]:
@@ -72,9 +68,15 @@ class Training(lightning.LightningModule):
         if self.trainer.world_size > 1:  # dealt out in turn, and the first ones again until all have as many
             noted = [part.transpose(0, 1).flatten(0, 1)[: self.images[split]] for part in noted]
         (labels, raw), objective, task = noted, self.model.objective, self.model.task
+        loss = float(objective.loss(raw, labels))
+        if not math.isfinite(loss):
+            raise MedicError(
+                f"the training has diverged: its {split} loss is no longer a number; start it in a new folder with a "
+                "lower learning rate, or with 32-true precision"
+            )
         prediction = Prediction(task, *(part.cpu().numpy() for part in objective.decode(raw, task)))
         metrics = {name: score(metric, labels.cpu().numpy(), prediction) for name, metric in metrics_for(task).items()}
-        return {"loss": float(objective.loss(raw, labels))} | metrics
+        return {"loss": loss} | metrics
 
     def configure_optimizers(self) -> dict:
         """AdamW, with a learning rate of its own for the last layer, and the schedule by steps."""
@@ -157,9 +159,7 @@ class EpochEnd(Checkpoint):
                 pd.DataFrame(self.rows).to_csv(temporary, index=False)
         super().on_train_epoch_end(trainer, training)
         if trainer.is_global_zero:
-            name = (
-                list(metrics_for(training.model.task))[-1] if self.recipe.choose_by == "last" else self.recipe.choose_by
-            )
+            name = self.recipe.judged_by(training.model.task)
             print(
                 f"epoch {row['epoch']:>3}/{self.recipe.epochs}  loss {row['train_loss']:.3f}  {name.replace('_', ' ')} "
                 f"train {row[f'train_{name}']:.3f} validation {row[f'validation_{name}']:.3f}  {row['seconds']:.1f} s, "

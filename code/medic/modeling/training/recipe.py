@@ -97,6 +97,10 @@ class Recipe:
         values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("workers", "track")}
         return values | {"augmentation": None if self.augmentation is None else self.augmentation.to_dict()}
 
+    def judged_by(self, task: Task) -> str:
+        """Return the metric that judges an epoch: ``choose_by``, or the task's last one where that is open or last."""
+        return list(metrics_for(task))[-1] if self.choose_by in (None, "last") else self.choose_by
+
     def resolved(self, task: Task, network: nn.Module | None = None) -> Recipe:
         """Return the recipe with everything that was left open decided for this machine and task.
 

@@ -60,7 +60,7 @@ class Run:
             run = cls(path.parent, json.loads(path.read_text())) if path.is_file() else None
         except ValueError as error:
             raise MedicError(f"{path} is damaged ({error}); delete the folder and train again") from error
-        if run is not None and settings is not None and run.about["settings"] != json_values(settings):
+        if run is not None and settings is not None and run.about["settings"] != settings:
             changed = difference(run.about["settings"], settings)
             raise MedicError(
                 f"{folder} holds a run with other settings ({changed}); choose another folder, or delete that one"
@@ -106,16 +106,29 @@ class Run:
         return f"<Run {self.folder.name}: {'finished' if self.finished else 'interrupted'}>"
 
 
-def digest_of(records: pd.DataFrame, task: Task) -> str:
-    """Return 16 hexadecimal digits that change when the prepared files, the split or the labels of a set do."""
-    classes = list(task.classes) if task.kind == "multilabel" else []
-    columns = records[["image", "file", "split", "label", *classes]]
-    return hashlib.sha256(columns.to_csv(index=False).encode()).hexdigest()[:16]
-
-
 def processes() -> int:
     """Return how many processes ``torchrun`` has started to train together, on all machines."""
     return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def is_first() -> bool:
+    """Return whether this process is the one, of those that ``torchrun`` has started, that prints and writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def settings_of(model: Classifier, prepared: Prepared, recipe: dict, start: str) -> dict:
+    """Return all that decides the result of a training, as it comes back from JSON.
+
+    Args:
+        model: before it is trained.
+        prepared: the set that it is trained on; its files, split and labels are stated by a digest.
+        recipe: how it is trained, as values for JSON.
+        start: a digest of the weights that it starts from.
+    """
+    classes = list(model.task.classes) if model.task.kind == "multilabel" else []
+    columns = prepared.records[["image", "file", "split", "label", *classes]]
+    data = hashlib.sha256(columns.to_csv(index=False).encode()).hexdigest()[:16]
+    return json.loads(json.dumps({"model": model.to_dict(), "recipe": recipe, "start": start, "data": data}))
 
 
 def begin_run(folder: Path, settings: dict, prepared: Prepared, library: str) -> Run:
@@ -141,23 +154,16 @@ def begin_run(folder: Path, settings: dict, prepared: Prepared, library: str) ->
     return Run(folder, about)
 
 
-def json_values(settings: dict) -> dict:
-    """Return settings as they come back from JSON."""
-    return json.loads(json.dumps(settings))
-
-
 def difference(earlier: dict, now: dict) -> str:
-    """Return the first settings that differ, for a person."""
+    """Return the first settings that differ, for a person; both as ``settings_of`` gives them."""
     there, here = (
-        {f"{part}.{key}": value for part in ("model", "recipe") for key, value in json_values(some)[part].items()}
+        {f"{part}.{key}": value for part in ("model", "recipe") for key, value in some[part].items()}
         for some in (earlier, now)
     )
-    said = [f"{key} {there.get(key)} there, {here.get(key)} here" for key in here | there]
-    changed = [text for text, key in zip(said, here | there, strict=True) if there.get(key) != here.get(key)]
+    changed = [f"{key} {there.get(key)} there, {here.get(key)} here" for key in here if there.get(key) != here[key]]
     others = {
         "data": "other images or another split",
         "start": "other initial weights: name the same ones, and call torch.manual_seed before building the model",
-        "watch": "other splits to watch",
     }
     changed += [text for key, text in others.items() if earlier[key] != now[key]]
     return "; ".join(changed[:3]) or "another version of medic wrote it"
