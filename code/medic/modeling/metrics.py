@@ -122,8 +122,7 @@ def _called(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray | None) ->
     The first column is a threshold above all scores; images of equal score are called together.
     """
     truth, scores = np.asarray(truth).astype(bool), np.asarray(scores)
-    if np.isnan(scores).any():
-        raise MedicError(f"{np.isnan(scores).sum()} of {len(scores)} scores are not numbers; the training has diverged")
+    refuse_nan(scores)
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
     counts = np.ones((1, len(truth))) if counts is None else np.asarray(counts)
@@ -132,6 +131,12 @@ def _called(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray | None) ->
         running = np.cumsum((counts * chosen)[:, order], axis=1, dtype=float)[:, last]
         both.append(np.pad(running, ((0, 0), (1, 0))))
     return both[0], both[1]
+
+
+def refuse_nan(scores: np.ndarray) -> None:
+    """Raise a ``MedicError`` where a score is not a number: neither a decision nor a figure comes from it."""
+    if np.isnan(scores).any():
+        raise MedicError(f"{np.isnan(scores).sum()} of {scores.size} scores are not numbers; the training has diverged")
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -181,6 +186,7 @@ def metrics_for(task: Task) -> dict[str, Metric]:
 
 def _of_confusion(function: Callable[[np.ndarray], np.ndarray]) -> Metric:
     def metric(truth: np.ndarray, said: Prediction, counts: np.ndarray) -> np.ndarray:
+        refuse_nan(said.probabilities)
         codes = 2 if said.task.kind == "multilabel" else len(said.task.classes)
         return function(confusion_matrix(truth, said.decided, codes, counts))
 

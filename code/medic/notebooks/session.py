@@ -9,8 +9,10 @@ import os
 import platform
 import random
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,17 @@ SAMPLE = "sample_data"
 SYNTHETIC_NOTICE = "SYNTHETIC sample: nothing here is clinical"
 SMALL_NOTICE = "SMALL sample: real images, too few to compare with anything published"
 SCALAR_MIME = "application/vnd.medic.scalar+json"
+
+PARAMETERS = {
+    "a whole number": (
+        (int,),
+        "SEED PAIRS PREVIEWS MEASURED SHOWN OPENED TRAINING_IMAGES TEST_IMAGES CALIBRATION_IMAGES IMAGES COPIES EPOCHS "
+        "LESION_EPOCHS BATCH_SIZE REPEATS IMAGE_SIZE DRAWS MIN_PATIENTS TRIALS TRAININGS REQUESTS CLIENTS PORT",
+    ),
+    "a number": ((int, float), "LEARNING_RATE SENSITIVITY CLINIC PENALTY SMOOTHING AGREEMENT"),
+    "a list": ((list, tuple), "WORKERS NETWORKS TARGETS"),
+}
+"""What the notebooks' parameters are, besides names and folders; None, where a notebook takes it, is its own choice."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +91,12 @@ def begin(profile: str, data: str | os.PathLike, *, line: str | None = None, see
         seed: for Python's, NumPy's and (where the notebook has imported it) torch's random numbers; 0 by default.
 
     Raises:
-        MedicError: the profile is unknown, the folder is absent, or the notebook lies outside a clone.
+        MedicError: the profile is unknown, the folder is absent, a parameter of the notebook is of another type than it
+            has to be, or the notebook lies outside a clone.
     """
     from medic import plots
 
+    _check_types(sys._getframe(1).f_globals)
     if profile not in PROFILES:
         raise MedicError(f"PROFILE is {profile!r}; it must be 'quick' or 'full'")
     root = find_root(Path.cwd())
@@ -103,6 +118,13 @@ def begin(profile: str, data: str | os.PathLike, *, line: str | None = None, see
     elif folder.name == SAMPLE:
         print(SMALL_NOTICE)
     return session
+
+
+def _check_types(given: Mapping[str, Any]) -> None:
+    for wanted, (kinds, names) in PARAMETERS.items():
+        for name in names.split():
+            if not isinstance(given.get(name), (*kinds, NoneType)):
+                raise MedicError(f"{name} is {given[name]!r}; it must be {wanted}")
 
 
 def settings(root: Path, data: Path, profile: str, *, line: str | None = None, seed: int = 0) -> Session:

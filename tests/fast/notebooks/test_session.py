@@ -64,6 +64,24 @@ def test_begin_refuses_what_it_does_not_know(in_clone, profile, data, told):
         begin(profile, data)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("PAIRS", "abc", "PAIRS is 'abc'; it must be a whole number"),
+        ("SEED", 0.5, "SEED is 0.5; it must be a whole number"),
+        ("SENSITIVITY", "0.9", "SENSITIVITY is '0.9'; it must be a number"),
+        ("NETWORKS", "resnet18", "NETWORKS is 'resnet18'; it must be a list"),
+    ],
+)
+def test_begin_refuses_a_parameter_of_another_type(in_clone, monkeypatch, name, value, told):
+    for fine in (None, 1, [1]):
+        monkeypatch.setitem(globals(), "NETWORKS" if isinstance(fine, list) else "EPOCHS", fine)
+    begin("quick", "sample_data")
+    monkeypatch.setitem(globals(), name, value)
+    with pytest.raises(MedicError, match=told):
+        begin("quick", "sample_data")
+
+
 def test_a_notebook_outside_a_clone_is_told_where_to_go(tmp_path):
     with pytest.raises(MedicError, match="make lab"):
         find_root(tmp_path)
