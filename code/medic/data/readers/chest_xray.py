@@ -51,7 +51,7 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
     if missing := {"patient", "follow_up", "age", "sex", "view"} - set(cells):
         raise MedicError(f"{where} lacks the columns of {', '.join(sorted(missing))}; get it again from its source")
     labels, views = _labels(cells["label"], where), cells["view"].str.upper()
-    cells["split"] = _splits(cells["image"].map(stem), tables)
+    cells["split"] = _splits(cells["image"], tables)
     known = {"age": _years(cells["age"]), "sex": sexes(cells["sex"]), "view": views.where(views.isin(["PA", "AP"]))}
     store = open_images(tables.location if images is None else images)
     records = records_of(cells, titles, where, store).drop(columns="class")
@@ -97,11 +97,12 @@ def _notes(cells: pd.DataFrame, known: dict[str, pd.Series]) -> pd.Series:
     return notes.str.removeprefix("; ").mask(notes == "", pd.NA).astype("string")
 
 
-def _splits(stems: pd.Series, tables: Store) -> np.ndarray | str:
+def _splits(names: pd.Series, tables: Store) -> np.ndarray | str:
     """``train`` or ``test`` of each row, by the official lists; all ``train`` without them."""
     lists = [name for name in (find_table(tables, wanted) for wanted in _LISTS) if name]
     if not lists:
         return "train"
+    stems = names.map(stem)
     train, *test = (stems.isin(read_table(tables, name)[0].map(stem)) for name in lists)
     if not test or (train == test[0]).any():
         what = f"do not name each image in one of {', '.join(_LISTS)}; correct the lists, or move both away"

@@ -119,9 +119,9 @@ def known() -> dict:
     return found
 
 
-def is_missing(cell: str) -> bool:
-    """Whether a cell says that nothing is known: empty, ``nan``, ``None``, ``NULL``, ``n/a`` and the like."""
-    return cell.casefold() in known()["missing"]
+def missing(cells: pd.Series) -> pd.Series:
+    """Return where cells say that nothing is known: empty, ``nan``, ``None``, ``NULL``, ``n/a`` and the like."""
+    return cells.str.casefold().isin(known()["missing"])
 
 
 def cells_of(
@@ -167,7 +167,7 @@ def cells_of(
         if what not in cells:
             line = ", ".join(table.iloc[0] if spelled[0] == "0" else written)
             raise MedicError(f"{where} has no column called like the {what} ({line[:100]}); {advice(what)}")
-    if "unlabelled" in published and "label" in cells and (empty := cells["label"].map(is_missing)).any():
+    if "unlabelled" in published and "label" in cells and (empty := missing(cells["label"])).any():
         print(f"{where}: {empty.sum()} of {len(cells)} images have no label and are left out", file=sys.stderr)
         cells = cells[~empty].copy()
     return cells, titles

@@ -12,8 +12,8 @@ from medic.data.readers.listed_images import find_images, open_folders, open_ima
 from medic.data.readers.listing import (
     advice,
     cells_of,
-    is_missing,
     known,
+    missing,
     open_tables,
     read_table,
     refuse,
@@ -112,20 +112,20 @@ def records_of(cells: pd.DataFrame, titles: Mapping[str, str], where: str, store
         MedicError: a cell is empty or not understood, an image is listed twice, or none is in the store.
     """
     for what in cells.columns.intersection(["image", "label", "split"]):
-        refuse(cells[what], cells[what].map(is_missing), where, f"is a missing {what}; fill it in or remove the line")
+        refuse(cells[what], missing(cells[what]), where, f"is a missing {what}; fill it in or remove the line")
     names = pd.Series(find_images(list(cells["image"]), store), cells.index)
-    absent = [name not in store for name in names]
+    absent = ~names.isin(store.names())
     if not titles:
         print(f"{where} has no line with titles: its columns are taken as image and label", file=sys.stderr)
-    if store.images() and (all(absent) or (absent[0] and not titles)):
-        remedy = "say where they are (images=..., or --images)" if titles or all(absent) else advice("image")
+    if store.images() and (absent.all() or (absent.iloc[0] and not titles)):
+        remedy = "say where they are (images=..., or --images)" if titles or absent.all() else advice("image")
         raise MedicError(
-            f"{sum(absent)} of the {len(names)} images that {where} lists are not in {store.location}: it lists "
+            f"{absent.sum()} of the {len(names)} images that {where} lists are not in {store.location}: it lists "
             f"{names.iloc[0]}, and there is {store.images()[0]}; {remedy}"
         )
     refuse_twice(names, where)
     people = cells.filter(["patient", "group"])
-    people = people.mask(people.map(is_missing)).dropna(axis=1, how="all")
+    people = people.mask(people.apply(missing)).dropna(axis=1, how="all")
     if "patient" in people and (unknown := people["patient"].isna().sum()):
         print(f"{where}: {unknown} of {len(cells)} images have no patient", file=sys.stderr)
     patients, told_by = names, EACH_IMAGE
@@ -139,7 +139,8 @@ def records_of(cells: pd.DataFrame, titles: Mapping[str, str], where: str, store
     found = splits.str.lower().map(known()["splits"])
     refuse(splits, found.isna(), where, "is an unknown split; use train, validation or test")
     # PadChest writes a list such as ['normal']: its elements are the class.
-    classes = cells["label"].str.replace(r"^\[(.+)\]$", lambda found: found[1].replace("'", "").strip(), regex=True)
+    lists, labels = cells["label"].str.startswith("["), cells["label"]
+    classes = labels.mask(lists, labels.str.strip("[]").str.replace("'", "").str.strip())
     records = {"image": names, "patient": patients, "patient_source": told_by, "split": found, "class": classes}
     return pd.DataFrame(records, cells.index).reset_index(drop=True)
 
