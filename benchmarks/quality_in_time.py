@@ -1,12 +1,15 @@
 """Time to quality: what each way of training reaches on the shared test split after 1, 2, 4 and 8 minutes.
 
-    python benchmarks/quality_in_time.py [--seeds 3] [--minutes 1 2 4 8] [--quick]
+    python benchmarks/quality_in_time.py [--seeds 3] [--minutes 1 2 4 8] [--rounds 3] [--only METHOD ...] [--quick]
 
 The same photographs, prepared once, and the same ImageNet weights of EfficientNet-Lite0 for all: ``medic train`` and
 ``medic train --frozen`` as they come, and what a user would write with fastai, with timm's parts, with plain
-torchvision and with scikit-learn on features. Each runs in a process of its own on the same cores, in turns. A first
-training of one epoch tells how long an epoch and everything around it take; then each budget gets as many epochs as
-fit. Seconds are those of the clock from the start of the process to the end of the training, imports included.
+torchvision and with scikit-learn on features. Each runs in a process of its own on the same cores.
+
+First the clock: in each round every method trains for one epoch, by turns; medians tell how long an epoch takes and all
+that is around it, imports included. Let nothing else run meanwhile. Then each budget gets as many epochs as fit. What
+these reach does not depend on the clock, so they may run beside other work; each is kept below ``outputs/`` and not
+repeated when this is started again.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +39,7 @@ from medic.data.prepare import Prepared, prepare
 from medic.data.readers import DATA_SETS
 from medic.data.split import complete_splits
 from medic.errors import MedicError
-from medic.files import write_text
+from medic.files import write_json, write_text
 from medic.modeling.evaluate import evaluate
 from medic.modeling.training.run import Run
 from medic.task import RETINOPATHY
@@ -52,6 +55,7 @@ PEERS = {
 OURS = {"medic train": [], "medic train --frozen": ["--frozen"]}
 WITHOUT_EPOCHS = ("scikit-learn on features", "medic train --frozen")
 ENVIRONMENT = ROOT / "outputs" / "peers-env"
+KEPT = ROOT / "outputs" / "quality_in_time"
 LIMIT_SECONDS = 3600
 SAME = ("torch", "torchvision", "scikit-learn", "numpy")
 """Packages that both environments have in one version, so that all compute with the same kernels."""
@@ -62,45 +66,43 @@ class Outcome:
     """What one training took, and what it says of the test photographs.
 
     Attributes:
-        seconds: from the start of the process to the end of the training.
-        epoch_seconds: of one epoch.
-        probabilities: (N, classes).
+        around: seconds from the start of the process to the end of the training, without the epochs.
+        epoch: seconds of one epoch.
+        probabilities: for each test photograph, those of the classes.
     """
 
-    seconds: float
-    epoch_seconds: float
-    probabilities: np.ndarray
+    around: float
+    epoch: float
+    probabilities: list[list[float]]
 
 
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--rounds", type=int, default=3, help="of the clock")
+    parser.add_argument("--only", nargs="+", choices=[*OURS, *PEERS], help="train these alone, and write no result")
     options = parser.parse_args()
     if options.quick:
-        options.seeds, options.minutes = 1, options.minutes[:1]
-    with tempfile.TemporaryDirectory() as place:
-        prepared = _prepared(options.data, Path(place))
-        table = compare(prepared, Path(place), options)
-    show(table, origin(options.data), "low and high: worst and best seed")
-    write(table, "quality_in_time", options)
-
-
-def _prepared(data: Path, folder: Path) -> Prepared:
-    """Prepare the photographs with the test split that they came with."""
-    records, store = DATA_SETS["retinopathy"].read(data.resolve() / "retinopathy")
-    return prepare(complete_splits(records, seed=0), store, folder / "prepared", Preprocessing(size=384))
+        options.seeds, options.minutes, options.rounds = 1, options.minutes[:1], 1
+    folder = Path(tempfile.mkdtemp()) if options.quick else KEPT
+    records, store = DATA_SETS["retinopathy"].read(options.data.resolve() / "retinopathy")
+    prepared = prepare(complete_splits(records, seed=0), store, folder / "prepared", Preprocessing(size=384))
+    table = compare(prepared, folder, options)
+    if not options.only:
+        show(table, origin(options.data), "low and high: worst and best seed")
+        write(table, "quality_in_time", options)
 
 
 def compare(prepared: Prepared, folder: Path, options: argparse.Namespace) -> list[Row]:
-    """Train each method for each budget and seed, in turns, and score the test split.
+    """Time each method, train it for each budget and seed, and score the test split.
 
     Args:
-        prepared: the photographs.
-        folder: for files that pass between the processes.
-        options: ``seeds``, ``minutes`` and ``quick``.
+        prepared: the photographs, with the test split that they came with.
+        folder: where each training's outcome is kept.
+        options: ``seeds``, ``minutes``, ``rounds``, ``only`` and ``quick``.
     """
-    # The peers learn from both splits that medic has: it chooses its epochs and thresholds on the second.
+    # The peers learn from both splits that medic has: it chooses its thresholds on the second.
     rows = pd.concat([prepared.split("train"), prepared.split("validation")])
     files = [(str(prepared.folder / row.file), int(row.label)) for row in rows.itertuples()]
     test = prepared.split("test")
@@ -115,24 +117,27 @@ def compare(prepared: Prepared, folder: Path, options: argparse.Namespace) -> li
         threads=usable_cores(),
     )
     python = peers_interpreter(install=not options.quick)
+
+    def trained(method: str, epochs: int, seed: int, turn: int = 0) -> Outcome:
+        kept = folder / "outcomes" / f"{method} {epochs} {seed} {turn}.json".replace(" ", "_")
+        if not kept.is_file():
+            write_json(kept, asdict(_train(method, replace(job, epochs=epochs, seed=seed), prepared, folder, python)))
+        return Outcome(**json.loads(kept.read_text(encoding="utf-8")))
+
     methods = [*OURS, *PEERS]
-    first = {method: _train(method, job, prepared, folder, python) for method in methods}
+    turns = [{method: trained(method, 1, 0, turn) for method in methods} for turn in range(options.rounds)]
     truth, found = test["label"].to_numpy(), []
-    for seed in range(options.seeds):
-        for minutes in options.minutes:
-            for method in methods:
-                if method in WITHOUT_EPOCHS and minutes != options.minutes[0]:
-                    continue
-                once = first[method]
-                around = once.seconds - once.epoch_seconds
-                epochs = max(1, int((60 * minutes - around) / once.epoch_seconds))
-                outcome = _train(method, replace(job, epochs=epochs, seed=seed), prepared, folder, python)
-                decided = outcome.probabilities.argmax(axis=1)
+    for method in options.only or methods:
+        around, epoch = (np.median([getattr(turn[method], part) for turn in turns]) for part in ("around", "epoch"))
+        for minutes in options.minutes[: 1 if method in WITHOUT_EPOCHS else None]:
+            epochs = max(1, int((60 * minutes - around) / epoch)) if method not in WITHOUT_EPOCHS else 1
+            for seed in range(options.seeds):
+                decided = np.argmax(trained(method, epochs, seed).probabilities, axis=1)
                 found.append(
                     {
                         "method": method,
                         "minutes": minutes,
-                        "seconds": outcome.seconds,
+                        "seconds": around + epochs * epoch,
                         "epochs": epochs,
                         "kappa": cohen_kappa_score(truth, decided, weights="quadratic"),
                         "macro_f1": f1_score(truth, decided, average="macro"),
@@ -155,20 +160,22 @@ def _rows(found: pd.DataFrame) -> list[Row]:
 
 
 def _train(method: str, job: Job, prepared: Prepared, folder: Path, python: Path) -> Outcome:
-    place = Path(tempfile.mkdtemp(dir=folder))
+    place = Path(tempfile.mkdtemp(dir=folder, prefix="run-"))
     if method in PEERS:
         write_text(place / "job.json", job.to_json())
         started = time.time()
         ended = _process([str(python), "-m", f"peers.{PEERS[method]}", str(place / "job.json")], job.threads)
         said = json.loads(ended.strip().splitlines()[-1])
         epoch = (said["trained"] - said["ready"]) / job.epochs
-        return Outcome(said["trained"] - started, epoch, np.array(said["probabilities"]))
+        return Outcome(said["ready"] - started, epoch, said["probabilities"])
     command = [sys.executable, "-m", "medic.cli", "train", "retinopathy", "-d", str(prepared.folder), "-s", str(place)]
     command += ["-n", "run", "--seed", str(job.seed), *OURS[method]]
     started = time.time()
     _process(command if method in WITHOUT_EPOCHS else [*command, "-e", str(job.epochs)], job.threads)
     seconds, trained = time.time() - started, Run.load(place / "run")
-    return Outcome(seconds, trained.history["seconds"].median(), evaluate(trained).prediction.probabilities)
+    epoch = 0.0 if method in WITHOUT_EPOCHS else float(trained.history["seconds"].median())
+    probabilities = evaluate(trained, which="last").prediction.probabilities
+    return Outcome(seconds - len(trained.history) * epoch, epoch, probabilities.tolist())
 
 
 def _process(command: list[str], threads: int) -> str:

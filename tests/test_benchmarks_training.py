@@ -8,6 +8,7 @@ import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -79,8 +80,9 @@ def test_peers_grade_the_test_photographs_of_one_job(script, sample: Path, tmp_p
     )
     for method in quality.PEERS:
         outcome = quality._train(method, job, None, tmp_path, python)
-        assert outcome.probabilities.shape == (4, 5)
-        assert outcome.seconds > outcome.epoch_seconds > 0
+        assert np.shape(outcome.probabilities) == (4, 5)
+        assert outcome.around > 0
+        assert outcome.epoch > 0
 
 
 def test_the_chart_of_time_to_quality_counts_the_budgets_that_medic_leads(script):
