@@ -44,6 +44,7 @@ COMMANDS = [
     "status",
     "score",
     "delete",
+    "drift",
     "serve",
     "predict",
     "run",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from medic.cli import data, deployment, modeling
+from medic.cli import data, deployment, drift, modeling
 from medic.cli.options import DataOption
 from medic.errors import MedicError
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for room in (data, modeling, deployment):
+for room in (data, modeling, deployment, drift):
     app.add_typer(room.app)
 
 

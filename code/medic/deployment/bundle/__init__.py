@@ -36,6 +36,7 @@ from medic.deployment.bundle.manifest import (
 )
 from medic.deployment.bundle.model_card import model_card
 from medic.deployment.bundle.predictor import ACTIVATION, INPUT, OUTPUTS, Predictor, open_session, run
+from medic.deployment.drift import REFERENCE, Reference
 from medic.errors import MedicError
 from medic.files import replacing, sha256, write_bytes, write_json, write_text
 from medic.task import Prediction, Task
@@ -75,11 +76,13 @@ class About:
         evaluation: figures of the model on held-out images, as plain values; shown on the card as they are. A list of
             mappings becomes a table, such as ``{"split": "test", "metrics": [{"metric": ..., "value": ..., "low": ...,
             "high": ..., "baseline": ...}]}``.
+        reference: what held-out images look like, for ``medic drift``; None where a service is not to be watched.
     """
 
     data: str
     synthetic: bool
     evaluation: dict | None = None
+    reference: Reference | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +136,12 @@ class Bundle:
     def size(self) -> int:
         """Bytes of all files."""
         return sum((self.folder / name).stat().st_size for name in (*self.manifest.files, MANIFEST))
+
+    @property
+    def reference(self) -> Reference | None:
+        """What its service's images are compared with; None in a bundle that carries none."""
+        path = self.folder / REFERENCE
+        return Reference.from_dict(json.loads(path.read_text())) if path.is_file() else None
 
     def predictor(self, threads: int | None = None) -> Predictor:
         """Load the graph; ``threads`` bounds what one call may use."""
@@ -231,6 +240,8 @@ def package(
         _copy_runtime(new)
         heatmap = {"method": "class activation map", "output": ACTIVATION} if has_map else None
         values = _values(model, folder.name, precision, about) | {"heatmap": heatmap}
+        if about.reference is not None:
+            write_json(new / REFERENCE, about.reference.to_dict())
         write_text(new / "MODEL_CARD.md", model_card(values, model.task))
         values["files"] = {name: sha256(new / name) for name in list_files(new)}
         write_json(new / MANIFEST, values)

@@ -8,19 +8,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medic.data.explore import some_patients
+from medic.data.parallel import each
 from medic.data.records import originals, targets
 from medic.deployment.bundle import About, Bundle, package
 from medic.deployment.compress import Compressed, compress
 from medic.deployment.compress.acceptance import Examples
+from medic.deployment.drift import Reference, measure
 from medic.deployment.export import export
-from medic.task import Task
+from medic.errors import ImageError
+from medic.task import Prediction, Task
 
 if TYPE_CHECKING:
     from medic.data.prepare import Prepared
     from medic.modeling.evaluate import Evaluation
     from medic.modeling.training.run import Run
+    from medic.predict import Model
 
 CALIBRATION_IMAGES = 128
+REFERENCE_IMAGES, BATCH = 600, 16
 GOLDEN_IMAGES = 5
 
 
@@ -88,4 +94,37 @@ def about(run: Run, evaluation: Evaluation) -> About:
         f"{counts.get('train', 0)} {kind}, for training, {counts.get('validation', 0)} for validation and "
         f"{counts.get('test', 0)} for testing; no patient is in two splits."
     )
-    return About(data, evaluation.synthetic, evaluation.to_dict())
+    return About(data, evaluation.synthetic, evaluation.to_dict(), reference(run.model(), run.prepared, evaluation))
+
+
+def reference(model: Model, prepared: Prepared, evaluation: Evaluation) -> Reference:
+    """Fit what a service's images are compared with: up to 600 of the evaluation's originals, as a service reads them.
+
+    Args:
+        model: a checkpoint or a bundle's predictor.
+        prepared: the set, for its originals.
+        evaluation: of the model, for names, labels and patients; images that cannot be read are left out.
+    """
+    rows = some_patients(evaluation.records, REFERENCE_IMAGES)
+
+    def read(name: str) -> tuple[bytes, np.ndarray] | None:
+        try:
+            return (data := prepared.store.read(name)), model.preprocessing.pixels(data)
+        except ImageError:
+            return None
+
+    kept, measures, predictions = [], [], []
+    for start in range(0, len(rows), BATCH):
+        names = rows["image"].iloc[start : start + BATCH]
+        found = {
+            place: one for place, one in zip(names.index, each(read, list(names), title="reading"), strict=True) if one
+        }
+        if found:
+            images, pixels = zip(*found.values(), strict=True)
+            predictions.append(model.predict_pixels(np.stack(pixels)))
+            measures.append(measure(images, np.stack(pixels), predictions[-1]))
+            kept += found
+    rows = rows.loc[kept]
+    joined = {name: np.concatenate([part[name] for part in measures]) for name in measures[0]}
+    truth = targets(rows, model.task)
+    return Reference.fit(joined, Prediction.joined(predictions), truth, rows["patient"], rows["split"].iloc[0])

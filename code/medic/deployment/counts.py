@@ -1,0 +1,91 @@
+"""What a service keeps of its answers: images by hour in the bins of its bundle's reference; no image and no name."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from medic.deployment.drift import Hours, Measures, Reference
+from medic.errors import MedicError
+from medic.files import write_text
+from medic.task import Prediction
+
+WRITE_SECONDS, FINE_DAYS = 10.0, 90
+"""Between two writings; after so many days, the hours of a day are counted as one."""
+
+
+class Counts:
+    """What one process of a service keeps of its answers, in a file of its own. Safe to call from several threads.
+
+    Args:
+        folder: where it writes ``drift-<model>-<process>.jsonl``, whole: the reference, and a line an hour.
+        reference: of the bundle that answers.
+        model: the bundle's version.
+    """
+
+    def __init__(self, folder: str | Path, reference: Reference, model: str):
+        self.reference = reference
+        self._path, self._lock, self._due = Path(folder) / f"drift-{model}-{os.getpid()}.jsonl", threading.Lock(), 0.0
+        # A file of this process number is an ended process's: its counts go on.
+        self._hours: Hours = read_counts([self._path])[1] if self._path.is_file() else {}
+
+    def add(self, measures: Measures, prediction: Prediction) -> None:
+        """Count N answered images; at most every ten seconds, write."""
+        found, now = self.reference.count(measures, prediction), datetime.datetime.now(datetime.UTC)
+        with self._lock:
+            _add(self._hours, f"{now:%Y-%m-%dT%H}", found)
+            if time.monotonic() >= self._due:
+                self._write(now)
+
+    def close(self) -> None:
+        """Write what was counted since the last writing."""
+        with self._lock:
+            self._write(datetime.datetime.now(datetime.UTC))
+
+    def _write(self, now: datetime.datetime) -> None:
+        fine, hours = f"{now - datetime.timedelta(days=FINE_DAYS):%Y-%m-%dT%H}", {}
+        for hour, found in sorted(self._hours.items()):
+            _add(hours, hour if hour >= fine else f"{hour[:10]}T00", found)
+        lines = [{"reference": self.reference.to_dict()}]
+        lines += [
+            {"hour": hour, "counts": {name: images.tolist() for name, images in found.items()}}
+            for hour, found in hours.items()
+        ]
+        write_text(self._path, "".join(json.dumps(line) + "\n" for line in lines))
+        self._hours, self._due = hours, time.monotonic() + WRITE_SECONDS
+
+
+def _add(hours: Hours, hour: str, found: Mapping[str, np.ndarray]) -> None:
+    there = hours.setdefault(hour, {})
+    for name, images in found.items():
+        there[name] = there.get(name, 0) + np.asarray(images)
+
+
+def read_counts(files: Iterable[str | Path]) -> tuple[Reference, Hours]:
+    """Read and add up what the processes of a service have counted.
+
+    Raises:
+        MedicError: there is no file, one is damaged, or they are of several models.
+    """
+    reference, hours = None, {}
+    for file in files:
+        try:
+            first, *lines = map(json.loads, Path(file).read_text().splitlines())
+            other = Reference.from_dict(first["reference"])
+            for line in lines:
+                _add(hours, line["hour"], line["counts"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise MedicError(f"{file} holds no counts of a service ({error}); name its drift-*.jsonl files") from error
+        if reference not in (None, other):
+            raise MedicError(f"{file} counts for another model than the files before; compare one model at a time")
+        reference = other
+    if reference is None:
+        raise MedicError("no counts are there: no request was answered, or the bundle has no reference (package again)")
+    return reference, dict(sorted(hours.items()))
