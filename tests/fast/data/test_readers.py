@@ -153,6 +153,7 @@ FAULTS = [
     (retinopathy, {}, "no table of retinopathy grades"),
     (retinopathy, {"train_img.csv": "a\n"}, "not the other table of the pair"),
     (retinopathy, {"train_img.csv": "a\nb\n", "train_label.csv": "1\n"}, r"2 names and .* 1 labels"),
+    (retinopathy, {"train_img.csv": "a\n", "train_label.csv": "5\n"}, "train_label.csv line 1: '5' is no grade"),
     (retinopathy, {"train.csv": "id_code,diagnosis\na,5\n"}, "line 2: '5' is no grade"),
     (retinopathy, {"train.csv": "id_code,diagnosis\n,1\n"}, "line 2: '' is a missing image"),
     (retinopathy, {"train.csv": "id_code,diagnosis\na,1\na.png,2\n"} | images("a.png"), "line 2, 3: 'a.png' is"),

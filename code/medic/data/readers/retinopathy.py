@@ -44,15 +44,14 @@ def read(
         cells, titles, where = pd.concat(pairs), {"image": "image"}, f"a table of {tables.location}"
     elif single:
         cells, titles = cells_of(read_table(tables, single), where := f"{single} in {tables.location}")
+        _refuse_others(cells["label"], where)
     else:
         needed = f"train_img{suffix} and train_label{suffix}" + ", trainLabels.csv or train.csv" * (not small)
         raise MedicError(f"{tables.location} holds no table of retinopathy grades; it needs {needed}")
-    grades = pd.to_numeric(cells["label"], errors="coerce")
-    refuse(cells["label"], ~grades.isin(range(5)), where, "is no grade; it must be 0, 1, 2, 3 or 4")
     store = open_images(tables.location if images is None else images)
     records = records_of(cells, titles, where, store).drop(columns="class")
     records.insert(2, "eye", eyes(list(cells["image"]))["eye"])
-    records["label"] = grades.array.astype("int64")
+    records["label"] = pd.to_numeric(cells["label"]).array.astype("int64")
     return corrected(validate(records, RETINOPATHY), tables, RETINOPATHY), store
 
 
@@ -69,4 +68,10 @@ def _pair(tables: Store, split: str, suffix: str) -> pd.DataFrame | None:
             f"{files[0]} has {len(names)} names and {files[1]} has {len(labels)} labels; the n-th label belongs to the "
             "n-th name (is a header counted as data?)"
         )
+    _refuse_others(labels, files[1])
     return pd.DataFrame({"image": names.array, "label": labels.array, "split": split}, names.index)
+
+
+def _refuse_others(labels: pd.Series, where: str) -> None:
+    grades = pd.to_numeric(labels, errors="coerce")
+    refuse(labels, ~grades.isin(range(5)), where, "is no grade; it must be 0, 1, 2, 3 or 4")
