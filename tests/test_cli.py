@@ -316,7 +316,7 @@ def moles(tmp_path) -> Path:
     folder = tmp_path / "my moles"
     write_images(
         folder,
-        *(f"{clinic}/{kind}/{n}.JPG" for clinic in ("north", "south") for kind in ("bad", "fine") for n in range(5)),
+        *(f"{kind}/{clinic} {n}.JPG" for clinic in ("north", "south") for kind in ("bad", "fine") for n in range(5)),
     )
     return folder
 
@@ -331,18 +331,15 @@ def test_skin_lesions_are_described_by_their_verdict(tmp_path):
 
 
 def test_own_images_are_described_by_the_classes_found(moles, tmp_path):
-    said = failed(medic("describe", "own", "--data", moles, cwd=tmp_path))
-    assert "bad, fine within several of north, south: which are the classes?" in said
-    assert "--level" in said
-    shown = succeeded(medic("describe", "own", "--data", moles, "--level", "2", cwd=tmp_path))
+    shown = succeeded(medic("describe", "own", "--data", moles, cwd=tmp_path))
     assert "own: 20 images" in shown
     assert re.search(r"^fine .*\b10$", shown, re.MULTILINE), shown
-    ended = medic("describe", "own", "--data", moles, "--level", "2", "--positive", "bad", "--json", cwd=tmp_path)
+    ended = medic("describe", "own", "--data", moles, "--positive", "bad", "--json", cwd=tmp_path)
     assert list(json.loads(succeeded(ended))["classes"]) == ["fine", "bad"]
 
 
 def test_own_images_are_prepared_with_what_is_looked_for_second(moles, tmp_path):
-    arguments = ("prepare", "own", "--data", moles, "--level", "2", "--size", "32", "--to", "made")
+    arguments = ("prepare", "own", "--data", moles, "--size", "32", "--to", "made")
     assert "of the two classes fine is the positive one (--positive names the other)" in succeeded(
         medic(*arguments, cwd=tmp_path)
     )
@@ -356,9 +353,9 @@ def test_own_images_are_prepared_with_what_is_looked_for_second(moles, tmp_path)
 
 def test_own_images_are_corrected_by_the_journal_beside_them(moles, tmp_path):
     (moles / "corrections.csv").write_text(
-        "when,who,image,from,to\n,Ann,north/bad/0.JPG,bad,fine\n,Ann,south/bad/0.JPG,bad,(excluded)\n"
+        "when,who,image,from,to\n,Ann,bad/north 0.JPG,bad,fine\n,Ann,bad/south 0.JPG,bad,(excluded)\n"
     )
-    ended = medic("describe", "own", "--data", moles, "--level", "2", "--json", cwd=tmp_path)
+    ended = medic("describe", "own", "--data", moles, "--json", cwd=tmp_path)
     assert {name: row["total"] for name, row in json.loads(succeeded(ended))["classes"].items()} == {
         "bad": 8,
         "fine": 11,
@@ -381,19 +378,16 @@ def test_a_class_with_one_image_is_said_and_one_without_is_not_trained(tmp_path)
     assert "no image of the class 'emu' could be read (see skipped.csv in outputs/prepared)" in said
 
 
-@pytest.mark.parametrize("option", [("--level", "2"), ("--positive", "malignant")])
 @pytest.mark.parametrize("command", ["describe", "prepare"])
-def test_only_own_images_have_a_level_and_a_finding_to_choose(command, option, tiny, tmp_path):
-    said = failed(medic(command, "retinopathy", "--data", tiny, *option, cwd=tmp_path))
-    assert "--level, --positive and columns are for images of your own; retinopathy has its own classes" in said
+def test_only_own_images_have_a_finding_to_choose(command, tiny, tmp_path):
+    said = failed(medic(command, "retinopathy", "--data", tiny, "--positive", "malignant", cwd=tmp_path))
+    assert "--positive and named columns are for images of your own; retinopathy has its own classes" in said
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--level", "2", "--positive", "ugly"), "'ugly' cannot be the positive class"),
-        (("--level", "3"), "no class folder at level 3"),
-        (("--level", "0"), "no class folder at level 0"),
+        (("--positive", "ugly"), "'ugly' cannot be the positive class"),
         (("--images", "nowhere"), "there is no folder or zip file nowhere"),
     ],
 )

@@ -278,7 +278,7 @@ NO_CLASSES = {
     (*IN_TWO, "labels.xlsx"): "labels.xlsx .* is a spreadsheet; save it as CSV",
     ("labels.csv", "images.tar.gz"): "is an archive that is not read; unpack it",
     ("train/a/1.png", "b/2.png"): "split folders beside b/2.png",
-    ("x/a/1.png", "x/b/2.png", "y/a/3.png", "y/b/4.png"): "has a, b within several folders; put the classes at the top",
+    ("x/a/1.png", "x/b/2.png", "y/a/3.png", "y/b/4.png"): "has a, b within several folders: which are the classes",
     ("bär/1.png", "BÄR/2.png"): "one class in two ways",
 }
 

@@ -190,5 +190,5 @@ def _refuse_nested(inside: list[list[str]], store: Store) -> None:
     places = Counter(name for _, name in {(parts[0], parts[1] if len(parts) > 2 else "") for parts in inside})
     shared = sorted(name for name, count in places.items() if count > 1 and not is_patient_folder(name))
     if len(shared) > 1 and "" not in places:
-        what = f"has {', '.join(shared[:3])} within several folders; put the classes at the top, or list all in a table"
-        raise MedicError(f"{store.location} {what}")
+        what = f"has {', '.join(shared[:3])} within several folders: which are the classes?"
+        raise MedicError(f"{store.location} {what} Keep one level of folders, or list all in a table")
