@@ -140,6 +140,7 @@ def fit_head(
     history = {"epoch": 1, "cost": cost, **{f"validation_{name}": value for name, value in reached.items()}}
     history |= {"seconds": seconds, "images_per_second": len(prepared.split("train")) / seconds}
     with alone(folder):
+        Run.peek(folder, settings)  # which refuses a run that has come first meanwhile, with other settings
         decide(model.save(folder / "best"), prepared, model.task, recipe)
         shutil.copytree(folder / "best", folder / "last", dirs_exist_ok=True)
         pd.DataFrame([history]).to_csv(folder / "history.csv", index=False)

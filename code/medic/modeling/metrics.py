@@ -143,10 +143,8 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
 
 
-HIGHER_IS_BETTER = {"accuracy": accuracy, "macro_f1": macro_f1, "quadratic_weighted_kappa": quadratic_weighted_kappa}
-"""Metrics by which thresholds between grades can be fitted: functions of confusion matrices (..., C, C)."""
-
-CHOOSABLE = (*HIGHER_IS_BETTER, "average_precision", "auroc", "mean_average_precision", "mean_auroc")
+CHOOSABLE = ("accuracy", "macro_f1", "quadratic_weighted_kappa")
+CHOOSABLE += ("average_precision", "auroc", "mean_average_precision", "mean_auroc")
 """The metrics by which an epoch can be chosen, as far as the task has them."""
 
 Metric = Callable[[np.ndarray, Prediction, np.ndarray], np.ndarray]
