@@ -407,6 +407,8 @@ def test_the_line_leaves_what_it_promises(line):
         "runs/latest/best/model.safetensors",
         "runs/latest/evaluation-test/evaluation.json",
         "runs/latest/evaluation-test/predictions.csv",
+        "runs/latest/evaluation-test/evaluation.html",
+        "runs/latest/evaluation-test/slices.csv",
         "model_report.md",
         "model.onnx",
         "bundles/retinopathy/manifest.json",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
@@ -11,7 +12,7 @@ from sklearn import metrics as reference
 
 from medic.errors import MedicError
 from medic.modeling.evaluate import Evaluation, evaluate
-from medic.modeling.report import write_report
+from medic.modeling.report import write_page, write_report
 from medic.modeling.training.run import Run
 from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, CHEST_XRAY_OR_NONE, RETINOPATHY, Prediction, Task
 
@@ -210,3 +211,37 @@ def test_the_report_says_what_happened_and_nothing_else(run, evaluation, tmp_pat
     assert "(crop: fundus)" in texts[0]
     assert "**The images are synthetic" in texts[0]
     assert "no patient is in two splits" in texts[0]
+
+
+def test_the_report_fills_two_checklists_with_what_the_run_says_and_names_the_rest(run, evaluation, tmp_path):
+    text = write_report(run, evaluation, tmp_path / "report.md").read_text()
+    lines = [line.split("|") for line in text.split("## TRIPOD+AI")[1].splitlines()]
+    rows = {(cells[1].strip(), cells[2].strip()): cells[3] for cells in lines if len(cells) == 5}
+    assert len(rows) == 52 + 44 + 2  # and what stands above the columns
+    assert "*only a person can say: committee" in rows["17", "Ethical approval and consent"]
+    assert "no patient is in two splits" in rows["12a", "Analysis: use and partition of the data"]
+    value = f"accuracy {evaluation.table().loc['accuracy', 'value']:.3f} ("
+    assert value in rows["37", "Performance and its uncertainty"]
+    assert all(cell.strip() for cell in rows.values())
+
+
+@pytest.mark.parametrize("task", ["retinopathy", "chest_xray", "chest_xray_binary"])
+def test_the_page_shows_figures_slices_and_images_and_asks_the_network_for_nothing(
+    task, run, chest_runs, evaluation, tmp_path
+):
+    run = run if task == "retinopathy" else chest_runs[task]
+    evaluation = evaluation if task == "retinopathy" else evaluate(run)
+    table = write_page(run, evaluation, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    parts = re.findall(r"<h2 id=\"(\w+)\">", text)
+    drawn = {"retinopathy": ["confusion"], "chest_xray": ["curves"], "chest_xray_binary": ["confusion", "curves"]}[task]
+    assert [part for part in parts if part in ("confusion", "curves")] == drawn
+    assert {"figures", "calibration", "referral", "slices", "worst"} <= set(parts)
+    assert "synthetic images: nothing here says anything about patients" in text
+    assert f"{evaluation.table()['value'].iloc[0]:.3f}" in text
+    assert {"brightness", "sharpness"} <= set(table["column"])
+    assert text.count("data:image/jpeg") == len(evaluation.worst())
+    addresses = set(re.findall(r"(?:src|href|url)[=(]\"?([a-z]+:[^\"> ]{6})", text))
+    assert {address for address in addresses if not address.startswith("data:")} == set()
+    assert "#010203" not in text  # every text of a figure has the page's colour
+    assert "prefers-color-scheme: dark" in text

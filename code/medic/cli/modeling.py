@@ -14,6 +14,7 @@ import typer
 
 from medic.cli.options import SeedOption, TaskArgument
 from medic.errors import MedicError
+from medic.files import write_text
 
 if TYPE_CHECKING:
     from medic.data.prepare import Prepared
@@ -220,14 +221,21 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")] = Path("outputs/runs/latest"),
     split: Annotated[str, typer.Option("--split", help="test, validation or train.")] = "test",
 ) -> None:
-    """Print a run's figures with 95 % intervals beside the baseline, and save them with every prediction.
+    """Print a run's figures with 95 % intervals beside the baseline and by slice, and save them with every prediction.
+
+    evaluation.html shows them, with calibration, decision curve and the most wrong images; slices.csv has the slices.
 
     \b
     Example: medic evaluate outputs/runs/regression --split test
     """
-    evaluation = evaluate_and_save(run, split)
-    print(evaluation)
-    print(f"saved in {run / f'evaluation-{split}'}")
+    from medic.modeling.report import write_page
+    from medic.modeling.slices import in_words
+    from medic.modeling.training.run import Run
+
+    evaluation, folder = evaluate_and_save(run, split), run / f"evaluation-{split}"
+    slices = write_page(Run.load(run), evaluation, folder / "evaluation.html")
+    write_text(folder / "slices.csv", slices.to_csv(index=False))
+    print(f"{evaluation}\n{in_words(slices)}\nsaved in {folder}; open evaluation.html there")
 
 
 @app.command()
@@ -235,7 +243,7 @@ def report(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")] = Path("outputs/runs/latest"),
     to: Annotated[Path, typer.Option("--to", help="Markdown file to write.")] = Path("outputs/model_report.md"),
 ) -> None:
-    """Write the model report (TDSP) of a run from its evaluation on the test split.
+    """Write the model report (TDSP) of a run from its evaluation on the test split, with TRIPOD+AI and CLAIM filled in.
 
     \b
     Example: medic report outputs/runs/regression --to outputs/model_report.md

@@ -172,6 +172,20 @@ class Evaluation:
         wrong = table[table["error"] > 0]
         return wrong.sort_values(["error", "p_truth"], ascending=[False, True], kind="stable").head(count)
 
+    @property
+    def questions(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """What is asked with yes or no, by name: int (N,), 1 where it is so, and float (N,), its probability.
+
+        Each label, the second of two classes, each of several classes, or for each grade whether it is that or worse.
+        """
+        names, scores = np.array(self.task.classes), self.prediction.probabilities
+        true = self.truth if self._several else np.eye(len(names), dtype=int)[self.truth]
+        if self.task.kind == "ordinal":
+            names = [f"{name} or worse" for name in names]
+            true, scores = (of[:, ::-1].cumsum(axis=1)[:, ::-1] for of in (true, scores))
+        first = int(self.task.kind == "ordinal" or self.task.thresholds == 1)
+        return dict(zip(names[first:], zip(true.T[first:], scores.T[first:], strict=True), strict=True))
+
     def plot_confusion(self) -> Figure:
         """Draw the confusion matrix, with the shares of each row; not for multilabel tasks, which have one a label."""
         if self._several:

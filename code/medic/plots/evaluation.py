@@ -1,4 +1,4 @@
-"""Figures of how well a model does: ROC and precision-recall curves, confusion matrix, slices, heatmaps."""
+"""Figures of how well a model does: ROC and precision-recall curves, confusion, calibration, slices, heatmaps."""
 
 from __future__ import annotations
 
@@ -48,8 +48,9 @@ def curves(ranked: Mapping[str, Ranked], text: str) -> Figure:
         style = {"color": COLOURS[number % len(COLOURS)], "ls": ("-", "--", ":")[number // len(COLOURS) % 3]}
         label = f"{name} ({truth.sum()})"
         RocCurveDisplay.from_predictions(
-            truth, one.scores, ax=roc, name=label, curve_kwargs=style, plot_chance_level=number == len(ranked) - 1
-        )
+            truth, one.scores, ax=roc, name=label, curve_kwargs=style,
+            plot_chance_level=number == len(ranked) - 1, chance_level_kw={"color": "0.6", "lw": 1},
+        )  # fmt: skip
         PrecisionRecallDisplay.from_predictions(truth, one.scores, ax=precise, name=label, curve_kwargs=style)
         precise.axhline(truth.mean(), color=style["color"], lw=0.8, ls=":")
         found, alarms = called[truth].mean(), called[~truth].mean()
@@ -119,6 +120,61 @@ def forest(slices: pd.DataFrame, overall: float, text: str) -> Figure:
     axes.set(
         xlabel=f"{slices['metric'].iloc[0].replace('_', ' ')} (dashed: all images)", ylim=(len(slices) - 0.5, -0.5)
     )
+    headline(figure, text)
+    return figure
+
+
+def reliability(tables: Mapping[str, pd.DataFrame], text: str) -> Figure:
+    """Draw stated probabilities against observed shares, with intervals where there are some, beside the diagonal.
+
+    Args:
+        tables: of ``medic.modeling.calibrate.reliability``, by name.
+        text: the title.
+    """
+    figure, axes = plt.subplots(figsize=(5.2, 4.6))
+    axes.plot([0, 1], [0, 1], color="0.6", lw=1, ls="--")
+    for (name, table), colour in zip(tables.items(), COLOURS, strict=False):
+        if "low" in table:
+            axes.vlines(table["stated"], table["low"], table["high"], color=colour, lw=1, alpha=0.6)
+        axes.plot(table["stated"], table["observed"], "o-", color=colour, ms=5, label=name)
+    axes.set(xlabel="stated probability", ylabel="share that came true", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.legend()
+    headline(figure, text)
+    return figure
+
+
+def risk_coverage(table: pd.DataFrame, text: str) -> Figure:
+    """Draw the error among the answers that are kept over their share; ``medic.modeling.thresholds.risk_coverage``."""
+    figure, axes = plt.subplots(figsize=(5.6, 3.6))
+    axes.plot(table["kept"], table["error"], drawstyle="steps-post")
+    axes.set(xlabel="share of answers kept, the most confident first", ylabel="share of them that are wrong")
+    axes.set(xlim=(0, 1), ylim=(0, None))
+    headline(figure, text)
+    return figure
+
+
+def decision_curves(tables: Mapping[str, pd.DataFrame], text: str) -> Figure:
+    """Draw the net benefit of the model, of acting on all and on none over thresholds, one panel a question.
+
+    Args:
+        tables: of ``medic.modeling.thresholds.decision_curve``, by question.
+        text: the title.
+    """
+    columns = min(len(tables), 3)
+    rows = -(-len(tables) // columns)
+    figure, panels = plt.subplots(rows, columns, figsize=(1.6 + 2.9 * columns, 3.1 * rows), squeeze=False, sharex=True)
+    for axes in panels.flat[len(tables) :]:
+        axes.set_axis_off()
+    for (name, table), axes in zip(tables.items(), panels.flat, strict=False):
+        top = max(table["net_benefit"].max(), table["treat_all"].max(), 0.01)
+        axes.axhline(0, color="0.6", lw=1, label="act on none")
+        axes.plot(table["threshold"], table["treat_all"], color="0.6", lw=1, ls="--", label="act on all")
+        axes.fill_between(table["threshold"], table["low"], table["high"], alpha=0.2, lw=0)
+        axes.plot(table["threshold"], table["net_benefit"], label="act on the model")
+        axes.set(xlim=(0, 1), ylim=(-0.15 * top, 1.1 * top), xlabel="threshold probability")
+        axes.set_title(name, fontsize=10)
+    panels[0, 0].set_ylabel("net benefit")
+    panels[0, 0].legend(fontsize=8)
     headline(figure, text)
     return figure
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medic.errors import MedicError
-from medic.modeling.thresholds import threshold_for, thresholds_for
+from medic.modeling.thresholds import decision_curve, threshold_for, thresholds_for
 from medic.task import CHEST_XRAY_BINARY, Prediction, Task
 
 TWO = Task("two findings", "multilabel", ("Effusion", "Mass"))
@@ -49,3 +49,19 @@ def test_two_classes_have_one_threshold_and_labels_have_one_each():
     assert thresholds_for(none, several, 0.9) == (threshold_for(truth, scores, 0.9), 0.5)
     with pytest.raises(MedicError, match="no image has the finding"):
         threshold_for(np.zeros(3, int), np.zeros(3), 0.9)
+
+
+def test_net_benefit_is_that_of_vickers_and_elkin_beside_treating_all_and_none():
+    random = np.random.default_rng(0)
+    truth, patients = (random.random(300) < 0.3).astype(int), np.arange(300) // 2
+    scores = np.clip(0.25 + 0.3 * truth + random.normal(0, 0.15, 300), 0.01, 0.99)
+    table = decision_curve(truth, scores, patients).set_index("threshold")
+    for step in (0.1, 0.25, 0.6):
+        called = scores >= step
+        found, alarms = (called & (truth == 1)).sum(), (called & (truth == 0)).sum()
+        assert table.loc[step, "net_benefit"] == pytest.approx((found - alarms * step / (1 - step)) / 300)
+        assert table.loc[step, "treat_all"] == pytest.approx(truth.mean() - (1 - truth.mean()) * step / (1 - step))
+        assert table.loc[step, "low"] < table.loc[step, "net_benefit"] < table.loc[step, "high"]
+    assert table.loc[0.3, "gain_low"] > 0  # near the prevalence a good model is ahead of both
+    useless = decision_curve(truth, np.full(300, 0.3), patients)
+    assert (useless["gain"] <= 1e-12).all()

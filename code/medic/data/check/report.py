@@ -58,7 +58,7 @@ def write_report(
     groups = {name: _groups(findings[findings["finding"] == name]) for name in _by_gravity(findings)}
     shown = {row.image for found in groups.values() for group in found[:EXAMPLES] for row in group[:_TOGETHER]}
     names = sorted(name for name in shown if name in store)
-    pictures = zip(names, each(lambda name: _thumbnail(store, name), names, title="thumbnails"), strict=True)
+    pictures = zip(names, each(lambda name: thumbnail(store, name), names, title="thumbnails"), strict=True)
     known = patients_known(records)
     where = records["split"] + (" · patient " + records["patient"].astype(str) if known else "")
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
@@ -96,8 +96,8 @@ def _groups(findings: pd.DataFrame) -> list[list[NamedTuple]]:
     return [list(group) for _, group in groups]
 
 
-def _thumbnail(store: Store, name: str) -> str:
-    """The image as a data address; empty text where it cannot be read."""
+def thumbnail(store: Store, name: str) -> str:
+    """Return the image, 240 pixels at most, as a data address; empty text where it cannot be read."""
     try:
         pixels = shrunk(decode(store.read(name), at_least=_THUMBNAIL), _THUMBNAIL)
     except ImageError:
