@@ -14,6 +14,7 @@ from scipy.stats import norm
 from medic.errors import MedicError
 from medic.modeling import metrics
 from medic.modeling.metrics import Metric, interval
+from medic.task import TASKS
 
 if TYPE_CHECKING:
     from medic.modeling.evaluate import Evaluation
@@ -26,7 +27,7 @@ COLUMNS = ["column", "slice", "metric", "images", "patients", "value", "low", "h
 COLUMNS += ["p", "p_holm", "needed", "note"]
 
 _NO_GROUPS = ["image", "patient", "split", "label", "class", "file", "group", "note", "diagnosis", "corrected"]
-_NO_GROUPS += ["copy", "copy_of", "patient_source"]
+_NO_GROUPS += ["copy", "copy_of", "patient_source", *(name for task in TASKS.values() for name in task.classes)]
 
 
 def slices(

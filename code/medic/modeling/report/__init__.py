@@ -53,11 +53,11 @@ def write_page(run: Run, evaluation: Evaluation, path: str | os.PathLike) -> pd.
         model.scale = model.shift = None
         versions = {"before": predict(model, store, list(evaluation.records["image"])).prediction, "after": said}
     judged = {name: one for name, one in evaluation.questions.items() if not too_few("auroc", one[0], whose)}
+    told = any(0 < true.mean() < 1 for true, _ in evaluation.questions.values())
     decision = {
         name: thresholds.decision_curve(*judged[name], whose, seed=evaluation.seed)
         for name in list(judged)[:_QUESTIONS]
     }
-    ahead = {name: table.loc[table["gain_low"] > 0, "threshold"].to_numpy() for name, table in decision.items()}
     seen = measure(evaluation.records, store)[["brightness", "sharpness"]]
     table = slices(replace(evaluation, records=evaluation.records.assign(**seen)), draws=1000)
     wrong = (said.decided != truth).reshape(len(truth), -1).any(axis=1)
@@ -71,7 +71,7 @@ def write_page(run: Run, evaluation: Evaluation, path: str | os.PathLike) -> pd.
         overall = evaluation.table()["value"].get(table["metric"].iloc[0]) if len(table) else None
         pictures = {
             "confusion": None if task.kind == "multilabel" else _svg(evaluation.plot_confusion()),
-            "curves": _svg(evaluation.plot_curves()) if task.thresholds and judged else None,
+            "curves": _svg(evaluation.plot_curves()) if task.thresholds and told else None,
             "reliability": _svg(plots.reliability(reliability, "")),
             "risk_coverage": _svg(plots.risk_coverage(thresholds.risk_coverage(wrong, confidence(said)), "")),
             "decision": _svg(plots.decision_curves(decision, "")) if decision else None,
@@ -86,7 +86,7 @@ def write_page(run: Run, evaluation: Evaluation, path: str | os.PathLike) -> pd.
         calibration=calibration.set_axis([", ".join(row).replace("_", " ") for row in calibration.index]),
         sets=None if said.referral is None else thresholds.coverage_table(truth, said, whose, seed=evaluation.seed),
         reasons=None if said.referral is None else pd.Series(said.why[said.why != ""]).value_counts(),
-        ahead={name: (steps[0], steps[-1]) if len(steps) else None for name, steps in ahead.items()},
+        ahead={name: _longest(table.loc[table["gain_low"] > 0, "threshold"]) for name, table in decision.items()},
         slices=table,
         words=in_words(table),
         worst=[row | {"picture": thumbnail(store, row["image"])} for row in _worst(evaluation).to_dict("records")],
@@ -135,6 +135,12 @@ def _filled(name: str, known: dict) -> dict:
         said = _ENVIRONMENT.from_string(item.get("says", "")).render(known)
         item["says"] = " ".join(said.replace("|", "/").split())
     return checklist
+
+
+def _longest(steps: pd.Series) -> tuple[float, float] | None:
+    """The ends of the longest run of neighbours among some rows of a decision curve; None where there are no rows."""
+    runs = np.split(steps.to_numpy(), np.flatnonzero(np.diff(steps.index) > 1) + 1)
+    return (max(runs, key=len)[0], max(runs, key=len)[-1]) if len(steps) else None
 
 
 def _worst(evaluation: Evaluation) -> pd.DataFrame:
