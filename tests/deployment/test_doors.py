@@ -18,6 +18,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from certificate import write_certificate
 from kserve import InferenceGRPCClient, InferInput, InferRequest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
@@ -26,7 +27,6 @@ from medic.deployment.bundle import Bundle, package
 from medic.deployment.client import Client, bearer
 from medic.deployment.service.listen import bind, take_no_more
 from medic.deployment.service.server import read_token
-from medic.deployment.stubs.server import write_certificate
 from medic.deployment.targets import local
 from medic.errors import MedicError
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medic.cli.modeling import evaluate_and_save
-from medic.cli.options import BundleArgument, NameArgument, SpaceOption, Target, TargetOption, TokenFileOption
+from medic.cli.options import (
+    BundleArgument,
+    DryRunOption,
+    NameArgument,
+    SpaceOption,
+    Target,
+    TargetOption,
+    TokenFileOption,
+)
 from medic.errors import MedicError
 
 if TYPE_CHECKING:
@@ -74,6 +85,7 @@ def store(
     bundle: BundleArgument,
     target: TargetOption = Target.local,
     space: SpaceOption = "default",
+    dry_run: DryRunOption = False,
 ) -> None:
     """Put a verified copy of a bundle into a space. Stored again, nothing changes.
 
@@ -81,7 +93,10 @@ def store(
     Example: medic store outputs/bundles/retinopathy --space demo
              medic store outputs/bundles/retinopathy --target watsonx --space my-space
     """
-    print(_target(target).store(bundle, space))
+    with _asking(target, dry_run) as there:
+        answered = there.store(bundle, space)
+    if not dry_run:
+        print(answered)
 
 
 @app.command()
@@ -91,6 +106,7 @@ def deploy(
     space: SpaceOption = "default",
     name: Annotated[str | None, typer.Option("--name", help="Name of the deployment.")] = None,
     port: Annotated[int, typer.Option("--port", help="local: 0 takes any free one.")] = 0,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Store a bundle in a space and make it callable: by default a service on this machine that outlives this command.
 
@@ -98,12 +114,15 @@ def deploy(
 
     \b
     Example: medic deploy outputs/bundles/retinopathy --space demo --name eyes --port 8080
-             medic deploy outputs/bundles/retinopathy --target azureml --name eyes
+             medic deploy outputs/bundles/retinopathy --target azureml --name eyes --dry-run
     """
     if target is not Target.local and port:
         raise MedicError(f"--port is for the target local; {target.value} gives the address")
     more = {"port": port} if target is Target.local else {}
-    print(_target(target).deploy(bundle, space, name, **more))
+    with _asking(target, dry_run) as there:
+        answered = there.deploy(bundle, space, name, **more)
+    if not dry_run:
+        print(answered)
 
 
 @app.command()
@@ -113,18 +132,28 @@ def deployments(target: TargetOption = Target.local, space: SpaceOption = "defau
     \b
     Example: medic deployments --space demo
     """
-    there = _target(target).deployments(space)
+    from medic.deployment.targets import find_target
+
+    there = find_target(target.value).deployments(space)
     print("\n".join(map(str, there)) or f"no deployment in the space {space!r} on {target.value}")
 
 
 @app.command()
-def status(name: NameArgument, target: TargetOption = Target.local, space: SpaceOption = "default") -> None:
+def status(
+    name: NameArgument,
+    target: TargetOption = Target.local,
+    space: SpaceOption = "default",
+    dry_run: DryRunOption = False,
+) -> None:
     """Say how a deployment does, in one word: ready, starting, crashed or stopped.
 
     \b
     Example: medic status eyes --space demo
     """
-    print(_target(target).find(name, space).status())
+    with _asking(target, dry_run) as there:
+        answered = there.find(name, space).status()
+    if not dry_run:
+        print(answered)
 
 
 @app.command()
@@ -138,6 +167,7 @@ def score(
         Path | None, typer.Option("--certificate", help="PEM file to trust, where the service's own is self-signed.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")] = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Ask a service about images. What it refuses is named with its reason; the exit status is then 1.
 
@@ -149,8 +179,11 @@ def score(
     from medic.deployment.service.server import read_token
 
     if "://" not in where:
-        table = _target(target).find(where, space).score(images).to_frame([str(image) for image in images])
-        print(table.to_json(orient="records", lines=True).strip() if as_json else table.to_string(index=False))
+        with _asking(target, dry_run) as there:
+            prediction = there.find(where, space).score(images)
+        if not dry_run:
+            table = prediction.to_frame([str(image) for image in images])
+            print(table.to_json(orient="records", lines=True).strip() if as_json else table.to_string(index=False))
         return
     failed = 0
     with Client(where, headers=bearer(read_token(token_file)), certificate=certificate) as client:
@@ -171,15 +204,17 @@ def delete(
     target: TargetOption = Target.local,
     space: SpaceOption = "default",
     bundle: Annotated[bool, typer.Option("--bundle", help="Remove the stored bundle, too.")] = False,
+    dry_run: DryRunOption = False,
 ) -> None:
     """End a deployment and remove it, whole or half-made; its bundle stays in the space unless told otherwise.
 
     \b
     Example: medic delete eyes --space demo
     """
-    there = _target(target)
-    there.delete(there.find(name, space), bundle)
-    print(f"deployment {name} deleted")
+    with _asking(target, dry_run) as there:
+        there.find(name, space).delete(bundle)
+    if not dry_run:
+        print(f"deployment {name} deleted")
 
 
 @app.command()
@@ -259,10 +294,18 @@ def predict(
         print(f"skipped {more} more; the column error in {to} says why", file=sys.stderr)
 
 
-def _target(target: Target):
-    from medic.deployment.targets import find_target
+@contextlib.contextmanager
+def _asking(target: Target, dry_run: bool) -> Iterator[ModuleType]:
+    """Give the target; in a dry run it prints its calls instead of making them."""
+    from medic.deployment.targets import find_target, recording
 
-    return find_target(target.value)
+    if not dry_run:
+        yield find_target(target.value)
+        return
+    if target is Target.local:
+        raise MedicError("--dry-run is for a cloud or a cluster; name one with --target")
+    with recording.dry_run():
+        yield find_target(target.value)
 
 
 def _sentence(answer: dict) -> str:

@@ -42,7 +42,12 @@ SizeOption = Annotated[int, typer.Option("--size", help="Side of the prepared im
 TestOption = Annotated[
     float | None, typer.Option("--test", help="Share of patients for testing; by default the source's own test split.")
 ]
-SpaceOption = Annotated[str, typer.Option("--space", help="Name of the space that holds the deployment.")]
+SpaceOption = Annotated[
+    str, typer.Option("--space", help="Space that holds the deployment: its name, or locally the path of its folder.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print what a cloud would be asked and sent; needs no account.")
+]
 BundleArgument = Annotated[Path, typer.Argument(help="A bundle's folder or .tar.gz.")]
 NameArgument = Annotated[str, typer.Argument(help="Name of the deployment.")]
 TokenFileOption = Annotated[

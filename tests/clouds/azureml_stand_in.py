@@ -1,0 +1,117 @@
+"""A workspace of Azure Machine Learning in a test: management, storage and endpoints, as Azure's client calls them."""
+
+import uuid
+from types import SimpleNamespace
+
+from medic.deployment.bundle import Bundle
+from medic.errors import ImageError
+from stand_in import Answer, Call, StandIn
+
+SCOPE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/demo"
+ENVIRONMENT = {"AZURE_SUBSCRIPTION_ID": "s", "AZURE_RESOURCE_GROUP": "g", "AZUREML_WORKSPACE_NAME": "demo"}
+ACCOUNT = "https://account.blob.core.windows.net"
+
+
+def azureml(bundle: Bundle) -> StandIn:
+    """A workspace called ``demo``; ``held.state`` is the state that deployments reach behind their endpoints."""
+    held = SimpleNamespace(blobs={}, assets={}, endpoints={}, behind={}, state="Succeeded")
+
+    def refused(status: int, message: str) -> Answer:
+        return status, {"error": {"code": "Refused", "message": message}}
+
+    def datastore(_: Call) -> Answer:
+        where = {"datastoreType": "AzureBlob", "accountName": "account", "containerName": "files", "protocol": "https"}
+        properties = {**where, "endpoint": "core.windows.net", "credentials": {"credentialsType": "Sas"}}
+        return 200, {"id": f"{SCOPE}/datastores/workspaceblobstore", "properties": properties}
+
+    def pending(_: Call, name: str, version: str) -> Answer:
+        uri = f"{ACCOUNT}/{version}"
+        credential = {"credentialType": "SAS", "sasUri": f"{uri}?sig=signature"}
+        return 200, {"blobReferenceForConsumption": {"blobUri": uri, "credential": credential}}
+
+    def blob(call: Call) -> Answer:
+        if call.method == "HEAD":
+            etag = {"ETag": '"1"', "x-ms-meta-upload_status": "completed"}
+            return (
+                (200, (None, etag)) if call.path in held.blobs else (404, (None, {"x-ms-error-code": "BlobNotFound"}))
+            )
+        if "comp" in call.query:  # metadata
+            return 200, (None, {"ETag": '"1"'})
+        held.blobs[call.path] = call.body
+        return 201, (None, {"ETag": '"1"', "x-ms-request-server-encrypted": "true"})
+
+    def register(call: Call, path: str) -> Answer:
+        made = call.json()
+        made["properties"].setdefault("flavors", {})
+        held.assets[path] = {**made, "id": call.path, "name": path.split("/")[-1], "systemData": {}}
+        return 201, held.assets[path]
+
+    def asset(_: Call, path: str) -> Answer:
+        return (200, held.assets[path]) if path in held.assets else refused(404, f"there is no {path}")
+
+    def put(things: dict, state: str | None = None) -> object:
+        def made(call: Call, name: str) -> Answer:
+            given, last = call.json(), name.split("/")[-1]
+            told = {"scoringUri": f"https://{last}.example/score", "provisioningState": state or held.state}
+            properties = {**given["properties"], **told, "scaleSettings": {"scaleType": "Default"}}
+            things[name] = {**given, "id": call.path, "name": last, "properties": properties}
+            return 201, things[name]
+
+        return made
+
+    def show(things: dict) -> object:
+        return lambda _, name: (200, things[name]) if name in things else refused(404, f"there is no {name}")
+
+    def delete(_: Call, name: str) -> Answer:
+        del held.endpoints[name]
+        for behind in [behind for behind in held.behind if behind.startswith(f"{name}/")]:
+            del held.behind[behind]
+        return 204, None
+
+    def predict(call: Call) -> Answer:
+        if call.headers.get("authorization") != "Bearer a-key-of-nobody":
+            return 401, {"error": "key"}
+        predictor = bundle.predictor()
+        try:
+            return 200, predictor.answers(predictor.predict([call.body]))[0]
+        except ImageError as error:
+            return 424, ({"error": str(error)}, {"ms-azureml-model-error-statuscode": "422"})
+
+    def empty(_: Call, *__: str) -> Answer:
+        return 200, {"value": []}
+
+    assets = "(?:models|codes|environments)/[^/]+/versions/[^/]+"
+    routes = [
+        (
+            "GET",
+            "",
+            lambda _: (200, {"id": SCOPE, "name": "demo", "location": "westeurope", "properties": {}, "tags": {}}),
+        ),
+        ("GET", "/datastores/workspaceblobstore", datastore),
+        (
+            "POST",
+            "/datastores/workspaceblobstore/listSecrets",
+            lambda _: (200, {"secretsType": "Sas", "sasToken": "sig=s"}),
+        ),
+        ("POST", "/codes/([^/]+)/versions/([^/]+)/startPendingUpload", pending),
+        ("GET", "/(models|codes|environments)/([^/]+)/versions", empty),
+        ("GET", f"/({assets})", asset),
+        ("PUT", f"/({assets})", register),
+        ("GET", "/onlineEndpoints", lambda _: (200, {"value": list(held.endpoints.values())})),
+        ("GET", "/onlineEndpoints/([^/]+)", show(held.endpoints)),
+        ("PUT", "/onlineEndpoints/([^/]+)", put(held.endpoints, "Succeeded")),
+        ("DELETE", "/onlineEndpoints/([^/]+)", delete),
+        ("POST", "/onlineEndpoints/([^/]+)/listKeys", lambda _, name: (200, {"primaryKey": "a-key-of-nobody"})),
+        ("GET", "/onlineEndpoints/([^/]+)/deployments", lambda *_: (200, {"value": list(held.behind.values())})),
+        ("GET", "/onlineEndpoints/([^/]+/)deployments/([^/]+)", lambda c, e, d: show(held.behind)(c, e + d)),
+        ("PUT", "/onlineEndpoints/([^/]+/)deployments/([^/]+)", lambda c, e, d: put(held.behind)(c, e + d)),
+    ]
+    storage = [(method, "/(?:files|[0-9a-f-]+)/.*", blob) for method in ("HEAD", "PUT")]
+    return StandIn([(m, f"{SCOPE}{p}", a) for m, p, a in routes] + storage + [("POST", "/score", predict)], held=held)
+
+
+class Credential:
+    """Signs in nobody: the token is not checked."""
+
+    def get_token(self, *_: str, **__: object) -> object:
+        return SimpleNamespace(token=str(uuid.UUID(int=0)), expires_on=4_000_000_000)
