@@ -166,12 +166,20 @@ def wait_until_ready(deployment: Deployment, look: Callable[[], tuple[str, objec
     """
     every, most = float(os.environ.get("MEDIC_POLL_SECONDS", 5)), float(os.environ.get("MEDIC_WAIT_SECONDS", 1800))
     deadline = time.monotonic() + most
-    while (state := look())[0] != "ready" and not dry_running():
-        if state[0] != "starting" or time.monotonic() > deadline:
-            what = f"was not ready in {most:g} seconds" if state[0] == "starting" else "failed there"
+    while True:
+        try:
+            state, said = look()
+        except Exception as error:  # no answer now is no answer about the deployment, which goes on
+            if (http_status(error) or 500) < 500:
+                raise
+            state, said = "starting", error
+        if state == "ready" or dry_running():
+            return
+        if state != "starting" or time.monotonic() > deadline:
+            what = f"was not ready in {most:g} seconds" if state == "starting" else "failed there"
             where = f"--target {deployment.target} --space {deployment.space}"
             raise MedicError(
-                f"{deployment.target}: {deployment.name} {what} ({state[1]}); mend that, or remove what was made: "
+                f"{deployment.target}: {deployment.name} {what} ({said}); mend that, or remove what was made: "
                 f"medic delete {deployment.name} {where}"
             )
         time.sleep(every)

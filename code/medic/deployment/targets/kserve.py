@@ -53,7 +53,7 @@ def store(bundle: Bundle | str | Path, space: str = "default") -> str:
     bundle, root = targets.open_bundle(bundle), _setting("STORAGE", "pvc://CLAIM/medic").rstrip("/")
     if not re.fullmatch(r"(pvc|s3|gs|file)://[^@?]+", root):
         raise MedicError(f"kserve: MEDIC_KSERVE_STORAGE is {root!r}; set it to a place such as pvc://CLAIM/medic")
-    version = bundle.manifest.version
+    version, space = bundle.manifest.version, targets.check_name(space)
     uri, folder = f"{root}/{space}/bundles/{version}", _mounted(root)
     if dry_running():
         Recording("storage").copy(path=bundle.folder, to=uri)
@@ -145,8 +145,9 @@ def delete(deployment: Deployment, bundle: bool = False) -> None:
     With ``bundle`` the stored bundle goes too, where the storage is mounted and no other deployment serves it.
     """
     client, space = connect(), deployment.space
-    client.delete(deployment.name, namespace=space)
+    # The service last: while it is there, what is left of a deployment is found again.
     client.core_api.delete_collection_namespaced_secret(space, label_selector=f"{NAME}={deployment.name}")
+    client.delete(deployment.name, namespace=space)
     if bundle and deployment.bundle not in {one.bundle for one in deployments(space) if one.name != deployment.name}:
         root = _setting("STORAGE", "pvc://CLAIM/medic").rstrip("/")
         uri, folder = f"{root}/{space}/bundles/{deployment.bundle}", _mounted(root)
