@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from medic.cli import data, deployment, drift, modeling
+from medic.cli import data, deployment, drift, modeling, targets
 from medic.cli.options import DataOption
 from medic.errors import MedicError
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for room in (data, modeling, deployment, drift):
+for room in (data, modeling, deployment, targets, drift):
     app.add_typer(room.app)
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
-from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,12 +14,12 @@ from medic.cli.modeling import evaluate_and_save
 from medic.cli.options import (
     BundleArgument,
     DryRunOption,
-    NameArgument,
     SpaceOption,
     Target,
     TargetOption,
     TokenFileOption,
 )
+from medic.cli.targets import asking
 from medic.errors import MedicError
 
 if TYPE_CHECKING:
@@ -81,82 +78,6 @@ def package(
 
 
 @app.command()
-def store(
-    bundle: BundleArgument,
-    target: TargetOption = Target.local,
-    space: SpaceOption = "default",
-    dry_run: DryRunOption = False,
-) -> None:
-    """Put a verified copy of a bundle into a space. Stored again, nothing changes.
-
-    \b
-    Example: medic store outputs/bundles/retinopathy --space demo
-             medic store outputs/bundles/retinopathy --target watsonx --space my-space
-    """
-    with _asking(target, dry_run) as there:
-        answered = there.store(bundle, space)
-    if not dry_run:
-        print(answered)
-
-
-@app.command()
-def deploy(
-    bundle: BundleArgument,
-    target: TargetOption = Target.local,
-    space: SpaceOption = "default",
-    name: Annotated[str | None, typer.Option("--name", help="Name of the deployment.")] = None,
-    port: Annotated[int, typer.Option("--port", help="local: 0 takes any free one.")] = 0,
-    dry_run: DryRunOption = False,
-) -> None:
-    """Store a bundle in a space and make it callable: by default a service on this machine that outlives this command.
-
-    Under the name of a local deployment that runs, the new bundle takes over without a request being dropped.
-
-    \b
-    Example: medic deploy outputs/bundles/retinopathy --space demo --name eyes --port 8080
-             medic deploy outputs/bundles/retinopathy --target azureml --name eyes --dry-run
-    """
-    if target is not Target.local and port:
-        raise MedicError(f"--port is for the target local; {target.value} gives the address")
-    more = {"port": port} if target is Target.local else {}
-    with _asking(target, dry_run) as there:
-        answered = there.deploy(bundle, space, name, **more)
-    if not dry_run:
-        print(answered)
-
-
-@app.command()
-def deployments(target: TargetOption = Target.local, space: SpaceOption = "default") -> None:
-    """List the deployments of a space.
-
-    \b
-    Example: medic deployments --space demo
-    """
-    from medic.deployment.targets import find_target
-
-    there = find_target(target.value).deployments(space)
-    print("\n".join(map(str, there)) or f"no deployment in the space {space!r} on {target.value}")
-
-
-@app.command()
-def status(
-    name: NameArgument,
-    target: TargetOption = Target.local,
-    space: SpaceOption = "default",
-    dry_run: DryRunOption = False,
-) -> None:
-    """Say how a deployment does, in one word: ready, starting, crashed or stopped.
-
-    \b
-    Example: medic status eyes --space demo
-    """
-    with _asking(target, dry_run) as there:
-        answered = there.find(name, space).status()
-    if not dry_run:
-        print(answered)
-
-
-@app.command()
 def score(
     where: Annotated[str, typer.Argument(help="A service's address, or the name of a deployment.")],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
@@ -179,7 +100,7 @@ def score(
     from medic.deployment.service.server import read_token
 
     if "://" not in where:
-        with _asking(target, dry_run) as there:
+        with asking(target, dry_run) as there:
             prediction = there.find(where, space).score(images)
         if not dry_run:
             table = prediction.to_frame([str(image) for image in images])
@@ -196,25 +117,6 @@ def score(
             print(json.dumps(answer, ensure_ascii=False) if as_json else _sentence(answer))
     if failed:
         raise MedicError(f"{failed} of {len(images)} images were not answered")
-
-
-@app.command()
-def delete(
-    name: NameArgument,
-    target: TargetOption = Target.local,
-    space: SpaceOption = "default",
-    bundle: Annotated[bool, typer.Option("--bundle", help="Remove the stored bundle, too.")] = False,
-    dry_run: DryRunOption = False,
-) -> None:
-    """End a deployment and remove it, whole or half-made; its bundle stays in the space unless told otherwise.
-
-    \b
-    Example: medic delete eyes --space demo
-    """
-    with _asking(target, dry_run) as there:
-        there.find(name, space).delete(bundle)
-    if not dry_run:
-        print(f"deployment {name} deleted")
 
 
 @app.command()
@@ -292,20 +194,6 @@ def predict(
         print(f"skipped {name}: {detail}", file=sys.stderr)
     if (more := len(written.failed) - 20) > 0:
         print(f"skipped {more} more; the column error in {to} says why", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _asking(target: Target, dry_run: bool) -> Iterator[ModuleType]:
-    """Give the target; in a dry run it prints its calls instead of making them."""
-    from medic.deployment.targets import find_target, recording
-
-    if not dry_run:
-        yield find_target(target.value)
-        return
-    if target is Target.local:
-        raise MedicError("--dry-run is for a cloud or a cluster; name one with --target")
-    with recording.dry_run():
-        yield find_target(target.value)
 
 
 def _sentence(answer: dict) -> str:
