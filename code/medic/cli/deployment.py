@@ -167,6 +167,8 @@ def predict(
 ) -> None:
     """Classify a folder of images into a CSV: name, prediction, probabilities. Bad images are rows with the reason.
 
+    A calibrated model adds the set of possible classes, refer (1 where a person should decide) and why.
+
     Rows come in the order of the names. Interrupted, it goes on; the images that it keeps must not have changed since.
 
     Where several findings can be there at once, each has a column of 0 and 1 as the model's operating point decides.
@@ -190,6 +192,7 @@ def predict(
         start_over(to)
     written = predict_to(loaded, store, names, to, both_eyes=both_eyes, at_once=at_once)
     print(f"{len(written.names)} images predicted in {to}")
+    print(f"probabilities: {written.prediction.referral or 'not calibrated'}")
     for name, detail in written.failed[["image", "detail"]].head(20).itertuples(index=False):
         print(f"skipped {name}: {detail}", file=sys.stderr)
     if (more := len(written.failed) - 20) > 0:

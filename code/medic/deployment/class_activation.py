@@ -39,12 +39,12 @@ class WithActivation(nn.Module):
         """
         model = self.model
         with _Ending() as ending:
-            raw = model.raw(model.inputs(images))
+            answers = model.outputs(model.inputs(images))
         activation = ending.activation()
         if model.flips:
             count = images.shape[0]
             activation = (activation[:count] + activation[count:].flip(3)) / 2
-        return (*model.objective.decode(raw, model.task), activation)
+        return (*answers, activation)
 
 
 @torch.inference_mode()

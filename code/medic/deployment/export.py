@@ -8,7 +8,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,8 @@ import numpy as np
 from medic.deployment.bundle.predictor import (
     ACTIVATION,
     INPUT,
-    OUTPUTS,
+    PRECISION,
+    REFERRAL,
     THRESHOLDS,
     open_session,
     run_with_activation,
@@ -72,9 +73,11 @@ def export(model: Classifier, path: str | Path, pixels: np.ndarray | None = None
     """Write a model as ONNX (opset 18, IR 9, weights inside, any batch size), once it agrees with torch.
 
     The graph takes ``images`` uint8 (N, size, size, 3) RGB with ``size`` of the model's preprocessing, and gives
-    ``probabilities`` float32 (N, C) and, for ordinal tasks, ``grade`` float32 (N,). Where the network ends in an
-    average over all places and one linear layer, as most but not all do, ``class_activation`` float32 (N, K, h, w)
-    comes last: what each place adds to each of the K raw outputs (see ``medic.deployment.class_activation``).
+    ``probabilities`` float32 (N, C), for ordinal tasks ``grade`` float32 (N,), and where the model measures it
+    ``distance`` float32 (N,) to the training images. The calibration is inside, so that what leaves the graph is
+    calibrated; operating point and referral rule stand in its metadata. Where the network ends in an average over all
+    places and one linear layer, as most but not all do, ``class_activation`` float32 (N, K, h, w) comes last: what each
+    place adds to each of the K raw outputs (see ``medic.deployment.class_activation``).
 
     Args:
         model: the classifier; it is left as it is.
@@ -106,15 +109,21 @@ def export(model: Classifier, path: str | Path, pixels: np.ndarray | None = None
 
 
 def largest_difference(one: Prediction, other: Prediction) -> float:
-    """The largest absolute difference of two predictions, over probabilities and grades; NaN if any value is."""
+    """The largest difference of two predictions, over probabilities, grades and distances; NaN if any value is.
+
+    It is absolute, but for distances, which have no fixed scale, relative to the larger where that is above 1.
+    """
     difference = np.abs(one.probabilities - other.probabilities).max()
     if one.grade is not None and other.grade is not None:
         difference = np.maximum(difference, np.abs(one.grade - other.grade).max())
+    if one.distance is not None and other.distance is not None:
+        scale = np.maximum(1, np.maximum(one.distance, other.distance))
+        difference = np.maximum(difference, (np.abs(one.distance - other.distance) / scale).max())
     return float(difference)
 
 
-def finish(graph: onnx.ModelProto, precision: str, thresholds: tuple[float, ...] | None) -> onnx.ModelProto:
-    """Make a graph one that old runtimes read, say its precision and operating point in its metadata, and check it.
+def finish(graph: onnx.ModelProto, said: Mapping[str, str]) -> onnx.ModelProto:
+    """Make a graph one that old runtimes read, write what is said of it into its metadata, and check it.
 
     Opset imports that no node uses are dropped (old runtimes refuse unknown ones), and so are the exporter's notes on
     each node, which hold paths of the machine.
@@ -130,10 +139,7 @@ def finish(graph: onnx.ModelProto, precision: str, thresholds: tuple[float, ...]
     for part in (*inner.node, *inner.input, *inner.output, *inner.value_info, *inner.initializer, inner):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
-    said = {"medic.precision": precision}
-    if thresholds is not None:
-        said[THRESHOLDS] = json.dumps(list(thresholds))
-    onnx.helper.set_model_props(graph, said)
+    onnx.helper.set_model_props(graph, dict(said))
     onnx.checker.check_model(graph, full_check=True)
     return graph
 
@@ -157,7 +163,11 @@ def _graph(model: Classifier) -> onnx.ModelProto:
     from medic.deployment.class_activation import WithActivation, has_activation
 
     size = model.preprocessing.size
-    names = [*OUTPUTS] if model.task.kind == "ordinal" else [OUTPUTS[0]]
+    names, said = model.output_names, {PRECISION: "fp32"}
+    if model.thresholds is not None:
+        said[THRESHOLDS] = json.dumps(list(model.thresholds))
+    if model.referral is not None:
+        said[REFERRAL] = json.dumps(model.referral.to_dict())
     exported: torch.nn.Module = model
     if has_activation(model):
         names, exported = [*names, ACTIVATION], WithActivation(model)
@@ -174,7 +184,7 @@ def _graph(model: Classifier) -> onnx.ModelProto:
                 dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
                 verbose=False,
             )
-            return finish(program.model_proto, "fp32", model.thresholds)
+            return finish(program.model_proto, said)
     except Exception as error:  # the exporter raises from many layers; none of it may reach the reader raw
         raise MedicError(
             f"torch could not export {model.backbone_name} to ONNX ({str(error).splitlines()[0]}); "

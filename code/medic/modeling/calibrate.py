@@ -7,30 +7,35 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit
 
 from medic.modeling.metrics import interval, resampled, score
 from medic.task import Prediction
 
+NOISE = 0.01
+"""Share of the images whose label is taken to be chance, in fitting: of so many, labels or pixels are often wrong."""
 _TEMPERATURES = (0.05, 20.0)
 """The range that is searched. Beyond it a network is as good as certain, or says nothing."""
 
 
-def fit_temperature(log_loss: Callable[[float], float], images: int) -> float:
+def fit_temperature(of_truth: Callable[[float], np.ndarray], classes: int) -> float:
     """Return the temperature by which to divide a network's raw outputs, so that they state the least log loss.
 
-    Guo et al., On calibration of modern neural networks, ICML 2017, section 4.2. A weak prior (the temperature's
-    logarithm is normal with deviation 1, and weighs as one image) keeps it finite where every image is right.
+    Guo et al., On calibration of modern neural networks, ICML 2017, section 4.2, made robust: one image in a hundred is
+    taken to have a chance label (``NOISE``), or a single mislabelled or broken image would decide. A weak prior (the
+    temperature's logarithm is normal with deviation 1, and weighs as one image) keeps it finite where all are right.
 
     Args:
-        log_loss: gives the mean negative log probability of the truth at a temperature, in nats.
-        images: how many images that mean is over.
+        of_truth: gives the probability of each image's truth, float (N,), at a temperature.
+        classes: how many there are.
 
     Returns:
         Above 0; more than 1 where the network is too certain.
     """
 
     def penalised(logarithm: float) -> float:
-        return log_loss(float(np.exp(logarithm))) + logarithm**2 / (2 * images)
+        probabilities = np.asarray(of_truth(float(np.exp(logarithm))), float)
+        return -np.log((1 - NOISE) * probabilities + NOISE / classes).sum() + logarithm**2 / 2
 
     found = minimize_scalar(penalised, bounds=np.log(_TEMPERATURES), method="bounded", options={"xatol": 1e-4})
     return float(np.exp(found.x))
@@ -39,9 +44,9 @@ def fit_temperature(log_loss: Callable[[float], float], images: int) -> float:
 def fit_scale_and_shift(raw: np.ndarray, present: np.ndarray, usual: float | None = None) -> tuple[float, float]:
     """Return scale and shift of one finding's raw outputs, so that their sigmoid states the least log loss.
 
-    Platt, Advances in Large Margin Classifiers, 1999, with a weak prior in place of his changed targets: the scale's
-    logarithm is normal with deviation 1, the shift with deviation 2 around its usual value. So a finding that few
-    images have, or none, stays near what it was, and no scale turns a ranking round.
+    Platt, Advances in Large Margin Classifiers, 1999, with a weak prior in place of his changed targets, and robust as
+    ``fit_temperature``: the scale's logarithm is normal with deviation 1, the shift with deviation 2 around its usual
+    value. So a finding that few images have, or none, stays near what it was, and no scale turns a ranking round.
 
     Args:
         raw: float (N,) logits.
@@ -51,14 +56,14 @@ def fit_scale_and_shift(raw: np.ndarray, present: np.ndarray, usual: float | Non
     Returns:
         ``scale`` above 0 and ``shift``: the calibrated logit is ``scale * raw + shift``.
     """
-    raw, signs = np.asarray(raw, float), 1 - 2 * np.asarray(present, float)
+    raw, signs = np.asarray(raw, float), 2 * np.asarray(present, float) - 1
 
     def penalised(values: np.ndarray) -> tuple[float, np.ndarray]:
         scale, shift = np.exp(values[0]), 0.0 if usual is None else values[1]
-        wrong = signs * (scale * raw + shift)
-        slope = signs / (1 + np.exp(-np.clip(wrong, -500, 500)))
-        loss = np.logaddexp(0, wrong).sum() + values[0] ** 2 / 2
-        gradient = [scale * (slope * raw).sum() + values[0]]
+        of_truth = expit(signs * (scale * raw + shift))
+        noisy = (1 - NOISE) * of_truth + NOISE / 2
+        slope = -signs * (1 - NOISE) * of_truth * (1 - of_truth) / noisy
+        loss, gradient = -np.log(noisy).sum() + values[0] ** 2 / 2, [scale * (slope * raw).sum() + values[0]]
         if usual is not None:
             loss += (shift - usual) ** 2 / 8
             gradient.append(slope.sum() + (shift - usual) / 4)

@@ -19,10 +19,13 @@ from medic.files import write_bytes, write_json
 from medic.modeling.backbones import backbone as build_backbone
 from medic.modeling.backbones import published
 from medic.modeling.objectives import Objective, default_objective, objective_from_dict
+from medic.modeling.training.distance import FeatureDistance, LastInput
+from medic.referral import Referral, appearance
 from medic.task import Prediction, Task
 
-SETTINGS = {"flips": False, "dropout": None, "thresholds": None}
+SETTINGS = {"flips": False, "dropout": None, "thresholds": None, "calibration": None, "referral": None}
 """What a ``model.json`` that was written before there were these settings stands for."""
+_DISTANCE = "distance."  # what its weights' names begin with, in the file
 
 
 class Classifier(nn.Module):
@@ -48,6 +51,11 @@ class Classifier(nn.Module):
     Attributes:
         thresholds: the operating point, as ``medic.task.Prediction`` has it; None until one has been chosen (see
             ``medic.modeling.thresholds``).
+        scale: of the raw outputs, K numbers, the inverse of a temperature where they are equal; None until it has been
+            calibrated (see ``medic.modeling.calibrate``). Set to None, the network gives its own probabilities again.
+        shift: of the scaled outputs, K numbers; None with ``scale``.
+        distance: measures how far the last layer's input lies from that of training images; None until it is fitted.
+        referral: the rule by which answers are left to a person; None until one has been fitted.
 
     Raises:
         MedicError: unknown network, weights that cannot be had, an objective that does not fit the task, a side that is
@@ -77,6 +85,10 @@ class Classifier(nn.Module):
         self.flips = flips
         self.dropout = dropout
         self.thresholds: tuple[float, ...] | None = None
+        self.scale: tuple[float, ...] | None = None
+        self.shift: tuple[float, ...] | None = None
+        self.distance: FeatureDistance | None = None
+        self.referral: Referral | None = None
         saved = weights not in (None, "imagenet") and not Path(weights).is_file()
         start = None if saved else weights if weights in (None, "imagenet") else Path(weights)
         self.backbone = build_backbone(backbone, self.objective.outputs(task), start, self.image_size, dropout)
@@ -92,9 +104,38 @@ class Classifier(nn.Module):
             images: uint8 (N, H, W, 3) RGB, values 0..255.
 
         Returns:
-            Probabilities float32 (N, C), and for ordinal tasks the continuous grade float32 (N,) in 0..C-1.
+            What ``output_names`` says: probabilities float32 (N, C), calibrated where ``scale`` is set; for ordinal
+            tasks the continuous grade float32 (N,) in 0..C-1; with ``distance``, that float32 (N,), from 0.
         """
-        return self.objective.decode(self.raw(self.inputs(images)), self.task)
+        return self.outputs(self.inputs(images))
+
+    @property
+    def output_names(self) -> list[str]:
+        """What ``forward`` returns, in its order."""
+        graded, measured = self.task.kind == "ordinal", self.distance is not None
+        return ["probabilities", *["grade"] * graded, *["distance"] * measured]
+
+    def outputs(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return what ``forward`` does, from the network's inputs float32 (N, 3, S, S)."""
+        if self.distance is None:
+            return self.decode(self.raw(x))
+        raw, features = self.raw_and_features(x)
+        return (*self.decode(raw), self.distance(features))
+
+    def decode(self, raw: Tensor) -> tuple[Tensor, ...]:
+        """Return probabilities, and the grade of ordinal tasks, of raw outputs (N, K), calibrated."""
+        if self.scale is None:
+            return self.objective.decode(raw, self.task)
+        return self.objective.decode(raw, self.task, raw.new_tensor(self.scale), raw.new_tensor(self.shift))
+
+    def raw_and_features(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return ``raw`` and the last linear layer's input (N, D), if there is one, over the mirror image likewise."""
+        with LastInput() as last:
+            raw = self.raw(x)
+        count, features = x.shape[0], last.features
+        if self.flips and not self.training and features is not None:
+            features = (features[:count] + features[count:]) / 2
+        return raw, features
 
     def raw(self, x: Tensor) -> Tensor:
         """Run the network on its inputs (N, 3, S, S): raw outputs (N, outputs), averaged over the mirror image if set.
@@ -127,13 +168,17 @@ class Classifier(nn.Module):
             The prediction for the N images.
         """
         outputs = self.eval()(torch.from_numpy(images).to(self.mean.device))
-        probabilities, *grade = (output.cpu().numpy() for output in outputs)
-        return Prediction(self.task, probabilities, *(grade or [None]), self.thresholds)
+        found = {name: output.cpu().numpy() for name, output in zip(self.output_names, outputs, strict=True)}
+        if self.referral is not None:
+            found["brightness"], found["sharpness"] = appearance(images)
+        return Prediction(self.task, thresholds=self.thresholds, referral=self.referral, **found)
 
     def save(self, folder: str | Path) -> Path:
         """Write ``model.safetensors`` (weights) and ``model.json`` (all that is needed to build the model again)."""
         folder = Path(folder)
         weights = {key: value.contiguous() for key, value in self.backbone.state_dict().items()}
+        if self.distance is not None:
+            weights |= {f"{_DISTANCE}{name}": value.contiguous() for name, value in self.distance.state_dict().items()}
         write_bytes(folder / "model.safetensors", save(weights))
         write_json(folder / "model.json", self.to_dict())
         return folder
@@ -148,7 +193,12 @@ class Classifier(nn.Module):
         return found.hexdigest()
 
     def to_dict(self) -> dict:
-        """The settings, as plain values for JSON."""
+        """The settings, as plain values for JSON; what was fitted after the training only where it was."""
+        fitted: dict = {}
+        if self.scale is not None:
+            fitted["calibration"] = {"scale": list(self.scale), "shift": list(self.shift)}
+        if self.referral is not None:
+            fitted["referral"] = self.referral.to_dict()
         return {
             "task": self.task.to_dict(),
             "backbone": self.backbone_name,
@@ -158,6 +208,7 @@ class Classifier(nn.Module):
             "flips": self.flips,
             "dropout": self.dropout,
             "thresholds": None if self.thresholds is None else list(self.thresholds),
+            **fitted,
         }
 
     @classmethod
@@ -180,6 +231,8 @@ class Classifier(nn.Module):
             made_for, objective = Task.from_dict(settings["task"]), objective_from_dict(settings["objective"])
             options = {name: settings[name] for name in ("backbone", "image_size", "flips", "dropout")}
             options["preprocessing"] = Preprocessing.from_dict(settings["preprocessing"])
+            referral = None if settings["referral"] is None else Referral.from_dict(settings["referral"])
+            calibration = {name: tuple(values) for name, values in (settings["calibration"] or {}).items()}
         except (KeyError, TypeError, AttributeError) as error:
             raise MedicError(
                 f"the checkpoint {folder} is damaged or of another version ({error!r}); restore it or train again"
@@ -191,9 +244,13 @@ class Classifier(nn.Module):
             )
         model = cls(made_for, objective=objective, **options)
         model.thresholds = None if settings["thresholds"] is None else tuple(settings["thresholds"])
+        model.scale, model.shift, model.referral = calibration.get("scale"), calibration.get("shift"), referral
+        measures = {key.removeprefix(_DISTANCE): weights.pop(key) for key in [*weights] if key.startswith(_DISTANCE)}
         try:
+            if measures:
+                model.distance = FeatureDistance(**measures)
             model.backbone.load_state_dict(weights)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise MedicError(f"the weights in {folder} do not fit a {model.backbone_name}: {error}") from error
         return model.eval()
 
@@ -203,8 +260,18 @@ class Classifier(nn.Module):
         head = list(own)[-1].rpartition(".")[0]
         if there != self.backbone_name or own.keys() - weights.keys():
             raise MedicError(f"{folder} holds the weights of a {there}, not of a {self.backbone_name}; name others")
-        taken = {key: value for key, value in weights.items() if not key.startswith(f"{head}.")}
+        taken = {key: value for key, value in weights.items() if not key.startswith((f"{head}.", _DISTANCE))}
         self.backbone.load_state_dict(own | taken)
+
+
+def last_layer(model: Classifier) -> nn.Linear:
+    """Return the layer that turns features into raw outputs; raises a ``MedicError`` where it is no linear one."""
+    layers = [layer for layer in model.backbone.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    if not isinstance(layers[-1], nn.Linear):
+        raise MedicError(
+            f"{model.backbone_name} ends in a convolution and has no features; take another, such as resnet18"
+        )
+    return layers[-1]
 
 
 def _read(folder: Path) -> tuple[dict, dict[str, Tensor]]:

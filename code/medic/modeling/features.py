@@ -21,10 +21,11 @@ from medic.data.prepare import Prepared
 from medic.data.records import targets
 from medic.errors import MedicError
 from medic.files import replacing
-from medic.modeling.classifier import Classifier
+from medic.modeling.classifier import Classifier, last_layer
 from medic.modeling.metrics import metrics_for, score
 from medic.modeling.objectives import CrossEntropy
-from medic.modeling.training.fit import alone, decide
+from medic.modeling.training.decide import decide
+from medic.modeling.training.fit import alone
 from medic.modeling.training.loading import PreparedDataset, loader
 from medic.modeling.training.recipe import Recipe
 from medic.modeling.training.run import Run, begin_run, processes, settings_of
@@ -73,16 +74,6 @@ def featurise(model: Classifier, prepared: Prepared, split: str, batch_size: int
     with replacing(kept) as temporary, open(temporary, "wb") as file:
         np.save(file, features)
     return features
-
-
-def last_layer(model: Classifier) -> nn.Linear:
-    """Return the layer that turns features into raw outputs; raises a ``MedicError`` where it is no linear one."""
-    layers = [layer for layer in model.backbone.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    if not isinstance(layers[-1], nn.Linear):
-        raise MedicError(
-            f"{model.backbone_name} ends in a convolution and has no features; take another, such as resnet18"
-        )
-    return layers[-1]
 
 
 def fit_head(
@@ -141,7 +132,7 @@ def fit_head(
     history |= {"seconds": seconds, "images_per_second": len(prepared.split("train")) / seconds}
     with alone(folder):
         Run.peek(folder, settings)  # which refuses a run that has come first meanwhile, with other settings
-        decide(model.save(folder / "best"), prepared, model.task, recipe)
+        decide([model.save(folder / "best")], prepared, model.task, recipe, featurise(model, prepared, "train"))
         shutil.copytree(folder / "best", folder / "last", dirs_exist_ok=True)
         pd.DataFrame([history]).to_csv(folder / "history.csv", index=False)
         begin_run(folder, settings, prepared, "scikit-learn").finish(best_epoch=1, seconds=seconds)

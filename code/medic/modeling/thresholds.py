@@ -38,22 +38,24 @@ def threshold_for(truth: np.ndarray, scores: np.ndarray, sensitivity: float) -> 
     return float(score + scores[scores < score].max(initial=0)) / 2
 
 
-def thresholds_for(truth: np.ndarray, prediction: Prediction, sensitivity: float) -> tuple[float, ...]:
+def thresholds_for(
+    truth: np.ndarray, prediction: Prediction, sensitivity: float, otherwise: tuple[float, ...] | None = None
+) -> tuple[float, ...]:
     """Return the operating point of a model for a wanted sensitivity, class by class.
 
     Args:
         truth: int (N,) codes of a task with two classes, or int (N, C) of a multilabel one.
         prediction: of the N images, which are the validation split's and not the test split's.
         sensitivity: wanted share of each class's images, above 0 and up to 1.
+        otherwise: one threshold a class of a multilabel task, for those that no image has; 0.5 when None.
 
     Returns:
-        One threshold a class as ``Prediction.thresholds`` has them. A class of a multilabel task that no image has
-        stays at 0.5.
+        One threshold a class as ``Prediction.thresholds`` has them.
     """
     if prediction.task.kind != "multilabel":
         return (threshold_for(truth, prediction.probabilities[:, 1], sensitivity),)
-    pairs = zip(truth.T, prediction.probabilities.T, strict=True)
-    return tuple(threshold_for(present, scores, sensitivity) if present.any() else 0.5 for present, scores in pairs)
+    of_class = zip(truth.T, prediction.probabilities.T, otherwise or [0.5] * truth.shape[1], strict=True)
+    return tuple(threshold_for(*one, sensitivity) if one[0].any() else other for *one, other in of_class)
 
 
 FEWEST = 20

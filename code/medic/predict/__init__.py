@@ -65,10 +65,11 @@ class MeanOverFlips:
         return self.model.preprocessing
 
     def predict_pixels(self, images: np.ndarray) -> Prediction:
-        """Return the mean of probabilities and grades, at the model's own operating point; (N, S, S, 3) to N rows."""
+        """Return the mean of probabilities and grades, (N, S, S, 3) to N rows; the rest is as of the image itself."""
         views = [images, *(np.ascontiguousarray(np.flip(images, FLIPS[name])) for name in self.flips)]
         said = [self.model.predict_pixels(view) for view in views]
-        return replace(average(said), thresholds=said[0].thresholds)
+        first, mean = said[0], average(said)
+        return replace(first, probabilities=mean.probabilities, grade=mean.grade)
 
 
 def average(predictions: Sequence[Prediction]) -> Prediction:

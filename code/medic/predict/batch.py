@@ -18,12 +18,12 @@ from medic.data.stores import Store
 from medic.errors import MedicError
 from medic.files import write_text
 from medic.predict import BatchResult, MeanOverFlips, Model, answers, nothing, refuse_empty, unread
-from medic.task import Prediction
+from medic.task import OF_EACH_IMAGE
 
 BATCH = 8
 """Images that go through the network together, and that are done again after a kill. More is hardly faster where every
 core has a batch of its own (38 ms of processor time an image at 8 and at 32 for a ResNet-18), and takes more memory."""
-_FORMAT = 2
+_FORMAT = 3
 """Counts up when the unfinished rows change, or the numbers that the same images give: no file mixes the two."""
 
 
@@ -143,10 +143,12 @@ def _parsed(line: bytes) -> object:
 
 
 def _rows(part: BatchResult) -> dict[str, list]:
-    """Of each image, by name: reason and detail of what failed, or None and its numbers, the grade before the rest."""
-    said, grade = part.prediction.probabilities, part.prediction.grade
-    numbers = said if grade is None else np.column_stack([grade, said])
-    rows = {name: [None, None, row] for name, row in zip(part.names, numbers.tolist(), strict=True)}
+    """Of each image, by name: reason and detail of what failed, or None and what the prediction says of it."""
+    said = {name: value.tolist() for name in OF_EACH_IMAGE if (value := getattr(part.prediction, name)) is not None}
+    rows = {
+        name: [None, None, dict(zip(said, values, strict=True))]
+        for name, *values in zip(part.names, *said.values(), strict=True)
+    }
     return rows | {name: [reason, detail, None] for name, reason, detail in part.failed.itertuples(index=False)}
 
 
@@ -154,16 +156,14 @@ def _joined(model: Model, names: Sequence[str], done: dict[str, list]) -> BatchR
     """All rows in the order of the names, with every bit of their numbers."""
     failed = {place: (name, *done[name][:2]) for place, name in enumerate(names) if done[name][0] is not None}
     read = [name for name in names if done[name][0] is None]
-    columns = len(model.task.classes) + (model.task.kind == "ordinal")
-    values = np.array([done[name][2] for name in read], np.float32).reshape(-1, columns)
-    probabilities = np.ascontiguousarray(values[:, -len(model.task.classes) :])
-    grade = values[:, 0].copy() if model.task.kind == "ordinal" else None
-    # Where the operating point lies, any prediction says.
-    blank = np.zeros((1, model.preprocessing.size, model.preprocessing.size, 3), np.uint8)
-    thresholds = model.predict_pixels(blank).thresholds if read and model.task.thresholds else None
-    return BatchResult(
-        Prediction(model.task, probabilities, grade, thresholds), read, unread(list(failed.values()), list(failed))
-    )
+    prediction = nothing(model.task)
+    if read:
+        # Operating point and rule of referral, any prediction has.
+        blank = np.zeros((1, model.preprocessing.size, model.preprocessing.size, 3), np.uint8)
+        known = done[read[0]][2]
+        values = {key: np.array([done[name][2][key] for name in read], np.float32) for key in known}
+        prediction = replace(model.predict_pixels(blank), **values)
+    return BatchResult(prediction, read, unread(list(failed.values()), list(failed)))
 
 
 def _identity(model: Model) -> str:

@@ -33,6 +33,12 @@ def logits(*probabilities: float) -> list[float]:
     return [math.log(p / (1 - p)) for p in probabilities]
 
 
+def falling(grade: float) -> list[float]:
+    """The normal distribution on the codes of five grades."""
+    powers = [math.exp(-((grade - code) ** 2) / 2) for code in range(5)]
+    return [power / sum(powers) for power in powers]
+
+
 @pytest.mark.parametrize(
     ("objective", "raw", "labels", "product", "count"),
     [
@@ -88,9 +94,9 @@ def test_with_its_prevalence_both_sides_of_a_class_weigh_the_same_in_sum():
         (Corn(), STAGES, logits(0.8, 0.25), [0.2, 0.6, 0.2], 1.0),
         (MultiLabel(), EGG, [*logits(0.9, 0.8), 0.0, -100.0], [0.9, 0.8, 0.5, 0.0], None),
         (Hierarchical.over(TREE, EGG), EGG, logits(0.5, 0.8, 0.4, 0.5, 0.25), [0.2, 0.1, 0.2, 0.5], None),
-        (Regression(), RETINOPATHY, [1.25], [0, 0.75, 0.25, 0, 0], 1.25),
-        (Regression(), RETINOPATHY, [-3.0], [1, 0, 0, 0, 0], 0.0),
-        (Regression(), RETINOPATHY, [9.0], [0, 0, 0, 0, 1], 4.0),
+        (Regression(), RETINOPATHY, [1.25], falling(1.25), 1.25),
+        (Regression(), RETINOPATHY, [-3.0], falling(0), 0.0),
+        (Regression(), RETINOPATHY, [9.0], falling(4), 4.0),
     ],
 )
 def test_outputs_are_decoded(objective, task, raw, probabilities, grade):
@@ -100,6 +106,28 @@ def test_outputs_are_decoded(objective, task, raw, probabilities, grade):
     assert decoded.dtype == torch.float32
     assert decoded[0].tolist() == pytest.approx(probabilities, abs=2e-6)
     assert [float(one) for one in grades] == pytest.approx([] if grade is None else [grade], abs=1e-5)
+
+
+@pytest.mark.parametrize("grade", [-1, 0, 0.49, 0.5, 0.51, 1.5, 2, 3.499, 3.5, 3.501, 5])
+@pytest.mark.parametrize("scale", [0.05, 1.0, 20.0])
+def test_a_regression_decides_for_the_nearest_grade_whatever_its_scale(grade, scale):
+    probabilities, _ = Regression().decode(torch.tensor([[grade]]), RETINOPATHY, scale)
+    assert int(probabilities.argmax()) == min(max(math.ceil(grade - 0.5), 0), 4)
+
+
+@pytest.mark.parametrize("objective", [CrossEntropy(), Corn(), Regression()], ids=lambda one: one.name)
+def test_probabilities_of_a_grade_are_the_networks_own_and_scale_with_its_outputs(objective):
+    raw = torch.randn(50, objective.outputs(RETINOPATHY), generator=torch.Generator().manual_seed(0))
+    raw = raw + 2 if isinstance(objective, Regression) else raw
+    own, sharper = (objective.decode(raw, RETINOPATHY, scale) for scale in (1.0, 2.0))
+    for probabilities, grade in (own, sharper):
+        assert torch.allclose(probabilities.sum(dim=1), torch.ones(50), atol=1e-6)
+        assert (probabilities > 0).all(), "no grade is ruled out"
+        if not isinstance(objective, Regression):
+            assert torch.allclose(grade, probabilities @ torch.arange(5.0), atol=1e-5)
+    if not isinstance(objective, Regression):
+        assert torch.allclose(objective.decode(2 * raw, RETINOPATHY)[0], sharper[0])
+    assert sharper[0].amax(dim=1).mean() > own[0].amax(dim=1).mean()
 
 
 def test_down_a_tree_no_child_is_more_probable_and_none_of_them_completes_the_root_to_one():

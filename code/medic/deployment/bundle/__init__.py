@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 RUNTIME = (
     "errors.py",
     "files.py",
+    "referral.py",
     "task.py",
     "data/images/decode.py",
     "data/images/dicom.py",
@@ -180,7 +181,7 @@ class Bundle:
     def __str__(self) -> str:
         return (
             f"bundle {self.manifest.version} at {self.folder}: {self.task.name}, {self.manifest.precision}, "
-            f"{self.size / 1e6:.1f} MB. {self.manifest.notice}"
+            f"{self.size / 1e6:.1f} MB, {self.manifest.calibration}. {self.manifest.notice}"
         )
 
     def _repr_html_(self) -> str:
@@ -191,6 +192,7 @@ class Bundle:
             "folder": f"{self.folder} ({self.size / 1e6:.1f} MB, {len(self.manifest.files) + 1} files)",
             "archive": "" if self.archive is None else f"{self.archive} ({self.archive.stat().st_size / 1e6:.1f} MB)",
             "data": self.manifest.values["data"]["description"],
+            "probabilities": self.manifest.calibration,
             "notice": self.manifest.notice,
         }
         cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in rows.items())
@@ -344,10 +346,10 @@ def _write_golden(model: Classifier, folder: Path, golden: Sequence[tuple[str, b
         raise MedicError(
             f"the graph and the model disagree by {worst:.1e} on the golden images; export this very model again"
         )
-    if graph.thresholds != checkpoint.thresholds:
+    if (graph.thresholds, graph.referral) != (checkpoint.thresholds, checkpoint.referral):
         raise MedicError(
-            f"the graph decides from {graph.thresholds} on, the model from {checkpoint.thresholds} on; export this "
-            "very model again"
+            f"the graph decides from {graph.thresholds} on, the model from {checkpoint.thresholds} on, or they leave "
+            "other answers to a person; export this very model again"
         )
     expected = checkpoint if precision == "fp32" else graph
     entries = []
@@ -385,9 +387,7 @@ def _values(model: Classifier, name: str, precision: str, about: About) -> dict:
     settings = model.to_dict()
     task, preprocessing = settings.pop("task"), settings.pop("preprocessing")
     size, classes = Preprocessing.from_dict(preprocessing).size, len(task["classes"])
-    outputs = [{"name": OUTPUTS[0], "datatype": "FP32", "shape": [-1, classes]}]
-    if task["kind"] == "ordinal":
-        outputs.append({"name": OUTPUTS[1], "datatype": "FP32", "shape": [-1]})
+    shapes = {name: [-1, classes] if name == OUTPUTS[0] else [-1] for name in model.output_names}
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -395,7 +395,7 @@ def _values(model: Classifier, name: str, precision: str, about: About) -> dict:
         "task": task,
         "preprocessing": preprocessing,
         "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, size, size, 3]}],
-        "outputs": outputs,
+        "outputs": [{"name": name, "datatype": "FP32", "shape": shape} for name, shape in shapes.items()],
         "precision": precision,
         "tolerance": TOLERANCE[precision],
         "model": {**settings, "weights": model.digest},

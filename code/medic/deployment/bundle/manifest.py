@@ -12,6 +12,7 @@ from pathlib import Path
 from medic.data.images.preprocess import Preprocessing
 from medic.errors import MedicError
 from medic.files import sha256
+from medic.referral import Referral
 from medic.task import Task
 
 FORMAT = "medic-bundle"
@@ -49,6 +50,12 @@ class Manifest:
     def version(self) -> str:
         """The first twelve digits of the digest: the bundle's name for itself."""
         return self.digest[:12]
+
+    @property
+    def calibration(self) -> str:
+        """On what the probabilities are calibrated, or that they are not."""
+        referral = self.values["model"].get("referral")
+        return "not calibrated" if referral is None else str(Referral.from_dict(referral))
 
     @property
     def notice(self) -> str:

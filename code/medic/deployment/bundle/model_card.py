@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from medic.deployment.bundle.manifest import NOTICE, SYNTHETIC
+from medic.referral import Referral
 from medic.task import Task
 
 
@@ -44,7 +45,7 @@ screening, diagnosis or any decision about a person.
 ## Limits
 
 - Figures hold for images like those it was judged on: other cameras, other populations and other image quality can
-  change them, and the model does not say when an image is outside what it knows.
+  change them.{_distance_limit(model)}
 - {_probability_limit(model)}
 - An image without the expected subject gets an answer too.
 {_heatmap_limit(values)}{_precision_limit(values)}
@@ -102,6 +103,12 @@ def _text(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
+def _distance_limit(model: dict) -> str:
+    if (model.get("referral") or {}).get("distance") is None:
+        return " The model does not say when an image is outside what it knows."
+    return " An image that lies far from those of the training is left to a person (`unlike`); near ones can be, too."
+
+
 def _heatmap_limit(values: dict) -> str:
     if values["heatmap"] is None:
         return ""
@@ -121,15 +128,16 @@ def _precision_limit(values: dict) -> str:
 
 
 def _probability_limit(model: dict) -> str:
-    objective = model["objective"]
-    if objective.get("cuts") is not None:
-        return (
-            "The grade is decided by cut points that were fitted on the validation split. What stands as probabilities "
-            "are the shares of the two nearest\n  grades, not calibrated."
-        )
+    objective, referral = model["objective"], model.get("referral")
     said = "Probabilities are not calibrated unless the figures above say so."
-    if objective.get("prevalence") is not None or objective.get("class_weights") is not None:
+    if referral is not None:
+        rule = Referral.from_dict(referral)
+        said = f"Probabilities are {rule}, which holds for images like those. Sets of possible\n  classes hold "
+        said += f"the truth in about {rule.coverage:.0%} of such images; answers are left to a person by the same rule."
+    elif objective.get("prevalence") is not None or objective.get("class_weights") is not None:
         said += " The loss was weighted against\n  imbalance, so they are too high for what is rare."
+    elif objective["name"] == "regression":
+        said += " They are a normal distribution around\n  the grade that the network gives."
     if model.get("thresholds") is not None:
         said += " The operating point (`thresholds` in `manifest.json`) was chosen\n  on the validation split."
     return said

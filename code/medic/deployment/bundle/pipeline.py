@@ -73,9 +73,13 @@ def calibration(prepared: Prepared) -> list[np.ndarray]:
 
 
 def examples(prepared: Prepared, task: Task, split: str = "validation") -> Examples:
-    """Labelled images on which a compressed model is judged; the test split stays for the final evaluation."""
-    rows = prepared.split(split)
-    return Examples(pixels_of(prepared, split), targets(rows, task), rows["patient"].to_numpy())
+    """Labelled images on which a compressed model is judged, read from their original bytes, as a service reads them.
+
+    The test split stays for the final evaluation.
+    """
+    rows = originals(prepared.split(split))
+    pixels = [prepared.preprocessing.pixels(prepared.store.read(name)) for name in rows["image"]]
+    return Examples(np.stack(pixels), targets(rows, task), rows["patient"].to_numpy())
 
 
 def golden(prepared: Prepared) -> list[tuple[str, bytes]]:

@@ -13,17 +13,21 @@ from medic.data.images.preprocess import Preprocessing
 from medic.deployment.bundle.heatmap import Explanation, evidence_weights, heatmap
 from medic.deployment.bundle.manifest import Manifest, read_manifest, verify_files
 from medic.errors import ImageError, MedicError
+from medic.referral import Referral, appearance
 from medic.task import Prediction, Task
 
 INPUT = "images"
-OUTPUTS = ("probabilities", "grade")
-"""Names in the graph and on the wire; ``grade`` is there for ordinal tasks only."""
+DISTANCE = "distance"
+OUTPUTS = ("probabilities", "grade", DISTANCE)
+"""Names in the graph and on the wire; ``grade`` is there for ordinal tasks only, ``distance`` (to the training images)
+where the model measures it."""
 
 ACTIVATION = "class_activation"
 """Name in the graph, after those, of the map that heatmaps are made from, where the network has one."""
 
-THRESHOLDS = "medic.thresholds"
-"""Key of a graph's metadata under which the model's operating point stands, where one was chosen."""
+PRECISION, THRESHOLDS, REFERRAL = "medic.precision", "medic.thresholds", "medic.referral"
+"""Keys of a graph's metadata: ``fp32`` or ``int8``; the model's operating point, where one was chosen; and the rule by
+which answers are left to a person, where the model is calibrated."""
 
 BATCH = 16
 """Images that go through the graph together: enough to be fast, few enough for a small machine."""
@@ -129,6 +133,7 @@ def answers(manifest: Manifest, prediction: Prediction) -> list[dict]:
             "model": manifest.version,
             **_decision(prediction, row),
             "probabilities": dict(zip(classes, map(float, prediction.probabilities[row]), strict=True)),
+            **_referral(prediction, row),
             "notice": manifest.notice,
         }
         for row in range(len(prediction))
@@ -150,6 +155,14 @@ def _decision(prediction: Prediction, row: int) -> dict:
         "class": classes[decided],
         "grade_continuous": float(prediction.grade[row]),
     }
+
+
+def _referral(prediction: Prediction, row: int) -> dict:
+    if prediction.referral is None:
+        return {}
+    possible = [name for name, there in zip(prediction.task.classes, prediction.sets[row], strict=True) if there]
+    why = str(prediction.why[row])
+    return {"set": possible, "refer": bool(why), "why": why, "calibration": str(prediction.referral)}
 
 
 def open_session(path: str | Path, threads: int | None = None) -> onnxruntime.InferenceSession:
@@ -178,7 +191,7 @@ def open_session(path: str | Path, threads: int | None = None) -> onnxruntime.In
 
 def run(session: onnxruntime.InferenceSession, task: Task, pixels: np.ndarray) -> Prediction:
     """Put prepared pixels, uint8 (N, size, size, 3), through a graph, ``BATCH`` at a time."""
-    return _prediction(session, task, _outputs(session, pixels, OUTPUTS))
+    return _prediction(session, task, _outputs(session, pixels, OUTPUTS), pixels)
 
 
 def run_with_activation(
@@ -186,7 +199,8 @@ def run_with_activation(
 ) -> tuple[Prediction, np.ndarray | None]:
     """As ``run``, and the class activation map float32 (N, K, h, w) of K raw outputs, None where there is none."""
     outputs = _outputs(session, pixels, (*OUTPUTS, ACTIVATION))
-    return _prediction(session, task, outputs), outputs.get(ACTIVATION)
+    activation = outputs.pop(ACTIVATION, None)
+    return _prediction(session, task, outputs, pixels), activation
 
 
 def _outputs(
@@ -200,8 +214,14 @@ def _outputs(
     return dict(zip(names, (np.concatenate(part) for part in zip(*parts, strict=True)), strict=True))
 
 
-def _prediction(session: onnxruntime.InferenceSession, task: Task, outputs: dict[str, np.ndarray]) -> Prediction:
-    return Prediction(task, outputs["probabilities"], outputs.get("grade"), thresholds_of(session))
+def _prediction(
+    session: onnxruntime.InferenceSession, task: Task, outputs: dict[str, np.ndarray], pixels: np.ndarray
+) -> Prediction:
+    stated = session.get_modelmeta().custom_metadata_map.get(REFERRAL)
+    referral = None if stated is None else Referral.from_dict(json.loads(stated))
+    if referral is not None:
+        outputs["brightness"], outputs["sharpness"] = appearance(pixels)
+    return Prediction(task, thresholds=thresholds_of(session), referral=referral, **outputs)
 
 
 def thresholds_of(session: onnxruntime.InferenceSession) -> tuple[float, ...] | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medic.deployment.bundle.predictor import ACTIVATION, BATCH, INPUT, open_session, thresholds_of
+from medic.deployment.bundle.predictor import ACTIVATION, BATCH, DISTANCE, INPUT, PRECISION, open_session
 from medic.deployment.compress.acceptance import AcceptanceCriteria, Examples, GraphComparison, compare
 from medic.deployment.export import finish, quiet
 from medic.errors import MedicError
@@ -90,8 +90,8 @@ def quantize(fp32: str | Path, int8: str | Path, calibration: Iterable[np.ndarra
     """Write a static int8 copy of a graph: QDQ, a weight scale a channel, activation ranges by MinMax.
 
     The last layer and what follows it stay float: they are small, and their rounding would reach the answer unfiltered.
-    So does what makes the class activation map of the last features. Jacob et al., arXiv 1712.05877, describe the
-    arithmetic.
+    So does what makes the class activation map, and the distance to the training images, of the last features. Jacob et
+    al., arXiv 1712.05877, describe the arithmetic.
 
     Args:
         fp32: the exported graph.
@@ -109,7 +109,8 @@ def quantize(fp32: str | Path, int8: str | Path, calibration: Iterable[np.ndarra
     batches = _batches(calibration, session.get_inputs()[0].shape[1:])
     try:
         with quiet(), tempfile.TemporaryDirectory() as folder:
-            content = _quantized(fp32, batches, Path(folder), thresholds_of(session))
+            said = session.get_modelmeta().custom_metadata_map | {PRECISION: "int8"}
+            content = _quantized(fp32, batches, Path(folder), said)
     except Exception as error:  # the quantiser raises from many layers; none of it may reach the reader raw
         raise MedicError(
             f"{fp32} could not be quantised ({str(error) or type(error).__name__}); go on with the fp32 graph"
@@ -118,7 +119,7 @@ def quantize(fp32: str | Path, int8: str | Path, calibration: Iterable[np.ndarra
     return int8
 
 
-def _quantized(fp32: Path, batches: list[np.ndarray], folder: Path, thresholds: tuple[float, ...] | None) -> bytes:
+def _quantized(fp32: Path, batches: list[np.ndarray], folder: Path, said: dict[str, str]) -> bytes:
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -142,14 +143,14 @@ def _quantized(fp32: Path, batches: list[np.ndarray], folder: Path, thresholds: 
         nodes_to_exclude=_kept_float(graph),
         calibrate_method=CalibrationMethod.MinMax,
     )
-    return finish(onnx.load(quantized), "int8", thresholds).SerializeToString()
+    return finish(onnx.load(quantized), said).SerializeToString()
 
 
 def _kept_float(graph: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that stay float: the last layer, all that follows it, and what only the map needs."""
+    """Names of the nodes that stay float: the last layer, all that follows it, and what only map or distance need."""
     nodes = graph.graph.node
     outputs = [value.name for value in graph.graph.output]
-    answering = _needed(graph, [name for name in outputs if name != ACTIVATION])
+    answering = _needed(graph, [name for name in outputs if name not in (ACTIVATION, DISTANCE)])
     kept = _needed(graph, outputs) - answering
     layers = [node for node in nodes if node.op_type in ("Gemm", "MatMul") and node.name in answering]
     reached = {name for layer in layers[-1:] for name in layer.output}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medic.data.taxonomy import Taxonomy
 from medic.errors import MedicError
-from medic.modeling.objectives.one_class import Objective
+from medic.modeling.objectives.one_class import Objective, Scale
 from medic.task import Task
 
 
@@ -54,9 +54,9 @@ class MultiLabel(Objective):
             weights = torch.where((share == 0) | (share == 1), torch.ones_like(weights), weights)
         return F.binary_cross_entropy_with_logits(raw, wanted, weight=weights)
 
-    def decode(self, raw: Tensor, task: Task) -> tuple[Tensor, ...]:
-        """Return the sigmoid; with ``prevalence``, for as many images with the class as without it."""
-        return (torch.sigmoid(raw.float()),)
+    def decode(self, raw: Tensor, task: Task, scale: Scale = 1.0, shift: Scale = 0.0) -> tuple[Tensor, ...]:
+        """Return the sigmoid; unless it is shifted, after a ``prevalence``, for as many with the class as without."""
+        return (torch.sigmoid(raw.float() * scale + shift),)
 
 
 @dataclass(frozen=True)
@@ -105,22 +105,27 @@ class Hierarchical(Objective):
 
     def loss(self, raw: Tensor, labels: Tensor) -> Tensor:
         """Return the mean binary cross-entropy, in nats, over pairs of an image and a node whose parent it has."""
-        below = torch.as_tensor(self.tree.descent(self.classes), dtype=raw.dtype, device=raw.device)
-        present = (labels.to(raw.dtype) @ below.T > 0).to(raw.dtype)
-        everywhere = torch.ones_like(present[:, 0])
-        asked = torch.stack([everywhere if up < 0 else present[:, up] for up in self.tree.parents], dim=1)
+        present, asked = self.questions(labels, raw.dtype)
         return (F.binary_cross_entropy_with_logits(raw, present, reduction="none") * asked).sum() / asked.sum()
 
-    def nodes(self, raw: Tensor) -> Tensor:
+    def questions(self, labels: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """Return whether each node is there, and whether it was asked: its parent is there; 0 or 1, (N, nodes) each."""
+        below = torch.as_tensor(self.tree.descent(self.classes), dtype=dtype, device=labels.device)
+        present = (labels.to(dtype) @ below.T > 0).to(dtype)
+        everywhere = torch.ones_like(present[:, 0])
+        return present, torch.stack([everywhere if up < 0 else present[:, up] for up in self.tree.parents], dim=1)
+
+    def nodes(self, raw: Tensor, scale: Scale = 1.0, shift: Scale = 0.0) -> Tensor:
         """Return the probability of every node of the tree, (N, nodes), in the tree's order."""
         found: list[Tensor] = []
-        for conditional, up in zip(torch.sigmoid(raw.float()).unbind(dim=1), self.tree.parents, strict=True):
+        conditionals = torch.sigmoid(raw.float() * scale + shift).unbind(dim=1)
+        for conditional, up in zip(conditionals, self.tree.parents, strict=True):
             found.append(conditional if up < 0 else conditional * found[up])
         return torch.stack(found, dim=1)
 
-    def decode(self, raw: Tensor, task: Task) -> tuple[Tensor, ...]:
+    def decode(self, raw: Tensor, task: Task, scale: Scale = 1.0, shift: Scale = 0.0) -> tuple[Tensor, ...]:
         """Return the classes' own nodes; the class for "none of them" is 1 minus the root."""
-        nodes = self.nodes(raw)
+        nodes = self.nodes(raw, scale, shift)
         places = {node: place for place, node in enumerate(self.tree.nodes)}
         columns = [1 - nodes[:, 0] if name == self.none else nodes[:, places[name]] for name in self.classes]
         return (torch.stack(columns, dim=1),)

@@ -14,6 +14,8 @@ from medic.errors import MedicError
 from medic.files import to_json
 from medic.task import Task
 
+Scale = float | Tensor
+
 
 class Objective:
     """Loss and decoding for one way of putting a task to a network; its subclasses are frozen dataclasses.
@@ -48,8 +50,17 @@ class Objective:
         """Return the mean loss, a scalar, of raw outputs float32 (N, K) against int64 (N,) or, multilabel, (N, C)."""
         raise NotImplementedError
 
-    def decode(self, raw: Tensor, task: Task) -> tuple[Tensor, ...]:
-        """Return probabilities (N, C) and, for ordinal tasks, the continuous grade (N,) in 0..C-1: for the export."""
+    def decode(self, raw: Tensor, task: Task, scale: Scale = 1.0, shift: Scale = 0.0) -> tuple[Tensor, ...]:
+        """Return probabilities (N, C) and, for ordinal tasks, the continuous grade (N,) in 0..C-1: for the export.
+
+        The most probable class is the decision; the grade is the probabilities' expectation, or the output itself.
+
+        Args:
+            raw: float (N, K), the network's outputs.
+            task: what is predicted.
+            scale: of the raw outputs, one for all or (K,): the inverse of a temperature, from calibration.
+            shift: of the scaled outputs, likewise.
+        """
         raise NotImplementedError
 
     def to_dict(self) -> dict:
@@ -76,9 +87,9 @@ class CrossEntropy(Objective):
         weights = None if self.class_weights is None else raw.new_tensor(self.class_weights)
         return F.cross_entropy(raw, labels, weight=weights, label_smoothing=self.label_smoothing)
 
-    def decode(self, raw: Tensor, task: Task) -> tuple[Tensor, ...]:
+    def decode(self, raw: Tensor, task: Task, scale: Scale = 1.0, shift: Scale = 0.0) -> tuple[Tensor, ...]:
         """Return the softmax; an ordinal task's grade is the expectation over the codes."""
-        probabilities = torch.softmax(raw.float(), dim=1)
+        probabilities = torch.softmax(raw.float() * scale + shift, dim=1)
         if task.kind != "ordinal":
             return (probabilities,)
         codes = torch.arange(len(task.classes), dtype=probabilities.dtype, device=raw.device)
@@ -105,14 +116,16 @@ class Regression(Objective):
         """Return the mean smooth L1 distance, in grades."""
         return F.smooth_l1_loss(raw[:, 0], labels.to(raw.dtype), beta=self.beta)
 
-    def decode(self, raw: Tensor, task: Task) -> tuple[Tensor, ...]:
-        """Clip to the scale; the two nearest grades share the probability by their distance, so that rounding decides.
+    def decode(self, raw: Tensor, task: Task, scale: Scale = 1.0, shift: Scale = 0.0) -> tuple[Tensor, ...]:
+        """Clip to the scale, for the grade; a grade is the less probable the farther its code is from it.
 
-        These are shares, not calibrated probabilities.
+        Log probabilities fall with half the squared distance, as the loss grows, times ``scale``: a normal distribution
+        on the codes, of variance ``1 / scale``. The most probable class is the rounded grade; halfway between two, it
+        is the lower. Nothing is shifted.
         """
         grade = raw.float()[:, 0].clamp(0, len(task.classes) - 1)
         codes = torch.arange(len(task.classes), dtype=grade.dtype, device=grade.device)
-        return (1 - (grade[:, None] - codes).abs()).clamp(min=0), grade
+        return torch.softmax(-(grade[:, None] - codes).square() / 2 * scale, dim=1), grade
 
 
 @dataclass(frozen=True)
@@ -142,13 +155,13 @@ class Corn(Objective):
         asked = (labels[:, None] >= thresholds).to(raw.dtype)
         return (F.binary_cross_entropy_with_logits(raw, above, reduction="none") * asked).sum() / asked.sum()
 
-    def decode(self, raw: Tensor, task: Task) -> tuple[Tensor, ...]:
+    def decode(self, raw: Tensor, task: Task, scale: Scale = 1.0, shift: Scale = 0.0) -> tuple[Tensor, ...]:
         """Return differences of P(y > k), the products of the answers up to k, and their sum, which is the grade.
 
         The decision is the most probable class, as for all objectives here; the paper counts the P(y > k) above a half,
-        the median, instead.
+        the median, instead. The logits of the answers are scaled, which can move a decision.
         """
         # One product after the other: ONNX has no cumulative one.
-        above = list(accumulate(torch.sigmoid(raw.float()).unbind(dim=1), torch.mul))
+        above = list(accumulate(torch.sigmoid(raw.float() * scale + shift).unbind(dim=1), torch.mul))
         bounds = torch.stack([torch.ones_like(above[0]), *above, torch.zeros_like(above[0])], dim=1)
         return bounds[:, :-1] - bounds[:, 1:], torch.stack(above, dim=1).sum(dim=1)

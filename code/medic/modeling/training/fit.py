@@ -21,15 +21,14 @@ from medic.data.prepare import Prepared
 from medic.data.records import targets
 from medic.data.split import refuse_crossing
 from medic.errors import MedicError
-from medic.files import write_json
 from medic.modeling.classifier import Classifier, parts
 from medic.modeling.metrics import metrics_for, score
-from medic.modeling.thresholds import thresholds_for
+from medic.modeling.training.decide import decide
 from medic.modeling.training.loading import EpochSampler, PreparedDataset, loader
 from medic.modeling.training.recipe import Recipe
 from medic.modeling.training.run import Run, begin_run, is_first, processes, settings_of
 from medic.modeling.training.tracking import tracker
-from medic.task import Prediction, Task
+from medic.task import Prediction
 
 
 def fit(
@@ -217,25 +216,9 @@ def _finish(model: Classifier, prepared: Prepared, run: Run, recipe: Recipe) -> 
     for which, name in {"best": "best.ckpt", "last": "resume.ckpt"}.items():
         kept = _read(run.folder / name)
         model.load_state_dict({key.removeprefix("model."): value for key, value in kept["state_dict"].items()})
-        decide(model.eval().save(run.folder / which), prepared, model.task, recipe)
+        model.eval().save(run.folder / which)
         epochs[which] = kept["epoch"] + 1
+    decide([run.folder / which for which in epochs], prepared, model.task, recipe)
     run.finish(best_epoch=epochs["best"], seconds=float(run.history["seconds"].sum()))
     for name in ("best.ckpt", "resume.ckpt"):
         (run.folder / name).unlink()
-
-
-def decide(checkpoint: Path, prepared: Prepared, task: Task, recipe: Recipe) -> None:
-    """Choose a kept model's operating point on the validation split, where the recipe asks, into its ``model.json``."""
-    if recipe.sensitivity is None:
-        return
-    model = Classifier.load(checkpoint, task).to("cuda" if torch.cuda.is_available() else "cpu")
-    data = PreparedDataset(prepared, "validation", task=task)
-    batches = loader(data, recipe.batch_size, None, recipe.workers)
-    prediction = Prediction.joined([model.predict_pixels(batch.images.numpy()) for batch in batches])
-    model.thresholds = thresholds_for(data.labels, prediction, recipe.sensitivity)
-    shown = ", ".join(f"{threshold:.3f}" for threshold in model.thresholds)
-    print(f"operating point of the {checkpoint.name} model, sensitivity {recipe.sensitivity:g}: from {shown} on")
-    absent = () if task.kind != "multilabel" else np.array(task.classes)[~data.labels.any(axis=0)]
-    if len(absent):
-        print(f"no validation image has {', '.join(absent)}: decided at 0.5")
-    write_json(checkpoint / "model.json", model.to_dict())
