@@ -48,6 +48,7 @@ def test_the_card_says_what_must_be_said(bundle):
         assert said in card
     assert "| No DR | 2 | 1 | 0 | 0 | 0 |" in card
     assert "synthetic" in bundle._repr_html_()
+    assert "not calibrated" in str(bundle), "nor is a bundle of before there was a calibration"
 
 
 def test_golden_images_do_not_carry_the_names_of_their_sources(bundle):

@@ -1,5 +1,7 @@
 """What is fitted after the training holds on the validation images as a service reads them, and travels to it."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -123,8 +125,10 @@ def test_a_compressed_graph_keeps_calibration_rule_and_distance(trained, bundle,
     int8 = open_session(quantize(bundle.folder / "model.onnx", tmp_path / "int8.onnx", calibration(trained.prepared)))
     pixels = calibration(trained.prepared)[0]
     small, whole = run(int8, SKIN_LESION, pixels), bundle.predictor().predict_pixels(pixels)
-    assert small.referral == whole.referral
-    assert small.distance == pytest.approx(whole.distance, rel=0.3)
+    assert replace(small.referral, distance=None) == replace(whole.referral, distance=None)
+    assert (small.why == "unlike").mean() <= 0.1, "rounding alone makes no image unlike"
+    noise = np.random.default_rng(0).integers(0, 256, pixels.shape, dtype=np.uint8)
+    assert (run(int8, SKIN_LESION, noise).distance > small.referral.distance).all()
     assert small.probabilities == pytest.approx(whole.probabilities, abs=0.2)
 
 

@@ -14,7 +14,7 @@ import tarfile
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -346,7 +346,9 @@ def _write_golden(model: Classifier, folder: Path, golden: Sequence[tuple[str, b
         raise MedicError(
             f"the graph and the model disagree by {worst:.1e} on the golden images; export this very model again"
         )
-    if (graph.thresholds, graph.referral) != (checkpoint.thresholds, checkpoint.referral):
+    # Rounding moves distances, and a compressed graph has a limit of its own.
+    rules = [one.referral and replace(one.referral, distance=None) for one in (graph, checkpoint)]
+    if graph.thresholds != checkpoint.thresholds or rules[0] != rules[1]:
         raise MedicError(
             f"the graph decides from {graph.thresholds} on, the model from {checkpoint.thresholds} on, or they leave "
             "other answers to a person; export this very model again"

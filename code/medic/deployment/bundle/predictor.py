@@ -217,8 +217,7 @@ def _outputs(
 def _prediction(
     session: onnxruntime.InferenceSession, task: Task, outputs: dict[str, np.ndarray], pixels: np.ndarray
 ) -> Prediction:
-    stated = session.get_modelmeta().custom_metadata_map.get(REFERRAL)
-    referral = None if stated is None else Referral.from_dict(json.loads(stated))
+    referral = referral_of(session)
     if referral is not None:
         outputs["brightness"], outputs["sharpness"] = appearance(pixels)
     return Prediction(task, thresholds=thresholds_of(session), referral=referral, **outputs)
@@ -228,3 +227,9 @@ def thresholds_of(session: onnxruntime.InferenceSession) -> tuple[float, ...] | 
     """The operating point that a graph was exported with, from its metadata."""
     stated = session.get_modelmeta().custom_metadata_map.get(THRESHOLDS)
     return None if stated is None else tuple(json.loads(stated))
+
+
+def referral_of(session: onnxruntime.InferenceSession) -> Referral | None:
+    """The rule by which answers are left to a person that a graph was exported with, from its metadata."""
+    stated = session.get_modelmeta().custom_metadata_map.get(REFERRAL)
+    return None if stated is None else Referral.from_dict(json.loads(stated))

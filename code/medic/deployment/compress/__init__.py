@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medic.deployment.bundle.predictor import ACTIVATION, BATCH, DISTANCE, INPUT, PRECISION, open_session
+from medic.deployment.bundle.predictor import (
+    ACTIVATION,
+    BATCH,
+    DISTANCE,
+    INPUT,
+    PRECISION,
+    REFERRAL,
+    open_session,
+    referral_of,
+)
 from medic.deployment.compress.acceptance import AcceptanceCriteria, Examples, GraphComparison, compare
 from medic.deployment.export import finish, quiet
 from medic.errors import MedicError
 from medic.files import write_bytes
+from medic.referral import Referral
 from medic.task import Task
 
 if TYPE_CHECKING:
     import onnx
+    import onnxruntime
 
 QUANTIZED = ("Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "MaxPool", "GlobalAveragePool")
 """Operations that run in int8. Resize, normalise and decode have none of them and stay float.
@@ -143,7 +155,26 @@ def _quantized(fp32: Path, batches: list[np.ndarray], folder: Path, said: dict[s
         nodes_to_exclude=_kept_float(graph),
         calibrate_method=CalibrationMethod.MinMax,
     )
-    return finish(onnx.load(quantized), said).SerializeToString()
+    rule = _moved_limit(open_session(fp32), open_session(quantized), batches)
+    return finish(
+        onnx.load(quantized), said | ({} if rule is None else {REFERRAL: json.dumps(rule.to_dict())})
+    ).SerializeToString()
+
+
+def _moved_limit(
+    fp32: onnxruntime.InferenceSession, int8: onnxruntime.InferenceSession, batches: list[np.ndarray]
+) -> Referral | None:
+    """Return the referral rule with the limit of the distance moved by what rounding adds to it; None without one.
+
+    Rounding moves the features of every image, and so adds about the same to every squared distance.
+    """
+    rule = referral_of(fp32)
+    if rule is None or rule.distance is None:
+        return None
+    before, after = (
+        np.concatenate([session.run([DISTANCE], {INPUT: batch})[0] for batch in batches]) for session in (fp32, int8)
+    )
+    return replace(rule, distance=float(np.sqrt(max(0.0, rule.distance**2 + np.median(after**2 - before**2)))))
 
 
 def _kept_float(graph: onnx.ModelProto) -> list[str]:

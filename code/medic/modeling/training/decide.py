@@ -158,7 +158,8 @@ def _choose_operating_point(
     print(f"operating point of the {name} model, sensitivity {sensitivity:g}: from {shown} on")
     absent = () if model.task.kind != "multilabel" else np.array(model.task.classes)[~truth.any(axis=0)]
     if len(absent):
-        print(f"no validation image has {', '.join(absent)}: decided where the network's own probability is 0.5")
+        uncalibrated = " of the probability before calibration" if usual else ""
+        print(f"no validation image has {', '.join(absent)}: decided at 0.5{uncalibrated}")
 
 
 def _training_features(model: Classifier, prepared: Prepared) -> np.ndarray:
