@@ -18,7 +18,7 @@ from medic.data.stores import Store
 from medic.errors import MedicError
 from medic.files import write_text
 from medic.predict import BatchResult, MeanOverFlips, Model, answers, nothing, refuse_empty, unread
-from medic.task import OF_EACH_IMAGE
+from medic.task import OF_EACH_IMAGE, Prediction
 
 BATCH = 8
 """Images that go through the network together, and that are done again after a kill. More is hardly faster where every
@@ -158,11 +158,12 @@ def _joined(model: Model, names: Sequence[str], done: dict[str, list]) -> BatchR
     read = [name for name in names if done[name][0] is None]
     prediction = nothing(model.task)
     if read:
-        # Operating point and rule of referral, any prediction has.
-        blank = np.zeros((1, model.preprocessing.size, model.preprocessing.size, 3), np.uint8)
-        known = done[read[0]][2]
-        values = {key: np.array([done[name][2][key] for name in read], np.float32) for key in known}
-        prediction = replace(model.predict_pixels(blank), **values)
+        values = {key: np.array([done[name][2][key] for name in read], np.float32) for key in done[read[0]][2]}
+        prediction = Prediction(model.task, **values)
+        if model.task.thresholds or prediction.brightness is not None:
+            # Operating point and rule of referral, any prediction has.
+            blank = np.zeros((1, model.preprocessing.size, model.preprocessing.size, 3), np.uint8)
+            prediction = replace(model.predict_pixels(blank), **values)
     return BatchResult(prediction, read, unread(list(failed.values()), list(failed)))
 
 
