@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medic.cli import main
-from medic.deployment.counts import Counts, read_counts
+from medic.deployment.counts import Counts, measure, read_counts
 from medic.deployment.drift import (
     PSI,
     Reference,
@@ -15,7 +15,6 @@ from medic.deployment.drift import (
     compare,
     holm,
     images_needed,
-    measure,
     psi,
 )
 from medic.errors import MedicError

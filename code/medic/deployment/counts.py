@@ -7,18 +7,36 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from medic.data.images.decode import read_header
 from medic.deployment.drift import Hours, Measures, Reference
 from medic.errors import MedicError
 from medic.files import write_text
+from medic.referral import appearance
 from medic.task import Prediction
 
 WRITE_SECONDS, FINE_DAYS = 10.0, 90
 """Between two writings; after so many days, the hours of a day are counted as one."""
+
+
+def measure(images: Sequence[bytes], pixels: np.ndarray, prediction: Prediction) -> dict[str, np.ndarray]:
+    """Return what is watched of N images beside the decisions.
+
+    Args:
+        images: the files, of which the headers are read: ``size`` is the longer side in pixels.
+        pixels: what the model saw of them, uint8 (N, S, S, 3) RGB, for ``brightness`` and ``sharpness`` (see
+            ``medic.referral.appearance``).
+        prediction: what it answered, for the ``distance``, where it has one.
+    """
+    headers = [read_header(data) for data in images]
+    brightness, sharpness = appearance(pixels)
+    size = np.array([max(header.width, header.height) for header in headers], float)
+    found = {"brightness": brightness, "sharpness": sharpness, "size": size, "distance": prediction.distance}
+    return {name: values for name, values in found.items() if values is not None}
 
 
 class Counts:

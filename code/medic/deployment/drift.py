@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medic.data.images.decode import read_header
 from medic.errors import MedicError
-from medic.referral import appearance
 from medic.task import Prediction, Task
 
 if TYPE_CHECKING:
@@ -70,7 +68,7 @@ class Reference:
         """Fit to N answered images of known class.
 
         Args:
-            measures: see ``measure``.
+            measures: see ``medic.deployment.counts.measure``.
             prediction: what the model answered.
             truth: class codes int (N,); of several findings 0 or 1, (N, C).
             patients: whose image each is; where none is known, one an image.
@@ -111,22 +109,6 @@ class Reference:
     def from_dict(cls, values: dict) -> Reference:
         """Return what ``to_dict`` wrote."""
         return cls(**{**values, "task": Task.from_dict(values["task"])})
-
-
-def measure(images: Sequence[bytes], pixels: np.ndarray, prediction: Prediction) -> dict[str, np.ndarray]:
-    """Return what is watched of N images beside the decisions.
-
-    Args:
-        images: the files, of which the headers are read: ``size`` is the longer side in pixels.
-        pixels: what the model saw of them, uint8 (N, S, S, 3) RGB, for ``brightness`` and ``sharpness`` (see
-            ``medic.referral.appearance``).
-        prediction: what it answered, for the ``distance``, where it has one.
-    """
-    headers = [read_header(data) for data in images]
-    brightness, sharpness = appearance(pixels)
-    size = np.array([max(header.width, header.height) for header in headers], float)
-    found = {"brightness": brightness, "sharpness": sharpness, "size": size, "distance": prediction.distance}
-    return {name: values for name, values in found.items() if values is not None}
 
 
 def _bins(edges: Mapping[str, list[float]], measures: Measures) -> dict[str, np.ndarray]:

@@ -14,7 +14,8 @@ from medic.data.records import originals, targets
 from medic.deployment.bundle import About, Bundle, package
 from medic.deployment.compress import Compressed, compress
 from medic.deployment.compress.acceptance import Examples
-from medic.deployment.drift import Reference, measure
+from medic.deployment.counts import measure
+from medic.deployment.drift import Reference
 from medic.deployment.export import export
 from medic.errors import ImageError
 from medic.task import Prediction, Task
