@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medic.cli import main
-from medic.deployment.counts import Counts, measure, read_counts
+from medic.deployment.counts import Counts, histograms, measure, read_counts
 from medic.deployment.drift import (
     PSI,
     Reference,
@@ -178,6 +178,9 @@ def test_the_processes_of_a_service_are_added_up_and_an_ended_one_goes_on(tmp_pa
     assert sum(counts["decided"].sum() for counts in hours.values()) == 60
     assert hour in hours
     assert all(file.stat().st_size < 5000 for file in files)
+    buckets = [one for one in histograms(files).samples if one.labels["property"] == "distance"]
+    assert [one.value for one in buckets if one.labels.get("le") == "+Inf"] == [60]
+    assert [one.value for one in buckets] == sorted(one.value for one in buckets)
     monkeypatch.setattr("sys.argv", ["medic", "drift", *map(str, files)])
     with pytest.raises(SystemExit, match="0"):
         main()

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from medic.errors import MedicError
 from medic.files import write_text
 from medic.referral import appearance
 from medic.task import Prediction
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import HistogramMetricFamily
 
 WRITE_SECONDS, FINE_DAYS = 10.0, 90
 """Between two writings; after so many days, the hours of a day are counted as one."""
@@ -107,3 +111,19 @@ def read_counts(files: Iterable[str | Path]) -> tuple[Reference, Hours]:
     if reference is None:
         raise MedicError("no counts are there: no request was answered, or the bundle has no reference (package again)")
     return reference, dict(sorted(hours.items()))
+
+
+def histograms(files: Iterable[str | Path]) -> HistogramMetricFamily:
+    """Return the measured properties that the processes of a service have counted, for Prometheus.
+
+    Raises:
+        MedicError: as ``read_counts``.
+    """
+    from prometheus_client.metrics_core import HistogramMetricFamily
+
+    reference, hours = read_counts(files)
+    family = HistogramMetricFamily("medic_images", "Images answered, by a measured property", labels=["property"])
+    for name, ends in reference.edges.items() if hours else ():
+        images = np.cumsum(np.sum([counts[name] for counts in hours.values()], axis=0))
+        family.add_metric([name], list(zip([*map(str, ends), "+Inf"], images.tolist(), strict=True)), sum_value=None)
+    return family
