@@ -171,6 +171,9 @@ NOTEBOOKS: dict[str, Run] = {
         {"IMAGES": 4},
         {"largest_difference": (0, 1e-4), "same_class": (0, 1), "class_changed_by_blue_for_red": (0, 1)},
     ),
+    f"{STAGE_3}/05_watch_for_drift": Run(
+        {"PATIENTS": 10, "WEEKS": 10}, {"difference_to_medic": (0, 1e-9), "false_alarms": (0, 1), "headline": (0, 1)}
+    ),
 }
 
 # The lower end of a headline's interval, as committed, and the baseline that it lies above: a scalar or a number.
@@ -202,6 +205,8 @@ HEADLINES = [
     (f"{STAGE_2}/12_explain_predictions", "headline_low", "headline_baseline"),
     (f"{STAGE_2}/12_explain_predictions", "alike_halves_low", "alike_shuffled_high"),
     (f"{STAGE_2}/12_explain_predictions", "sticker_low", "sticker_without_high"),
+    (f"{STAGE_3}/05_watch_for_drift", "headline_low", "headline_baseline"),
+    (f"{STAGE_3}/05_watch_for_drift", "false_alarms_psi", "false_alarms"),
 ]
 
 
