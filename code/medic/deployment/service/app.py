@@ -1,173 +1,274 @@
-"""The service as an application: what it answers, and what it says to what it does not."""
+"""The service as an application: what it answers, in each of its worker processes."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
-from collections.abc import AsyncIterator
+import contextlib
+import functools
+import importlib
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from http import HTTPStatus
-from importlib import resources
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import cv2
+import numpy as np
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
-from kserve import ModelRepository
-from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady, ServerNotReady
-from kserve.protocol.rest.v2_endpoints import V2Endpoints, register_v2_endpoints
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from markdown_it import MarkdownIt
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from python_multipart.multipart import parse_options_header
-from starlette.datastructures import Headers
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import MultiPartParser
 
 from medic.data.images.decode import MAX_PIXELS
-from medic.deployment.bundle.predictor import answers
-from medic.deployment.service.answers import explain_in_words
-from medic.deployment.service.guard import RequestLimits, refusal
-from medic.deployment.service.limits import Limits, Refused, RequestCounter
-from medic.deployment.service.open_inference import BinaryDataPlane, BundleModel
-from medic.deployment.service.telemetry import MODEL, REJECTED, count_answers
-from medic.deployment.service.workers import Failed, Workers
-from medic.errors import ImageError, MedicError
+from medic.data.parallel import usable_cores
+from medic.deployment.bundle.manifest import Manifest
+from medic.deployment.bundle.predictor import Predictor
+from medic.deployment.counts import Counts
+from medic.deployment.drift import REFERENCE, Reference, measure
+from medic.deployment.service.answers import advise, explain_numbers
+from medic.deployment.service.middleware import JSON, UPLOAD, Middleware, register_errors
+from medic.deployment.service.telemetry import count_answers, exposition
+from medic.task import Prediction
 
-STATUS = {"empty": 422, "truncated": 422, "unreadable": 422, "unsupported": 415, "too_large": 413}
-"""The HTTP status for each reason why bytes are no image."""
+if TYPE_CHECKING:
+    from medic.deployment.service.server import ServerConfig
 
-PAGE = {"page.js": "text/javascript; charset=utf-8", "page.css": "text/css; charset=utf-8"}
+MultiPartParser.spool_max_size = sys.maxsize  # no upload goes to the disk; its bytes have been counted
+
+LOG = logging.getLogger("medic")
+
+PAGE = Path(__file__).parent / "page"
+
+PICTURE_QUALITY = 90
+"""JPEG quality, 0 to 100, of the picture that goes with a heatmap."""
+
+DRAIN_SECONDS = 1.0
+"""How long a worker that ends still answers the clients it knows; each answer ends its connection."""
 
 
 @dataclass(eq=False)
 class Service:
-    """What one running service consists of.
+    """One worker process: a bundle's predictor, and the threads that decode and compute with it.
 
     Attributes:
-        workers: the processes that compute.
-        limits: what it takes on.
-        name: what the deployment is called, shown by ``GET /``.
-        token: what clients have to show; None asks nobody.
-        grpc: the address of the gRPC port, such as ``127.0.0.1:8081``; None without.
-        counter: counts what is under way, over HTTP and gRPC.
-        state: ``draining`` while the service ends.
+        predictor: what answers.
+        config: where the service listens, and how much it takes on.
+        replaces: whether it takes another worker's place, whose ports must not close before its own are open.
+        under_way: HTTP requests that are received, computed or answered.
+        draining: true while the worker ends.
+        counts: what it keeps of its answers for ``medic drift``; None where nothing is kept.
+        protocol: loads the Open Inference Protocol's part in the background.
     """
 
-    workers: Workers
-    limits: Limits = field(default_factory=Limits)
-    name: str | None = None
-    token: str | None = None
-    grpc: str | None = None
-    counter: RequestCounter = field(init=False)
-    state: dict = field(default_factory=dict)
+    predictor: Predictor
+    config: ServerConfig
+    replaces: bool = False
+    under_way: int = 0
+    draining: bool = False
+    counts: Counts | None = None
+    protocol: asyncio.Task | None = None
+    _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(usable_cores()))
 
     def __post_init__(self) -> None:
-        self.counter = RequestCounter(self.limits)
+        reference = self.predictor.folder / REFERENCE
+        if self.config.counts is not None and reference.is_file():
+            fitted = Reference.from_dict(json.loads(reference.read_text()))
+            self.counts = Counts(self.config.counts, fitted, self.manifest.version)
 
-    def data_plane(self) -> BinaryDataPlane:
-        """The Open Inference Protocol's side: one model, ready while workers are there and nothing ends."""
-        models = ModelRepository()
-        models.update(BundleModel(self.workers))
-        return BinaryDataPlane(models, lambda: self.workers.ready and not self.state.get("draining"))
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself."""
+        return self.predictor.manifest
+
+    async def compute(self, function: Callable, *arguments: Any) -> Any:
+        """Run a function in a thread. If whoever asked is gone, the thread ends its work and nobody else notices."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    async def predict(self, images: list[bytes] | np.ndarray) -> tuple[Prediction, list[dict]]:
+        """Classify image files, or prepared pixels uint8 (N, size, size, 3): the prediction, and an answer an image."""
+
+        def compute() -> Prediction:
+            if isinstance(images, np.ndarray):
+                return self.predictor.predict_pixels(images)
+            pixels = np.stack([self.predictor.pixels(data) for data in images])
+            prediction = self.predictor.predict_pixels(pixels)
+            self._count(images, pixels, prediction)
+            return prediction
+
+        prediction = await self.compute(compute)
+        return prediction, self._answers(prediction)
+
+    def _count(self, images: list[bytes], pixels: np.ndarray, prediction: Prediction) -> None:
+        if self.counts is not None:
+            self.counts.add(measure(images, pixels, prediction), prediction)
+
+    def _answers(self, prediction: Prediction) -> list[dict]:
+        answers = [{**answer, "advice": advise(answer)} for answer in self.predictor.answers(prediction)]
+        count_answers(prediction, answers)
+        return answers
+
+    async def explain(self, data: bytes) -> dict:
+        """Classify one image file: the answer with its heatmap, the pixels that the network saw, and words."""
+        explained = await self.compute(self.predictor.explain, data)
+        await self.compute(self._count, [data], explained.pixels[None], explained.prediction)
+        [answer] = self._answers(explained.prediction)
+        pixels, heatmap = cv2.cvtColor(explained.pixels, cv2.COLOR_RGB2BGR), explained.heatmap
+        picture = cv2.imencode(".jpeg", pixels, [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY])[1].tobytes()
+        rows = None if heatmap is None else heatmap.round(3).astype(float).tolist()
+        return {
+            **answer,
+            "words": explain_numbers(answer),
+            "picture": "data:image/jpeg;base64," + base64.b64encode(picture).decode(),
+            "heatmap": None if rows is None else {"of": explained.of, "rows": rows},
+        }
 
     def about(self) -> dict:
         """What ``GET /`` says to programs."""
-        manifest = self.workers.manifest
+        manifest, config = self.manifest, self.config
         return {
             "service": "medic",
-            "deployment": self.name,
+            "deployment": config.name,
             "task": manifest.task.to_dict(),
             "model": manifest.version,
             "precision": manifest.precision,
             "synthetic": manifest.synthetic,
             "thresholds": manifest.values["model"].get("thresholds"),
             "notice": manifest.notice,
-            "limits": {"bytes": self.limits.upload, "json_bytes": self.limits.json, "pixels": MAX_PIXELS},
+            "limits": {"bytes": UPLOAD, "json_bytes": JSON, "pixels": MAX_PIXELS},
             "heatmap": manifest.values.get("heatmap") is not None,
-            "token": self.token is not None,
-            "grpc": self.grpc,
+            "token": config.token is not None,
+            "grpc": config.grpc,
         }
 
 
-def application(service: Service) -> FastAPI:
-    """The service over HTTP.
+def application(service: Service) -> Any:
+    """The service over HTTP, as an ASGI application for one worker process.
 
     ``GET /`` says what it is (a page to browsers, JSON to programs), ``POST /predict`` takes an image file's bytes or a
     form with one file, ``POST /explain`` answers with a heatmap, ``/v2`` speaks the Open Inference Protocol,
     ``/metrics`` is for Prometheus. Uploads are never written to disk.
     """
-    # The interactive page would fetch scripts from another host.
-    app = FastAPI(title="MEDIC", description=service.workers.manifest.notice, docs_url=None, redoc_url=None)
-    app.add_middleware(
-        RequestLimits, limits=service.limits, counter=service.counter, token=service.token, state=service.state
-    )
-    _answer_errors(app)
+    # The interactive page of FastAPI would fetch scripts from another host.
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=functools.partial(_lifespan, service))
+    register_errors(app)
     _register_page(app, service)
 
     @app.post("/predict")
     async def predict(request: Request) -> Response:
-        manifest, prediction = await service.workers.files([await _image(request)])
-        count_answers(prediction)
-        return JSONResponse(answers(manifest, prediction)[0])
+        _, [answer] = await service.predict([await _image(request)])
+        return JSONResponse(answer)
 
     @app.post("/explain")
     async def explain(request: Request) -> Response:
-        explained = await service.workers.explain(await _image(request))
-        count_answers(explained.prediction)
-        [answer] = answers(explained.manifest, explained.prediction)
-        picture = "data:image/jpeg;base64," + base64.b64encode(explained.picture).decode()
-        heatmap = None if explained.rows is None else {"of": explained.of, "rows": explained.rows}
-        words = explain_in_words(explained.manifest.task, answer, explained.prediction.thresholds)
-        return JSONResponse({**answer, "words": words, "picture": picture, "heatmap": heatmap})
+        return JSONResponse(await service.explain(await _image(request)))
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        manifest = service.workers.manifest
-        MODEL.clear()
-        MODEL.labels(manifest.task.name, manifest.version, manifest.precision).set(1)
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        return Response(exposition(service.manifest), media_type=CONTENT_TYPE_LATEST)
 
-    # One model, one version, and nobody unloads it over the network: these of kserve's routes are closed.
-    @app.api_route("/v2/repository/{rest:path}", methods=["GET", "POST"], include_in_schema=False)
-    @app.api_route("/v2/models/{model}/versions/{rest:path}", methods=["GET", "POST"], include_in_schema=False)
-    async def closed() -> None:
-        raise HTTPException(404, "this service has one model in one version; see GET /v2/models")
+    @app.get("/v2/health/live")
+    async def live() -> dict:
+        return {"live": True}
 
-    plane = service.data_plane()
-    endpoints = V2Endpoints(plane)
+    @app.get("/v2/health/ready")
+    async def ready() -> dict:
+        return {"ready": True}
 
-    # Left to kserve's route, FastAPI would read the JSON itself and keep an error for each wrong element of it: a body
-    # of 60 kB then takes 100 MB.
-    @app.post("/v2/models/{model}/infer", response_model=None)
-    async def infer(model: str, request: Request, response: Response) -> Any:
-        return await endpoints.infer(request, response, model, await request.body())
+    async def route(scope: dict, receive: Callable, send: Callable) -> None:
+        path = scope.get("path", "")
+        if path == "/v2" or (path.startswith("/v2/") and not path.startswith("/v2/health/")):
+            await (await service.protocol)[1](scope, receive, send)
+        else:
+            await app(scope, receive, send)
 
-    register_v2_endpoints(app, plane, None)
-    return app
+    return Middleware(route, service)
+
+
+async def _load_protocol(service: Service) -> tuple[Any, Any]:
+    """The module of the Open Inference Protocol and its application; kserve's import takes seconds."""
+    module = await asyncio.to_thread(importlib.import_module, "medic.deployment.service.open_inference")
+    return module, module.application(service)
+
+
+async def _open_grpc(service: Service) -> Any:
+    """Open the gRPC port where one is asked for; None without."""
+    if service.config.grpc_port is None:
+        return None
+    try:
+        return await (await service.protocol)[0].open_grpc(service)
+    except Exception:
+        LOG.exception("the gRPC port cannot be opened")
+        raise
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(service: Service, _: FastAPI) -> AsyncIterator[None]:
+    """From before a worker takes its first request until after its last answer."""
+    loop = asyncio.get_running_loop()
+    size = service.predictor.preprocessing.size
+    service.predictor.predict_pixels(np.zeros((1, size, size, 3), np.uint8))  # the first call is a slow one
+    service.protocol = asyncio.create_task(_load_protocol(service))
+    opening = asyncio.create_task(_open_grpc(service))
+    if service.replaces:
+        await opening
+    end = signal.getsignal(signal.SIGTERM)  # uvicorn's, which ends idle connections at once
+    ending: list[asyncio.Task] = []
+
+    async def drain() -> None:
+        service.draining = True
+        for server in end.__self__.servers:
+            server.close()  # who comes now goes to another worker
+        if opening.done() and (rpc := opening.result()) is not None:
+            ending.append(asyncio.create_task(rpc.stop(DRAIN_SECONDS)))
+        await asyncio.sleep(DRAIN_SECONDS)
+        end(signal.SIGTERM, None)
+
+    def begin_to_end() -> None:
+        if not service.draining:
+            ending.append(asyncio.ensure_future(drain()))
+
+    loop.add_signal_handler(signal.SIGTERM, begin_to_end)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the one around the workers ends them
+    if parent := multiprocessing.parent_process():
+
+        def orphaned() -> None:
+            loop.remove_reader(parent.sentinel)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        loop.add_reader(parent.sentinel, orphaned)
+    yield
+    await asyncio.gather(*ending)
+    if service.counts is not None:
+        service.counts.close()
 
 
 def _register_page(app: FastAPI, service: Service) -> None:
-    files = resources.files("medic.deployment.service") / "page"
-    page = (files / "index.html").read_text(encoding="utf-8")
+    # Read now: another bundle may come to lie in the folder.
+    card = render_card((service.predictor.folder / "MODEL_CARD.md").read_text(encoding="utf-8"))
 
     @app.get("/")
     async def home(request: Request) -> Response:
-        if "text/html" not in request.headers.get("accept", ""):
-            return JSONResponse(service.about())
-        return HTMLResponse(page)
+        if "text/html" in request.headers.get("accept", ""):
+            return FileResponse(PAGE / "index.html")
+        return JSONResponse(service.about())
 
-    def register(name: str, kind: str) -> None:
-        content = (files / name).read_bytes()
-
-        @app.get(f"/{name}")
-        async def file() -> Response:
-            return Response(content, media_type=kind)
-
-    for name, kind in PAGE.items():
-        register(name, kind)
+    @app.get("/page.js")
+    @app.get("/page.css")
+    async def page(request: Request) -> Response:
+        return FileResponse(PAGE / request.url.path[1:])
 
     @app.get("/card")
-    async def card() -> Response:
-        return HTMLResponse(render_card(service.workers.model_card))
+    async def model_card() -> Response:
+        return HTMLResponse(card)
 
 
 def render_card(markdown: str) -> str:
@@ -190,81 +291,7 @@ async def _image(request: Request) -> bytes:
 
 
 async def _file_of_form(request: Request) -> bytes:
-    body = await request.body()
-
-    async def stream() -> AsyncIterator[bytes]:
-        yield body
-
-    # Of the type only the boundary: a charset would let the sender choose how his text is decoded, and how slowly.
-    boundary = parse_options_header(request.headers["content-type"])[1].get(b"boundary", b"")
-    kind = Headers(raw=[(b"content-type", b"multipart/form-data; boundary=" + boundary)])
-    parser = MultiPartParser(kind, stream(), max_files=1, max_fields=8, max_part_size=4096)
-    # A file beyond this size would go to the disk; a body has been counted, and none is as large.
-    parser.spool_max_size = len(body) + 1
-    try:
-        form = await parser.parse()
-    except (MultiPartException, KeyError, ValueError) as error:
-        message = getattr(error, "message", None) or "it has no boundary, or not the one it names"
-        raise HTTPException(
-            400, f"the form cannot be read ({message}); send it as curl -F image=@image.jpeg does"
-        ) from error
-    try:
+    async with request.form(max_files=1, max_fields=8, max_part_size=4096) as form:
         for file in (value for value in form.values() if not isinstance(value, str)):
             return await file.read()
-    finally:
-        await form.close()
     raise HTTPException(422, "the form holds no file; send one image as curl -F image=@image.jpeg does")
-
-
-def _answer_errors(app: FastAPI) -> None:
-    """Every error as JSON with a sentence and a word; what nobody foresaw goes to the log, without the content."""
-
-    def answer(request: Request, status: int, message: str, reason: str) -> JSONResponse:
-        request.scope["medic"]["reason"] = reason
-        return JSONResponse({"error": message, "reason": reason}, status)
-
-    @app.exception_handler(ImageError)
-    async def image(request: Request, error: ImageError) -> Response:
-        REJECTED.labels(error.reason).inc()
-        return answer(request, STATUS[error.reason], str(error), error.reason)
-
-    @app.exception_handler(Refused)
-    @app.exception_handler(HTTPException)
-    # The numbers catch what the framework itself raises: unknown paths and wrong methods.
-    @app.exception_handler(404)
-    @app.exception_handler(405)
-    async def refused(request: Request, error: Refused | HTTPException) -> Response:
-        if isinstance(error, HTTPException) and error.detail == HTTPStatus(error.status_code).phrase:
-            here = f"{request.method} {request.url.path[:200]} is not answered here; see GET / for what is"
-            error = HTTPException(error.status_code, here, error.headers)
-        status, content, headers = refusal(error)
-        if status in (400, 413, 415, 422):
-            REJECTED.labels(content["reason"]).inc()
-        request.scope["medic"]["reason"] = content["reason"]
-        return JSONResponse(content, status, headers)
-
-    @app.exception_handler(MedicError)
-    @app.exception_handler(InvalidInput)
-    async def invalid(request: Request, error: Exception) -> Response:
-        REJECTED.labels("malformed").inc()
-        return answer(request, 400, str(error), "malformed")
-
-    @app.exception_handler(RequestValidationError)
-    async def malformed(request: Request, error: RequestValidationError) -> Response:
-        REJECTED.labels("malformed").inc()
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return answer(request, 400, f"the request is malformed at {where[:200]}: {first['msg']}", "malformed")
-
-    @app.exception_handler(ModelNotFound)
-    async def unknown(request: Request, error: ModelNotFound) -> Response:
-        return answer(request, 404, f"{error} See GET /v2/models", "unknown")
-
-    @app.exception_handler(ServerNotReady)
-    @app.exception_handler(ModelNotReady)
-    async def not_ready(request: Request, error: ServerNotReady | ModelNotReady) -> Response:
-        return answer(request, 503, "the service is starting or about to end; try again in a second", "not_ready")
-
-    @app.exception_handler(Failed)
-    async def failed(request: Request, error: Failed) -> Response:
-        return answer(request, 500, "the service failed; its log says more", "failed")

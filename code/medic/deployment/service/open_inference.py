@@ -1,24 +1,39 @@
-"""The Open Inference Protocol, version 2, on kserve's own classes: one model class from the laptop to a cluster."""
+"""The Open Inference Protocol, version 2, over HTTP and gRPC, on kserve's own classes.
+
+Importing this takes seconds, because it imports kserve.
+"""
 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
+import re
 import struct
+import time
 import uuid
 from collections.abc import Callable
+from typing import Annotated, Any
 
+import grpc
 import numpy as np
+from fastapi import FastAPI, Request, Response
+from grpc import StatusCode, aio
 from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model, ModelRepository
 from kserve.errors import InvalidInput
 from kserve.protocol.dataplane import DataPlane
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
+from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.infer_type import RequestedOutput
+from kserve.protocol.rest.v2_endpoints import V2Endpoints, register_v2_endpoints
+from pydantic import BaseModel, Field, ValidationError
+from starlette.exceptions import HTTPException
 
-from medic.deployment.bundle.predictor import INPUT
-from medic.deployment.service.telemetry import count_answers
-from medic.deployment.service.workers import WorkerAnswer, Workers
-from medic.task import Prediction
+from medic.deployment.bundle.predictor import INPUT, REFERRAL
+from medic.deployment.service.app import Service
+from medic.deployment.service.middleware import UPLOAD, WAITING, has_token, refusal, register_errors
+from medic.deployment.service.telemetry import REQUESTS, SECONDS
+from medic.errors import MedicError
 
 FILES = "image"
 """The second way in: whole image files as BYTES, prepared by the service."""
@@ -26,225 +41,289 @@ FILES = "image"
 MAX_IMAGES = 64
 """Images in one request."""
 
-_JSON_LENGTH = "inference-header-content-length"
+LONGEST = 1000
+"""Characters of a sentence that are sent over gRPC: it may quote what was asked, and travels among the headers."""
 
-MAX_JSON_HEAD = 1 << 20
-"""Bytes of the JSON part of a binary request."""
+JSON_LENGTH = "inference-header-content-length"
+
+ONE_MODEL = "this service has one model, and nobody loads or unloads it"
+
+CODES = {401: StatusCode.UNAUTHENTICATED, 404: StatusCode.NOT_FOUND, 500: StatusCode.INTERNAL}
+"""gRPC's code for a status of HTTP; INVALID_ARGUMENT for all others."""
+
+
+def application(service: Service) -> Any:
+    """The protocol over HTTP, as an ASGI application: kserve's routes, for one model in one version."""
+    app, plane = FastAPI(openapi_url=None), Plane(service)
+    endpoints = V2Endpoints(plane)
+    register_errors(app)
+
+    # Left to kserve's route, FastAPI would read the JSON itself and keep an error for each wrong element of it: a body
+    # of 60 kB then takes 100 MB.
+    @app.post("/v2/models/{model}/infer", response_model=None)
+    async def infer(model: str, request: Request, response: Response) -> Any:
+        return await endpoints.infer(request, response, model, await request.body())
+
+    register_v2_endpoints(app, plane, None)
+
+    async def route(scope: dict, receive: Callable, send: Callable) -> None:
+        if scope["path"].startswith("/v2/repository"):
+            raise HTTPException(404, ONE_MODEL)
+        if found := re.fullmatch("/v2/models/([^/]+)(?:/versions/([^/]+))?(/.*)?", scope["path"]):
+            plane.check(found[1], found[2] or "")
+            scope = {**scope, "path": f"/v2/models/{found[1]}{found[3] or ''}"}
+        await app(scope, receive, send)
+
+    return route
 
 
 class BundleModel(Model):
     """A bundle as a kserve model, behind the protocol's endpoints over HTTP and gRPC.
 
-    An answer holds probabilities. For whoever wants to decide as the model does, its ``parameters`` hold beside the
-    ``notice`` the operating point, where the model has one: ``thresholds``, a JSON text of the same list as in
-    ``manifest.json``, a number a class for multilabel tasks, one for the second of two classes. A class is called from
-    its threshold on. The protocol allows no lists as parameters, and numbers with a fraction not over gRPC.
-
-    Args:
-        workers: what computes; they may exchange their bundle for another of the same task.
+    An answer holds probabilities and, where the bundle refers, ``set`` (BOOL [N, C]: the classes that are possible),
+    ``refer`` (BOOL [N]) and ``why`` (BYTES [N]). Its ``parameters`` hold beside the ``notice`` the operating point,
+    where the model has one: ``thresholds``, a JSON text of the same list as in ``manifest.json``. A class is called
+    from its threshold on. The protocol allows no lists as parameters, and numbers with a fraction not over gRPC.
     """
 
-    def __init__(self, workers: Workers):
-        super().__init__(workers.manifest.task.name)
-        self.workers = workers
+    def __init__(self, service: Service):
+        super().__init__(service.manifest.task.name)
+        self.service = service
         self.ready = True
 
     def get_input_types(self) -> list[dict]:
         """Prepared pixels, or image files; a request gives one of them."""
-        return [*self.workers.manifest.values["inputs"], {"name": FILES, "datatype": "BYTES", "shape": [-1]}]
+        return [*self.service.manifest.values["inputs"], {"name": FILES, "datatype": "BYTES", "shape": [-1]}]
 
     def get_output_types(self) -> list[dict]:
-        """As the graph's."""
-        return self.workers.manifest.values["outputs"]
+        """As the graph's, and those of the referral rule where it has one."""
+        outputs, classes = self.service.manifest.values["outputs"], len(self.service.manifest.task.classes)
+        if REFERRAL not in self.service.predictor.session.get_modelmeta().custom_metadata_map:
+            return outputs
+        rule = {"set": ("BOOL", [-1, classes]), "refer": ("BOOL", [-1]), "why": ("BYTES", [-1])}
+        return [*outputs, *({"name": name, "datatype": kind, "shape": shape} for name, (kind, shape) in rule.items())]
 
     async def predict(self, payload: InferRequest, headers: dict | None = None, response_headers: dict | None = None):
         """Answer one request.
 
         Raises:
-            InvalidInput: its inputs are not what ``get_input_types`` says.
-            ImageError: an image file of it cannot become pixels.
-            Refused: it took too long.
+            MedicError: its inputs are not what ``get_input_types`` says, or an image file cannot become pixels.
         """
-        manifest, prediction = await self._classify(payload)
-        count_answers(prediction)
-        outputs = {"probabilities": prediction.probabilities, "grade": prediction.grade}
-        there = [_output(name, values) for name, values in outputs.items() if values is not None]
+        manifest = self.service.manifest
+        prediction, answers = await self.service.predict(self._images(payload))
+        found = {"probabilities": ("FP32", prediction.probabilities)}
+        more = {"grade": prediction.grade, "distance": prediction.distance}
+        found |= {name: ("FP32", values) for name, values in more.items() if values is not None}
+        if "refer" in answers[0]:
+            sets = [[name in answer["set"] for name in manifest.task.classes] for answer in answers]
+            why = np.array([answer["why"].encode() for answer in answers], dtype=object)
+            found |= {"set": ("BOOL", np.array(sets)), "refer": ("BOOL", why != b""), "why": ("BYTES", why)}
+        there = {name: _output(name, *values) for name, values in found.items()}
         # kserve leaves out what was not asked for over HTTP, but not over gRPC.
-        asked = [output.name for output in payload.request_outputs or there]
-        wanted = set(asked)
-        if len(wanted) < len(asked):
-            raise InvalidInput("an output is asked for twice")
-        if unknown := wanted - {output.name for output in there}:
-            raise InvalidInput(f"there is no output {min(unknown)!r}; see the model's metadata")
+        asked = [output.name for output in payload.request_outputs or there.values()]
+        if len(set(asked)) < len(asked):
+            raise MedicError("an output is asked for twice; ask for each once")
+        if unknown := set(asked) - there.keys():
+            raise MedicError(f"there is no output {min(unknown)!r}; see the model's metadata")
+        operating_point = {} if prediction.thresholds is None else {"thresholds": json.dumps(prediction.thresholds)}
         return InferResponse(
             # Without an id of its own a request would make kserve's response invalid.
             response_id=payload.id or str(uuid.uuid4()),
             model_name=self.name,
             model_version=manifest.version,
-            infer_outputs=[output for output in there if output.name in wanted],
-            parameters={"notice": manifest.notice, **_operating_point(prediction)},
+            infer_outputs=[output for name, output in there.items() if name in asked],
+            parameters={"notice": manifest.notice, **operating_point},
             requested_outputs=payload.request_outputs,
             use_binary_outputs=payload.use_binary_outputs,
         )
 
-    async def _classify(self, request: InferRequest) -> WorkerAnswer:
+    def _images(self, request: InferRequest) -> list[bytes] | np.ndarray:
         if len(request.inputs) != 1 or request.inputs[0].name not in (INPUT, FILES):
-            raise InvalidInput(f"give exactly one input, {INPUT!r} (prepared pixels) or {FILES!r} (image files)")
+            raise MedicError(f"give exactly one input, {INPUT!r} (prepared pixels) or {FILES!r} (image files)")
         given = request.inputs[0]
         if not 1 <= (count := given.shape[0] if given.shape else 0) <= MAX_IMAGES:
-            raise InvalidInput(f"a request holds 1 to {MAX_IMAGES} images, this one says {count}")
-        if given.name == FILES:
-            return await self.workers.files(_files(given))
-        return await self.workers.pixels(_pixels(given, self.workers.manifest.preprocessing.size))
+            raise MedicError(f"a request holds 1 to {MAX_IMAGES} images, this one says {count}")
+        return _files(given) if given.name == FILES else _pixels(given, self.service.manifest.preprocessing.size)
 
 
-def _operating_point(prediction: Prediction) -> dict[str, str]:
-    return {} if prediction.thresholds is None else {"thresholds": json.dumps(prediction.thresholds)}
+def _output(name: str, datatype: str, values: np.ndarray) -> InferOutput:
+    output = InferOutput(name, list(values.shape), datatype)
+    output.set_data_from_numpy(values, binary_data=False)
+    return output
 
 
-def _output(name: str, values: np.ndarray) -> InferOutput:
-    return InferOutput(name, list(values.shape), "FP32", values)
+def _values(given: InferInput) -> np.ndarray:
+    """A tensor's values as they came: numbers, bytes, or texts."""
+    try:
+        if given._raw_data is not None:
+            return given.as_numpy()
+        # As objects: of texts NumPy would make an array as wide as the longest, for each of them.
+        return np.array(given.data, dtype=object)
+    except (ValueError, TypeError, struct.error, InvalidInput) as error:
+        raise MedicError(f"the data of {given.name!r:.40} is not what its shape and datatype say ({error})") from error
 
 
 def _pixels(given: InferInput, size: int) -> np.ndarray:
-    expected = [given.shape[0], size, size, 3]
-    if given.datatype != "UINT8" or list(given.shape) != expected:
-        raise InvalidInput(
-            f"input {INPUT!r} is UINT8 [N, {size}, {size}, 3], this one says {given.datatype!r:.40} {list(given.shape)}"
+    expected, values = [given.shape[0], size, size, 3], _values(given)
+    whole = values.dtype == np.uint8 or all(type(value) is int and 0 <= value <= 255 for value in values.flat)
+    if given.datatype != "UINT8" or list(given.shape) != expected or values.size != np.prod(expected) or not whole:
+        raise MedicError(
+            f"input {INPUT!r} is UINT8 [N, {size}, {size}, 3] with whole numbers in 0..255, this one is "
+            f"{given.datatype!r:.40} {list(given.shape)} with {values.size} values"
         )
-    if isinstance(given.data, np.ndarray):
-        values = given.data
-    else:
-        try:
-            # As objects: of texts NumPy would make an array as wide as the longest, for each of them.
-            values = np.asarray(given.data, dtype=object)
-        except ValueError as error:
-            raise InvalidInput(f"the data of {INPUT!r} is ragged; give rows of equal length") from error
-        if not all(type(value) is int for value in values.flat):
-            raise InvalidInput(f"the data of {INPUT!r} must be {np.prod(expected)} whole numbers")
-        if not all(0 <= value <= 255 for value in values.flat):
-            raise InvalidInput(f"the data of {INPUT!r} must lie in 0..255")
-    if values.size != np.prod(expected):
-        raise InvalidInput(f"the data of {INPUT!r} must be {np.prod(expected)} whole numbers, it is {values.size}")
     return values.astype(np.uint8).reshape(expected)
 
 
 def _files(given: InferInput) -> list[bytes]:
-    items = [] if given.data is None or isinstance(given.data, str) else list(given.data)
-    if given.datatype != "BYTES" or len(given.shape) != 1 or len(items) != given.shape[0]:
-        raise InvalidInput(
-            f"input {FILES!r} is BYTES [N] with N elements, this one says {given.datatype!r:.40} {list(given.shape)} "
-            f"and holds {len(items)}"
+    items = _values(given)
+    if given.datatype != "BYTES" or list(given.shape) != [items.size]:
+        raise MedicError(
+            f"input {FILES!r} is BYTES [N], this one is {given.datatype!r:.40} {list(given.shape)} of {items.size}"
         )
     try:
-        return [item if isinstance(item, bytes) else base64.b64decode(item, validate=True) for item in items]
-    except (binascii.Error, TypeError, ValueError) as error:
-        raise InvalidInput(f"in JSON the data of {FILES!r} is base64; send that, or the binary form") from error
+        # Some encoders wrap their lines.
+        return [
+            item if isinstance(item, bytes) else base64.b64decode("".join(item.split()), validate=True)
+            for item in items.flat
+        ]
+    except (AttributeError, ValueError) as error:
+        raise MedicError(f"in JSON the data of {FILES!r} is base64; send that, or the binary form") from error
 
 
-class BinaryDataPlane(DataPlane):
-    """kserve's data plane, with a decoder of binary requests that keeps arrays as arrays.
+class _Output(BaseModel):
+    name: str
+    parameters: dict = {}
+
+
+class _Input(_Output):
+    datatype: str
+    shape: Annotated[list[int], Field(max_length=4, strict=True)]
+    data: Any = None
+
+
+class _Request(BaseModel):
+    id: str | None = None
+    inputs: Annotated[list[_Input], Field(min_length=1, max_length=1)]
+    outputs: Annotated[list[_Output], Field(max_length=16)] = []
+    parameters: dict = {}
+
+
+class Plane(DataPlane):
+    """kserve's data plane for one model, with a decoder of binary requests that keeps arrays as arrays.
 
     The stock one turns each byte into a Python number, refuses BYTES that are no text, and answers a malformed request
     with 500.
-
-    Args:
-        models: the one model.
-        is_ready: whether the service takes requests now.
     """
 
-    def __init__(self, models: ModelRepository, is_ready: Callable[[], bool]):
+    def __init__(self, service: Service):
+        models = ModelRepository()
+        models.update(BundleModel(service))
         super().__init__(models)
-        self._is_ready = is_ready
+        self._name, self._version = service.manifest.task.name, service.manifest.version
 
-    async def ready(self) -> bool:
-        """Whether there is a worker, and the service is not about to end."""
-        return self._is_ready()
+    def check(self, model: str, version: str) -> None:
+        """Refuse any model but the bundle's, and any version but its own and 1, which clients send by default."""
+        if model != self._name:
+            raise HTTPException(404, f"there is no model {model[:80]!r}; this service has {self._name}")
+        if version not in ("", "1", self._version):
+            raise HTTPException(404, f"there is no version {version[:40]!r}; this service has {self._version}")
+
+    def metadata(self) -> dict:
+        """The server's name, version and extensions of the protocol."""
+        return {**super().metadata(), "name": "medic", "extensions": ["binary_tensor_data"]}
+
+    async def model_metadata(self, model_name: str) -> dict:
+        """The model's inputs, outputs and versions."""
+        return {**await super().model_metadata(model_name), "platform": "onnx_onnxv1", "versions": [self._version]}
 
     def decode_inference_request(self, body: bytes, headers: dict, model_name: str) -> InferRequest:
         """A request as JSON, or as JSON with binary tensors behind it, as the protocol's extension for them says."""
+        length = headers.get(JSON_LENGTH, str(len(body)))
+        if not length.isdigit() or not 0 < int(length) <= len(body):
+            raise MedicError(f"the request's JSON should have {length[:20]} bytes, and all of it has {len(body)}")
         try:
-            length = int(headers.get(_JSON_LENGTH, len(body)))
-            most = MAX_JSON_HEAD if _JSON_LENGTH in headers else len(body)
-            if not 0 < length <= min(len(body), most):
-                raise ValueError(f"its JSON should have 1 to {most:,} bytes and has {length:,}")
-            return _read(json.loads(body[:length]), body[length:], model_name)
-        except KeyError as error:
-            raise InvalidInput(f"the request lacks {error}; see the Open Inference Protocol, version 2") from error
-        except (ValueError, TypeError, AttributeError, RecursionError, struct.error) as error:
-            raise InvalidInput(f"the request is malformed ({error})") from error
+            request, binary = _Request.model_validate_json(body[: int(length)]), body[int(length) :]
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise MedicError(f"the request is malformed at {where or 'its start'} ({first['msg']:.200})") from error
+        [given] = request.inputs
+        if (size := given.parameters.get("binary_data_size", 0)) != len(binary):
+            raise MedicError(f"binary_data_size is {size!r:.40}, {len(binary)} bytes are there")
+        return InferRequest(
+            model_name,
+            [InferInput(given.name, given.shape, given.datatype, given.data)],
+            request_id=request.id,
+            raw_inputs=[binary] if binary else None,
+            parameters=request.parameters,
+            request_outputs=[RequestedOutput(output.name, output.parameters) for output in request.outputs] or None,
+        )
 
     def encode(self, model_name: str, response: InferResponse, headers: dict, req_attributes: dict):
         """The response as it is; cloud events are not spoken here."""
         return super().encode(model_name, response, {}, req_attributes)
 
 
-def _read(request: dict, binary: bytes, model_name: str) -> InferRequest:
-    if not isinstance(request["inputs"], list) or len(request["inputs"]) != 1:
-        raise ValueError(f"give exactly one input, {INPUT!r} (prepared pixels) or {FILES!r} (image files)")
-    entry = request["inputs"][0]
-    size = _mapping(entry.get("parameters")).get("binary_data_size")
-    if size is None:
-        data, size = entry["data"], 0
-        if not isinstance(data, list):
-            raise ValueError("the data is no list")
-    elif not isinstance(size, int) or not 0 <= size <= len(binary):
-        raise ValueError(f"binary_data_size is {size!r:.40}, {len(binary)} bytes are there")
-    else:
-        data = elements(entry["datatype"], binary[:size])
-    if size != len(binary):
-        raise ValueError(f"{len(binary) - size} bytes belong to no input")
-    given = InferInput(_text(entry["name"]), _shape(entry["shape"]), _text(entry["datatype"]), data)
-    outputs = request.get("outputs")
-    if outputs is not None and not isinstance(outputs, list):
-        raise ValueError("the outputs are no list")
-    wanted = [RequestedOutput(_text(entry["name"]), _mapping(entry.get("parameters"))) for entry in outputs or []]
-    return InferRequest(
-        model_name,
-        [given],
-        request_id=None if request.get("id") is None else _text(request["id"]),
-        parameters=_mapping(request.get("parameters")),
-        request_outputs=wanted or None,
+async def open_grpc(service: Service) -> aio.Server:
+    """Open a worker's gRPC port, which all workers share."""
+    config, plane = service.config, Plane(service)
+    server = aio.server(
+        interceptors=[_Interceptor(plane, config.token)],
+        maximum_concurrent_rpcs=WAITING,
+        options=[("grpc.max_receive_message_length", UPLOAD), ("grpc.so_reuseport", 1)],
     )
+    add_GRPCInferenceServiceServicer_to_server(_Servicer(plane, None), server)
+    if config.certificate is None:
+        server.add_insecure_port(config.grpc)
+    else:
+        pair = (config.key.read_bytes(), config.certificate.read_bytes())
+        server.add_secure_port(config.grpc, grpc.ssl_server_credentials([pair]))
+    await server.start()
+    return server
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r:.40} is no text")
-    value.encode()  # half of a surrogate pair could not be sent back
-    return value
+class _Servicer(InferenceServicer):
+    """kserve's servicer, with the model's versions."""
+
+    async def ModelMetadata(self, request: Any, context: aio.ServicerContext) -> Any:
+        return messages.ModelMetadataResponse(**await self._data_plane.model_metadata(request.name))
 
 
-def _mapping(value: object) -> dict:
-    if value is not None and not isinstance(value, dict):
-        raise ValueError("parameters are no mapping")
-    return value or {}
+class _Interceptor(aio.ServerInterceptor):
+    """Around every call: the token, the model and its version, metrics, and errors as a code and a sentence."""
 
+    def __init__(self, plane: Plane, token: str | None):
+        self._plane, self._token = plane, token
 
-def _shape(values: list) -> list[int]:
-    if not isinstance(values, list) or len(values) > 4 or not all(type(value) is int for value in values):
-        raise ValueError("the shape is no list of up to four whole numbers")
-    return values
+    async def intercept_service(self, continuation: Callable, details: grpc.HandlerCallDetails) -> Any:
+        """The handler of a call, with all that around it."""
+        name = details.method.rpartition("/")[2]
+        given = dict(details.invocation_metadata or ()).get("authorization", "")
+        if (handler := await continuation(details)) is None:
+            return None
 
+        def check(request: Any) -> None:
+            if name not in ("ServerLive", "ServerReady") and not has_token(given, self._token):
+                raise HTTPException(401, "this service asks for a token; send it as authorization: Bearer TOKEN")
+            if name.startswith("Repository"):
+                raise HTTPException(404, ONE_MODEL)
+            if name == "ModelInfer":
+                self._plane.check(request.model_name, request.model_version)
+            elif name.startswith("Model"):
+                self._plane.check(request.name, request.version)
 
-def elements(datatype: str, binary: bytes) -> np.ndarray | list[bytes]:
-    """The content of a tensor in the protocol's binary form: UINT8 as an array, BYTES as a list.
+        async def answer(request: Any, context: aio.ServicerContext) -> Any:
+            start, code = time.perf_counter(), StatusCode.OK
+            try:
+                check(request)
+                return await handler.unary_unary(request, context)
+            except Exception as error:
+                told = MedicError(f"the request is malformed ({error})") if isinstance(error, InvalidInput) else error
+                status, said = refusal(told)
+                code = CODES.get(status, StatusCode.INVALID_ARGUMENT)
+                await context.abort(code, said["error"][:LONGEST])
+            finally:
+                REQUESTS.labels(f"grpc {name}", code.name).inc()
+                SECONDS.labels(f"grpc {name}").observe(time.perf_counter() - start)
 
-    Raises:
-        ValueError: another datatype, or lengths that do not fit.
-    """
-    if datatype == "UINT8":
-        return np.frombuffer(binary, np.uint8)
-    if datatype != "BYTES":
-        raise ValueError(f"datatype {datatype!r:.40} is neither UINT8 nor BYTES")
-    elements, start = [], 0
-    while start < len(binary):
-        if len(elements) == MAX_IMAGES:
-            raise ValueError(f"a request holds up to {MAX_IMAGES} images")
-        (length,) = struct.unpack_from("<I", binary, start)
-        start += 4
-        if start + length > len(binary):
-            raise ValueError("a BYTES element is longer than what was sent")
-        elements.append(binary[start : start + length])
-        start += length
-    return elements
+        return grpc.unary_unary_rpc_method_handler(answer, handler.request_deserializer, handler.response_serializer)

@@ -1,48 +1,49 @@
 """Run a bundle as a service: ``medic serve BUNDLE`` or ``python -m medic.deployment.service.server BUNDLE``.
 
-The process takes connections and checks what comes; worker processes compute (``workers``). On SIGHUP
-it loads the bundle's folder again and lets it answer from then on; on SIGTERM it finishes what it has accepted.
+Uvicorn's worker processes share one port; each decodes and computes with a session of its own. The process around them
+replaces a worker that ends. On SIGHUP it checks what now lies in the bundle's folder and replaces the workers one after
+the other; on SIGTERM they finish what they have accepted.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
-import importlib
+import errno
+import functools
+import ipaddress
 import logging
 import os
 import re
-import signal
 import socket
 import ssl
 import sys
-from dataclasses import dataclass
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from medic.data.parallel import usable_cores
 from medic.deployment.bundle import Bundle
-from medic.deployment.service.limits import Limits, cores
-from medic.deployment.service.listen import bind, take_no_more
 from medic.deployment.service.telemetry import log_as_json
 from medic.errors import MedicError
 
 if TYPE_CHECKING:
-    from types import FrameType
+    from fastapi import FastAPI
 
-    import uvicorn
+START_SECONDS = 120
+"""How long a worker may take to start, and to answer the process around it, on a busy machine."""
 
-    from medic.deployment.service.app import Service
-    from medic.deployment.service.workers import Workers
+FINISH_SECONDS = 30
+"""How long a worker that ends goes on with what it has accepted."""
 
-DRAIN_SECONDS = 1.0
-"""How long a service that is told to end lets clients in, each answer ending its connection, before it closes."""
-
-ENTRY_SECONDS = 0.1
-"""How long it then accepts those who have come already: a connection takes a round trip to be made."""
-
+EXCHANGED = "the bundle was exchanged"
 NOT_EXCHANGED = "the bundle was not exchanged"
-"""What the log says when another bundle could not take over."""
+"""What the log says after SIGHUP."""
 
 LOG = logging.getLogger("medic")
 
@@ -58,6 +59,9 @@ class ServerConfig:
         token: what clients show as ``Authorization: Bearer TOKEN``; None asks nobody.
         certificate: PEM file of a TLS certificate with its chain; None speaks plain HTTP.
         key: PEM file of its private key.
+        name: what the deployment is called, shown by ``GET /``.
+        workers: processes that compute; None takes a core each.
+        counts: folder for what ``medic drift`` reads, counts of the answers by the hour; None keeps nothing.
     """
 
     host: str = "127.0.0.1"
@@ -66,165 +70,176 @@ class ServerConfig:
     token: str | None = None
     certificate: Path | None = None
     key: Path | None = None
+    name: str | None = None
+    workers: int | None = None
+    counts: Path | None = None
+
+    @property
+    def grpc(self) -> str | None:
+        """The address of the gRPC port, such as ``127.0.0.1:8081``; None without."""
+        return None if self.grpc_port is None else _address(self.host, self.grpc_port)
 
 
-def serve(bundle: str | Path, config: ServerConfig, name: str | None = None, limits: Limits | None = None) -> None:
+def serve(bundle: str | Path, config: ServerConfig, listening: socket.socket | None = None) -> None:
     """Serve a bundle until the process is told to stop (Ctrl-C, SIGTERM); requests under way are finished first.
 
     Args:
         bundle: a bundle's folder or archive.
         config: where it listens.
-        name: what the deployment is called, shown by ``GET /``.
-        limits: what it takes on; the usual when None.
+        listening: a socket to serve on instead of the config's host and port.
 
     Raises:
         MedicError: the port is in use, the host may be reached from elsewhere and there is no token, a TLS file is
-            wrong, or the bundle is not sound. Nothing has started then.
+            wrong, the bundle is not sound, or no worker starts.
     """
-    serve_on(bind(config.host, config.port, config.token), bundle, config, name, limits)
-
-
-def serve_on(
-    listening: socket.socket,
-    bundle: str | Path,
-    config: ServerConfig,
-    name: str | None = None,
-    limits: Limits | None = None,
-) -> None:
-    """As ``serve``, on a socket that listens already."""
-    with contextlib.closing(listening):
-        # Until the bundle has been loaded once, there is nothing to load again; the signal's default is the end.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        tls = _tls(config)
+    if config.workers is not None and config.workers < 1:
+        raise MedicError(f"{config.workers} workers compute nothing; give 1 or more")
+    with ExitStack() as held:
+        taken = held.enter_context(listening or bind(config.host, config.port, config.token))
+        _check_tls(config)
+        if config.grpc_port is not None:
+            # Bound and never listening: it keeps the port for the workers, which share it.
+            kept = held.enter_context(bind(config.host, config.grpc_port, config.token, shared=True))
+            config = replace(config, grpc_port=kept.getsockname()[1])
         # Kept: an archive is unpacked for as long as this lives.
         loaded = Bundle.load(bundle)
-        with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(_serve(listening, loaded, config, tls, (name, limits or Limits())))
-
-
-async def _serve(
-    listening: socket.socket,
-    bundle: Bundle,
-    config: ServerConfig,
-    tls: ssl.SSLContext | None,
-    given: tuple[str | None, Limits],
-) -> None:
-    from medic.deployment.service.workers import Workers
-
-    name, limits = given
-    starting = asyncio.create_task(Workers.start(bundle.folder, limits))
-    # kserve says a lot while it is imported, and reports each refused request with a traceback.
-    logging.getLogger("kserve").setLevel(logging.CRITICAL)
-    # Its import takes as long as the workers' start: both at once.
-    await asyncio.to_thread(importlib.import_module, "medic.deployment.service.open_inference_grpc")
-    from medic.deployment.service import open_inference_grpc
-    from medic.deployment.service.app import Service
-
-    workers = await starting
-    service = Service(workers, limits, name, config.token)
-    certificate = None
-    if tls is not None:
-        certificate = open_inference_grpc.Certificate(config.certificate.read_bytes(), config.key.read_bytes())
-    rpc = None
-    try:
-        if config.grpc_port is not None:
-            rpc = await open_inference_grpc.start(service, config.host, config.grpc_port, certificate)
-        _announce(service, listening, tls)
-        server = _server(service, listening, tls)
-        reloads: set[asyncio.Task] = set()
-
-        def reload() -> None:
-            task = asyncio.create_task(_exchange(workers, bundle))
-            reloads.add(task)
-            task.add_done_callback(reloads.discard)
-
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
-        await server.serve(sockets=[listening])
-    finally:
-        if rpc is not None:
-            await rpc.stop(limits.computing)
-        await workers.close()
-
-
-async def _exchange(workers: Workers, bundle: Bundle) -> None:
-    """Load the bundle's folder again, and let what lies there now answer."""
-    try:
-        await workers.exchange(bundle.folder)
-        LOG.info("bundle exchanged", extra={"facts": {"version": workers.manifest.version}})
-    except (MedicError, OSError) as error:
-        LOG.error("%s: %s", NOT_EXCHANGED, error)
-
-
-def _announce(service: Service, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
-    manifest = service.workers.manifest
-    host, port = listening.getsockname()[:2]
-    address = f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
-    rpc = f", gRPC at {service.grpc}" if service.grpc else ""
-    print(f"serving {manifest.task.name} ({manifest.version}, {manifest.precision}) at {address}{rpc}")
-    print(manifest.notice, flush=True)
-
-
-def _server(service: Service, listening: socket.socket, tls: ssl.SSLContext | None) -> uvicorn.Server:
-    import uvicorn
-
-    from medic.deployment.service.app import application
-    from medic.deployment.service.connection import PatientProtocol
-
-    state = service.state
-
-    class Server(uvicorn.Server):
-        """uvicorn's, which would close connections in the very moment a client sends its next request."""
-
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            if self.should_exit:
-                self.force_exit = True
-            elif sig != signal.SIGTERM or state.get("draining"):
-                self.should_exit = True
-            else:
-                state["draining"] = True
-                loop = asyncio.get_running_loop()
-                loop.call_soon_threadsafe(self.end, loop.time() + DRAIN_SECONDS)
-
-        def end(self, latest: float) -> None:
-            loop = asyncio.get_running_loop()
-            if loop.time() >= latest or not self.server_state.connections:
-                take_no_more(listening)
-                loop.call_later(ENTRY_SECONDS, setattr, self, "should_exit", True)
-            else:
-                loop.call_later(0.02, self.end, latest)
-
-    return Server(
-        uvicorn.Config(
-            application(service),
-            http=PatientProtocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=15,
-            timeout_graceful_shutdown=int(service.limits.computing),
-            ssl_context_factory=None if tls is None else lambda *_: tls,
+        # The workers count together, in files (prometheus_client's multiprocess mode).
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = held.enter_context(
+            tempfile.TemporaryDirectory(prefix="medic-metrics-")
         )
+        _Supervisor(_settings(loaded, config), taken, loaded, config).run()
+
+
+def _settings(bundle: Bundle, config: ServerConfig) -> uvicorn.Config:
+    return uvicorn.Config(
+        functools.partial(_start_worker, bundle.folder.absolute(), config),
+        factory=True,
+        workers=config.workers or usable_cores(),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=FINISH_SECONDS,
+        timeout_worker_healthcheck=START_SECONDS,
+        ssl_certfile=config.certificate,
+        ssl_keyfile=config.key,
     )
 
 
-def _tls(config: ServerConfig) -> ssl.SSLContext | None:
+def _start_worker(folder: Path, config: ServerConfig, replaces: bool = False) -> FastAPI:
+    """Load the bundle in a worker process and return its application."""
+    from medic.deployment.bundle.predictor import Predictor
+    from medic.deployment.service.app import Service, application
+
+    log_as_json()
+    try:
+        return application(Service(Predictor(folder), config, replaces))
+    except MedicError as error:
+        LOG.error("a worker cannot start: %s", error)
+        sys.exit(STARTUP_FAILURE)
+
+
+class _Supervisor(Multiprocess):
+    """Uvicorn's supervisor, which says when the service is ready and checks a bundle before it takes over."""
+
+    def __init__(self, settings: uvicorn.Config, listening: socket.socket, bundle: Bundle, config: ServerConfig):
+        super().__init__(settings, [listening])
+        self._bundle = bundle
+        host, port = listening.getsockname()[:2]
+        self._address = f"http{'s' if config.certificate else ''}://{_address(host, port)}"
+        self._grpc = config.grpc
+
+    def init_processes(self) -> None:
+        super().init_processes()
+        self.config.app = functools.partial(self.config.app, replaces=True)
+        if not any(process.wait_until_ready(START_SECONDS) for process in self.processes):
+            self.terminate_all()
+            raise MedicError("no worker of the service started; the lines above say why")
+        manifest = self._bundle.manifest
+        what = f"{manifest.task.name} ({manifest.version}, {manifest.precision})"
+        print(f"serving {what} at {self._address}{f', gRPC at {self._grpc}' if self._grpc else ''}")
+        print(manifest.notice, flush=True)
+
+    def run(self) -> None:
+        super().run()
+        if any(process.exitcode == STARTUP_FAILURE for process in self.processes):
+            raise MedicError("a worker ended and no other could start in its place; the lines above say why")
+
+    def handle_hup(self) -> None:
+        before = list(self.processes)
+        try:
+            bundle = Bundle.load(self._bundle.folder)
+            if bundle.task != self._bundle.task:
+                raise MedicError(f"it is for {bundle.task.name!r}, clients count on {self._bundle.task.name!r}")
+        except (MedicError, OSError) as error:
+            LOG.error("%s: %s", NOT_EXCHANGED, error)
+            return
+        self.restart_all()
+        if any(process in before for process in self.processes):
+            LOG.error("%s: a new worker did not start", NOT_EXCHANGED)
+        else:
+            LOG.info(EXCHANGED, extra={"facts": {"version": bundle.manifest.version}})
+
+
+def bind(host: str, port: int, token: str | None = None, *, shared: bool = False) -> socket.socket:
+    """Take a port on this machine.
+
+    Args:
+        host: ``localhost`` or an address of this machine. One that other machines can reach needs a token.
+        port: 0 takes any free one.
+        token: what clients have to show, if anything.
+        shared: other sockets of this user may listen on it, and this one does not; otherwise it listens at once, and
+            clients that come early wait.
+
+    Raises:
+        MedicError: others could come in unasked, or the port is in use, not allowed or no port at all.
+    """
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+    except ValueError as error:
+        raise MedicError(f"host {host!r} is no address; give localhost or an address of this machine") from error
+    if not address.is_loopback and token is None:
+        raise MedicError(
+            f"{host} can be reached from other machines, and there is no token; give one with --token-file, or listen "
+            "on 127.0.0.1"
+        )
+    if not 0 <= port <= 65535:
+        raise MedicError(f"port {port} is outside 0..65535; 8080 is a common choice, 0 takes any free one")
+    if shared and port:
+        bind(host, port, token).close()  # a port that is shared would be taken even if someone else listens there
+    # The protocol is named, or asyncio leaves answers to wait 40 ms for an acknowledgement (Nagle).
+    taken = socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET, socket.SOCK_STREAM, 6)
+    try:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if shared else socket.SO_REUSEADDR, 1)
+        taken.bind((str(address), port))
+        if not shared:
+            taken.listen(1024)
+    except OSError as error:
+        taken.close()
+        why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+        raise MedicError(f"port {port} on {host} {why}; choose another port, or take any free one with 0") from error
+    return taken
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _check_tls(config: ServerConfig) -> None:
     if config.certificate is None and config.key is None:
-        return None
+        return
     if config.certificate is None or config.key is None:
         raise MedicError("TLS takes two files, the certificate and its private key; give both")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(config.certificate, config.key)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config.certificate, config.key)
     except (OSError, ssl.SSLError) as error:
         raise MedicError(
             f"{config.certificate} and {config.key} are no certificate and its key in PEM form ({error}); correct the "
             "paths"
         ) from error
-    return context
 
 
 def read_token(file: Path | None) -> str | None:
@@ -249,7 +264,7 @@ def read_token(file: Path | None) -> str | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The program behind ``local.deploy`` and ``medic serve``."""
+    """The program behind ``local.deploy`` and a container."""
     parser = argparse.ArgumentParser(prog="python -m medic.deployment.service.server", description=__doc__)
     parser.add_argument("bundle", type=Path, help="a bundle's folder or .tar.gz")
     parser.add_argument("--host", default="127.0.0.1", help="other than loopback needs a token (default: 127.0.0.1)")
@@ -258,22 +273,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--token-file", type=Path, help="file with the token to ask for (or MEDIC_TOKEN)")
     parser.add_argument("--certificate", type=Path, help="TLS certificate, PEM")
     parser.add_argument("--key", type=Path, help="its private key, PEM")
-    parser.add_argument("--workers", type=int, default=cores(), help="processes that compute (default: a core each)")
+    parser.add_argument("--workers", type=int, help="processes that compute (default: a core each)")
     parser.add_argument("--name", help="what the deployment is called")
+    parser.add_argument("--counts", type=Path, help="folder for counts of the answers, which medic drift reads")
     parser.add_argument("--descriptor", type=int, help="serve on this inherited, listening socket instead")
-    given = parser.parse_args(arguments)
+    given = vars(parser.parse_args(arguments))
     log_as_json()
     try:
-        token = read_token(given.token_file)
-        config = ServerConfig(given.host, given.port, given.grpc_port, token, given.certificate, given.key)
-        if given.workers < 1:
-            raise MedicError(f"{given.workers} workers compute nothing; give 1 or more")
-        listening = (
-            bind(config.host, config.port, token)
-            if given.descriptor is None
-            else socket.socket(fileno=given.descriptor)
-        )
-        serve_on(listening, given.bundle, config, given.name, Limits(workers=given.workers))
+        bundle, descriptor, token_file = (given.pop(name) for name in ("bundle", "descriptor", "token_file"))
+        config = ServerConfig(token=read_token(token_file), **given)
+        serve(bundle, config, None if descriptor is None else socket.socket(fileno=descriptor))
     except MedicError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -6,9 +6,13 @@ import json
 import logging
 import sys
 import time
+from types import SimpleNamespace
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
 
+from medic.deployment.bundle.manifest import Manifest
 from medic.task import Prediction
 
 REQUESTS = Counter("medic_requests", "Requests answered, by route and status", ["route", "status"])
@@ -18,22 +22,36 @@ SECONDS = Histogram(
     ["route"],
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
 )
-UNDER_WAY = Gauge("medic_requests_under_way", "Requests that are being received, computed or answered")
 REJECTED = Counter("medic_inputs_rejected", "Inputs that were refused, by reason", ["reason"])
 ANSWERS = Counter("medic_answers", "Images answered, by the class decided (one count for each of several)", ["decided"])
-MODEL = Gauge("medic_model", "1 for the bundle that answers now", ["task", "version", "precision"])
+REFERRED = Counter("medic_answers_referred", "Images left to a person, by reason", ["why"])
 
 
-def count_answers(prediction: Prediction) -> None:
-    """Count what was decided for each image. A shift of these shares is often the first sign of other inputs."""
+def count_answers(prediction: Prediction, answers: list[dict]) -> None:
+    """Count what was decided for each image, and what was left to a person.
+
+    A shift of these shares is often the first sign of other inputs.
+    """
     classes = prediction.task.classes
-    for decided in prediction.decided:
+    for decided, answer in zip(prediction.decided, answers, strict=True):
         if prediction.task.kind == "multilabel":
             called = [name for name, present in zip(classes, decided, strict=True) if present]
             for name in called or ["none"]:
                 ANSWERS.labels(name).inc()
         else:
             ANSWERS.labels(classes[decided]).inc()
+        if answer.get("refer"):
+            REFERRED.labels(answer["why"]).inc()
+
+
+def exposition(manifest: Manifest) -> bytes:
+    """Return the metrics of all workers together in Prometheus's text format, and which bundle answers."""
+    labels = {"task": manifest.task.name, "version": manifest.version, "precision": manifest.precision}
+    model = GaugeMetricFamily("medic_model", "1 for the bundle that answers now", labels=labels)
+    model.add_metric(list(labels.values()), 1)
+    registry = CollectorRegistry()
+    collect = MultiProcessCollector(registry).collect
+    return generate_latest(SimpleNamespace(collect=lambda: [*collect(), model]))
 
 
 class JsonLines(logging.Formatter):
@@ -58,3 +76,5 @@ def log_as_json(level: int = logging.INFO) -> None:
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("medic").setLevel(level)
+    # kserve reports each refused request with a traceback; the service's own line says it.
+    logging.getLogger("kserve").setLevel(logging.CRITICAL)

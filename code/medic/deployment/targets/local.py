@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,12 +19,10 @@ from pathlib import Path
 
 import psutil
 
-from medic.deployment import client as call
 from medic.deployment.bundle import Bundle
 from medic.deployment.bundle.manifest import MANIFEST
 from medic.deployment.client import Client, Image
-from medic.deployment.service.listen import bind
-from medic.deployment.service.server import NOT_EXCHANGED
+from medic.deployment.service.server import EXCHANGED, NOT_EXCHANGED, bind
 from medic.deployment.targets import check_name
 from medic.errors import MedicError
 from medic.files import write_bytes, write_json
@@ -32,7 +31,10 @@ from medic.task import Prediction
 RECORD = "deployment.json"
 LINK = "bundle"
 """In a deployment's folder: leads to the stored bundle that it serves."""
-START_SECONDS = 60.0
+START_SECONDS = 150.0
+ORPHAN_SECONDS = 30.0
+EXCHANGE_SECONDS = 300.0
+"""Each worker is replaced in turn, by one that starts."""
 STOP_SECONDS = 75.0
 """Longer than the service takes to finish what it has accepted, over HTTP and gRPC."""
 
@@ -172,11 +174,12 @@ def _start(stored: Bundle, folder: Path, port: int) -> Deployment:
     """Start a server for a stored bundle; nothing new is left of it if it does not become ready."""
     record, link = folder / RECORD, folder / LINK
     before = (record.read_bytes(), os.readlink(link)) if record.is_file() else None
-    with contextlib.closing(bind("127.0.0.1", port)) as listening:
+    with contextlib.closing(_take(port, ORPHAN_SECONDS if before else 0)) as listening:
         folder.mkdir(parents=True, exist_ok=True)
         _point(folder, stored)
         command = [sys.executable, "-m", "medic.deployment.service.server", str((folder / LINK).absolute())]
         command += ["--name", folder.name, "--descriptor", str(listening.fileno()), "--grpc-port", "0"]
+        command += ["--counts", str(folder.absolute())]
         # A token in the environment of whoever deploys is meant for something else: nobody else reaches loopback.
         environment = {key: value for key, value in os.environ.items() if key != "MEDIC_TOKEN"}
         with open(folder / "server.log", "wb" if before is None else "ab") as log:
@@ -204,7 +207,7 @@ def _start(stored: Bundle, folder: Path, port: int) -> Deployment:
         )
         # Recorded before it is ready: should this program be killed while it waits, the server can still be found.
         write_json(folder / RECORD, _record(deployment))
-        deployment = replace(deployment, grpc=_wait_until_ready(deployment, child))
+        deployment = replace(deployment, grpc=_wait_until_ready(deployment))
         write_json(folder / RECORD, _record(deployment))
     except BaseException:
         child.kill()
@@ -218,6 +221,18 @@ def _start(stored: Bundle, folder: Path, port: int) -> Deployment:
     return deployment
 
 
+def _take(port: int, seconds: float) -> socket.socket:
+    """Take a port, and wait for it so long: workers whose server was killed need a moment to notice and let it go."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return bind("127.0.0.1", port)
+        except MedicError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.1)
+
+
 def _exchange(there: Deployment, stored: Bundle) -> Deployment:
     """Let a running server load another bundle, and wait until that one answers."""
     present = Bundle.load(there.space / "bundles" / there.bundle)
@@ -226,33 +241,21 @@ def _exchange(there: Deployment, stored: Bundle) -> Deployment:
             f"the deployment {there.name!r} answers {present.task.name!r}, the bundle is for {stored.task.name!r}; "
             "clients count on that: deploy it under another name"
         )
-    deadline = time.monotonic() + START_SECONDS
-    while not call.health(there.url):  # it may have been started just now
-        if _process(there) is None or time.monotonic() > deadline:
-            raise MedicError(f"the deployment {there.name!r} does not answer; delete it and deploy again")
-        time.sleep(0.05)
-    logged = there.log.stat().st_size
+    _wait_until_ready(there)  # it may have been started just now
+    logged, said = there.log.stat().st_size, ""
     _point(there.folder, stored)
     with contextlib.suppress(ProcessLookupError):
         os.kill(there.pid, signal.SIGHUP)
-    deadline = time.monotonic() + START_SECONDS
-    with Client(there.url, timeout=5) as client:
-
-        def answering() -> str | None:
-            try:
-                return client.about()["model"]
-            except MedicError:
-                return None
-
-        while answering() != stored.manifest.version:
-            said = there.log.read_bytes()[logged:].decode(errors="replace")
-            if time.monotonic() > deadline or _process(there) is None or NOT_EXCHANGED in said:
-                _point(there.folder, present)
-                raise MedicError(
-                    f"the bundle {stored.manifest.version} did not take over from {there.bundle}, which answers on; "
-                    f"the end of the log:\n{said[-2000:]}"
-                )
-            time.sleep(0.05)
+    deadline = time.monotonic() + EXCHANGE_SECONDS
+    while EXCHANGED not in said:
+        if time.monotonic() > deadline or _process(there) is None or NOT_EXCHANGED in said:
+            _point(there.folder, present)
+            raise MedicError(
+                f"the bundle {stored.manifest.version} did not take over from {there.bundle}; the end of the log:\n"
+                f"{said[-2000:]}"
+            )
+        time.sleep(0.1)
+        said = there.log.read_bytes()[logged:].decode(errors="replace")
     deployment = replace(there, bundle=stored.manifest.version)
     write_json(there.folder / RECORD, _record(deployment))
     return deployment
@@ -284,7 +287,8 @@ def find(name: str, space: str | Path = "default") -> Deployment:
     there = {deployment.name: deployment for deployment in deployments(space)}
     if name not in there:
         raise MedicError(
-            f"the space {_folder(space)} has no deployment {name!r}; there is: {', '.join(there) or 'none'}"
+            f"the space {_folder(space).absolute()} has no deployment {name!r}; there is: "
+            f"{', '.join(there) or 'none'}; name another space with --space NAME or --space PATH"
         )
     return there[name]
 
@@ -298,7 +302,8 @@ def score(deployment: Deployment, images: Sequence[Image]) -> Prediction:
     state = _process_state(deployment)
     if state != "running":
         raise MedicError(f"the deployment {deployment.name!r} is {state}; deploy the bundle again")
-    return call.score(deployment.url, images)
+    with Client(deployment.url) as client:
+        return client.score(images)
 
 
 def status(deployment: Deployment) -> str:
@@ -306,7 +311,8 @@ def status(deployment: Deployment) -> str:
     state = _process_state(deployment)
     if state != "running":
         return state
-    return "ready" if call.health(deployment.url) else "starting"
+    with Client(deployment.url, timeout=5) as client:
+        return "ready" if client.ready() else "starting"
 
 
 def delete(deployment: Deployment, bundle: bool = False) -> None:
@@ -370,13 +376,14 @@ def _stop(deployment: Deployment) -> None:
         deployment._child.wait()
 
 
-def _wait_until_ready(deployment: Deployment, child: subprocess.Popen) -> str:
+def _wait_until_ready(deployment: Deployment) -> str:
     """Wait until a server answers; what its gRPC address is."""
     deadline = time.monotonic() + START_SECONDS
-    with Client(deployment.url, timeout=1) as client:
+    with Client(deployment.url, timeout=5) as client:
         while not client.ready():
-            if child.poll() is not None or time.monotonic() > deadline:
-                ended = "ended" if child.poll() is not None else f"was not ready in {START_SECONDS:g} seconds"
+            running = _process(deployment) is not None
+            if not running or time.monotonic() > deadline:
+                ended = f"was not ready in {START_SECONDS:g} seconds" if running else "ended"
                 end = "\n".join(deployment.log.read_text(errors="replace").splitlines()[-15:])
                 raise MedicError(f"the server of {deployment.name!r} {ended}; the end of its log:\n{end}")
             time.sleep(0.05)
