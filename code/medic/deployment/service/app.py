@@ -32,8 +32,8 @@ from medic.data.images.decode import MAX_PIXELS
 from medic.data.parallel import usable_cores
 from medic.deployment.bundle.manifest import Manifest
 from medic.deployment.bundle.predictor import Predictor
-from medic.deployment.counts import Counts
-from medic.deployment.drift import REFERENCE, Reference, measure
+from medic.deployment.counts import Counts, measure
+from medic.deployment.drift import REFERENCE, Reference
 from medic.deployment.service.answers import advise, explain_numbers
 from medic.deployment.service.middleware import JSON, UPLOAD, Middleware, register_errors
 from medic.deployment.service.telemetry import count_answers, exposition
