@@ -49,7 +49,7 @@ def write_page(run: Run, evaluation: Evaluation, path: str | os.PathLike) -> pd.
     store, task, whose = run.prepared.store, evaluation.task, evaluation.records["patient"].to_numpy().astype(str)
     truth, said, model = evaluation.truth, evaluation.prediction, run.model()
     versions = {"as it is": said}
-    if getattr(model, "scale", None) is not None:
+    if model.scale is not None:
         model.scale = model.shift = None
         versions = {"before": predict(model, store, list(evaluation.records["image"])).prediction, "after": said}
     judged = {name: one for name, one in evaluation.questions.items() if not too_few("auroc", one[0], whose)}
