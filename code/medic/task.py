@@ -158,8 +158,8 @@ class Prediction:
             )
         if (unknown := int(np.isnan(self.probabilities).any(axis=1).sum())) > 0:
             raise MedicError(
-                f"{unknown} of {shape[0]} answers for {self.task.name!r} are not numbers; the training of this model has "
-                "diverged: train it again, with a lower learning rate"
+                f"{unknown} of {shape[0]} answers for {self.task.name!r} are not numbers; the training of this model "
+                "has diverged: train it again, with a lower learning rate"
             )
         if (self.grade is None) == (self.task.kind == "ordinal"):
             raise MedicError(f"task {self.task.name!r}: a continuous grade belongs to ordinal tasks and to no other")
