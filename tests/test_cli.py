@@ -544,7 +544,7 @@ def test_a_run_is_a_name_in_the_folder_of_all_runs_and_options_go_before_the_rec
     recipe = settings["recipe"]
     assert [recipe[name] for name in ("batch_size", "epochs", "learning_rate")] == [20, 1, 1e-4]
     assert [recipe[name] for name in ("schedule", "amsgrad", "choose_by")] == ["steps", True, "macro_f1"]
-    assert "clahe" in recipe["augmentation"]
+    assert recipe["augmentation"]["kind"] == "published"
     assert settings["model"]["objective"]["name"] == "regression"
 
 

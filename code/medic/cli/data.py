@@ -228,7 +228,7 @@ def prepare(
     data: DataOption = Path("sample_data"),
     images: ImagesOption = None,
     to: Annotated[Path, typer.Option("--to", help="Folder of the prepared set.")] = Path("outputs/prepared"),
-    size: SizeOption = 256,
+    size: SizeOption = 320,
     test: TestOption = None,
     label_column: LabelColumnOption = None,
     image_column: ImageColumnOption = None,
