@@ -158,6 +158,15 @@ NOTEBOOKS: dict[str, Run] = {
             "gain": (-0.2, 0.4),
         },
     ),
+    f"{STAGE_2}/10_trust_the_numbers": Run(
+        checks={
+            "temperature_difference": (0, 1e-3),
+            "headline": (0, 0.3),
+            "coverage": (0.7, 1),
+            "share_kept": (0, 1),
+            "difference_to_medic": (0, 1e-3),
+        },
+    ),
     # Nobody has drawn the lesions of real photographs: no headline there.
     f"{STAGE_2}/12_explain_predictions": Run(
         {"IMAGES": 30}, {"largest_difference": (0, 1e-3), "alike_halves_low": (-1, 1), "alike_shuffled_high": (-1, 1)}
@@ -202,6 +211,13 @@ HEADLINES = [
     (f"{STAGE_2}/08_classify_skin_lesions", "lost_low", 0.0),
     (f"{STAGE_2}/09_tune_hyperparameters", "headline_low", "headline_baseline"),
     (f"{STAGE_2}/09_tune_hyperparameters", "gain_low", 0.0),
+    # Smaller is better: the upper end of the calibration error lies below the error before.
+    (f"{STAGE_2}/10_trust_the_numbers", "headline_baseline", "headline_high"),
+    (f"{STAGE_2}/10_trust_the_numbers", "retinopathy_log_loss_fall_low", 0.0),
+    (f"{STAGE_2}/10_trust_the_numbers", "coverage", "coverage_binomial_low"),
+    (f"{STAGE_2}/10_trust_the_numbers", "coverage_binomial_high", "coverage"),
+    (f"{STAGE_2}/10_trust_the_numbers", "error_of_all", "error_kept"),
+    (f"{STAGE_2}/10_trust_the_numbers", "net_benefit_gain_low", 0.0),
     (f"{STAGE_2}/12_explain_predictions", "headline_low", "headline_baseline"),
     (f"{STAGE_2}/12_explain_predictions", "alike_halves_low", "alike_shuffled_high"),
     (f"{STAGE_2}/12_explain_predictions", "sticker_low", "sticker_without_high"),
