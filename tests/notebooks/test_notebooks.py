@@ -167,6 +167,8 @@ NOTEBOOKS: dict[str, Run] = {
             "difference_to_medic": (0, 1e-3),
         },
     ),
+    # The second hospital is the sample's: photographs against drawings.
+    f"{STAGE_2}/11_test_at_another_hospital": Run(checks={"headline": (-1, 1), "lost_without": (-1, 1)}),
     # Nobody has drawn the lesions of real photographs: no headline there.
     f"{STAGE_2}/12_explain_predictions": Run(
         {"IMAGES": 30}, {"largest_difference": (0, 1e-3), "alike_halves_low": (-1, 1), "alike_shuffled_high": (-1, 1)}
@@ -218,6 +220,9 @@ HEADLINES = [
     (f"{STAGE_2}/10_trust_the_numbers", "coverage_binomial_high", "coverage"),
     (f"{STAGE_2}/10_trust_the_numbers", "error_of_all", "error_kept"),
     (f"{STAGE_2}/10_trust_the_numbers", "net_benefit_gain_low", 0.0),
+    (f"{STAGE_2}/11_test_at_another_hospital", "headline_low", "headline_baseline"),
+    (f"{STAGE_2}/11_test_at_another_hospital", "headline", 0.08),
+    (f"{STAGE_2}/11_test_at_another_hospital", "lost_more_low", 0.0),
     (f"{STAGE_2}/12_explain_predictions", "headline_low", "headline_baseline"),
     (f"{STAGE_2}/12_explain_predictions", "alike_halves_low", "alike_shuffled_high"),
     (f"{STAGE_2}/12_explain_predictions", "sticker_low", "sticker_without_high"),

@@ -38,7 +38,7 @@ def cast(patients: int, seed: int, hospital: int) -> tuple[pd.DataFrame, pd.Data
     The records have ``lesion`` (str), ``shown`` (int, the label of what the image shows), ``score`` (float, the total
     dermatoscopy score of that), ``sticker`` (bool), ``age`` (Int64, years) and ``sex`` ("female", "male" or empty).
     """
-    records = _photographs(_people(patients, MALIGNANT[hospital], seed), seed, hospital)
+    records = photographs(patients, seed, hospital)
     faults = _choose_faults(records, np.random.default_rng([seed, 2]))
     source = records["image"].replace(faults[faults["source"] != ""].set_index("image")["source"])
     seen = records.set_index("image").loc[source, ["label", "score", "sticker"]]
@@ -68,8 +68,13 @@ def _people(patients: int, malignant: float, seed: int) -> pd.DataFrame:
     return people
 
 
-def _photographs(people: pd.DataFrame, seed: int, hospital: int) -> pd.DataFrame:
-    """Return one row an image, in random order, before faults."""
+def photographs(patients: int, seed: int, hospital: int = 1) -> pd.DataFrame:
+    """Return one row an image, in random order, before faults; ``drawn`` is what ``dermoscopic_image`` takes of it.
+
+    The columns are those of ``cast``, and ``drawn``: the lesion, the seed of its image (list of int), and whether there
+    is a sticker.
+    """
+    people = _people(patients, MALIGNANT[hospital], seed)
     rng, persons = np.random.default_rng([seed, 1]), people["person"].nunique()
     ill = people.groupby("person")["label"].max().to_numpy()
     years = rng.normal(np.where(ill == 1, 57, 42), 14)
@@ -89,6 +94,13 @@ def _photographs(people: pd.DataFrame, seed: int, hospital: int) -> pd.DataFrame
     seen = images[["number", "view", "sticker"]].itertuples(index=False)
     images["drawn"] = [(lesions[number], [seed, 5, number, view], sticker) for number, view, sticker in seen]
     return images.drop(columns=["person", "photographs", "number", "view"])
+
+
+def photograph(drawn: tuple, camera: int = 1, sticker: bool = True, size: tuple[int, int] = (224, 168)) -> bytes:
+    """Take one image of ``photographs`` with the camera of hospital 1 or 2, as JPEG; without a sticker where False."""
+    lesion, key, beside = drawn
+    look = {"size": size, "hospital": camera, "sticker": beside and sticker}
+    return jpeg(dermoscopic_image(lesion, np.random.default_rng(key), **look)[0], QUALITY)
 
 
 def _choose_faults(images: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
