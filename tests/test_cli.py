@@ -1008,7 +1008,7 @@ def test_digits_go_from_idx_files_to_a_bundle_that_reads_them(digits, tmp_path):
     succeeded(medic("predict", bundle / "golden", "-m", bundle, "--to", tmp_path / "result.csv", cwd=tmp_path))
     table = pd.read_csv(tmp_path / "result.csv")
     columns = [f"p_{name}" for name in DIGITS.classes]
-    assert list(table) == ["image", "label", "class", *columns, "error"]
+    assert list(table) == ["image", "label", "class", *columns, "set", "refer", "why", "calibration", "error"]
     assert (table["label"] == table[columns].to_numpy().argmax(axis=1)).all()
 
 
