@@ -156,11 +156,6 @@ class Prediction:
                 f"task {self.task.name!r} has {len(self.task.classes)} classes, but the probabilities have shape "
                 f"{shape}; the model was made for another task"
             )
-        if (unknown := int(np.isnan(self.probabilities).any(axis=1).sum())) > 0:
-            raise MedicError(
-                f"{unknown} of {shape[0]} answers for {self.task.name!r} are not numbers; the training of this model "
-                "has diverged: train it again, with a lower learning rate"
-            )
         if (self.grade is None) == (self.task.kind == "ordinal"):
             raise MedicError(f"task {self.task.name!r}: a continuous grade belongs to ordinal tasks and to no other")
         if self.thresholds is not None and len(self.thresholds) != self.task.thresholds:

@@ -264,6 +264,7 @@ def test_all_of_it_works_with_keys_alone(page, photographs):
     while not choosers:
         page.wait_for_timeout(20)
     choosers[0].set_files({"name": "eye.jpeg", "mimeType": "image/jpeg", "buffer": photographs[0]})
+    expect(page.locator("#decision")).to_be_visible()
     expect(page.get_by_role("button", name="Choose another image")).to_be_focused()
     page.keyboard.press("Shift+Tab")
     expect(page.get_by_role("slider", name="Heatmap opacity")).to_be_focused()

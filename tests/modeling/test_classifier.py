@@ -52,6 +52,13 @@ def test_large_images_are_resized_with_antialiasing():
     assert float(small().inputs(stripes)[:, 0, 4:-4].std()) < 0.05
 
 
+def test_a_network_that_has_diverged_gives_no_answer(images):
+    model = small()
+    next(model.backbone.parameters()).data[:] = float("nan")
+    with pytest.raises(MedicError, match="15 of 15 scores are not numbers; the training has diverged"):
+        model.predict_pixels(images)
+
+
 def test_with_flips_an_image_and_its_mirror_image_get_the_same_answer(images):
     plain, flipping = small(), small(flips=True)
     one, other = (flipping.predict_pixels(way).probabilities for way in (images, images[:, :, ::-1].copy()))

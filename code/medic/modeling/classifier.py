@@ -18,6 +18,7 @@ from medic.errors import MedicError
 from medic.files import write_bytes, write_json
 from medic.modeling.backbones import backbone as build_backbone
 from medic.modeling.backbones import published
+from medic.modeling.metrics import refuse_nan
 from medic.modeling.objectives import Objective, default_objective, objective_from_dict
 from medic.modeling.training.distance import FeatureDistance, LastInput
 from medic.referral import Referral, appearance
@@ -166,9 +167,13 @@ class Classifier(nn.Module):
 
         Returns:
             The prediction for the N images.
+
+        Raises:
+            MedicError: an answer is not a number.
         """
         outputs = self.eval()(torch.from_numpy(images).to(self.mean.device))
         found = {name: output.cpu().numpy() for name, output in zip(self.output_names, outputs, strict=True)}
+        refuse_nan(found["probabilities"])
         if self.referral is not None:
             found["brightness"], found["sharpness"] = appearance(images)
         return Prediction(self.task, thresholds=self.thresholds, referral=self.referral, **found)

@@ -184,6 +184,7 @@ def metrics_for(task: Task) -> dict[str, Metric]:
 
 def _of_confusion(function: Callable[[np.ndarray], np.ndarray]) -> Metric:
     def metric(truth: np.ndarray, said: Prediction, counts: np.ndarray) -> np.ndarray:
+        refuse_nan(said.probabilities)
         codes = 2 if said.task.kind == "multilabel" else len(said.task.classes)
         return function(confusion_matrix(truth, said.decided, codes, counts))
 

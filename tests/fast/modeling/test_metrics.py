@@ -80,8 +80,10 @@ def test_areas_are_scikit_learns_with_ties_and_with_weights(area, expected, rows
 def test_a_score_that_is_no_number_has_no_area():
     with pytest.raises(MedicError, match="1 of 2 scores are not numbers"):
         auroc(np.array([0, 1]), np.array([0.2, np.nan]))
-    with pytest.raises(MedicError, match="2 of 2 answers for 'lesion' are not numbers; the training of this model"):
-        Prediction(LESION, np.full((2, 2), np.nan, np.float32))
+    diverged = Prediction(LESION, np.full((2, 2), np.nan, np.float32))
+    for metric in metrics_for(LESION).values():
+        with pytest.raises(MedicError, match="are not numbers; the training has diverged"):
+            score(metric, np.array([0, 1]), diverged)
 
 
 @pytest.mark.parametrize(
