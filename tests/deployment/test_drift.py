@@ -3,9 +3,11 @@
 import datetime
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from medic.cli import main
+from medic.deployment.bundle.pipeline import partition
 from medic.deployment.counts import Counts, histograms, measure, read_counts
 from medic.deployment.drift import (
     PSI,
@@ -200,3 +202,12 @@ def test_counts_that_do_not_belong_together_are_refused(tmp_path):
         read_counts(files[:1])
     with pytest.raises(MedicError, match="no counts are there"):
         read_counts([])
+
+
+@pytest.mark.parametrize(
+    ("patients", "said"),
+    [("ab", "no patient is in two splits."), (("1.png", "2.png"), "no patient is known: each image counts as one.")],
+)
+def test_a_bundle_says_how_patients_were_kept_apart(patients, said):
+    records = pd.DataFrame({"image": ["1.png", "2.png"], "patient": list(patients), "split": ["train", "test"]})
+    assert partition(records, synthetic=False) == f"1 images, for training, 0 for validation and 1 for testing; {said}"

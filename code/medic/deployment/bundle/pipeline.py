@@ -11,6 +11,7 @@ import numpy as np
 from medic.data.explore import some_patients
 from medic.data.parallel import each
 from medic.data.records import originals, targets
+from medic.data.split import patients_known
 from medic.deployment.bundle import About, Bundle, package
 from medic.deployment.compress import Compressed, compress
 from medic.deployment.compress.acceptance import Examples
@@ -21,6 +22,8 @@ from medic.errors import ImageError
 from medic.task import Prediction, Task
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from medic.data.prepare import Prepared
     from medic.modeling.evaluate import Evaluation
     from medic.modeling.training.run import Run
@@ -93,13 +96,18 @@ def golden(prepared: Prepared) -> list[tuple[str, bytes]]:
 
 def about(run: Run, evaluation: Evaluation) -> About:
     """What the manifest and the card say of data and figures."""
-    counts = originals(run.records)["split"].value_counts()
-    kind = "synthetic images, drawn by a program" if evaluation.synthetic else "images"
-    data = (
-        f"{counts.get('train', 0)} {kind}, for training, {counts.get('validation', 0)} for validation and "
-        f"{counts.get('test', 0)} for testing; no patient is in two splits."
-    )
+    data = partition(run.records, evaluation.synthetic)
     return About(data, evaluation.synthetic, evaluation.to_dict(), reference(run.model(), run.prepared, evaluation))
+
+
+def partition(records: pd.DataFrame, synthetic: bool) -> str:
+    """Say in one sentence how many images each split has, and whether patients are kept apart."""
+    counts = originals(records)["split"].value_counts()
+    kept = "no patient is in two splits" if patients_known(records) else "no patient is known: each image counts as one"
+    return (
+        f"{counts.get('train', 0)} {'synthetic images, drawn by a program' if synthetic else 'images'}, for training, "
+        f"{counts.get('validation', 0)} for validation and {counts.get('test', 0)} for testing; {kept}."
+    )
 
 
 def reference(model: Model, prepared: Prepared, evaluation: Evaluation) -> Reference:
