@@ -65,6 +65,14 @@ def test_a_patient_is_never_known_to_the_model_that_is_asked():
     assert (prediction.decided == label).mean() < 0.7
 
 
+def test_the_folds_do_not_depend_on_what_patients_are_called():
+    truth, patients = np.arange(60) // 2 % 2, np.arange(60) // 2
+    known = np.random.default_rng(0).normal(size=(60, 4))
+    named = [table(ids, label=truth) for ids in (patients, 37 * patients % 31)]
+    one, other = (out_of_fold(known, one, TWO).probabilities for one in named)
+    assert np.array_equal(one, other)
+
+
 def test_several_labels_are_doubted_one_by_one():
     random = np.random.default_rng(1)
     truth = random.integers(0, 2, (160, 2))

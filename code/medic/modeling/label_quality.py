@@ -43,7 +43,8 @@ def out_of_fold(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    labels, patients, several = targets(records, task), records["patient"].to_numpy(), task.kind == "multilabel"
+    # Numbered as they appear, so that the folds do not depend on what the patients are called.
+    labels, patients, several = targets(records, task), pd.factorize(records["patient"])[0], task.kind == "multilabel"
     if features.ndim != 2 or len(features) != len(records) or not np.isfinite(features).all():
         raise MedicError(
             f"the features have shape {features.shape} and the records {len(records)} rows; give one row of finite "
