@@ -32,6 +32,8 @@ ORDER = (
         "preparation_scale",
         "chest_table",
         "loading",
+        "plans_retinopathy",
+        "plans_skin_lesion",
         "quality_in_time",
         "training",
         "inference",
