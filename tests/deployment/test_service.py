@@ -65,8 +65,13 @@ def other(classifier, exported, photographs, about, tmp_path_factory) -> Bundle:
 
 
 def workers(service) -> list[psutil.Process]:
-    children = psutil.Process(service.process.pid).children()
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    def works(child: psutil.Process) -> bool:
+        try:
+            return "spawn_main" in " ".join(child.cmdline())
+        except psutil.NoSuchProcess:  # or it has ended and nobody has asked how yet
+            return False
+
+    return [child for child in psutil.Process(service.process.pid).children() if works(child)]
 
 
 def tensor(name, datatype, shape, data=None, **parameters) -> dict:
