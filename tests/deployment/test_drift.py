@@ -131,6 +131,12 @@ def test_prevalence_is_estimated_where_only_the_mix_of_cases_changed():
     assert np.mean(covered) >= 0.9
 
 
+def test_six_images_that_are_alike_prove_no_mix_of_cases():
+    fitted = reference(np.random.default_rng(5), 300)
+    shares = class_shares(fitted, {"decided": np.array([0, 6, 0, 0, 0])})
+    assert (shares["high"] > 0.1).all()
+
+
 def test_each_of_several_findings_is_watched_by_itself():
     rng, task = np.random.default_rng(6), Task("chest", "multilabel", ("Edema", "Mass"))
 

@@ -5,13 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from medic.deployment.bundle import Bundle
+from medic.cli import main
+from medic.deployment.bundle import Bundle, package
+from medic.deployment.counts import measure, read_counts
+from medic.deployment.drift import Reference
 from medic.deployment.targets import local
 from medic.errors import MedicError
 
@@ -53,6 +57,30 @@ def test_the_five_verbs(bundle, space, photographs, capsys):
         deployment.delete()
     with pytest.raises(MedicError, match="is stopped"):
         deployment.score(photographs[:1])
+
+
+def test_what_a_deployment_answers_is_counted_for_drift(
+    classifier, exported, about, photographs, space, tmp_path, monkeypatch, capsys
+):
+    pixels = np.stack([classifier.preprocessing.pixels(data) for data in photographs])
+    said = classifier.predict_pixels(pixels)
+    seen = measure(photographs, pixels, said)
+    about = replace(about, reference=Reference.fit(seen, said, said.decided, np.arange(len(said)), "test"))
+    golden = [("0_left.jpeg", photographs[0])]
+    bundle = package(classifier, tmp_path / "counted", exported.path, golden, about, archive=False)
+    with local.deploy(bundle, space) as deployment:
+        deployment.score(photographs[:3])
+        deadline, counted = time.monotonic() + 60, 0
+        while counted < 3:  # a worker writes within ten seconds
+            assert time.monotonic() < deadline, f"{counted} of 3 answers were counted"
+            time.sleep(0.1)
+            if files := list(deployment.folder.glob("drift-*.jsonl")):
+                counted = sum(sum(counts["decided"]) for counts in read_counts(files)[1].values())
+        assert counted == 3
+        monkeypatch.setattr("sys.argv", ["medic", "drift", deployment.name, "--space", str(space)])
+        with pytest.raises(SystemExit, match="0"):
+            main()
+    assert capsys.readouterr().out.splitlines()[-6].startswith("nothing moved; too few images yet to be sure of")
 
 
 def test_a_deployment_outlives_the_program_that_made_it_and_a_crash_is_seen(bundle, space, photographs):

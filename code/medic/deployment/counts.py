@@ -6,7 +6,6 @@ import datetime
 import json
 import os
 import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,21 +53,27 @@ class Counts:
 
     def __init__(self, folder: str | Path, reference: Reference, model: str):
         self.reference = reference
-        self._path, self._lock, self._due = Path(folder) / f"drift-{model}-{os.getpid()}.jsonl", threading.Lock(), 0.0
+        self._path, self._lock = Path(folder) / f"drift-{model}-{os.getpid()}.jsonl", threading.Lock()
+        self._writing: threading.Timer | None = None
         # A file of this process number is an ended process's: its counts go on.
         self._hours: Hours = read_counts([self._path])[1] if self._path.is_file() else {}
 
     def add(self, measures: Measures, prediction: Prediction) -> None:
-        """Count N answered images; at most every ten seconds, write."""
+        """Count N answered images; they are written within ten seconds, together with those that come meanwhile."""
         found, now = self.reference.count(measures, prediction), datetime.datetime.now(datetime.UTC)
         with self._lock:
             _add(self._hours, f"{now:%Y-%m-%dT%H}", found)
-            if time.monotonic() >= self._due:
-                self._write(now)
+            if self._writing is None:
+                self._writing = threading.Timer(WRITE_SECONDS, self.close)
+                self._writing.daemon = True
+                self._writing.start()
 
     def close(self) -> None:
         """Write what was counted since the last writing."""
         with self._lock:
+            if self._writing is not None:
+                self._writing.cancel()
+                self._writing = None
             self._write(datetime.datetime.now(datetime.UTC))
 
     def _write(self, now: datetime.datetime) -> None:
@@ -81,7 +86,7 @@ class Counts:
             for hour, found in hours.items()
         ]
         write_text(self._path, "".join(json.dumps(line) + "\n" for line in lines))
-        self._hours, self._due = hours, time.monotonic() + WRITE_SECONDS
+        self._hours = hours
 
 
 def _add(hours: Hours, hour: str, found: Mapping[str, np.ndarray]) -> None:

@@ -265,7 +265,8 @@ def class_shares(reference: Reference, counts: Mapping[str, np.ndarray], draws: 
     """Estimate the shares of the true classes from the decisions, by the inverse of the confusion matrix.
 
     It is right where prevalence changed and the images of each class look as before (black box shift estimation;
-    Lipton, Wang and Smola, ICML 2018, PMLR 80, p. 3122). The interval is from a parametric bootstrap of both samples.
+    Lipton, Wang and Smola, ICML 2018, PMLR 80, p. 3122). The interval is from a parametric bootstrap of both samples;
+    half an image is added to each decision of the new one (Jeffreys), because a few that are alike prove little.
 
     Returns:
         See ``Drift.shares``; of several findings, one row a finding.
@@ -280,7 +281,7 @@ def class_shares(reference: Reference, counts: Mapping[str, np.ndarray], draws: 
         tables = np.concatenate(
             [[joint], rng.multinomial(known, joint.ravel(), draws).reshape(-1, *joint.shape) / known]
         )
-        found = np.concatenate([[shares], rng.multinomial(seen, shares, draws) / seen])
+        found = np.concatenate([[shares], rng.dirichlet(seen * shares + 0.5, draws)])
         # Of each class, the weight that turns the reference's decisions into those found; none can be below 0.
         estimates = (np.linalg.pinv(tables) @ found[..., None])[..., 0] * tables.sum(axis=1)
         estimates = estimates.clip(0) / estimates.clip(0).sum(axis=1, keepdims=True)
