@@ -1,7 +1,6 @@
 """Memory that a training step frees is there for the next one."""
 
 import platform
-import resource
 import subprocess
 import sys
 
@@ -24,5 +23,4 @@ def test_blocks_of_a_training_step_are_not_cleared_anew():
     def faults(imports: str) -> int:
         return int(subprocess.check_output([sys.executable, "-c", PROGRAM.format(imports=imports)]))
 
-    pages = 5 * 2**24 * 8 // resource.getpagesize()
-    assert faults("import medic.modeling") < pages / 100 < faults("")
+    assert faults("import medic.modeling") < faults("") / 10  # pages of 4 KiB or of 2 MiB, as the system gives them

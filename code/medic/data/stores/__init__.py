@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,8 +32,7 @@ class JointStore(Store):
     def __getstate__(self) -> dict:
         return {"stores": self.stores, "location": self.location}
 
-    @cached_property
-    def _listed(self) -> dict[str, tuple[Store, Any]]:
+    def _list(self) -> dict[str, tuple[Store, Any]]:
         listed = ((key, store, *item) for key, store in self.stores.items() for item in store._listed.items())
         return {f"{key}/{name}": (store, entry) for key, store, name, entry in listed}
 

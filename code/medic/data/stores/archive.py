@@ -4,7 +4,6 @@ import glob
 import os
 import zipfile
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 from typing import IO
 
@@ -44,8 +43,7 @@ class ZipStore(Store):
                 raise MedicError(f"{self.location} is no zip file that can be read ({error}); get it again") from error
         return self._opened[1]
 
-    @cached_property
-    def _listed(self) -> dict[str, zipfile.ZipInfo]:
+    def _list(self) -> dict[str, zipfile.ZipInfo]:
         found = {_name(member): member for member in self._archive().infolist()}
         return {name: member for name, member in found.items() if not name.endswith("/") and not is_litter(name)}
 

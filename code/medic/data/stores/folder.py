@@ -29,13 +29,16 @@ class Store:
     """
 
     location: Path
-    _listed: Mapping[str, Any]  # what stands for each name: ``_open`` gives its bytes, ``_size`` their number
 
     def __getstate__(self) -> dict:
         return {"location": self.location.absolute()}
 
     def __contains__(self, name: str) -> bool:
         return composed(name) in self._listed
+
+    @cached_property
+    def _listed(self) -> Mapping[str, Any]:
+        return self._list()  # what stands for each name: ``_open`` gives its bytes, ``_size`` their number
 
     def names(self) -> list[str]:
         """Return all names, sorted; hidden files and what macOS leaves in archives are left out."""
@@ -91,8 +94,7 @@ class FolderStore(Store):
     def __init__(self, location: Path):
         self.location = location
 
-    @cached_property
-    def _listed(self) -> dict[str, Path]:
+    def _list(self) -> dict[str, Path]:
         if not self.location.is_dir():
             host = socket.gethostname()
             raise MedicError(f"{host} does not see {self.location}; give a folder that all workers share at one place")

@@ -9,7 +9,6 @@ import io
 import os
 import struct
 import zlib
-from functools import cached_property
 from pathlib import Path
 from typing import IO
 
@@ -63,9 +62,8 @@ class IdxStore(FolderStore):
     All of them are held in memory (55 MB for MNIST). A file that holds no such images is a ``MedicError``.
     """
 
-    @cached_property
-    def _listed(self) -> dict[str, Path | np.ndarray]:
-        listed = dict(super()._listed)
+    def _list(self) -> dict[str, Path | np.ndarray]:
+        listed = super()._list()
         for split in PARTS:
             if path := find_file(self.location, split, "images"):
                 images = read(path)
