@@ -166,7 +166,7 @@ def _training_features(model: Classifier, prepared: Prepared) -> np.ndarray:
     """Return the last layer's input for some training images, float32 (N, D)."""
     files = originals(prepared.split("train"))["file"]
     found = []
-    for some in np.array_split(files.iloc[_evenly(len(files))], 16):
+    for some in np.array_split(files.to_numpy()[_evenly(len(files))], 16):
         if len(some):
             pixels = torch.from_numpy(np.stack([prepared.pixels(file) for file in some]))
             with torch.inference_mode():
@@ -202,7 +202,7 @@ class _Validation:
         except MedicError as error:
             print(f"{error}; until then calibration and operating point rest on the prepared images")
             self.split = "validation (prepared images)"
-            for files in np.array_split(rows["file"], -(-len(rows) // 32)):
+            for files in np.array_split(rows["file"].to_numpy(), -(-len(rows) // 32)):
                 self.predict_pixels(np.stack([prepared.pixels(file) for file in files]))
         else:
             rows = rows[rows["image"].isin(predict(self, store, list(rows["image"])).names)]
