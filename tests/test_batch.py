@@ -1,7 +1,6 @@
 """Many images into a CSV file: what is written, and how an interrupted run goes on."""
 
 import csv
-import dataclasses
 import resource
 import shutil
 from pathlib import Path
@@ -11,13 +10,11 @@ import pandas as pd
 import pytest
 
 from medic.data.images.preprocess import Preprocessing
-from medic.data.readers.retinopathy import eyes
 from medic.data.stores import FolderStore, is_image_name, open_store
 from medic.errors import MedicError
-from medic.modeling.both_eyes import combine_eyes
 from medic.predict import MeanOverFlips, predict
 from medic.predict.batch import BATCH, predict_to, start_over
-from medic.task import CHEST_XRAY_BINARY, RETINOPATHY, Prediction
+from medic.task import RETINOPATHY, Prediction
 
 COUNT = 40
 
@@ -85,15 +82,10 @@ def rows_kept(capsys: pytest.CaptureFixture) -> int:
     return int(said.split("going on: ")[1].split()[0]) if "going on" in said else 0
 
 
-@pytest.mark.parametrize("weight", [None, 0.3], ids=["one eye", "both eyes"])
-def test_the_file_holds_what_predict_says_in_the_order_of_the_names(weight, images, tmp_path, capsys):
+def test_the_file_holds_what_predict_says_in_the_order_of_the_names(images, tmp_path):
     store, to = open_store(images), tmp_path / "to" / "result.csv"
-    done = predict_to(Brightness(), store, names_in(store), to, both_eyes=weight)
+    done = predict_to(Brightness(), store, names_in(store), to)
     expected = predict(Brightness(), store, names_in(store))
-    if weight is not None:
-        mixed = combine_eyes(expected.prediction, eyes(expected.names), weight)
-        expected = dataclasses.replace(expected, prediction=mixed)
-        assert "patients have both eyes; each counts 0.3 for the other" in capsys.readouterr().out
     assert done.names == expected.names
     wanted = expected.to_frame().astype({"grade": float}).set_index("image")
     pd.testing.assert_frame_equal(table_of(to), wanted, check_dtype=False, atol=1e-6)
@@ -101,7 +93,7 @@ def test_the_file_holds_what_predict_says_in_the_order_of_the_names(weight, imag
     assert [path.name for path in to.parent.iterdir()] == ["result.csv"]
 
 
-@pytest.mark.parametrize("options", [{}, {"both_eyes": 0.3}, {"at_once": 3}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"at_once": 3}], ids=str)
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_file(options, images, tmp_path, capsys):
     whole, to = written(images, tmp_path / "whole.csv", **options), tmp_path / "result.csv"
     interrupted(images, to, 2, **options)
@@ -183,20 +175,6 @@ def test_start_over_forgets_what_was_done_and_keeps_the_earlier_table(images, tm
     assert "going on" not in capsys.readouterr().out
 
 
-def test_both_eyes_are_decided_at_the_models_operating_point(images, tmp_path):
-    class Any(Brightness):
-        task = CHEST_XRAY_BINARY
-
-        def predict_pixels(self, images: np.ndarray) -> Prediction:
-            p = (images.mean(axis=(1, 2, 3)) / 255).astype(np.float32)
-            return Prediction(self.task, np.stack([1 - p, p], axis=1), thresholds=(0.2,))
-
-    written(images, tmp_path / "result.csv", Any(), both_eyes=0.5)
-    table = table_of(tmp_path / "result.csv").dropna(subset="label")
-    assert (table["label"] == (table["p_Finding"] >= 0.2)).all()
-    assert (table["label"] != (table["p_Finding"] >= 0.5)).any()
-
-
 def test_every_name_comes_back_as_it_was(images, tmp_path):
     odd = ["=1+1.jpeg", "+a.jpeg", "-b.jpeg", "@c.jpeg", 'a "quoted", name.jpeg', "two\nlines.jpeg", "\r.jpeg"]
     odd += [" space.jpeg", "ünï.jpeg", "007.jpeg", "semi;colon.jpeg", "'.jpeg"]
@@ -226,8 +204,6 @@ def test_an_image_that_goes_meanwhile_is_a_row_with_a_reason(images, tmp_path):
 def test_what_cannot_be_done_is_refused_and_leaves_nothing(images, tmp_path):
     with pytest.raises(MedicError, match="it is a folder; name a file"):
         written(images, images, Brightness(stop_after=0))
-    with pytest.raises(MedicError, match=r"outside 0\.\.1"):
-        written(images, tmp_path / "odd.csv", both_eyes=2)
     for path in images.iterdir():
         path.write_bytes(b"no photograph")
     with pytest.raises(MedicError, match=r"not one of 40 images .* could be read; the first: 00_left\.jpeg, these 13"):

@@ -660,23 +660,6 @@ def test_predict_agrees_with_the_saved_evaluation(line, tiny, tmp_path):
     assert np.allclose(table[PROBABILITIES], saved[PROBABILITIES], atol=1e-4)
 
 
-def test_predict_lets_the_other_eye_of_a_patient_count(line, tiny, tmp_path):
-    for name, options in (("one", ()), ("both", ("--both-eyes", "0.5"))):
-        shown = succeeded(medic("predict", tiny, "-m", line.run, "--to", f"{name}.csv", *options, cwd=tmp_path))
-    assert re.search(r"\d+ of 40 patients have both eyes; each counts 0.5 for the other", shown)
-    one, both = (result(tmp_path / f"{name}.csv") for name in ("one", "both"))
-    names = one.index[one["error"].isna()]
-    pairs = [name for name in names if "_left" in name and name.replace("_left", "_right") in names]
-    assert len(pairs) > 30
-    for left in pairs:
-        right = left.replace("_left", "_right")
-        mean = one.loc[[left, right], PROBABILITIES].mean()
-        assert np.allclose(both.loc[left, PROBABILITIES].astype(float), mean, atol=1e-5)
-        assert np.allclose(both.loc[right, PROBABILITIES].astype(float), mean, atol=1e-5)
-    said = failed(medic("predict", tiny, "-m", line.run, "--both-eyes", "2", cwd=tmp_path))
-    assert "outside 0..1" in said
-
-
 def test_predict_reads_a_zip(line, pictures):
     with zipfile.ZipFile(pictures / "eyes.zip", "w") as archive:
         for path in (pictures / "results" / "images").iterdir():

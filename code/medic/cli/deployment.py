@@ -161,10 +161,6 @@ def predict(
         Path, typer.Option("--model", "-m", help="A run, a checkpoint's folder, or a bundle (folder or .tar.gz).")
     ] = Path("outputs/runs/latest"),
     to: Annotated[Path, typer.Option("--to", help="CSV file to write.")] = Path("results/result.csv"),
-    both_eyes: Annotated[
-        float | None,
-        typer.Option("--both-eyes", help="Weight, 0 to 0.5, of the same patient's other eye (names such as 17_left)."),
-    ] = None,
     tta: Annotated[
         bool,
         typer.Option("--tta", help="Test-time augmentation: the mean over image and mirror image; twice the work."),
@@ -196,7 +192,7 @@ def predict(
     loaded = MeanOverFlips(loaded, ("horizontal",)) if tta else loaded
     if fresh:
         start_over(to)
-    written = predict_to(loaded, store, names, to, both_eyes=both_eyes, at_once=at_once)
+    written = predict_to(loaded, store, names, to, at_once=at_once)
     print(f"{len(written.names)} images predicted in {to}")
     print(f"probabilities: {written.prediction.referral or 'not calibrated'}")
     for name, detail in written.failed[["image", "detail"]].head(20).itertuples(index=False):

@@ -33,7 +33,6 @@ def predict_to(
     names: Sequence[str],
     to: str | os.PathLike,
     *,
-    both_eyes: float | None = None,
     at_once: int = 1,
 ) -> BatchResult:
     """Classify any number of images into a CSV file, one row an image in the order of the names.
@@ -47,19 +46,15 @@ def predict_to(
         store: where the images are.
         names: their names in the store.
         to: the CSV file; what it held is replaced at the end, and not before.
-        both_eyes: weight of the same patient's other eye (``medic.modeling.both_eyes``).
         at_once: as in ``medic.predict.answers``.
 
     Returns:
         What was written.
 
     Raises:
-        MedicError: not one image could be read, the disk is full, another process writes the same file, or the weight
-            is out of range.
+        MedicError: not one image could be read, the disk is full, or another process writes the same file.
     """
     to, partial = Path(to), _partial(to)
-    if both_eyes is not None:  # a wrong weight shows now, not at the end
-        _mixed(BatchResult(nothing(model.task), [], unread([], [])), both_eyes)
     flips = model.flips if isinstance(model, MeanOverFlips) else ()
     about = {"version": _FORMAT, "model": _identity(model), "images": os.path.abspath(store.location), "tta": [*flips]}
     with _writing(to):
@@ -78,9 +73,6 @@ def predict_to(
         if not result.names:
             partial.unlink()
             refuse_empty(store, len(names), list(result.failed.itertuples(index=False, name=None)))
-        if both_eyes is not None:
-            result, said = _mixed(result, both_eyes)
-            print(said, flush=True)
         table = result.to_frame()
         if flips:
             table.insert(table.shape[1] - 1, "tta", "+".join(flips))
@@ -173,17 +165,6 @@ def _identity(model: Model) -> str:
     if (manifest := getattr(model, "manifest", None)) is not None:
         return manifest.digest
     return hashlib.sha256(json.dumps([model.digest, model.to_dict()], sort_keys=True).encode()).hexdigest()
-
-
-def _mixed(predicted: BatchResult, weight: float) -> tuple[BatchResult, str]:
-    """The predictions with both eyes of a patient counting, and a sentence on how many have both."""
-    from medic.data.readers.retinopathy import eyes
-    from medic.modeling.both_eyes import combine_eyes, pairs
-
-    records = eyes(predicted.names)
-    mixed = replace(predicted, prediction=combine_eyes(predicted.prediction, records, weight))
-    both = f"{pairs(records)} of {records['patient'].nunique()} patients have both eyes"
-    return mixed, f"{both}; each counts {weight:g} for the other"
 
 
 @contextlib.contextmanager
