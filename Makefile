@@ -28,8 +28,7 @@ CPU_TORCH = $$(sed -n 's/^\(torch==[^ ]*\).*/\1/p; s/^\(torchvision==[^ ]*\).*/\
 # A value as one word of the shell, whatever is in it.
 quoted = '$(subst ','\'',$(1))'
 
-BENCHMARKS := preparation "preparation --scale" chest_table loading training inference serving batch series
-QUICK_CHARTS := --results outputs/benchmarks --images outputs/benchmarks --page outputs/benchmarks/benchmarks.md
+BENCHMARKS := preparation loading training inference serving "serving --batch"
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
@@ -99,10 +98,10 @@ check: $(READY) ## lint and the fast tests (tests/fast), in about a minute
 soak: $(READY) ## the long forms: over 10,000 hostile requests, a minute of load (some 3 minutes)
 	$(BIN)/python -m pytest -q -s --show-capture=no -m soak
 
-bench: $(READY) ## measure speed and quality, draw the charts (hours; QUICK=1: a minute each, into outputs)
+bench: $(READY) ## measure speed, renew docs/benchmarks.md (hours; QUICK=1: a minute each, into outputs)
 	@set -e; for bench in $(BENCHMARKS); do \
 		echo "== $$bench"; set -- $$bench; name=$$1; shift; $(BIN)/python benchmarks/$$name.py "$$@" $(BENCH); done
-	$(BIN)/python benchmarks/charts.py $(if $(QUICK),$(QUICK_CHARTS))
+	$(if $(QUICK),,$(BIN)/python benchmarks/measure.py)
 
 lab: $(READY) ## open JupyterLab on the notebooks
 	$(BIN)/python -m jupyterlab --notebook-dir=code
@@ -114,11 +113,11 @@ lock: $(READY) ## compile requirements.txt from pyproject.toml again
 	$(LOCK)
 
 docs: $(READY) ## build the documentation site into docs/_build/html
-	@rm -rf docs/_build/source && mkdir -p docs/_build/source/code
-	@cp docs/conf.py docs/_build/source/
-	@for page in docs/*.md; do sed 's#](\.\./image/#](image/#g' "$$page" > "docs/_build/source/$${page##*/}"; done
+	@rm -rf docs/_build && mkdir -p docs/_build/source/code docs/_build/source/docs
+	@cp docs/conf.py docs/_build/source/ && cp -r docs/*.md docs/_static docs/_build/source/docs/
 	@cp -r image docs/_build/source/ && cp -r code/0*_* docs/_build/source/code/
-	$(BIN)/python -m sphinx -q -b html docs/_build/source docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs/_build/source docs/_build/html
+	@printf '<meta http-equiv="refresh" content="0; url=docs/index.html">\n' > docs/_build/html/index.html
 	@echo docs/_build/html/index.html
 
 clean: ## remove what was made here: outputs, the built documentation, caches (not .venv)

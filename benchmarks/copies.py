@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -54,13 +55,11 @@ def frozen_features(pixels: np.ndarray) -> np.ndarray:
     return np.concatenate(found)
 
 
-def interval(values, groups: np.ndarray) -> tuple[float, float]:
-    """The 95 % percentile bootstrap over groups of a figure: ``values`` gives it for positions of images."""
-    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    random = np.random.default_rng(0)
+def interval(values: Callable[[np.ndarray], float], groups: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % bootstrap over groups of a figure: ``values`` gives it for positions of images."""
+    members, random = [np.flatnonzero(groups == group) for group in np.unique(groups)], np.random.default_rng(0)
     draws = random.integers(len(members), size=(DRAWS, len(members)))
-    low, high = np.percentile([values(np.concatenate([members[at] for at in draw])) for draw in draws], [2.5, 97.5])
-    return float(low), float(high)
+    return tuple(np.percentile([values(np.concatenate([members[at] for at in draw])) for draw in draws], [2.5, 97.5]))
 
 
 def measured(folder: Path, quick: bool) -> list[Row]:
@@ -94,12 +93,11 @@ def measured(folder: Path, quick: bool) -> list[Row]:
             parts = list(folds.split(inputs, labels, groups if "copies" in dealt else None))
             scores = cross_val_predict(model, inputs, labels, cv=parts, method="predict_proba")[:, 1]
             right = (scores > 0.5) == labels
-            for metric, value in {
-                "accuracy": lambda at, right=right: right[at].mean(),
-                "auroc": lambda at, scores=scores: roc_auc_score(labels[at], scores[at]),
-            }.items():
-                everything = value(np.arange(len(labels)))
-                table.append(figure(NAME, f"{learner}, {dealt}", metric, everything, spread=interval(value, groups)))
+            accuracy = interval(lambda at, right=right: right[at].mean(), groups)
+            auroc = interval(lambda at, scores=scores: roc_auc_score(labels[at], scores[at]), groups)
+            name = f"{learner}, {dealt}"
+            table.append(figure(NAME, name, "accuracy", right.mean(), spread=accuracy))
+            table.append(figure(NAME, name, "auroc", roc_auc_score(labels, scores), spread=auroc))
     return table
 
 

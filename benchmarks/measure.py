@@ -2,28 +2,29 @@
 
 Only ratios of medians from one interleaved run are compared: the speed of a shared machine changes by the minute, and
 changes for all methods of a round alike.
+
+    python benchmarks/measure.py      # draw the charts of benchmarks/results, put its tables into docs/benchmarks.md
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import gc
 import importlib.metadata
-import io
-import json
+import multiprocessing
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+import pandas as pd
 
 from medic.data.parallel import usable_cores
 from medic.data.stores import is_synthetic, open_store
@@ -44,8 +45,8 @@ class Row:
         method: what was measured.
         metric: what of it, with the unit (``images_per_s``, ``ms``, ``psnr_db``, ``peak_mib``).
         value: the median over the rounds, or the single figure.
-        low: lower quartile of the rounds; where a benchmark says so, the lower end of a bootstrap interval. None for a
-            single figure.
+        low: lower quartile of the rounds; where a benchmark says so, the lower end of an interval. None for a single
+            figure.
         high: the upper one.
         ratio: how many times as fast as the benchmark's reference method, from the medians; above 1 is faster.
         target: what was to be reached, None where nothing was asked.
@@ -69,25 +70,22 @@ def interleave(
     """Time methods against each other: every round runs each of them once, and starts with another one.
 
     Args:
-        methods: name to what is timed.
+        methods: name to what is timed; a method that gives back a float has timed itself, in seconds.
         rounds: how often each is timed.
         warm_up: run each once before, untimed.
 
     Returns:
         float64 (rounds,) wall-clock seconds by name.
     """
-    names = list(methods)
-    seconds = {name: np.zeros(rounds) for name in names}
-    if warm_up:
-        for name in names:
-            methods[name]()
-    for turn in range(rounds):
-        first = turn % len(names)
+    names, seconds = list(methods), {name: np.zeros(rounds) for name in methods}
+    for turn in range(-1 if warm_up else 0, rounds):
+        first = max(0, turn) % len(names)
         for name in names[first:] + names[:first]:
             gc.collect()
             start = time.perf_counter()
-            methods[name]()
-            seconds[name][turn] = time.perf_counter() - start
+            own = methods[name]()
+            if turn >= 0:
+                seconds[name][turn] = own if isinstance(own, float) else time.perf_counter() - start
     return seconds
 
 
@@ -96,40 +94,26 @@ def rows(
     seconds: Mapping[str, np.ndarray],
     *,
     reference: str,
-    work: float | Mapping[str, float] | None = None,
+    work: float | Mapping[str, float],
     metric: str = "images_per_s",
     targets: Mapping[str, float] | None = None,
 ) -> list[Row]:
-    """Rows of timed methods: medians with quartiles, and the ratio to the reference method.
+    """Return rows of timed methods: units of work a second, with quartiles, and the ratio to the reference method.
 
     Args:
         benchmark: name of the script.
         seconds: what ``interleave`` gave.
         reference: the method that the others are compared with.
-        work: units of work (images, say) in one call, for all or by method: values are units a second. None gives
-            milliseconds a call, and the metric ``ms``.
-        metric: what a value with ``work`` is called.
+        work: units of work (images, say) in one call, for all or by method.
+        metric: what such a value is called.
         targets: least ratio to reach, by method.
     """
-    units = {name: work.get(name, 1) if isinstance(work, Mapping) else (work or 1) for name in seconds}
-    cost = {name: np.asarray(times) / units[name] for name, times in seconds.items()}  # seconds a unit
+    rates = {n: (work[n] if isinstance(work, Mapping) else work) / np.asarray(times) for n, times in seconds.items()}
     made = []
-    for name, times in cost.items():
-        low, middle, high = np.percentile(times, (25, 50, 75))
-        ratio = float(np.median(cost[reference]) / middle)
-        target = (targets or {}).get(name)
-        value = (1000 * middle, 1000 * low, 1000 * high) if work is None else (1 / middle, 1 / high, 1 / low)
-        made.append(
-            Row(
-                benchmark,
-                name,
-                "ms" if work is None else metric,
-                *map(float, value),
-                ratio=ratio,
-                target=target,
-                reached=_reached(ratio, target),
-            )
-        )
+    for name, rate in rates.items():
+        low, middle, high = map(float, np.percentile(rate, (25, 50, 75)))
+        ratio, target = float(middle / np.median(rates[reference])), (targets or {}).get(name)
+        made.append(Row(benchmark, name, metric, middle, low, high, ratio, target, _reached(ratio, target)))
     return made
 
 
@@ -142,27 +126,17 @@ def compared(
     target: float | None = None,
     at_most: bool = False,
 ) -> Row:
-    """One method's time over another's (``time_over_<to>``), from the medians, with a 95 % bootstrap interval.
+    """Return one method's time over another's (``time_over_<to>``), from the medians, with a 95 % interval.
 
     The interval is the percentile bootstrap over rounds (Efron & Tibshirani, An Introduction to the Bootstrap, 1993,
-    p. 170); a round stays together, because its methods met the same machine.
-
-    Args:
-        benchmark: name of the script.
-        seconds: what ``interleave`` gave; both must have done the same work.
-        method: the one looked at.
-        to: the one it is divided by, a physical limit for instance.
-        target: what was to be reached.
-        at_most: whether reaching means staying at or below the target.
+    p. 170); a round stays together, because its methods met the same machine. ``seconds`` is what ``interleave`` gave,
+    for the same work; ``at_most``: the target is reached at or below it.
     """
     above, below = np.asarray(seconds[method]), np.asarray(seconds[to])
     drawn = np.random.default_rng(0).integers(0, len(above), (1000, len(above)))
     low, high = np.percentile(np.median(above[drawn], axis=1) / np.median(below[drawn], axis=1), (2.5, 97.5))
-    value = float(np.median(above) / np.median(below))
-    name = f"time_over_{to}".replace(" ", "_")
-    return Row(
-        benchmark, method, name, value, float(low), float(high), target=target, reached=_reached(value, target, at_most)
-    )
+    value, name = float(np.median(above) / np.median(below)), f"time_over_{to}".replace(" ", "_")
+    return figure(benchmark, method, name, value, spread=(float(low), float(high)), target=target, at_most=at_most)
 
 
 def figure(
@@ -175,11 +149,10 @@ def figure(
     target: float | None = None,
     at_most: bool = False,
 ) -> Row:
-    """A figure that is no time: quality, memory, size. ``at_most``: reached when it stays at or below the target."""
+    """Return the row of a single figure: quality, memory, size; ``at_most``: the target is reached at or below it."""
     low, high = spread or (None, None)
-    return Row(
-        benchmark, method, metric, float(value), low, high, target=target, reached=_reached(value, target, at_most)
-    )
+    reached = _reached(value, target, at_most)
+    return Row(benchmark, method, metric, float(value), low, high, target=target, reached=reached)
 
 
 def _reached(value: float, target: float | None, at_most: bool = False) -> str:
@@ -190,62 +163,46 @@ def _reached(value: float, target: float | None, at_most: bool = False) -> str:
 
 def show(table: Iterable[Row], *notes: str) -> None:
     """Print rows as a table, the machine above it and notes (which data, synthetic or not) below."""
-    made = Table(title=machine(), title_justify="left")
-    for field in fields(Row):
-        words = field.name in ("benchmark", "method", "metric", "reached")
-        made.add_column(field.name, justify="left" if words else "right", overflow="fold")
-    for row in table:
-        made.add_row(*(_short(value) for value in asdict(row).values()))
-    console = Console() if sys.stdout.isatty() else Console(width=150)
-    console.print(made)
-    for note in ("low and high: quartiles of the rounds; of time_over_..., a 95 % bootstrap interval", *notes):
-        console.print(note, highlight=False)
+    print(machine(), pd.DataFrame(map(asdict, table)).map(_short).to_string(index=False), sep="\n")
+    print("low and high: quartiles of the rounds; of time_over_..., a 95 % bootstrap interval", *notes, sep="\n")
 
 
 def _short(value: object) -> str:
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+        return "" if value != value else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return "" if value is None else str(value)
 
 
-def write(table: Iterable[Row], name: str, options: argparse.Namespace | None = None) -> Path:
+def write(table: Iterable[Row], name: str, options: argparse.Namespace) -> Path:
     """Write rows as CSV, and this machine's line for ``name`` into ``machine.txt`` beside it.
 
     Args:
         table: the rows.
         name: of the file, without suffix.
         options: what ``arguments`` parsed. A quick run goes to ``outputs/benchmarks/``, so that it never replaces
-            committed figures; ``--to`` names another folder. None writes to ``benchmarks/results/``.
+            committed figures; ``--to`` names another folder.
 
     Returns:
         The CSV file.
     """
-    folder = RESULTS
-    if options is not None:
-        folder = options.to or (ROOT / "outputs" / "benchmarks" if options.quick else RESULTS)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(Row)])
-    for row in table:
-        values = asdict(row).values()
-        writer.writerow([f"{value:.5g}" if isinstance(value, float) else value for value in values])
-    path = folder / f"{name}.csv"
-    write_text(path, text.getvalue())
-    machines = folder / "machine.txt"
+    folder = options.to or (ROOT / "outputs" / "benchmarks" if options.quick else RESULTS)
+    path, machines = folder / f"{name}.csv", folder / "machine.txt"
+    write_text(path, pd.DataFrame(map(asdict, table)).to_csv(index=False, float_format="%.5g"))
     lines = machines.read_text(encoding="utf-8").splitlines() if machines.is_file() else []
-    lines = [line for line in lines if not line.startswith(f"{name}: ")] + [f"{name}: {machine()}"]
+    git = subprocess.run(
+        ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    lines = [line for line in lines if not line.startswith(f"{name}: ")]
+    lines.append(f"{name}: commit {git.stdout.strip() or 'unknown'}, {machine()}")
     write_text(machines, "\n".join(sorted(lines)) + "\n")
     print(f"written: {os.path.relpath(path)}")
     return path
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """The options that every benchmark has; a script adds its own and calls ``parse_args``.
-
-    Options: ``quick`` (at most 60 s), ``data`` (folder that holds ``retinopathy/``), ``to`` (folder for the CSV).
-    """
+    """Return the options that every benchmark has; a script adds its own and calls ``parse_args``."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="few rounds: at most 60 s in all, written to outputs/")
+    parser.add_argument("--quick", action="store_true", help="few rounds: about a minute, written to outputs/")
     real = ROOT.parent / "shared" / "data"
     parser.add_argument(
         "--data",
@@ -258,41 +215,27 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def origin(folder: Path) -> str:
-    """Which photographs a run used, for the table: real ones, or synthetic ones.
+    """Say which photographs a run used: real ones, or synthetic ones.
 
     Raises:
         MedicError: ``folder`` holds no ``retinopathy/``.
     """
-    store = open_store(folder / "retinopathy")
-    if is_synthetic(store):
-        return "data: SYNTHETIC photographs, drawn by a program"
-    return "data: real fundus photographs"
+    drawn = is_synthetic(open_store(folder / "retinopathy"))
+    return f"data: {'SYNTHETIC photographs, drawn by a program' if drawn else 'real fundus photographs'}"
 
 
 def machine() -> str:
-    """One line: processor, cores that may be used, GPU, versions."""
-    model = platform.processor() or platform.machine()
+    """Return one line: processor, cores that may be used, GPU, versions."""
     information = Path("/proc/cpuinfo")
-    if information.is_file():
-        lines = information.read_text(encoding="utf-8").splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
-    versions = [f"Python {platform.python_version()}"]
-    for package in PACKAGES:
-        try:
-            versions.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return f"{model}, {usable_cores()} cores, {_gpu()}; {', '.join(versions)}"
-
-
-def _gpu() -> str:
+    found = re.search(r"model name\s*: (.*)", information.read_text()) if information.is_file() else None
     try:
-        asked = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, check=True
-        )
+        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        gpu = subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).strip().replace("\n", ", ")
     except (OSError, subprocess.CalledProcessError):
-        return "no GPU"
-    return ", ".join(asked.stdout.split("\n")).strip(", ") or "no GPU"
+        gpu = "no GPU"
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    processor = found[1] if found else platform.machine()
+    return f"{processor}, {usable_cores()} cores, {gpu}; Python {platform.python_version()}, {versions}"
 
 
 def run(main: Callable[[], object]) -> None:
@@ -304,38 +247,86 @@ def run(main: Callable[[], object]) -> None:
 
 
 def peak_memory() -> float:
-    """The most memory that this process has held so far (resident), in MiB. Linux only: elsewhere it is an error.
+    """Return the most memory that this process has held so far (resident), in MiB. Linux only.
 
     ``getrusage`` is no measure in a child process: on Linux it starts from what the parent held.
     """
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError as error:
-        raise MedicError("peak memory is read from /proc/self/status, which this system lacks; use Linux") from error
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 
-def in_own_process(script: str | os.PathLike, *options: str, environment: Mapping[str, str] | None = None) -> dict:
-    """Run a script with this interpreter, and give back the JSON object on the last line that it prints.
+def worker(make: Callable[..., Callable], *arguments: object) -> ProcessPoolExecutor:
+    """Return a process of its own that holds ``make(*arguments)``; it takes no core until ``ask`` calls that.
 
-    Args:
-        script: path of the script.
-        options: its arguments.
-        environment: added to this process's (``OMP_NUM_THREADS``, for instance).
-
-    Raises:
-        MedicError: it failed; the message ends with what it said.
+    Two runtimes in one process, or two that work at the same time, would fight over the cores.
     """
-    ended = subprocess.run(
-        [sys.executable, os.fspath(script), *options],
-        capture_output=True,
-        text=True,
-        env=os.environ | dict(environment or {}),
-        check=False,
-    )
-    if ended.returncode:
-        raise MedicError(
-            f"{Path(script).name} {' '.join(options)} ended with {ended.returncode}; see its last words: "
-            f"{ended.stderr.strip()[-2000:]}"
-        )
-    return json.loads(ended.stdout.strip().splitlines()[-1])
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, context, initializer=_hold, initargs=(make, arguments))
+
+
+def ask(process: ProcessPoolExecutor, *arguments: object) -> object:
+    """Call the function that a ``worker`` holds, and return its result."""
+    return process.submit(_call, *arguments).result()
+
+
+def _hold(make: Callable[..., Callable], arguments: tuple) -> None:
+    globals()["_held"] = make(*arguments)
+
+
+def _call(*arguments: object) -> object:
+    return globals()["_held"](*arguments)
+
+
+def page(results: Path, images: Path, text: str) -> str:
+    """Return the page with the table of each result between ``<!-- results: NAME -->`` and ``<!-- end -->``.
+
+    A chart of each is drawn into ``images``; a result without marks in ``text`` gets a section at the end.
+    """
+    machines = dict(line.split(": ", 1) for line in (results / "machine.txt").read_text(encoding="utf-8").splitlines())
+    for path in sorted(results.glob("*.csv")):
+        name, table = path.stem, pd.read_csv(path)
+        draw(table, images / f"{name}.png")
+        cells = table.drop(columns="benchmark").map(_short)
+        cells["metric"] = cells["metric"].str.replace("_per_s", " a second").str.replace("_", " ")
+        cells = cells[[column for column in cells if cells[column].any()]]
+        lines = [cells.columns, ["---" if c in ("method", "metric") else "---:" for c in cells], *cells.to_numpy()]
+        body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        made = f"<!-- results: {name} -->\n\n![{name}](../image/benchmarks/{name}.png)\n\n{body}\n\n"
+        made += f"Measured at {machines[name]}.\n\n<!-- end -->"
+        marks = re.compile(rf"<!-- results: {name} -->.*?<!-- end -->", re.DOTALL)
+        text = marks.sub(lambda _, made=made: made, text) if marks.search(text) else f"{text}\n## {name}\n\n{made}\n"
+    return text
+
+
+def draw(table: pd.DataFrame, path: Path) -> None:
+    """Draw the first compared metric as multiples of the reference; quality over minutes where budgets are told."""
+    from matplotlib.figure import Figure
+
+    from medic import plots
+
+    plots.use_style()
+    shown = Figure(figsize=(9, 4), layout="constrained")
+    axes, in_time = shown.subplots(), table["metric"].str.startswith("kappa_after")
+    for method, part in table[in_time].groupby("method", sort=False):
+        taken = table[(table["method"] == method) & table["metric"].str.startswith("seconds_taken")]["value"] / 60
+        axes.plot(taken, part["value"], "o-", label=method, lw=2.6 if method.startswith("medic") else 1.4)
+        axes.set(xscale="log", xlabel="minutes on the clock, imports included", ylabel="quadratic weighted kappa")
+        axes.legend()
+    if not in_time.any():
+        column = "ratio" if table["ratio"].notna().any() else "value"
+        some = table[table[column].notna()]
+        some = some[some["metric"] == some["metric"].iloc[0]].iloc[::-1]
+        colours = [plots.COLOURS[0] if "medic" in method else "0.7" for method in some["method"]]
+        axes.bar_label(axes.barh(some["method"], some[column], color=colours), fmt="{:.3g}", padding=3)
+        axes.set_xlabel(f"{some['metric'].iloc[0].replace('_', ' ')}{', times the reference' * (column == 'ratio')}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shown.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Draw the charts and renew the page's tables."""
+    place = ROOT / "docs" / "benchmarks.md"
+    write_text(place, page(RESULTS, ROOT / "image" / "benchmarks", place.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    run(main)

