@@ -8,7 +8,6 @@ the network alone, from floats that are normalised already. The network's weight
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -146,7 +145,7 @@ def timed(folder: Path, batches: dict[int, int], threads: int) -> list[Row]:
 def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=usable_cores(), help="threads of each method (default: cores)")
-    options: argparse.Namespace = parser.parse_args()
+    options = parser.parse_args()
     folder = network(options.data)
     found = timed(folder, {1: 5, 8: 3} if options.quick else {1: 30, 8: 30}, options.threads)
     small, large = ((folder / form / "model.onnx").stat().st_size for form in ("int8", "fp32"))

@@ -12,7 +12,7 @@ project = "MEDIC"
 author = "MEDIC contributors"
 copyright = "2026, MEDIC contributors"
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "docs/index"
 exclude_patterns = ["docs/_build"]
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
@@ -21,12 +21,14 @@ myst_heading_anchors = 3
 # The notebooks are committed executed, and the tests run each of them twice; a build shows what was committed.
 nb_execution_mode = "off"
 nb_merge_streams = True
-# Recorded scalars carry a type of their own for programs, with a line of text for people, which is what is shown.
-suppress_warnings = ["mystnb.unknown_mime_type"]
+# Recorded scalars carry a type of their own for programs, with a line of text for people, which is what is shown. Short
+# names of attributes, which docstrings mention, may belong to several classes.
+suppress_warnings = ["mystnb.unknown_mime_type", "ref.python"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the signature holds them
 napoleon_use_rtype = False
+napoleon_use_ivar = True
 
 html_theme = "sphinx_book_theme"
 html_title = "MEDIC"
