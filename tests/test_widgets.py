@@ -229,6 +229,8 @@ class TestTheResultsViewer:
         right = int((grades.truth == grades.prediction.decided).sum())
         assert (found.pop(""), found.pop("right"), found.pop("wrong")) == (25, right, 25 - right)
         assert sum(count for name, count in found.items() if "→" in name) == 25 - right
+        with pytest.raises(MedicError, match="use ResultsViewer"):
+            ThresholdExplorer(grades)
 
     def test_each_finding_of_many_has_its_own_threshold(self, chest, store):
         viewer, explorer = ResultsViewer(chest, store), ThresholdExplorer(chest)
@@ -251,9 +253,7 @@ class TestTheThresholdExplorer:
             assert [alarms, found] == confusion_matrix(truth, scores >= score)[:, 1].tolist()
         assert state["auroc"] == pytest.approx(roc_auc_score(truth, scores))
 
-    def test_what_has_no_threshold_is_refused(self, grades, evaluation, records):
-        with pytest.raises(MedicError, match="use ResultsViewer"):
-            ThresholdExplorer(grades)
+    def test_a_set_without_both_kinds_is_refused(self, evaluation, records):
         only = evaluation.truth == 0
         rows, prediction = records[only].reset_index(drop=True), evaluation.prediction.rows(only)
         with pytest.raises(MedicError, match="both images with it and without"):

@@ -217,9 +217,6 @@ class Prediction:
         A model with a referral rule has four columns more: ``set`` (the possible classes, joined by ``|``), ``refer``
         (1 where the answer is left to a person), ``why`` (a word of ``medic.referral.REASONS``, empty where it is not),
         and ``calibration`` (on how many patients).
-
-        ``p_none`` is the product of (1 - p) over the classes: after a loss weighted by prevalence it ranks images, but
-        is no calibrated probability.
         """
         import pandas as pd
 

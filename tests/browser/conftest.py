@@ -2,18 +2,17 @@
 
 import json
 import os
-import secrets
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
+import tenacity
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
@@ -22,18 +21,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 expect.set_options(timeout=60_000)
 # A browser of its own accord asks its maker for updates, lists and translations.
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-pings")
-
-
-@dataclass(frozen=True)
-class Lab:
-    """A running JupyterLab: its address, its token, and the folder that it shows."""
-
-    address: str
-    token: str
-    folder: Path
-
-    def address_of(self, notebook: str) -> str:
-        return f"{self.address}/lab/tree/{quote(notebook)}?token={self.token}&reset"
 
 
 @dataclass(frozen=True)
@@ -62,71 +49,48 @@ def screenshots() -> Path:
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """JupyterLab with settings, kernels and history of its own, which asks nobody for news or updates."""
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """JupyterLab with settings, kernels and history of its own, which asks nobody for news: address and folder."""
     home = tmp_path_factory.mktemp("lab")
-    folder = home / "notebooks"
     settings = home / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
-    for path in (folder, settings, home / "runtime", home / "data", home / "ipython"):
+    for path in (home / "notebooks", settings, home / "runtime", home / "data", home / "ipython"):
         path.mkdir(parents=True)
     quiet = {"fetchNews": "false", "checkForUpdates": False}
     (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    token = secrets.token_hex(16)
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
-    command += [f"--ServerApp.root_dir={folder}", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}"]
-    command += ["--ServerApp.port_retries=0", f"--IdentityProvider.token={token}"]
-    command += ["--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    environment = os.environ | {
-        "JUPYTER_CONFIG_DIR": str(home / "config"),
-        "JUPYTER_DATA_DIR": str(home / "data"),
-        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
-        "IPYTHONDIR": str(home / "ipython"),
-        "JUPYTER_PREFER_ENV_PATH": "1",
-    }
-    log = home / "lab.log"
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--IdentityProvider.token="]
+    command += [f"--ServerApp.root_dir={home / 'notebooks'}", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}"]
+    command += ["--ServerApp.port_retries=0", "--LabApp.news_url="]
+    command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    folders = {f"JUPYTER_{kind.upper()}_DIR": str(home / kind) for kind in ("config", "data", "runtime")}
+    environment = os.environ | folders | {"IPYTHONDIR": str(home / "ipython"), "JUPYTER_PREFER_ENV_PATH": "1"}
+    address, log = f"http://127.0.0.1:{port}", home / "lab.log"
     with log.open("wb") as file:
-        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, env=environment, cwd=home, stdout=file, stderr=subprocess.STDOUT)
+    ask = tenacity.retry(stop=tenacity.stop_after_delay(60), wait=tenacity.wait_fixed(0.1), reraise=True)(httpx.get)
     try:
-        address = f"http://127.0.0.1:{port}"
-        _wait_for(f"{address}/api/status?token={token}", process, log)
-        yield Lab(address, token, folder)
+        ask(f"{address}/api/status")
+        yield address, home / "notebooks"
+    except httpx.HTTPError:
+        pytest.fail(f"JupyterLab did not start:\n{log.read_text(errors='replace')[-3000:]}", pytrace=False)
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.1)
-    pytest.fail(f"JupyterLab did not start:\n{log.read_text(errors='replace')[-3000:]}", pytrace=False)
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="module")
-def open_notebook(browser: Browser, lab: Lab, screenshots: Path) -> Iterator[Callable[..., tuple[Page, Seen]]]:
+def open_notebook(browser: Browser, lab: tuple[str, Path], screenshots: Path) -> Callable[..., tuple[Page, Seen]]:
     """Open a notebook of the lab's folder and run all its cells."""
-    contexts = []
 
-    def open_and_run(notebook: str, ready: str, *, height: int = 1500) -> tuple[Page, Seen]:
-        context = browser.new_context(viewport={"width": 1280, "height": height}, reduced_motion="reduce")
-        contexts.append(context)
-        page, seen = context.new_page(), Seen()
+    def open_and_run(notebook: str, ready: str) -> tuple[Page, Seen]:
+        page, seen = browser.new_page(viewport={"width": 1280, "height": 1500}, reduced_motion="reduce"), Seen()
         page.set_default_timeout(60_000)
         page.on("request", lambda request: seen.hosts.add(urlsplit(request.url).hostname))
         page.on("console", lambda line: seen.errors.append(line.text) if line.type == "error" else None)
         page.on("pageerror", lambda error: seen.errors.append(str(error)))
-        page.goto(lab.address_of(notebook))
+        page.goto(f"{lab[0]}/lab/tree/{notebook}?reset")
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
@@ -138,6 +102,4 @@ def open_notebook(browser: Browser, lab: Lab, screenshots: Path) -> Iterator[Cal
             pytest.fail(f"{ready} did not appear; outputs {outputs}, console {seen.errors}", pytrace=False)
         return page, seen
 
-    yield open_and_run
-    for context in contexts:
-        context.close()
+    return open_and_run

@@ -9,13 +9,11 @@ import pandas as pd
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 
-from medic.modeling.metrics import interval, resampled, score
+from medic.modeling.metrics import interval, present, ratio, resampled, score
 from medic.task import Prediction
 
 NOISE = 0.01
 """Share of the images whose label is taken to be chance, in fitting: of so many, labels or pixels are often wrong."""
-_TEMPERATURES = (0.05, 20.0)
-"""The range that is searched. Beyond it a network is as good as certain, or says nothing."""
 
 
 def fit_temperature(of_truth: Callable[[float], np.ndarray], classes: int) -> float:
@@ -34,10 +32,10 @@ def fit_temperature(of_truth: Callable[[float], np.ndarray], classes: int) -> fl
     """
 
     def penalised(logarithm: float) -> float:
-        probabilities = np.asarray(of_truth(float(np.exp(logarithm))), float)
-        return -np.log((1 - NOISE) * probabilities + NOISE / classes).sum() + logarithm**2 / 2
+        return _noisy_loss(of_truth(float(np.exp(logarithm))), classes) + logarithm**2 / 2
 
-    found = minimize_scalar(penalised, bounds=np.log(_TEMPERATURES), method="bounded", options={"xatol": 1e-4})
+    # Below 0.05 a network is as good as certain, beyond 20 it says nothing.
+    found = minimize_scalar(penalised, bounds=np.log([0.05, 20]), method="bounded", options={"xatol": 1e-4})
     return float(np.exp(found.x))
 
 
@@ -51,89 +49,49 @@ def fit_scale_and_shift(raw: np.ndarray, present: np.ndarray, usual: float | Non
     Args:
         raw: float (N,) logits.
         present: int (N,), 1 where the finding is there.
-        usual: the shift to expect of the way the loss was weighted (see ``weighted_shift``). None shifts nothing.
+        usual: the shift to expect, such as the one that undoes the weights of a loss. None shifts nothing.
 
     Returns:
         ``scale`` above 0 and ``shift``: the calibrated logit is ``scale * raw + shift``.
     """
-    raw, signs = np.asarray(raw, float), 2 * np.asarray(present, float) - 1
+    raw, signs, expected = np.asarray(raw, float), 2 * np.asarray(present, float) - 1, usual or 0.0
 
-    def penalised(values: np.ndarray) -> tuple[float, np.ndarray]:
-        scale, shift = np.exp(values[0]), 0.0 if usual is None else values[1]
-        of_truth = expit(signs * (scale * raw + shift))
-        noisy = (1 - NOISE) * of_truth + NOISE / 2
-        slope = -signs * (1 - NOISE) * of_truth * (1 - of_truth) / noisy
-        loss, gradient = -np.log(noisy).sum() + values[0] ** 2 / 2, [scale * (slope * raw).sum() + values[0]]
-        if usual is not None:
-            loss += (shift - usual) ** 2 / 8
-            gradient.append(slope.sum() + (shift - usual) / 4)
-        return loss, np.array(gradient)
+    def penalised(values: np.ndarray) -> float:
+        logarithm, shift = values if usual is not None else (*values, 0.0)
+        of_truth = expit(signs * (np.exp(logarithm) * raw + shift))
+        return _noisy_loss(of_truth, 2) + logarithm**2 / 2 + (shift - expected) ** 2 / 8
 
-    found = minimize(penalised, [0.0] if usual is None else [0.0, usual], jac=True, method="L-BFGS-B")
-    return float(np.exp(found.x[0])), 0.0 if usual is None else float(found.x[1])
+    found = minimize(penalised, [0.0] if usual is None else [0.0, usual], method="L-BFGS-B").x
+    return float(np.exp(found[0])), 0.0 if usual is None else float(found[1])
 
 
-def weighted_shift(prevalence: float) -> float:
-    """Return the shift of a logit that undoes a loss which weighs both sides of a finding the same.
-
-    Args:
-        prevalence: share of the training images that have the finding, 0..1; at either end nothing was weighted.
-    """
-    return float(np.log(prevalence / (1 - prevalence))) if 0 < prevalence < 1 else 0.0
+def _noisy_loss(of_truth: np.ndarray, classes: int) -> float:
+    return -np.log((1 - NOISE) * np.asarray(of_truth, float) + NOISE / classes).sum()
 
 
-def stated(truth: np.ndarray, prediction: Prediction) -> tuple[np.ndarray, np.ndarray]:
-    """Return the probabilities that a prediction is judged by, and whether each came true: float and int, (N, K).
+def reliability(truth: np.ndarray, prediction: Prediction, patients: np.ndarray, bins: int = 10) -> pd.DataFrame:
+    """Return stated probability against observed share, in bins that hold equally many predictions.
 
-    All findings of a multilabel task, the second of two classes, and otherwise the most probable class (top-label
-    calibration; Guo et al., 2017, section 2), which is one column.
+    Bins of equal width would leave most of them empty where findings are rare (Nixon et al., arXiv 1904.01685, section
+    4.1, on adaptive bins). What is stated are all findings of a multilabel task together, the second of two classes,
+    and otherwise the most probable class (top-label calibration; Guo et al., 2017, section 2).
 
     Args:
         truth: int (N,) codes, for multilabel tasks (N, C) of 0 and 1.
         prediction: of the N images.
-    """
-    probabilities = prediction.probabilities.astype(float)
-    if prediction.task.kind == "multilabel":
-        return probabilities, np.asarray(truth)
-    if len(prediction.task.classes) == 2:
-        return probabilities[:, 1:], np.asarray(truth)[:, None]
-    return probabilities.max(axis=1)[:, None], (probabilities.argmax(axis=1) == truth)[:, None].astype(int)
-
-
-def reliability(
-    truth: np.ndarray, probabilities: np.ndarray, bins: int = 10, patients: np.ndarray | None = None
-) -> pd.DataFrame:
-    """Return stated probability against observed share, in bins that hold equally many predictions.
-
-    Bins of equal width would leave most of them empty where findings are rare (Nixon et al., arXiv 1904.01685, section
-    4.1, on adaptive bins). The pairs of all findings are taken together where there are several.
-
-    Args:
-        truth: int (N,) or (N, C), 1 where the finding is present (``stated`` gives both for any task).
-        probabilities: float of the same shape, 0..1.
+        patients: (N,), the patient of each image.
         bins: how many; equal probabilities stay in one bin, so that there may be fewer.
-        patients: (N,), the patient of each image, for intervals.
 
     Returns:
-        One row a bin: ``stated`` (mean probability), ``observed`` (share that have it), ``count``, and with patients
-        ``low`` and ``high``, the 95 % bootstrap interval of the observed share.
+        One row a bin: ``stated`` (mean probability), ``observed`` (share that came true), ``count``, and ``low`` and
+        ``high``, the 95 % bootstrap interval of the observed share.
     """
-    said, present = np.ravel(probabilities).astype(float), np.ravel(truth).astype(float)
-    of_bin = _bins(said, bins)
-    table = pd.DataFrame({"stated": said, "observed": present, "bin": of_bin})
-    grouped = table.groupby("bin")
-    table = grouped[["stated", "observed"]].mean().assign(count=grouped.size()).reset_index(drop=True)
-    if patients is None:
-        return table
-    inside = (of_bin.reshape(len(truth), -1, 1) == np.arange(len(table))).astype(float)
-    having = (inside * present.reshape(len(truth), -1, 1)).sum(axis=1)
-
-    def observed(having: np.ndarray, inside: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        counts = np.asarray(counts, float)
-        with np.errstate(invalid="ignore"):  # a sample without an image of the bin has no share
-            return (counts @ having) / (counts @ inside)
-
-    drawn = resampled(observed, having, inside.sum(axis=1), patients)
+    stated, came_true = _stated(truth, prediction)
+    of_bin = _bins(stated, bins)
+    grouped = pd.DataFrame({"stated": stated.ravel(), "observed": came_true.ravel()}).groupby(of_bin.ravel())
+    table = grouped.mean().assign(count=grouped.size())
+    inside = of_bin[:, :, None] == table.index.to_numpy()
+    drawn = resampled(ratio, (inside & came_true[:, :, None]).sum(axis=1), inside.sum(axis=1), patients)
     table["low"], table["high"] = np.apply_along_axis(interval, 0, drawn)
     return table
 
@@ -141,51 +99,38 @@ def reliability(
 def brier_scores(truth: np.ndarray, prediction: Prediction, counts: np.ndarray) -> np.ndarray:
     """Return the mean squared distance of the probabilities from the truth (Brier, Mon. Weather Rev. 78, 1950).
 
-    A metric for ``score``, ``resampled`` and ``compare.lead``. Over several findings it is the mean, over classes
-    that exclude each other the sum, as Brier has it; for two classes half of that, which is the second's own.
-
-    Args:
-        truth: int (N,) codes, for multilabel tasks (N, C) of 0 and 1.
-        prediction: of the N images.
-        counts: (D, N), how often each image counts in each of D samples.
-
-    Returns:
-        float64 (D,), 0 best.
+    Over several findings it is the mean, over classes that exclude each other the sum, as Brier has it; for two
+    classes half of that, which is the second's own. A ``medic.modeling.metrics.Metric``; 0 is best.
     """
-    if several := prediction.task.kind != "multilabel":
-        truth = np.eye(len(prediction.task.classes))[truth]
-    squares = (prediction.probabilities.astype(float) - truth) ** 2
-    of_image = squares.sum(axis=1) / (1 + (squares.shape[1] == 2)) if several else squares.mean(axis=1)
-    return np.average(np.broadcast_to(of_image, np.shape(counts)), axis=1, weights=counts)
+    squares = (prediction.probabilities.astype(float) - present(truth, prediction.task)) ** 2
+    return ratio(squares.mean(axis=1) if prediction.task.thresholds else squares.sum(axis=1), 1, counts)
 
 
 def calibration_errors(truth: np.ndarray, prediction: Prediction, counts: np.ndarray) -> np.ndarray:
     """Return the mean distance between stated probability and observed share over ten bins, weighted by their size.
 
     The expected calibration error (Naeini et al., AAAI 2015, p. 2903), here over bins that hold equally many
-    predictions: those of ``reliability`` for all images, the same in every sample. What is judged is what ``stated``
-    returns. A small set makes the error too large by chance alone. A metric; arguments and returns as ``brier_scores``.
+    predictions: those of ``reliability`` for all images, the same in every sample. A small set makes the error too
+    large by chance alone. A ``medic.modeling.metrics.Metric``.
     """
-    said, present = stated(truth, prediction)
-    bins = _bins(said, 10)
+    stated, came_true = _stated(truth, prediction)
+    bins = _bins(stated, 10)
     # What an image adds to the distance in each bin; (N, bins), so that samples are one product of matrices.
-    beyond = np.stack([((said - present) * (bins == one)).sum(axis=1) for one in range(bins.max() + 1)], axis=1)
-    counts = np.asarray(counts, float)
-    return np.abs(counts @ beyond).sum(axis=1) / (counts.sum(axis=1) * said.shape[1])
+    beyond = np.stack([((stated - came_true) * (bins == one)).sum(axis=1) for one in range(bins.max() + 1)], axis=1)
+    return np.abs(ratio(beyond, stated.shape[1], counts)).sum(axis=1)
 
 
 def log_losses(truth: np.ndarray, prediction: Prediction, counts: np.ndarray) -> np.ndarray:
     """Return the mean negative log probability of the truth, in nats; over several findings their mean.
 
-    A metric; arguments and returns as ``brier_scores``.
+    A ``medic.modeling.metrics.Metric``.
     """
-    probabilities = prediction.probabilities.astype(float)
+    probabilities, having = prediction.probabilities.astype(float), present(truth, prediction.task)
     if prediction.task.kind == "multilabel":
-        given = np.where(np.asarray(truth) == 1, probabilities, 1 - probabilities)
+        given = np.where(having, probabilities, 1 - probabilities)
     else:
-        given = probabilities[np.arange(len(probabilities)), truth][:, None]
-    of_image = -np.log(np.maximum(given, np.finfo(np.float32).tiny)).mean(axis=1)
-    return np.average(np.broadcast_to(of_image, np.shape(counts)), axis=1, weights=counts)
+        given = probabilities[having][:, None]
+    return ratio(-np.log(np.maximum(given, np.finfo(np.float32).tiny)).mean(axis=1), 1, counts)
 
 
 CALIBRATION = {"log_loss": log_losses, "brier": brier_scores, "calibration_error": calibration_errors}
@@ -213,6 +158,15 @@ def compare_calibration(
     }
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
     return table.set_axis(pd.MultiIndex.from_tuples(rows, names=["metric", "prediction"]))
+
+
+def _stated(truth: np.ndarray, prediction: Prediction) -> tuple[np.ndarray, np.ndarray]:
+    """Return the probabilities that a prediction is judged by, and whether each came true: float and bool, (N, K)."""
+    probabilities, having = prediction.probabilities.astype(float), present(truth, prediction.task)
+    if prediction.task.thresholds:
+        return probabilities[:, -prediction.task.thresholds :], having[:, -prediction.task.thresholds :]
+    said = probabilities.argmax(axis=1)[:, None]
+    return np.take_along_axis(probabilities, said, axis=1), np.take_along_axis(having, said, axis=1)
 
 
 def _bins(stated: np.ndarray, count: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from medic.errors import MedicError
 from medic.modeling.compare import Lead
 from medic.modeling.evaluate import Evaluation
-from medic.modeling.metrics import Metric, interval, metric_named, resampled, score
+from medic.modeling.metrics import Metric, interval, resampled, score
 from medic.predict import average
 
 
@@ -29,7 +29,7 @@ def together(evaluations: Sequence[Evaluation], title: str) -> Evaluation:
     return replace(first, title=title, prediction=prediction)
 
 
-def gain(members: Sequence[Evaluation], metric: str | Metric) -> Lead:
+def gain(members: Sequence[Evaluation], metric: Metric) -> Lead:
     """Return how far the average of models is ahead of the mean of their own scores, on the same patients.
 
     That mean is what you get by picking a member blindly. The best member is known only afterwards, from the very
@@ -37,15 +37,14 @@ def gain(members: Sequence[Evaluation], metric: str | Metric) -> Lead:
 
     Args:
         members: evaluations of the same images.
-        metric: one of ``metrics_for(task)``, or a function like those.
+        metric: one of ``medic.modeling.metrics.metrics_for(task)``, or a function like those.
 
     Raises:
         MedicError: as ``together``.
     """
-    chosen = metric_named(metric, together(members, "average").task)
-    said = [average([one.prediction for one in members]), *(one.prediction for one in members)]
+    said = [together(members, "average").prediction, *(one.prediction for one in members)]
     truth, patients, seed = members[0].truth, members[0].records["patient"], members[0].seed
-    values = [score(chosen, truth, one) for one in said]
-    draws = [resampled(chosen, truth, one, patients, seed=seed) for one in said]
+    values = [score(metric, truth, one) for one in said]
+    draws = [resampled(metric, truth, one, patients, seed=seed) for one in said]
     ends = interval(draws[0] - np.mean(draws[1:], axis=0))
     return Lead(values[0] - float(np.mean(values[1:])), *ends)

@@ -7,30 +7,22 @@ import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix
 
 from medic.data.records import originals, targets
 from medic.errors import MedicError
 from medic.files import replacing, write_json
-from medic.modeling.metrics import (
-    auroc,
-    average_precision,
-    confusion_matrix,
-    f1_of_classes,
-    interval_of,
-    metrics_for,
-    recall_of_classes,
-    resampled,
-    score,
-    share_interval,
-)
-from medic.modeling.training.run import Run
-from medic.plots import evaluation as evaluation_plots
+from medic.modeling import metrics
+from medic.modeling.metrics import present, resampled
 from medic.predict import MeanOverFlips, predict
 from medic.task import Prediction, Task
+
+if TYPE_CHECKING:
+    from medic.modeling.training.run import Run
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -61,10 +53,6 @@ class Evaluation:
         """What was predicted."""
         return self.prediction.task
 
-    @property
-    def _several(self) -> bool:
-        return self.task.kind == "multilabel"
-
     @cached_property
     def truth(self) -> np.ndarray:
         """int64 (N,) class codes, for multilabel tasks (N, C) of 0 and 1."""
@@ -73,21 +61,23 @@ class Evaluation:
     @cached_property
     def confusion(self) -> np.ndarray:
         """int64 (C, C), rows are the truth; for multilabel tasks one for each label, (C, 2, 2)."""
-        return confusion_matrix(self.truth, self.prediction.decided, 2 if self._several else len(self.task.classes))
+        if self.task.kind == "multilabel":
+            return multilabel_confusion_matrix(self.truth, self.prediction.decided)
+        return confusion_matrix(self.truth, self.prediction.decided, labels=range(len(self.task.classes)))
 
     @property
     def baseline(self) -> str:
         """What the baseline says of every image, in words."""
-        present = self.majority if self._several else np.eye(len(self.task.classes))[self.majority]
-        return f"always {' and '.join(np.array(self.task.classes)[present == 1]) or 'nothing'}"
+        return f"always {' and '.join(np.array(self.task.classes)[present(self.majority, self.task)]) or 'nothing'}"
 
     @property
     def patients(self) -> int:
         """How many patients the images are of."""
-        return len(np.unique(self._whose))
+        return len(np.unique(self.whose))
 
     @property
-    def _whose(self) -> np.ndarray:
+    def whose(self) -> np.ndarray:
+        """The patient of each image, str (N,)."""
         return self.records["patient"].to_numpy().astype(str)
 
     @property
@@ -105,20 +95,15 @@ class Evaluation:
 
     @cached_property
     def _table(self) -> pd.DataFrame:
-        count = len(self.truth)
-        answer = self.majority if self._several else np.eye(len(self.task.classes))[self.majority]
-        grade = np.full(count, self.majority, np.float32) if self.task.kind == "ordinal" else None
-        constant = Prediction(self.task, np.tile(answer, (count, 1)).astype(np.float32), grade)
-        rows = {}
-        for name, metric in metrics_for(self.task).items():
-            value, baseline = (score(metric, self.truth, said) for said in (self.prediction, constant))
-            draws = self._draws(metric, self.truth, self.prediction)
-            low, high, note = interval_of(name, self.truth, self.prediction.decided, self._whose, draws)
+        always = np.tile(present(self.majority, self.task).astype(np.float32), (len(self.truth), 1))
+        grade = always.argmax(axis=1).astype(np.float32) if self.task.kind == "ordinal" else None
+        constant, rows = Prediction(self.task, always, grade), {}
+        for name, metric in metrics.metrics_for(self.task).items():
+            value, baseline = (metrics.score(metric, self.truth, said) for said in (self.prediction, constant))
+            draws = resampled(metric, self.truth, self.prediction, self.whose, seed=self.seed)
+            low, high, note = metrics.interval_of(name, self.truth, self.prediction.decided, self.whose, draws)
             rows[name] = (value, low, high, baseline, note)
         return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high", "baseline", "note"])
-
-    def _draws(self, metric, truth: np.ndarray, said: Prediction | np.ndarray) -> np.ndarray:
-        return resampled(metric, truth, said, self._whose, seed=self.seed)
 
     def by_class(self) -> pd.DataFrame:
         """Return precision, sensitivity (recall), specificity, F1 and images, one row a class; NaN for 0 of 0.
@@ -128,28 +113,30 @@ class Evaluation:
         ``auroc`` with its interval (``low``, ``high``) and ``average_precision``. An interval is NaN for a share of
         fewer than ten patients, and for an area with fewer than ten of either kind.
         """
-        names, true, said = self.task.classes, self.truth, self.prediction.decided
-        if not self._several:
-            true, said = (np.eye(len(names), dtype=int)[codes] for codes in (true, said))
-        columns, values, draws = {}, _rates(true, said)[0], self._draws(_rates, true, said).swapaxes(0, 1)
-        among = {"precision": said == 1, "sensitivity": true == 1, "specificity": true == 0}
-        for (name, of), value, drawn in zip(among.items(), values, draws, strict=True):
-            each = zip((true == said).T, of.T, drawn.T, strict=True)
-            ends = [share_interval(right[rows], self._whose[rows], one) for right, rows, one in each]
-            columns |= dict(zip((name, f"{name}_low", f"{name}_high"), (value, *np.transpose(ends)), strict=True))
-        columns |= {"f1": f1_of_classes(confusion_matrix(true, said, 2))[:, 1], "images": true.sum(axis=0)}
-        table = pd.DataFrame(columns, pd.Index(names, name="class"))
-        if not self._several:
+        whose, columns = self.whose, {}
+        true, said = (present(codes, self.task) for codes in (self.truth, self.prediction.decided))
+        for name, of in {"precision": said, "sensitivity": true, "specificity": ~true}.items():
+            right = (true == said) & of
+            draws = resampled(metrics.ratio, right, of, whose, seed=self.seed)
+            ends = [
+                metrics.interval_of("accuracy", true[rows, code], said[rows, code], whose[rows], draws[:, code])[:2]
+                for code, rows in enumerate(of.T)
+            ]
+            columns |= {name: metrics.ratio(right, of)[0]}
+            columns |= dict(zip((f"{name}_low", f"{name}_high"), np.transpose(ends), strict=True))
+        columns |= {"f1": metrics.f1_of_classes(true, said)[0], "images": true.sum(axis=0)}
+        table = pd.DataFrame(columns, pd.Index(self.task.classes, name="class"))
+        if self.task.kind != "multilabel":
             return table
         table["threshold"] = self.prediction.thresholds or 0.5
-        for name, present, scores in zip(names, true.T, self.prediction.probabilities.T, strict=True):
-            table.loc[name, "patients"] = self.records.loc[present == 1, "patient"].nunique()
-            table.loc[name, "auroc"] = auroc(present, scores)[0]
-            table.loc[name, ["low", "high"]] = interval_of(
-                "auroc", present, scores, self._whose, self._draws(auroc, present, scores)
-            )[:2]
-            table.loc[name, "average_precision"] = average_precision(present, scores)[0]
-        return table.astype({"patients": int})
+        table["patients"] = [len(np.unique(whose[having])) for having in true.T]
+        areas = []
+        for having, scores in zip(true.T, self.prediction.probabilities.T, strict=True):
+            draws = resampled(metrics.auroc, having, scores, whose, seed=self.seed)
+            ends = metrics.interval_of("auroc", having, scores, whose, draws)[:2]
+            areas.append((metrics.auroc(having, scores)[0], *ends, metrics.average_precision(having, scores)[0]))
+        table[["auroc", "low", "high", "average_precision"]] = areas
+        return table
 
     def worst(self, count: int = 8) -> pd.DataFrame:
         """Return the most wrong images: furthest from the truth, then least probability for the truth.
@@ -160,54 +147,30 @@ class Evaluation:
             multilabel tasks the least probability that the truth about any label gets).
         """
         probabilities, decided = self.prediction.probabilities, self.prediction.decided
-        if self._several:
-            distance = (decided != self.truth).sum(axis=1)
-            p_truth = np.where(self.truth == 1, probabilities, 1 - probabilities).min(axis=1)
-            names = np.array(self.task.classes)
-            decided = ["|".join(names[row == 1]) for row in decided]
+        distance = np.abs(decided - self.truth) if self.task.kind == "ordinal" else (decided != self.truth) * 1
+        if self.task.kind == "multilabel":
+            distance, p_truth = distance.sum(axis=1), np.where(self.truth, probabilities, 1 - probabilities).min(axis=1)
+            decided = ["|".join(np.array(self.task.classes)[row == 1]) for row in decided]
         else:
-            distance = np.abs(decided - self.truth) if self.task.kind == "ordinal" else (decided != self.truth) * 1
             p_truth = probabilities[np.arange(len(self.truth)), self.truth]
-        table = self.records.assign(decided=decided, error=distance, p_truth=p_truth)
-        wrong = table[table["error"] > 0]
-        return wrong.sort_values(["error", "p_truth"], ascending=[False, True], kind="stable").head(count)
+        table = self.records.assign(decided=decided, error=distance, p_truth=p_truth).query("error > 0")
+        return table.sort_values(["error", "p_truth"], ascending=[False, True], kind="stable").head(count)
 
     @property
-    def questions(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """What is asked with yes or no, by name: int (N,), 1 where it is so, and float (N,), its probability.
+    def questions(self) -> dict[str, tuple[np.ndarray, np.ndarray, float | None]]:
+        """What is asked with yes or no, by name: int (N,), 1 where it is so; float (N,), its probability; threshold.
 
         Each label, the second of two classes, each of several classes, or for each grade whether it is that or worse.
+        The threshold is the operating point, from which on yes is said; None where a task has none.
         """
-        names, scores = np.array(self.task.classes), self.prediction.probabilities
-        true = self.truth if self._several else np.eye(len(names), dtype=int)[self.truth]
+        names, scores = self.task.classes, self.prediction.probabilities
+        true = present(self.truth, self.task).astype(int)
         if self.task.kind == "ordinal":
             names = [f"{name} or worse" for name in names]
             true, scores = (of[:, ::-1].cumsum(axis=1)[:, ::-1] for of in (true, scores))
         first = int(self.task.kind == "ordinal" or self.task.thresholds == 1)
-        return dict(zip(names[first:], zip(true.T[first:], scores.T[first:], strict=True), strict=True))
-
-    def plot_confusion(self) -> Figure:
-        """Draw the confusion matrix, with the shares of each row; not for multilabel tasks, which have one a label."""
-        if self._several:
-            raise MedicError(f"{self.task.name!r} asks several questions an image; use plot_curves() or by_class()")
-        return evaluation_plots.confusion_matrix(self.confusion, self.task, self.heading)
-
-    def plot_curves(self) -> Figure:
-        """Draw ROC and precision-recall curves with the operating point, of each label or of the second of two classes.
-
-        Raises:
-            MedicError: the task chooses among several classes, or no label is both present and absent.
-        """
-        if not self.task.thresholds:
-            raise MedicError(f"{self.task.name!r} chooses among several classes; use plot_confusion()")
-        first = 0 if self._several else 1
-        truth, scores = self.truth.reshape(len(self.truth), -1), self.prediction.probabilities[:, first:]
-        points = self.prediction.thresholds or [0.5] * truth.shape[1]
-        each = zip(self.task.classes[first:], truth.T, scores.T, points, strict=True)
-        curves = {name: evaluation_plots.Ranked(*one) for name, *one in each if 0 < one[0].mean() < 1}
-        if not curves:
-            raise MedicError(f"{self.title}: a curve takes images with a label and images without; there are not both")
-        return evaluation_plots.curves(curves, self.heading)
+        points = self.prediction.thresholds or [0.5 if self.task.thresholds else None] * (len(names) - first)
+        return dict(zip(names[first:], zip(true.T[first:], scores.T[first:], points, strict=True), strict=True))
 
     def to_dict(self) -> dict:
         """Return plain values for JSON: metrics, counts, confusion matrix; null where a metric cannot be told."""
@@ -222,7 +185,7 @@ class Evaluation:
             "figures": json.loads(self._table.to_json(orient="index", double_precision=4)),
             "classes": list(self.task.classes),
         }
-        if self._several:
+        if self.task.kind == "multilabel":
             by_class = self.by_class().reset_index().to_json(orient="records", double_precision=4)
             said["by_class"] = json.loads(by_class)
         if self.prediction.thresholds is not None:
@@ -232,8 +195,9 @@ class Evaluation:
     def save(self, folder: str | os.PathLike) -> Path:
         """Write ``evaluation.json`` and ``predictions.csv`` (truth and prediction of every image)."""
         folder, predictions = Path(folder), self.prediction.to_frame(list(self.records["image"]))
-        for column in self.task.classes if self._several else ["label"]:
-            predictions[f"truth_{column}" if self._several else "truth"] = self.records[column].to_numpy()
+        several = self.task.kind == "multilabel"
+        for column in self.task.classes if several else ["label"]:
+            predictions[f"truth_{column}" if several else "truth"] = self.records[column].to_numpy()
         with replacing(folder / "predictions.csv") as temporary:
             predictions.to_csv(temporary, index=False)
         write_json(folder / "evaluation.json", self.to_dict())
@@ -290,10 +254,3 @@ def evaluate(run: Run, split: str = "test", which: str = "best", tta: tuple[str,
         synthetic=prepared.synthetic,
         seed=recipe["seed"],
     )
-
-
-def _rates(true: np.ndarray, said: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
-    """Precision, sensitivity and specificity of each class, 0 or 1 (N, C), in D samples of counts (D, N): (D, 3, C)."""
-    tables = confusion_matrix(true, said, 2, np.ones((1, len(true))) if counts is None else counts)
-    precision, recall = recall_of_classes(tables.swapaxes(-1, -2)), recall_of_classes(tables)
-    return np.stack([precision[..., 1], recall[..., 1], recall[..., 0]], axis=1)

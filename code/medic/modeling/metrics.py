@@ -7,6 +7,7 @@ Every metric takes how often each image counts in each of D samples. scikit-lear
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from scipy.stats import beta
@@ -14,73 +15,83 @@ from scipy.stats import beta
 from medic.errors import MedicError
 from medic.task import Prediction, Task
 
+Metric = Callable[[np.ndarray, Prediction, np.ndarray], np.ndarray]
+"""Truth int (N,) or (N, C), prediction of the N images, and how often each counts (D, N), to the metric (D,)."""
 
-def confusion_matrix(
-    truth: np.ndarray, decided: np.ndarray, classes: int, counts: np.ndarray | None = None
-) -> np.ndarray:
-    """Count how often class ``i`` was called class ``j``, for each label of a multilabel task by itself.
+
+def present(codes: np.ndarray, task: Task) -> np.ndarray:
+    """Return whether each class is there, bool (N, C), of int (N,) codes, or of a multilabel task's (N, C)."""
+    return np.asarray(codes) == 1 if task.kind == "multilabel" else np.eye(len(task.classes), dtype=bool)[codes]
+
+
+def ratio(part: np.ndarray, whole: np.ndarray | float, counts: np.ndarray | None = None) -> np.ndarray:
+    """Return what the images sum up to in each of D samples, over what another number of them sums up to.
 
     Args:
-        truth: int (N,) codes, or (N, L) of 0 and 1.
-        decided: int, of the same shape.
-        classes: C, how many codes there are; 2 for labels.
-        counts: (D, N), how often each image counts in each of D samples; once, without the axis D, when None.
+        part: bool or float, (N,) or (N, K), of each image.
+        whole: of the same shape, or one number for all images; 1 gives the mean of ``part``.
+        counts: (D, N), how often each image counts in each of D samples; once, in one sample, when None.
 
     Returns:
-        int64 (C, C) or (L, C, C), float64 (D, C, C) or (D, L, C, C) with counts; rows are the truth.
+        float64 (D,) or (D, K); NaN for 0 of 0.
     """
-    cells = (np.asarray(truth) * classes + decided)[..., None] == np.arange(classes**2)
-    counted = cells.sum(axis=0) if counts is None else np.tensordot(np.asarray(counts, float), cells, axes=1)
-    return counted.reshape(*counted.shape[:-1], classes, classes)
+    counts = np.ones((1, len(part))) if counts is None else np.asarray(counts, float)
+    above, below = (counts @ np.broadcast_to(np.asarray(one, float), np.shape(part)) for one in (part, whole))
+    return _divided(above, below)
 
 
-def accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Return the share of correct decisions, 0..1; ``confusion`` is (..., C, C), rows the truth."""
-    return np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum(axis=(-2, -1))
+def _divided(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    return np.divide(above, below, out=np.full(np.shape(below), np.nan), where=np.asarray(below) > 0)
 
 
-def f1_of_classes(confusion: np.ndarray) -> np.ndarray:
-    """Return the harmonic mean of precision and recall of each class, 0..1: (..., C).
+def f1_of_classes(truth: np.ndarray, decided: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+    """Return the harmonic mean of precision and recall of each class, 0..1: (D, C).
 
-    NaN for a class that occurs neither in the truth nor among the decisions.
+    NaN for a class that occurs neither in the truth nor among the decisions, bool (N, C) each.
     """
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    return _share(2 * hits, confusion.sum(axis=-1) + confusion.sum(axis=-2))
+    return ratio(2 * (truth & decided), truth * 1 + decided, counts)
 
 
-def macro_f1(confusion: np.ndarray) -> np.ndarray:
-    """Return the mean of ``f1_of_classes``, without the missing ones, as scikit-learn has it."""
-    return np.nanmean(f1_of_classes(confusion), axis=-1)
+def accuracy(truth: np.ndarray, said: Prediction, counts: np.ndarray) -> np.ndarray:
+    """Return the share of right decisions, 0..1."""
+    return ratio(_decided(said) == truth, 1, counts)
 
 
-def quadratic_weighted_kappa(confusion: np.ndarray) -> np.ndarray:
+def macro_f1(truth: np.ndarray, said: Prediction, counts: np.ndarray) -> np.ndarray:
+    """Return the mean of ``f1_of_classes``: without missing classes, but a missing label counts as 0.
+
+    Both are scikit-learn's rules (for labels with ``zero_division=0``).
+    """
+    of_classes = f1_of_classes(present(truth, said.task), present(_decided(said), said.task), counts)
+    return np.nanmean(np.nan_to_num(of_classes) if said.task.kind == "multilabel" else of_classes, axis=1)
+
+
+def recall(truth: np.ndarray, said: Prediction, counts: np.ndarray, code: int = 1) -> np.ndarray:
+    """Return the share of a class's images that is called so: of two classes, sensitivity for 1, specificity for 0."""
+    asked = truth == code
+    return ratio((_decided(said) == code) & asked, asked, counts)
+
+
+def mean_grade_error(truth: np.ndarray, said: Prediction, counts: np.ndarray) -> np.ndarray:
+    """Return the mean distance between the decided and the true grade, in grades; lower is better."""
+    return ratio(np.abs(_decided(said) - truth), 1, counts)
+
+
+def quadratic_weighted_kappa(truth: np.ndarray, said: Prediction, counts: np.ndarray) -> np.ndarray:
     """Return the agreement beyond chance on an ordered scale, 1 perfect, 0 chance; errors cost by squared distance.
 
     Cohen, Psychological Bulletin 70(4), 1968, p. 213. Without any spread to agree on (truth and decisions all in one
     class) it is 0.
     """
-    codes = np.arange(confusion.shape[-1])
-    weights = (codes[:, None] - codes[None, :]) ** 2
-    total = confusion.sum(axis=(-2, -1), keepdims=True)
-    chance = confusion.sum(axis=-1)[..., :, None] * confusion.sum(axis=-2)[..., None, :] / total
-    observed = (weights * confusion).sum(axis=(-2, -1))
-    expected = (weights * chance).sum(axis=(-2, -1))
-    return 1 - np.nan_to_num(_share(observed, expected), nan=1.0)
+    decided = _decided(said)
+    each = np.stack([truth, decided, truth**2 + decided**2, (truth - decided) ** 2], axis=1)
+    mean_truth, mean_decided, squares, observed = ratio(each, 1, counts).T
+    return 1 - np.nan_to_num(_divided(observed, squares - 2 * mean_truth * mean_decided), nan=1.0)
 
 
-def mean_grade_error(confusion: np.ndarray) -> np.ndarray:
-    """Return the mean distance between the decided and the true grade, in grades; lower is better."""
-    codes = np.arange(confusion.shape[-1])
-    distance = np.abs(codes[:, None] - codes[None, :])
-    return (distance * confusion).sum(axis=(-2, -1)) / confusion.sum(axis=(-2, -1))
-
-
-def recall_of_classes(confusion: np.ndarray) -> np.ndarray:
-    """Return the share of each class's images that is called so, 0..1: (..., C); NaN for a class without any.
-
-    Of two classes, the second's is the sensitivity and the first's the specificity.
-    """
-    return _share(np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(axis=-1))
+def _decided(said: Prediction) -> np.ndarray:
+    refuse_nan(said.probabilities)
+    return said.decided
 
 
 def auroc(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
@@ -101,7 +112,7 @@ def auroc(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray | None = Non
     """
     hits, alarms = _called(truth, scores, counts)
     area = (np.diff(alarms) * (hits[:, 1:] + hits[:, :-1])).sum(axis=1) / 2
-    return _share(area, hits[:, -1] * alarms[:, -1])
+    return _divided(area, hits[:, -1] * alarms[:, -1])
 
 
 def average_precision(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
@@ -112,8 +123,8 @@ def average_precision(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray 
     sample without the label.
     """
     hits, alarms = _called(truth, scores, counts)
-    precisions = np.nan_to_num(_share(hits, hits + alarms))[:, 1:]
-    return _share((np.diff(hits) * precisions).sum(axis=1), hits[:, -1])
+    precisions = np.nan_to_num(_divided(hits, hits + alarms))[:, 1:]
+    return _divided((np.diff(hits) * precisions).sum(axis=1), hits[:, -1])
 
 
 def _called(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -126,11 +137,9 @@ def _called(truth: np.ndarray, scores: np.ndarray, counts: np.ndarray | None) ->
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
     counts = np.ones((1, len(truth))) if counts is None else np.asarray(counts)
-    both = []
-    for chosen in (truth, ~truth):
-        running = np.cumsum((counts * chosen)[:, order], axis=1, dtype=float)[:, last]
-        both.append(np.pad(running, ((0, 0), (1, 0))))
-    return both[0], both[1]
+    running = (np.cumsum((counts * one)[:, order], axis=1, dtype=float)[:, last] for one in (truth, ~truth))
+    hits, alarms = (np.pad(one, ((0, 0), (1, 0))) for one in running)
+    return hits, alarms
 
 
 def refuse_nan(scores: np.ndarray) -> None:
@@ -139,60 +148,31 @@ def refuse_nan(scores: np.ndarray) -> None:
         raise MedicError(f"{np.isnan(scores).sum()} of {scores.size} scores are not numbers; the training has diverged")
 
 
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
-
-
 CHOOSABLE = ("accuracy", "macro_f1", "quadratic_weighted_kappa")
 CHOOSABLE += ("average_precision", "auroc", "mean_average_precision", "mean_auroc")
 """The metrics by which an epoch can be chosen, as far as the task has them."""
-
-Metric = Callable[[np.ndarray, Prediction, np.ndarray], np.ndarray]
-"""Truth int (N,) or (N, C), prediction of the N images, and how often each counts (D, N), to the metric (D,)."""
 
 
 def metrics_for(task: Task) -> dict[str, Metric]:
     """Return the metrics that suit a task, by name. The last is the one by which an epoch is chosen.
 
     Wherever "present or not" is asked (two classes, or several labels), it is the area under the ROC curve, which
-    needs no threshold; for several labels its mean over those labels that some images have and some have not. Their
-    macro F1 is the mean over all labels, and one that neither occurs nor is called counts in it as 0, which is
-    scikit-learn's rule (``zero_division=0``).
+    needs no threshold; for several labels its mean over those labels that some images have and some have not.
     """
     if task.kind == "multilabel":
-        return {
-            "macro_f1": _of_confusion(lambda tables: np.nan_to_num(f1_of_classes(tables)[..., 1]).mean(axis=-1)),
-            "mean_average_precision": mean_over_labels(average_precision),
-            "mean_auroc": mean_over_labels(auroc),
-        }
-    metrics: dict[str, Metric] = {"accuracy": _of_confusion(accuracy), "macro_f1": _of_confusion(macro_f1)}
+        means = {f"mean_{area.__name__}": mean_over_labels(area) for area in (average_precision, auroc)}
+        return {"macro_f1": macro_f1, **means}
     if task.kind == "ordinal":
-        return {
-            "mean_grade_error": _of_confusion(mean_grade_error),
-            **metrics,
-            "quadratic_weighted_kappa": _of_confusion(quadratic_weighted_kappa),
-        }
-    if len(task.classes) == 2:
-        for code, name in ((1, "sensitivity"), (0, "specificity")):
-            metrics[name] = _of_confusion(lambda table, code=code: recall_of_classes(table)[..., code])
-        for area in (average_precision, auroc):
-            metrics[area.__name__] = lambda truth, said, counts, area=area: area(
-                truth, said.probabilities[:, 1], counts
-            )
+        return {one.__name__: one for one in (mean_grade_error, accuracy, macro_f1, quadratic_weighted_kappa)}
+    metrics = {"accuracy": accuracy, "macro_f1": macro_f1}
+    if task.thresholds:
+        metrics |= {"sensitivity": recall, "specificity": partial(recall, code=0)}
+        metrics |= {area.__name__: mean_over_labels(area, [1]) for area in (average_precision, auroc)}
     return metrics
 
 
-def _of_confusion(function: Callable[[np.ndarray], np.ndarray]) -> Metric:
-    def metric(truth: np.ndarray, said: Prediction, counts: np.ndarray) -> np.ndarray:
-        refuse_nan(said.probabilities)
-        codes = 2 if said.task.kind == "multilabel" else len(said.task.classes)
-        return function(confusion_matrix(truth, said.decided, codes, counts))
-
-    return metric
-
-
 def mean_over_labels(area: Callable[..., np.ndarray], labels: Sequence[int] | None = None) -> Metric:
-    """Return the metric that is the mean of an area, such as ``auroc``, over the labels of a multilabel task.
+    """Return the metric that is the mean of an area, such as ``auroc``, over labels of a task.
 
     Args:
         area: ``auroc`` or ``average_precision``.
@@ -200,17 +180,13 @@ def mean_over_labels(area: Callable[..., np.ndarray], labels: Sequence[int] | No
             those count that some images have and some have not.
     """
 
-    def metric(truth: np.ndarray, prediction: Prediction, counts: np.ndarray) -> np.ndarray:
-        codes = range(truth.shape[1]) if labels is None else labels
-        areas = np.stack([area(truth[:, code], prediction.probabilities[:, code], counts) for code in codes])
-        return _share(np.nansum(areas, axis=0), (~np.isnan(areas)).sum(axis=0))
+    def metric(truth: np.ndarray, said: Prediction, counts: np.ndarray) -> np.ndarray:
+        of_label = list(zip(present(truth, said.task).T, said.probabilities.T, strict=True))
+        chosen = range(len(of_label)) if labels is None else labels
+        areas = np.stack([area(*of_label[code], counts) for code in chosen])
+        return _divided(np.nansum(areas, axis=0), (~np.isnan(areas)).sum(axis=0))
 
     return metric
-
-
-def metric_named(metric: str | Metric, task: Task) -> Metric:
-    """Return a metric of the task by its name in ``metrics_for``; a function is taken as it is."""
-    return metric if callable(metric) else metrics_for(task)[metric]
 
 
 def score(metric: Metric, truth: np.ndarray, prediction: Prediction) -> float:
@@ -252,8 +228,7 @@ def resampled(
     count = member.max() + 1
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
     step = max(1, _CELLS_AT_ONCE // len(member))
-    parts = [metric(truth, said, drawn[at : at + step][:, member]) for at in range(0, draws, step)]
-    return np.concatenate(parts)
+    return np.concatenate([metric(truth, said, drawn[at : at + step][:, member]) for at in range(0, draws, step)])
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -269,7 +244,7 @@ FEWEST_PATIENTS = 10
 _RESTS_ON = {"sensitivity": (1,), "specificity": (0,), "auroc": (1, 0), "average_precision": (1, 0)}
 
 
-def too_few(name: str | Metric, truth: np.ndarray, patients: np.ndarray) -> str:
+def too_few(name: str, truth: np.ndarray, patients: np.ndarray) -> str:
     """Say why there are too few patients for an interval of a metric; empty where there are enough.
 
     Arguments as ``interval_of``. Areas take ten patients with the finding and ten without, sensitivity and specificity
@@ -283,14 +258,18 @@ def too_few(name: str | Metric, truth: np.ndarray, patients: np.ndarray) -> str:
 
 
 def interval_of(
-    name: str | Metric, truth: np.ndarray, decided: np.ndarray, patients: np.ndarray, draws: np.ndarray
+    name: str, truth: np.ndarray, decided: np.ndarray, patients: np.ndarray, draws: np.ndarray
 ) -> tuple[float, float, str]:
     """Return the 95 % interval of a metric from its bootstrap values, or NaN and the reason why there is none.
 
-    There is none with ``too_few`` patients, or where all samples agree although the metric is no share.
+    There is none with ``too_few`` patients, or where all samples agree although the metric is no share. Of 12 right
+    answers in 12, every sample is right, too, and percentiles would say 1 to 1. A share with fewer than five hits or
+    misses has the exact binomial interval (Clopper & Pearson, Biometrika 26, 1934) of an effective number of images:
+    what explains the variance of the samples, between that of images that tell as much as their patient and the number
+    of images (Korn & Graubard, Survey Methodology 24(2), 1998).
 
     Args:
-        name: of the metric in ``metrics_for``; of a function only all patients are counted.
+        name: of the metric in ``metrics_for``; ``accuracy`` for any share of images that are decided as in truth.
         truth: int (N,) or (N, C).
         decided: of the same shape, what was decided.
         patients: (N,) whose image it is.
@@ -299,33 +278,14 @@ def interval_of(
     few = too_few(name, truth, patients)
     if few:
         return np.nan, np.nan, f"no interval: {few}"
+    low, high = interval(draws)
     if name in ("accuracy", "sensitivity", "specificity"):
         among = np.isin(truth, _RESTS_ON.get(name, truth))
-        return *share_interval((decided == truth)[among], patients[among], draws), ""
-    low, high = interval(draws)
+        share, (_, images) = (decided == truth)[among].mean(), np.unique(patients[among], return_counts=True)
+        fewest = images.sum() ** 2 / (images**2).sum()
+        count = np.clip(share * (1 - share) / max(np.nanvar(draws), 1e-12), fewest, images.sum())
+        right, wrong = share * count, (1 - share) * count
+        if min(right, wrong) < 5:
+            ends = beta.ppf([0.025, 0.975], [right, right + 1], [wrong + 1, wrong])
+            low, high = (float(end) for end in np.where(np.isnan(ends), (0, 1), ends))
     return (low, high, "") if low < high else (np.nan, np.nan, "no interval: all samples of patients agree")
-
-
-def share_interval(hits: np.ndarray, patients: np.ndarray, draws: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of a share: percentiles of its bootstrap values, exact where it is near 0 or 1.
-
-    Of 12 right answers in 12, every sample is right, and percentiles would say 1 to 1. With fewer than five hits or
-    misses, the exact binomial interval (Clopper & Pearson, Biometrika 26, 1934) of an effective number of images takes
-    their place: what explains the variance of the samples, between that of images that tell as much as their patient
-    and the number of images (Korn & Graubard, Survey Methodology 24(2), 1998). NaN below ten patients.
-
-    Args:
-        hits: bool (n,), of the images of which it is the share.
-        patients: (n,) whose image it is.
-        draws: (D,) the share in samples of patients.
-    """
-    _, images = np.unique(np.asarray(patients).astype(str), return_counts=True)
-    if len(images) < FEWEST_PATIENTS:
-        return np.nan, np.nan
-    share, alike = hits.mean(), images.sum() ** 2 / (images**2).sum()
-    count = np.clip(share * (1 - share) / max(np.nanvar(draws), 1e-12), alike, images.sum())
-    right, wrong = share * count, (1 - share) * count
-    if min(right, wrong) >= 5:
-        return interval(draws)
-    ends = beta.ppf([0.025, 0.975], [right, right + 1], [wrong + 1, wrong])
-    return (0.0 if right == 0 else float(ends[0])), (1.0 if wrong == 0 else float(ends[1]))

@@ -13,7 +13,6 @@ from scipy.stats import norm
 
 from medic.errors import MedicError
 from medic.modeling import metrics
-from medic.modeling.metrics import Metric, interval
 from medic.task import TASKS
 
 if TYPE_CHECKING:
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
 AGES = (-math.inf, 20, 40, 60, 80, math.inf)
 """Bands of age in years (Seyyed-Kalantari et al., Nature Medicine 27, 2021, p. 2176)."""
-MOST_VALUES = 12
-"""Of a column of words that is sliced by unasked; one with more tells images apart rather than groups of patients."""
 COLUMNS = ["column", "slice", "metric", "images", "patients", "value", "low", "high", "gap", "gap_low", "gap_high"]
 COLUMNS += ["p", "p_holm", "needed", "note"]
 
@@ -31,7 +28,7 @@ _NO_GROUPS += ["copy", "copy_of", "patient_source", *(name for task in TASKS.val
 
 
 def slices(
-    evaluation: Evaluation, columns: Sequence[str] | None = None, metric: str | Metric | None = None, draws: int = 2000
+    evaluation: Evaluation, columns: Sequence[str] | None = None, metric: str | None = None, draws: int = 2000
 ) -> pd.DataFrame:
     """Compare each slice of the images with all others.
 
@@ -43,9 +40,10 @@ def slices(
     Args:
         evaluation: of any task.
         columns: of its records, such as ``sex``, ``age``, ``view``, or measured ones that were joined to them
-            (``medic.data.check.measure``); all that name groups when None.
-        metric: of the task by name, or a function as ``metrics_for`` returns them; when None the (mean) area under the
-            ROC curve where presence is asked, else the accuracy.
+            (``medic.data.check.measure``). When None, all numbers, and words of two to twelve values: one with more
+            tells images apart rather than groups of patients.
+        metric: of the task by name; when None the (mean) area under the ROC curve where presence is asked, else the
+            accuracy.
         draws: bootstrap samples and permutations.
 
     Returns:
@@ -63,10 +61,13 @@ def slices(
     if missing:
         raise MedicError(f"there is no column {missing[0]!r} to slice by; the records have {', '.join(records)}")
     rows = []
-    for column in groups_in(records.drop(columns=task.classes, errors="ignore")) if columns is None else columns:
+    if columns is None:
+        counts = records.drop(columns=[*_NO_GROUPS, *task.classes], errors="ignore").nunique()
+        columns = [name for name, n in counts.items() if n > 1 and (n <= 12 or _is_number(records[name]))]
+    for column in columns:
         of = banded(records[column])
         for value in of.cat.categories:
-            what = {"column": column, "slice": value, "metric": getattr(metric, "__name__", metric)}
+            what = {"column": column, "slice": value, "metric": metric}
             rows.append(what | _compared(evaluation, metric, (of == value).to_numpy(), draws))
     table = pd.DataFrame(rows, columns=COLUMNS)
     asked = ~(table["column"].duplicated() & (table.groupby("column")["slice"].transform("size") == 2))
@@ -75,11 +76,10 @@ def slices(
     return table.assign(p_holm=corrected.where(asked, corrected.shift()))
 
 
-def _compared(evaluation: Evaluation, metric: str | Metric, inside: np.ndarray, draws: int) -> dict:
+def _compared(evaluation: Evaluation, metric: str, inside: np.ndarray, draws: int) -> dict:
     """One row of ``slices`` for the images ``inside``, bool (N,)."""
-    function, said, truth = metrics.metric_named(metric, evaluation.task), evaluation.prediction, evaluation.truth
-    whose = evaluation.records["patient"].to_numpy().astype(str)
-    sides = (inside, ~inside)
+    function, said, truth = metrics.metrics_for(evaluation.task)[metric], evaluation.prediction, evaluation.truth
+    whose, sides = evaluation.whose, (inside, ~inside)
     value, rest = (metrics.score(function, truth[side], said.rows(side)) if side.any() else np.nan for side in sides)
     row = {"images": inside.sum(), "patients": len(np.unique(whose[inside])), "value": value}
     few = [note for side in sides if (note := metrics.too_few(metric, truth[side], whose[side]))]
@@ -97,7 +97,7 @@ def _compared(evaluation: Evaluation, metric: str | Metric, inside: np.ndarray, 
     chance = chance[~np.isnan(chance)]
     row |= {"low": low, "high": high, "note": note, "gap": gap, "p": (1 + (chance >= abs(gap) - 1e-12).sum())}
     row |= {"p": row["p"] / (1 + len(chance)), "needed": patients_needed(gap, np.nanstd(gaps), evaluation.patients)}
-    return row | dict(zip(("gap_low", "gap_high"), interval(gaps), strict=True))
+    return row | dict(zip(("gap_low", "gap_high"), metrics.interval(gaps), strict=True))
 
 
 def dealt(inside: np.ndarray, patients: np.ndarray, draws: int, seed: int = 0) -> np.ndarray:
@@ -119,10 +119,10 @@ def dealt(inside: np.ndarray, patients: np.ndarray, draws: int, seed: int = 0) -
     return found
 
 
-def patients_needed(gap: float, error: float, patients: int, power: float = 0.8) -> float:
+def patients_needed(gap: float, error: float, patients: int) -> float:
     """Return how many patients tell a gap with 80 % power, at 5 % error, two-sided; NaN for no gap.
 
-    The standard error falls with the root of the number of patients, so that it takes n * ((z_0.975 + z_power) * error
+    The standard error falls with the root of the number of patients, so that it takes n * ((z_0.975 + z_0.8) * error
     / gap)^2 of the same mix (Chow, Shao & Wang, Sample Size Calculations in Clinical Research, 2008, section 3.1, with
     the standard error by the bootstrap). Ask for the gap that would matter: the one that was found is itself uncertain.
 
@@ -130,16 +130,9 @@ def patients_needed(gap: float, error: float, patients: int, power: float = 0.8)
         gap: between a slice and the rest, in units of the metric.
         error: the standard error of the gap, of a study of ``patients``.
         patients: in that study, slice and rest together.
-        power: chance to find the gap where it is real, 0..1.
     """
-    wanted = norm.ppf(0.975) + norm.ppf(power)
+    wanted = norm.ppf(0.975) + norm.ppf(0.8)
     return float(math.ceil(patients * (wanted * error / gap) ** 2)) if gap else math.nan
-
-
-def groups_in(records: pd.DataFrame) -> list[str]:
-    """Return the columns that group the images: numbers, and words of at most ``MOST_VALUES`` values, two at least."""
-    counts = records.drop(columns=_NO_GROUPS, errors="ignore").nunique()
-    return [name for name, n in counts.items() if n > 1 and (n <= MOST_VALUES or _is_number(records[name]))]
 
 
 def banded(values: pd.Series) -> pd.Series:
@@ -159,18 +152,19 @@ def banded(values: pd.Series) -> pd.Series:
 
 def in_words(table: pd.DataFrame) -> str:
     """Return what a table of slices says: how many were judged, which differ from the rest, what it takes to know."""
-    judged = table[table["p_holm"].notna()].sort_values(["p_holm", "p"], kind="stable")
+    judged = table.dropna(subset="p_holm").sort_values(["p_holm", "p"], kind="stable")
     if judged.empty:
         return f"{len(table)} slices, none with enough patients to be judged"
-    differ = (judged["p_holm"] < 0.05).any()
-    said = [f"{len(judged)} slices judged, {len(table) - len(judged)} too small"]
-    for row in (judged[judged["p_holm"] < 0.05] if differ else judged.head(1)).itertuples():
-        known = f"p {row.p_holm:.3f} after Holm's correction"
-        unknown = f"no more than chance; about {row.needed:,.0f} patients would tell such a gap"
-        what = (
-            f"  {row.column} {row.slice}: {row.metric.replace('_', ' ')} {row.value:.3f}, {row.gap:+.3f} to the rest, "
-        )
-        said.append(what + (known if differ else unknown))
+    differ, said = (
+        judged[judged["p_holm"] < 0.05],
+        [f"{len(judged)} slices judged, {len(table) - len(judged)} too small"],
+    )
+    for row in (judged.head(1) if differ.empty else differ).itertuples():
+        verdict = f"p {row.p_holm:.3f} after Holm's correction"
+        if differ.empty:
+            verdict = f"no more than chance; about {row.needed:,.0f} patients would tell such a gap"
+        value = f"{row.metric.replace('_', ' ')} {row.value:.3f}, {row.gap:+.3f} to the rest"
+        said.append(f"  {row.column} {row.slice}: {value}, {verdict}")
     return "\n".join(said)
 
 

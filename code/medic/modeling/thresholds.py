@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from medic.errors import MedicError
-from medic.modeling.metrics import interval, resampled
+from medic.modeling.metrics import interval, present, ratio, resampled
 from medic.task import Prediction
 
 
@@ -38,26 +38,6 @@ def threshold_for(truth: np.ndarray, scores: np.ndarray, sensitivity: float) -> 
     return float(score + scores[scores < score].max(initial=0)) / 2
 
 
-def thresholds_for(
-    truth: np.ndarray, prediction: Prediction, sensitivity: float, otherwise: tuple[float, ...] | None = None
-) -> tuple[float, ...]:
-    """Return the operating point of a model for a wanted sensitivity, class by class.
-
-    Args:
-        truth: int (N,) codes of a task with two classes, or int (N, C) of a multilabel one.
-        prediction: of the N images, which are the validation split's and not the test split's.
-        sensitivity: wanted share of each class's images, above 0 and up to 1.
-        otherwise: one threshold a class of a multilabel task, for those that no image has; 0.5 when None.
-
-    Returns:
-        One threshold a class as ``Prediction.thresholds`` has them.
-    """
-    if prediction.task.kind != "multilabel":
-        return (threshold_for(truth, prediction.probabilities[:, 1], sensitivity),)
-    of_class = zip(truth.T, prediction.probabilities.T, otherwise or [0.5] * truth.shape[1], strict=True)
-    return tuple(threshold_for(*one, sensitivity) if one[0].any() else other for *one, other in of_class)
-
-
 FEWEST = 20
 """Patients of a class from which on it gets a threshold of its own for prediction sets."""
 
@@ -87,8 +67,7 @@ def set_thresholds(
     """
     if not 0 < coverage < 1:
         raise MedicError(f"a coverage of {coverage} cannot be had; choose a share between 0 and 1, such as 0.9")
-    probabilities, several = prediction.probabilities, prediction.task.kind == "multilabel"
-    having = np.asarray(truth) == 1 if several else np.eye(len(prediction.task.classes), dtype=bool)[truth]
+    probabilities, having = prediction.probabilities, present(truth, prediction.task)
     shared = _conformal(probabilities[having], coverage)
     return tuple(
         _conformal(probabilities[chosen, code], coverage)
@@ -120,37 +99,28 @@ def coverage_table(
 
     Returns:
         One row ``all`` and one a slice: ``images``, ``patients``, ``coverage`` with its 95 % interval (``low``,
-        ``high``), ``size`` (classes in a set, on average). A row without an image has no coverage.
+        ``high``), ``size`` (classes in a set, on average). A class without an image has no row.
 
     Raises:
         MedicError: the prediction is of a model without a referral rule.
     """
     if prediction.referral is None:
         raise MedicError("this model has no prediction sets, because it is not calibrated; train or package it again")
-    task, sets, patients = prediction.task, prediction.sets, np.asarray(patients)
-    having = np.asarray(truth) == 1 if task.kind == "multilabel" else np.eye(len(task.classes), dtype=bool)[truth]
-    slices = {"all": having}
+    sets, having, patients, rows = prediction.sets, present(truth, prediction.task), np.asarray(patients), {}
     if by is None:
-        slices |= {name: having & (np.arange(len(task.classes)) == code) for code, name in enumerate(task.classes)}
+        alone = np.eye(having.shape[1], dtype=bool)
+        parts = {name: having & one for name, one in zip(prediction.task.classes, alone, strict=True)}
     else:
-        slices |= {str(one): having & (np.asarray(by) == one)[:, None] for one in pd.unique(np.asarray(by))}
-
-    def covered(held: np.ndarray, asked: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        counts = np.asarray(counts, float)
-        return np.divide(counts @ held, counts @ asked, out=np.full(len(counts), np.nan), where=counts @ asked > 0)
-
-    rows = {}
-    for name, asked in slices.items():
-        inside, questions = asked.any(axis=1), asked.sum(axis=1)
-        of_image = patients[inside]
-        held, asked_of = (asked & sets).sum(axis=1)[inside], questions[inside]
-        drawn = resampled(covered, held, asked_of, of_image, seed=seed) if inside.any() else np.full(1, np.nan)
-        size = sets[inside].sum(axis=1).mean() if inside.any() else np.nan
-        share = held.sum() / asked_of.sum() if inside.any() else np.nan
-        rows[name] = (inside.sum(), len(np.unique(of_image)), share, *interval(drawn), size)
-    return pd.DataFrame.from_dict(
-        rows, orient="index", columns=["images", "patients", "coverage", "low", "high", "size"]
-    )
+        parts = {str(one): having & (np.asarray(by) == one)[:, None] for one in pd.unique(np.asarray(by))}
+    for name, asked in {"all": having, **parts}.items():
+        inside = asked.any(axis=1)
+        if inside.any():
+            held, questions, whose = (asked & sets)[inside].sum(axis=1), asked[inside].sum(axis=1), patients[inside]
+            ends = interval(resampled(ratio, held, questions, whose, seed=seed))
+            size = sets[inside].sum(axis=1).mean()
+            rows[name] = (len(held), len(np.unique(whose)), held.sum() / questions.sum(), *ends, size)
+    columns = ["images", "patients", "coverage", "low", "high", "size"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def risk_coverage(wrong: np.ndarray, confidences: np.ndarray) -> pd.DataFrame:
@@ -190,13 +160,11 @@ def confidence_for(wrong: np.ndarray, confidences: np.ndarray, error: float) -> 
         MedicError: not even the most confident answers are right that often.
     """
     table = risk_coverage(wrong, confidences)
-    reached = table[table["error"] <= error]
-    if reached.empty:
+    sure, reached = table["confidence"].to_numpy(), np.flatnonzero(table["error"] <= error)
+    if not len(reached):
         lowest = table["error"].min()
         raise MedicError(f"an error of {error:g} cannot be had by referral, at best it is {lowest:.3f}; want less")
-    sure = reached["confidence"].iloc[-1]
-    below = np.asarray(confidences)[np.asarray(confidences) < sure]
-    return float(sure + below.max()) / 2 if len(below) else 0.0
+    return float(sure[reached[-1] :][:2].mean()) if reached[-1] + 1 < len(sure) else 0.0
 
 
 def decision_curve(
@@ -219,14 +187,10 @@ def decision_curve(
         One row a threshold: ``threshold``, ``net_benefit`` with its 95 % interval ``low`` and ``high``, ``treat_all``,
         and ``gain``, how far the model is ahead of the better of all and none, with ``gain_low`` and ``gain_high``.
     """
-    steps, present = np.arange(1, 100) / 100 if steps is None else np.asarray(steps), np.asarray(truth, float)[:, None]
-    worth = present - (1 - present) * steps / (1 - steps)
+    steps, has = np.arange(1, 100) / 100 if steps is None else np.asarray(steps), np.asarray(truth, float)[:, None]
+    worth = has - (1 - has) * steps / (1 - steps)
     worth = np.concatenate([worth * (np.asarray(scores)[:, None] >= steps), worth], axis=1)
-
-    def net_benefit(_truth: np.ndarray, worth: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        return np.asarray(counts, float) @ worth / np.sum(counts, axis=1, keepdims=True)
-
-    (ours, everyone), drawn = np.split(worth.mean(axis=0), 2), resampled(net_benefit, truth, worth, patients, seed=seed)
+    (ours, everyone), drawn = np.split(worth.mean(axis=0), 2), resampled(ratio, worth, 1, patients, seed=seed)
     of_model, of_all = np.split(drawn, 2, axis=1)
     table = {"threshold": steps, "net_benefit": ours}
     table["low"], table["high"] = np.apply_along_axis(interval, 0, of_model)

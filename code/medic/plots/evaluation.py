@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import cv2
 import matplotlib as mpl
@@ -21,37 +21,25 @@ if TYPE_CHECKING:
     from medic.deployment.bundle.heatmap import Explanation
 
 
-class Ranked(NamedTuple):
-    """What one curve is drawn from.
-
-    Attributes:
-        truth: int (N,), 1 where the finding is present.
-        scores: float (N,) probabilities.
-        threshold: the operating point, marked on the curve.
-    """
-
-    truth: np.ndarray
-    scores: np.ndarray
-    threshold: float
-
-
-def curves(ranked: Mapping[str, Ranked], text: str) -> Figure:
+def curves(questions: Mapping[str, tuple[np.ndarray, np.ndarray, float]], text: str) -> Figure:
     """Draw ROC curves on the left, precision-recall curves on the right, with a dot at the operating point.
 
     Args:
-        ranked: by the name that the legend shows.
+        questions: by the name that the legend shows, as ``Evaluation.questions`` has them: truth (N,) of 0 and 1,
+            probabilities (N,), threshold. One without images of both kinds has no curve, and is left out.
         text: the title.
     """
     figure, (roc, precise) = plt.subplots(1, 2, figsize=(9.4, 4.6))
-    for number, (name, one) in enumerate(ranked.items()):
-        truth, called = np.asarray(one.truth) == 1, np.asarray(one.scores) >= one.threshold
+    known = {name: one for name, one in questions.items() if 0 < np.mean(one[0]) < 1}
+    for number, (name, (present, scores, threshold)) in enumerate(known.items()):
+        truth, called = np.asarray(present) == 1, np.asarray(scores) >= threshold
         style = {"color": COLOURS[number % len(COLOURS)], "ls": ("-", "--", ":")[number // len(COLOURS) % 3]}
         label = f"{name} ({truth.sum()})"
         RocCurveDisplay.from_predictions(
-            truth, one.scores, ax=roc, name=label, curve_kwargs=style,
-            plot_chance_level=number == len(ranked) - 1, chance_level_kw={"color": "0.6", "lw": 1},
+            truth, scores, ax=roc, name=label, curve_kwargs=style,
+            plot_chance_level=number == len(known) - 1, chance_level_kw={"color": "0.6", "lw": 1},
         )  # fmt: skip
-        PrecisionRecallDisplay.from_predictions(truth, one.scores, ax=precise, name=label, curve_kwargs=style)
+        PrecisionRecallDisplay.from_predictions(truth, scores, ax=precise, name=label, curve_kwargs=style)
         precise.axhline(truth.mean(), color=style["color"], lw=0.8, ls=":")
         found, alarms = called[truth].mean(), called[~truth].mean()
         roc.plot(alarms, found, "o", color=style["color"], ms=6)
@@ -59,7 +47,7 @@ def curves(ranked: Mapping[str, Ranked], text: str) -> Figure:
             precise.plot(found, truth[called].mean(), "o", color=style["color"], ms=6)
     roc.set(xlabel="1 - specificity (share of images without it that are called)", ylabel="sensitivity")
     precise.set(xlabel="sensitivity", ylabel="precision (share of those called that have it)", ylim=(0, 1.03))
-    for axes in (roc, precise):
+    for axes in (roc, precise) if known else ():
         axes.legend(fontsize=8, title="finding (images), area; dot: operating point", title_fontsize=8)
     headline(figure, text)
     return figure
@@ -106,26 +94,18 @@ def forest(slices: pd.DataFrame, overall: float, text: str) -> Figure:
     for place, (row, colour) in enumerate(zip(slices.itertuples(), colours, strict=True)):
         axes.plot([row.low, row.high], [place, place], color=colour)
         axes.plot(row.value, place, "s", color=colour, ms=5, fillstyle="full" if row.p_holm == row.p_holm else "none")
-        said = f"p {row.p_holm:.3f}" if row.p_holm == row.p_holm else "not judged"
-        axes.text(
-            1.02,
-            place,
-            f"{row.patients:,} patients, {said}",
-            transform=axes.get_yaxis_transform(),
-            va="center",
-            fontsize=8,
-        )
+        said = f"{row.patients:,} patients, " + (f"p {row.p_holm:.3f}" if row.p_holm == row.p_holm else "not judged")
+        axes.text(1.02, place, said, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     axes.set_yticks(range(len(slices)), slices["column"] + ": " + slices["slice"].astype(str))
     axes.grid(axis="y", visible=False)
-    axes.set(
-        xlabel=f"{slices['metric'].iloc[0].replace('_', ' ')} (dashed: all images)", ylim=(len(slices) - 0.5, -0.5)
-    )
+    metric = slices["metric"].iloc[0].replace("_", " ")
+    axes.set(xlabel=f"{metric} (dashed: all images)", ylim=(len(slices) - 0.5, -0.5))
     headline(figure, text)
     return figure
 
 
 def reliability(tables: Mapping[str, pd.DataFrame], text: str) -> Figure:
-    """Draw stated probabilities against observed shares, with intervals where there are some, beside the diagonal.
+    """Draw stated probabilities against observed shares, with their intervals, beside the diagonal.
 
     Args:
         tables: of ``medic.modeling.calibrate.reliability``, by name.
@@ -134,8 +114,7 @@ def reliability(tables: Mapping[str, pd.DataFrame], text: str) -> Figure:
     figure, axes = plt.subplots(figsize=(5.2, 4.6))
     axes.plot([0, 1], [0, 1], color="0.6", lw=1, ls="--")
     for (name, table), colour in zip(tables.items(), COLOURS, strict=False):
-        if "low" in table:
-            axes.vlines(table["stated"], table["low"], table["high"], color=colour, lw=1, alpha=0.6)
+        axes.vlines(table["stated"], table["low"], table["high"], color=colour, lw=1, alpha=0.6)
         axes.plot(table["stated"], table["observed"], "o-", color=colour, ms=5, label=name)
     axes.set(xlabel="stated probability", ylabel="share that came true", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.legend()

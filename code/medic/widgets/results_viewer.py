@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from medic.data.stores import Store
 from medic.widgets.pictured import ImagesWidget, facts, front_end
-from medic.widgets.threshold_explorer import questions
 
 if TYPE_CHECKING:
     from medic.modeling.evaluate import Evaluation
@@ -54,7 +53,7 @@ class ResultsViewer(ImagesWidget):
     def __init__(self, evaluation: Evaluation, store: Store):
         self._evaluation, self.task = evaluation, evaluation.task
         self._records = evaluation.records.set_index("image", drop=False)
-        self._questions, self._outcomes = questions(evaluation) if self.task.thresholds else {}, OUTCOMES
+        self._questions, self._outcomes = evaluation.questions if self.task.thresholds else {}, OUTCOMES
         if not self._questions:
             names = self.task.classes
             pairs = np.ndindex(len(names), len(names))
@@ -81,7 +80,7 @@ class ResultsViewer(ImagesWidget):
         shares, said = self._evaluation.prediction.probabilities, self.task.classes
         if self._questions:
             truth, scores, _ = self._questions[self.finding]
-            truth, decided = truth.astype(int), (scores >= np.float32(self.threshold)).astype(int)
+            decided = (scores >= np.float32(self.threshold)).astype(int)
             shares = np.stack([1 - scores, scores], axis=1)
             said = (f"no {self.finding}" if self.task.kind == "multilabel" else said[0], self.finding)
         self._explained = {name: f"{name} ({said[t]}, called {said[d]})" for (t, d), name in OUTCOMES.items()}

@@ -10,34 +10,11 @@ from matplotlib.figure import Figure
 from sklearn import metrics
 
 from medic.errors import MedicError
-from medic.plots.evaluation import Ranked, curves
+from medic.plots.evaluation import curves
 from medic.widgets.pictured import PicturedWidget, front_end
 
 if TYPE_CHECKING:
     from medic.modeling.evaluate import Evaluation
-
-
-def questions(evaluation: Evaluation) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
-    """Return what a threshold decides, by the finding's name; of two classes the second is the finding.
-
-    Returns:
-        Truth, bool (N,); scores, float32 (N,) of 0..1; and the operating point: images with this score or a higher one
-        are called, compared in single precision.
-
-    Raises:
-        MedicError: the task chooses among several classes, so that no single threshold decides.
-    """
-    task, prediction = evaluation.task, evaluation.prediction
-    if not task.thresholds:
-        raise MedicError(f"{task.name!r} chooses among several classes, and no threshold decides; use ResultsViewer")
-    several, scores = task.kind == "multilabel", prediction.probabilities.astype(np.float32)
-    truth = np.asarray(evaluation.truth if several else np.eye(2)[evaluation.truth]) == 1
-    codes = range(len(task.classes)) if several else (1,)
-    thresholds = prediction.thresholds or (0.5,) * task.thresholds
-    return {
-        task.classes[code]: (truth[:, code], scores[:, code], float(threshold))
-        for code, threshold in zip(codes, thresholds, strict=True)
-    }
 
 
 class ThresholdExplorer(PicturedWidget):
@@ -65,7 +42,9 @@ class ThresholdExplorer(PicturedWidget):
     prevalence = traitlets.Float(0.5, min=0.0, max=1.0).tag(sync=True)
 
     def __init__(self, evaluation: Evaluation):
-        self._questions = {name: one for name, one in questions(evaluation).items() if 0 < one[0].mean() < 1}
+        if not evaluation.task.thresholds:
+            raise MedicError(f"{evaluation.task.name!r} has no threshold, but several classes; use ResultsViewer")
+        self._questions = {name: one for name, one in evaluation.questions.items() if 0 < one[0].mean() < 1}
         if not self._questions:
             raise MedicError(f"{evaluation.title}: no class has both images with it and without; add images")
         self._choices = {"finding": self._questions}
@@ -77,7 +56,7 @@ class ThresholdExplorer(PicturedWidget):
     def confusion(self) -> np.ndarray:
         """The confusion matrix at the present threshold, int (2, 2): rows the truth, columns the decision."""
         truth, scores, _ = self._questions[self.finding]
-        return metrics.confusion_matrix(truth, scores >= np.float32(self.threshold), labels=[False, True])
+        return metrics.confusion_matrix(truth, scores >= np.float32(self.threshold), labels=[0, 1])
 
     def _look_at(self, _: Any = None) -> None:
         truth, scores, operating_point = self._questions[self.finding]
@@ -92,7 +71,7 @@ class ThresholdExplorer(PicturedWidget):
                 operating_point=operating_point,
                 scores=levels.astype(float).tolist(),
                 found=np.rint(found * truth.sum()).astype(int).tolist(),
-                alarms=np.rint(alarms * (~truth).sum()).astype(int).tolist(),
+                alarms=np.rint(alarms * (1 - truth).sum()).astype(int).tolist(),
                 auroc=float(metrics.roc_auc_score(truth, scores)),
                 average_precision=float(metrics.average_precision_score(truth, scores)),
             )
@@ -105,4 +84,4 @@ class ThresholdExplorer(PicturedWidget):
     def static(self) -> Figure:
         """Return ROC and precision-recall curve with the present threshold marked, and what it decides as title."""
         truth, scores, _ = self._questions[self.finding]
-        return curves({self.finding: Ranked(truth, scores, self.threshold)}, f"{self._title}: {self!r}")
+        return curves({self.finding: (truth, scores, self.threshold)}, f"{self._title}: {self!r}")

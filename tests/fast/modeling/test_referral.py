@@ -38,16 +38,8 @@ def test_sets_are_those_of_mapie_on_the_same_numbers():
     from sklearn.base import BaseEstimator, ClassifierMixin
 
     class Given(ClassifierMixin, BaseEstimator):
-        classes_ = np.arange(4)
-
-        def __sklearn_is_fitted__(self) -> bool:
-            return True
-
-        def predict_proba(self, probabilities: np.ndarray) -> np.ndarray:
-            return probabilities
-
-        def predict(self, probabilities: np.ndarray) -> np.ndarray:
-            return probabilities.argmax(axis=1)
+        classes_, is_fitted_ = np.arange(4), True
+        predict_proba, predict = (lambda _, said: said), (lambda _, said: said.argmax(axis=1))
 
     (truth, said), (_, new) = drawn(0, 333), drawn(1, 500)
     theirs = classification.SplitConformalClassifier(Given(), 0.9, conformity_score="lac", prefit=True)
@@ -65,8 +57,7 @@ def test_sets_hold_the_truth_in_the_wanted_share_of_each_class(coverage):
     judged = Prediction(KINDS, said.probabilities, referral=Referral(4000, "validation", thresholds, coverage))
     table = coverage_table(truth, judged, np.arange(4000))
     assert table["coverage"].to_numpy() == pytest.approx(coverage, abs=0.05)
-    assert (table["low"] < table["coverage"]).all()
-    assert (table["coverage"] < table["high"]).all()
+    assert table["coverage"].between(table["low"], table["high"], inclusive="neither").all()
     assert table.loc["all", "size"] == pytest.approx(judged.sets.sum(axis=1).mean())
     slices = coverage_table(truth, judged, np.arange(4000), by=np.arange(4000) % 2)
     assert slices["images"].tolist() == [4000, 2000, 2000]
@@ -87,10 +78,9 @@ def test_findings_are_ruled_out_at_the_wanted_share_and_classes_of_few_patients_
 @pytest.mark.parametrize(
     ("task", "probabilities", "thresholds", "possible"),
     [
-        (KINDS, [0.6, 0.3, 0.1, 0.0], (0.2,) * 4, "ab"),
+        (KINDS, [0.6, 0.3, 0.1, 0.0], (0.2,) * 4, "a|b"),
         (KINDS, [0.4, 0.3, 0.2, 0.1], (0.9,) * 4, "a"),  # never empty
         (RETINOPATHY, [0.4, 0.1, 0.3, 0.1, 0.1], (0.2,) * 5, "No DR|Mild|Moderate"),  # without a gap
-        (RETINOPATHY, [0.1, 0.5, 0.1, 0.1, 0.2], (0.2,) * 5, "Mild|Moderate|Severe|Proliferative"),
         (RETINOPATHY, [0.1, 0.5, 0.2, 0.1, 0.1], (0.2, 0.9, 0.2, 0.9, 0.9), "Mild|Moderate"),
         (TWO, [0.3, 0.1], (0.2, 0.2), "Effusion"),
         (TWO, [0.1, 0.1], (0.2, 0.2), ""),
@@ -98,8 +88,7 @@ def test_findings_are_ruled_out_at_the_wanted_share_and_classes_of_few_patients_
 )
 def test_a_set_holds_the_decision_and_ordinal_ones_have_no_gap(task, probabilities, thresholds, possible):
     said = grades(probabilities, task=task, referral=Referral(60, "validation", thresholds))
-    separator = "" if task == KINDS else "|"
-    assert said.to_frame()["set"].tolist() == ["|".join(possible.split("|") if separator else possible)]
+    assert said.to_frame()["set"].tolist() == [possible]
 
 
 @settings(deadline=None)

@@ -6,10 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medic.errors import MedicError
-from medic.modeling.thresholds import decision_curve, threshold_for, thresholds_for
-from medic.task import CHEST_XRAY_BINARY, Prediction, Task
+from medic.modeling.thresholds import decision_curve, threshold_for
 
-TWO = Task("two findings", "multilabel", ("Effusion", "Mass"))
 SCORED = st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=1, max_size=40)
 
 
@@ -40,13 +38,7 @@ def test_a_threshold_lies_midway_between_two_scores(truth, scores, wanted, thres
     assert threshold_for(np.array(truth), np.array(scores), wanted) == pytest.approx(threshold)
 
 
-def test_two_classes_have_one_threshold_and_labels_have_one_each():
-    truth, scores = np.array([0, 1, 1]), np.array([0.3, 0.5, 0.9], np.float32)
-    binary = Prediction(CHEST_XRAY_BINARY, np.stack([1 - scores, scores], axis=1))
-    assert thresholds_for(truth, binary, 0.9) == (threshold_for(truth, scores, 0.9),)
-    none = np.stack([truth, np.zeros_like(truth)], axis=1)
-    several = Prediction(TWO, np.stack([scores, scores], axis=1))
-    assert thresholds_for(none, several, 0.9) == (threshold_for(truth, scores, 0.9), 0.5)
+def test_without_an_image_that_has_the_finding_there_is_no_threshold():
     with pytest.raises(MedicError, match="no image has the finding"):
         threshold_for(np.zeros(3, int), np.zeros(3), 0.9)
 

@@ -30,9 +30,6 @@ from medic.plots import use_style
 from medic.predict import predict
 from medic.referral import confidence
 
-_QUESTIONS = 6  # that have a decision curve on the page: the first with enough patients of either kind
-_INK = "#010203"  # a colour that nothing else has: it becomes that of the page's text, which may be light or dark
-
 
 def write_page(run: Run, evaluation: Evaluation, path: str | os.PathLike) -> pd.DataFrame:
     """Write an evaluation as one HTML file that asks the network for nothing; return its table of slices.
@@ -46,32 +43,29 @@ def write_page(run: Run, evaluation: Evaluation, path: str | os.PathLike) -> pd.
         evaluation: of that model.
         path: the file to write.
     """
-    store, task, whose = run.prepared.store, evaluation.task, evaluation.records["patient"].to_numpy().astype(str)
+    store, task, whose = run.prepared.store, evaluation.task, evaluation.whose
     truth, said, model = evaluation.truth, evaluation.prediction, run.model()
     versions = {"as it is": said}
     if model.scale is not None:
         model.scale = model.shift = None
         versions = {"before": predict(model, store, list(evaluation.records["image"])).prediction, "after": said}
-    judged = {name: one for name, one in evaluation.questions.items() if not too_few("auroc", one[0], whose)}
-    told = any(0 < true.mean() < 1 for true, _ in evaluation.questions.values())
+    judged = [(name, *one) for name, one in evaluation.questions.items() if not too_few("auroc", one[0], whose)]
     decision = {
-        name: thresholds.decision_curve(*judged[name], whose, seed=evaluation.seed)
-        for name in list(judged)[:_QUESTIONS]
+        name: thresholds.decision_curve(present, scores, whose, seed=evaluation.seed)
+        for name, present, scores, _ in judged[:6]
     }
     seen = measure(evaluation.records, store)[["brightness", "sharpness"]]
     table = slices(replace(evaluation, records=evaluation.records.assign(**seen)), draws=1000)
     wrong = (said.decided != truth).reshape(len(truth), -1).any(axis=1)
-    reliability = {
-        name: calibrate.reliability(*calibrate.stated(truth, one)[::-1], patients=whose)
-        for name, one in versions.items()
-    }
+    reliability = {name: calibrate.reliability(truth, one, whose) for name, one in versions.items()}
     with mpl.rc_context():
         use_style()
-        mpl.rcParams.update(dict.fromkeys(_COLOURED, _INK) | {"svg.fonttype": "none", "svg.hashsalt": "medic"})
+        mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "medic"})
         overall = evaluation.table()["value"].get(table["metric"].iloc[0]) if len(table) else None
+        confusion = plots.confusion_matrix(evaluation.confusion, task, "") if task.kind != "multilabel" else None
         pictures = {
-            "confusion": None if task.kind == "multilabel" else _svg(evaluation.plot_confusion()),
-            "curves": _svg(evaluation.plot_curves()) if task.thresholds and told else None,
+            "confusion": confusion and _svg(confusion),
+            "curves": _svg(plots.curves(evaluation.questions, "")) if task.thresholds else None,
             "reliability": _svg(plots.reliability(reliability, "")),
             "risk_coverage": _svg(plots.risk_coverage(thresholds.risk_coverage(wrong, confidence(said)), "")),
             "decision": _svg(plots.decision_curves(decision, "")) if decision else None,
@@ -82,13 +76,11 @@ def write_page(run: Run, evaluation: Evaluation, path: str | os.PathLike) -> pd.
         evaluation=evaluation,
         task=task,
         patients_known=patients_known(run.records),
-        by_class=evaluation.by_class(),
         calibration=calibration.set_axis([", ".join(row).replace("_", " ") for row in calibration.index]),
         sets=None if said.referral is None else thresholds.coverage_table(truth, said, whose, seed=evaluation.seed),
         reasons=None if said.referral is None else pd.Series(said.why[said.why != ""]).value_counts(),
-        ahead={name: _longest(table.loc[table["gain_low"] > 0, "threshold"]) for name, table in decision.items()},
+        ahead={name: table.loc[table["gain_low"] > 0, "threshold"].to_list() for name, table in decision.items()},
         slices=table,
-        words=in_words(table),
         worst=[row | {"picture": thumbnail(store, row["image"])} for row in _worst(evaluation).to_dict("records")],
         **pictures,
     )
@@ -137,12 +129,6 @@ def _filled(name: str, known: dict) -> dict:
     return checklist
 
 
-def _longest(steps: pd.Series) -> tuple[float, float] | None:
-    """The ends of the longest run of neighbours among some rows of a decision curve; None where there are no rows."""
-    runs = np.split(steps.to_numpy(), np.flatnonzero(np.diff(steps.index) > 1) + 1)
-    return (max(runs, key=len)[0], max(runs, key=len)[-1]) if len(steps) else None
-
-
 def _worst(evaluation: Evaluation) -> pd.DataFrame:
     """The most wrong images: ``image``, ``truth`` and ``decided`` in words, ``p_truth``."""
     worst, names = evaluation.worst(8), np.array(evaluation.task.classes)
@@ -154,35 +140,19 @@ def _worst(evaluation: Evaluation) -> pd.DataFrame:
     return worst.assign(truth=true, decided=decided)[["image", "truth", "decided", "p_truth"]]
 
 
-_COLOURED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
-
-
 def _svg(figure: Figure) -> str:
-    """The figure as part of a page, in the page's colour of text; the figure is closed."""
-    figure.suptitle("")
+    """The figure as part of a page, whose style turns it over where the page is dark; the figure is closed."""
     written = io.StringIO()
     figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
     plt.close(figure)
-    return written.getvalue().partition("<svg")[2].join(["<svg", ""]).replace(_INK, "currentColor")
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    """The table in Markdown, where a bar (which joins the labels of one image) would end a cell."""
-    cells = table.reset_index(names=table.index.name or "")
-    rows = [list(cells), ["---"] * cells.shape[1], *cells.itertuples(index=False)]
-    return "\n".join(" | ".join(["", *map(_cell, row), ""]).strip() for row in rows)
-
-
-def _cell(value: object) -> str:
-    said = ("" if pd.isna(value) else f"{round(value, 3):g}") if isinstance(value, float | np.floating) else str(value)
-    return said.replace("|", r"\|")
+    return "<svg" + written.getvalue().partition("<svg")[2]
 
 
 _ENVIRONMENT = jinja2.Environment(
-    autoescape=jinja2.select_autoescape(("html.j2",)),
+    autoescape=jinja2.select_autoescape(("html.j2",), default_for_string=False),
     loader=jinja2.PackageLoader("medic.modeling", "report"),
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_ENVIRONMENT.filters |= {"markdown": _markdown, "words": in_words}
+_ENVIRONMENT.filters["words"] = in_words

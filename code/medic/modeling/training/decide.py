@@ -11,16 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import logit
 from torch import Tensor
 
 from medic.data.prepare import Prepared
 from medic.data.records import originals, targets
 from medic.errors import MedicError
-from medic.modeling.calibrate import calibration_errors, fit_scale_and_shift, fit_temperature, weighted_shift
+from medic.modeling.calibrate import calibration_errors, fit_scale_and_shift, fit_temperature
 from medic.modeling.classifier import Classifier
 from medic.modeling.metrics import score
 from medic.modeling.objectives import Hierarchical, MultiLabel
-from medic.modeling.thresholds import set_thresholds, thresholds_for
+from medic.modeling.thresholds import set_thresholds, threshold_for
 from medic.modeling.training.distance import FeatureDistance
 from medic.modeling.training.recipe import Recipe
 from medic.predict import predict
@@ -104,7 +105,9 @@ def calibrate(model: Classifier, raw: Tensor, truth: np.ndarray) -> None:
     objective, outputs = model.objective, raw.numpy().T
     weights = getattr(objective, "class_weights", None)
     if isinstance(objective, MultiLabel):
-        usual = [None] * len(outputs) if objective.prevalence is None else map(weighted_shift, objective.prevalence)
+        usual = [None] * len(outputs)
+        if objective.prevalence is not None:  # what undoes a loss that weighs both sides of a finding the same
+            usual = [float(logit(share)) if 0 < share < 1 else 0.0 for share in objective.prevalence]
         pairs = [fit_scale_and_shift(*one) for one in zip(outputs, truth.T, usual, strict=True)]
     elif isinstance(objective, Hierarchical):
         present, asked = (one.numpy().T for one in objective.questions(torch.from_numpy(truth)))
@@ -153,7 +156,12 @@ def _choose_operating_point(
     if sensitivity is None:
         model.thresholds = usual
         return
-    model.thresholds = thresholds_for(truth, _decoded(model, raw), sensitivity, usual)
+    labels = model.task.thresholds
+    asked = zip(truth.reshape(len(truth), -1).T, _decoded(model, raw).probabilities[:, -labels:].T, strict=True)
+    model.thresholds = tuple(
+        threshold_for(present, scores, sensitivity) if present.any() or labels == 1 else other
+        for (present, scores), other in zip(asked, usual or [0.5] * labels, strict=True)
+    )
     shown = ", ".join(f"{threshold:.3f}" for threshold in model.thresholds)
     print(f"operating point of the {name} model, sensitivity {sensitivity:g}: from {shown} on")
     absent = () if model.task.kind != "multilabel" else np.array(model.task.classes)[~truth.any(axis=0)]

@@ -50,10 +50,14 @@ def tracker(name: str, folder: Path) -> Logger:
 
 def log_evaluation(logger: Logger, evaluation: Evaluation) -> None:
     """Log an evaluation's values, and its pictures, to the run of a logger."""
+    from medic.plots import evaluation as plots
+
     logger.log_metrics({f"evaluation_{name}": value for name, value in evaluation.table()["value"].items()})
-    drawn = {"curves": evaluation.plot_curves()} if evaluation.task.thresholds else {}
-    if evaluation.task.kind != "multilabel":
-        drawn["confusion"] = evaluation.plot_confusion()
+    drawn, task = {}, evaluation.task
+    if task.thresholds:
+        drawn["curves"] = plots.curves(evaluation.questions, evaluation.heading)
+    if task.kind != "multilabel":
+        drawn["confusion"] = plots.confusion_matrix(evaluation.confusion, task, evaluation.heading)
     for name, figure in drawn.items():
         if hasattr(logger.experiment, "add_figure"):
             logger.experiment.add_figure(name, figure)
