@@ -291,7 +291,7 @@ def page(results: Path, images: Path, text: str) -> str:
         lines = [cells.columns, ["---" if c in ("method", "metric") else "---:" for c in cells], *cells.to_numpy()]
         body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         made = f"<!-- results: {name} -->\n\n![{name}](../image/benchmarks/{name}.png)\n\n{body}\n\n"
-        made += f"Measured at {machines[name]}.\n\n<!-- end -->"
+        made += f"Measured at {machines.get(name, 'an unknown commit')}.\n\n<!-- end -->"
         marks = re.compile(rf"<!-- results: {name} -->.*?<!-- end -->", re.DOTALL)
         text = marks.sub(lambda _, made=made: made, text) if marks.search(text) else f"{text}\n## {name}\n\n{made}\n"
     return text
