@@ -19,7 +19,7 @@ from medic.data.prepare import prepare
 from medic.data.readers import chest_xray, own, retinopathy, skin_lesion
 from medic.data.records import class_counts, task_of
 from medic.data.split import split_by_patient
-from medic.data.stores.folder import PRODUCT_MARK
+from medic.data.stores import PRODUCT_MARK
 from medic.modeling.classifier import Classifier
 from medic.modeling.evaluate import Evaluation
 from medic.modeling.slices import slices

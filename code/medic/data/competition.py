@@ -6,13 +6,11 @@ The main archive holds the competition's photographs, the extra one those of the
 from __future__ import annotations
 
 import os
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from medic.data.check.duplicates import connected
 from medic.data.images.preprocess import Preprocessing
 from medic.data.prepare import Prepared, prepare
 from medic.data.readers import retinopathy
@@ -41,7 +39,7 @@ def select(
     Validation is a share of the main archive's patients, stratified by their worst grade, at its natural distribution.
     Training has of each class up to ``per_class`` of the main archive's other images, by chance, filled up from the
     extra archive. No patient is on both sides: a name that ends in ``_left`` or ``_right`` tells the patient in both
-    archives, any other is a patient of its own, and patients who share a photograph, byte for byte, count as one.
+    archives, any other is a patient of its own. Where the main archive tells no patients, copies stay on one side.
 
     Args:
         main: zip file or folder of the competition: ``train.csv`` with ``id_code,diagnosis``.
@@ -53,8 +51,7 @@ def select(
     Returns:
         Every listed image, named ``main/`` or ``extra/`` and the name in that archive: the reader's records with
         ``split`` (``train``, ``validation``, or empty) and ``reason`` (why it is in neither: ``absent``, ``test_split``
-        of its source, ``identical`` with an earlier image, ``patient_in_validation``, or ``not_drawn``; else empty);
-        and both archives as one store.
+        of its source, ``patient_in_validation``, or ``not_drawn``; else empty); and both archives as one store.
 
     Raises:
         MedicError: a setting is out of range, an archive or its table cannot be read, or nothing is left for a split.
@@ -64,23 +61,20 @@ def select(
         raise MedicError(f"{settings} do not fit: per_class is 1 or more, validation between 0 and 1, seed 0 or more")
     read = {key: retinopathy.read(source) for key, source in {MAIN: main, EXTRA: extra}.items() if source is not None}
     store = JointStore({key: part for key, (_, part) in read.items()})
-    listed = pd.concat([_named(table, key) for key, (table, _) in read.items()], ignore_index=True)
-    listed = validate(listed, RETINOPATHY).assign(reason="")
-    images, from_main = listed["image"], listed["image"].str.startswith(f"{MAIN}/")
-    there = images.map(store.__contains__).astype(bool)
+    parts = []
+    for key, (table, _) in read.items():
+        # Without an eye in the name, equal names in two archives say nothing about the patient: "10" is not "10_left".
+        patient = table["patient"].mask(table["eye"].isna(), f"{key}/" + table["patient"])
+        parts.append(table.assign(image=f"{key}/" + table["image"], patient=patient))
+    listed = validate(pd.concat(parts, ignore_index=True), RETINOPATHY).assign(reason="")
     listed.loc[listed["split"] == "test", "reason"] = "test_split"
-    listed.loc[~there, "reason"] = "absent"
-    earlier = _same_bytes(images[listed["reason"] == ""], store)
-    listed.loc[earlier.index, "reason"] = "identical"
-    # Patients who share a photograph are one person, whatever the archives call them.
-    codes, patients = pd.factorize(listed["patient"])
-    people = pd.Series(connected(len(patients), np.stack([codes[earlier.index], codes[earlier]], axis=1))[codes])
+    listed.loc[~listed["image"].map(store.__contains__).astype(bool), "reason"] = "absent"
 
-    fit = listed["reason"] == ""
-    dealt = listed[fit & from_main].assign(split="train", patient=people)
-    held = split_by_patient(dealt, validation=validation, test=0, seed=seed)["split"] == "validation"
+    fit, from_main = listed["reason"] == "", listed["image"].str.startswith(f"{MAIN}/")
+    dealt = listed[fit & from_main].assign(split="train")
+    held = split_by_patient(dealt, validation=validation, test=0, seed=seed, store=store)["split"] == "validation"
     held = fit & held.reindex(listed.index, fill_value=False)
-    known = fit & ~from_main & people.isin(people[held])
+    known = fit & ~from_main & listed["patient"].isin(listed["patient"][held])
     free = fit & ~held & ~known
     if not held.any() or not free.any():
         said = f"{(fit & from_main).sum()} images of {store.stores[MAIN].location}"
@@ -113,19 +107,3 @@ def write(
         write_text(folder / file, rows.to_csv(index=False))
     write_text(folder / _ACCOUNT, listed[["image", "patient", "label", "split", "reason"]].to_csv(index=False))
     return prepared
-
-
-def _named(table: pd.DataFrame, key: str) -> pd.DataFrame:
-    """The rows as they are named in both archives together."""
-    # Without an eye in the name, equal names in two archives say nothing about the patient: "10" is not "10_left".
-    patient = table["patient"].mask(table["eye"].isna(), f"{key}/" + table["patient"])
-    return table.assign(image=f"{key}/" + table["image"], patient=patient)
-
-
-def _same_bytes(images: pd.Series, store: JointStore) -> pd.Series:
-    """Rows whose bytes an earlier row has, with that row; only files of equal size are read."""
-    sizes = images.map(store.size)
-    shared = images[sizes.duplicated(keep=False) & (sizes > 0)]
-    digests = shared.map(lambda name: zlib.crc32(store.read(name)))
-    first = shared.index.to_series().groupby([sizes[shared.index], digests]).transform("first")
-    return first[first != first.index]

@@ -20,8 +20,7 @@ from medic.data.images.preprocess import Preprocessing
 from medic.data.parallel import each
 from medic.data.records import read_records
 from medic.data.split import refuse_crossing
-from medic.data.stores import Store, is_synthetic, location_from, open_from
-from medic.data.stores.folder import PRODUCT_MARK, mark_product
+from medic.data.stores import PRODUCT_MARK, Store, is_synthetic, location_from, mark_product, open_from
 from medic.errors import ImageError, MedicError
 from medic.files import replacing, write_bytes, write_json
 
@@ -104,7 +103,9 @@ def _prepare_one(store: Store, preprocessing: Preprocessing, folder: Path, name:
         file = f"images/{key[:2]}/{key}.jpg"
         # Written whole or not at all, under a name made from its content: that it is there says that it is done.
         if not (folder / file).is_file():
-            write_bytes(folder / file, jpeg(preprocessing.pixels(data)))
+            blue_first = cv2.cvtColor(preprocessing.pixels(data), cv2.COLOR_RGB2BGR)
+            encoded = cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+            write_bytes(folder / file, encoded.tobytes())
         return file, "", ""
     except ImageError as error:
         return "", error.reason, str(error)
@@ -186,9 +187,3 @@ def _bits(store: Store, name: str) -> int:
         return used_bits(store.read(name)) or 0
     except ImageError:
         return 0
-
-
-def jpeg(pixels: np.ndarray) -> bytes:
-    """Return a prepared image, uint8 (S, S, 3) RGB, as the JPEG file that is kept of it."""
-    blue_first = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()

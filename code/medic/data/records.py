@@ -81,10 +81,10 @@ def read_records(path: str | os.PathLike) -> pd.DataFrame:
     """Read records back from the CSV file they were saved as; names stay text, also ``007`` and ``NA``."""
     # A class may be called NA: of names and classes nothing is missing, of all else only what is empty.
     text = dict.fromkeys(("image", "patient", "patient_source", "group", "class", "copy_of"), str)
-    maybe = dict.fromkeys(("eye", "sex", "view", "note", "diagnosis", "corrected"), "string")
-    whole = dict.fromkeys(("age", "width", "height"), "Int64")
+    kinds = text | dict.fromkeys(("eye", "sex", "view", "note", "diagnosis", "corrected"), "string")
+    kinds |= dict.fromkeys(("age", "width", "height"), "Int64")
     empty = {name: [""] for name in pd.read_csv(path, nrows=0).columns if name not in text}
-    return pd.read_csv(path, dtype=text | maybe | whole, keep_default_na=False, na_values=empty)
+    return pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=empty)
 
 
 def class_counts(records: pd.DataFrame, task: Task) -> pd.DataFrame:
@@ -137,18 +137,6 @@ def task_of(records: pd.DataFrame, name: str) -> Task:
         found = ", ".join(map(str, classes["class"]))
         raise MedicError(f"codes and classes ({found}) do not belong one to one; take the task of all records")
     return Task(name, "multiclass", tuple(classes["class"]))
-
-
-def with_positive(records: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Give two classes their codes so that the positive one comes second: sensitivity and areas are that one's.
-
-    Raises:
-        MedicError: there are not two classes, or none of that name.
-    """
-    found = task_of(records, "own").classes
-    if len(found) != 2 or name not in found:
-        raise MedicError(f"{name!r} cannot be the positive class: that is one of two, and there are {list(found)}")
-    return records.assign(label=(records["class"] == name).astype("int64"))
 
 
 def with_codes(records: pd.DataFrame, source: object) -> pd.DataFrame:

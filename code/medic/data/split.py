@@ -44,7 +44,13 @@ def split_by_patient(
     if not 0 <= seed < 1 << 32:
         raise MedicError(f"the seed {seed} is outside 0 to 4294967295; give another whole number")
     if store is not None and not patients_known(records) and "group" not in records:
-        records = _with_groups(records, store)
+        from medic.data.check.duplicates import copy_groups
+
+        records = records.assign(group=copy_groups(records, store))
+        groups = records["group"].value_counts()
+        if len(groups := groups[groups > 1]):
+            said = f"{groups.sum()} of {len(records)} images are copies of one another (medic check lists them)"
+            print(f"no patient is known, and {said}: their {len(groups)} groups stay on one side of every split")
     dealt = records["split"] != "test" if test is None else pd.Series(True, index=records.index)
     # Copies are dealt together, as the images of one patient are.
     together = records["group" if "group" in records else "patient"]
@@ -77,17 +83,6 @@ def _deal(stratum: pd.Series, shares: dict[str, float], seed: int) -> dict[str, 
             chosen |= dict.fromkeys(patients[:count], name)
             del patients[:count]
     return chosen
-
-
-def _with_groups(records: pd.DataFrame, store: Store) -> pd.DataFrame:
-    from medic.data.check.duplicates import copy_groups
-
-    records = records.assign(group=copy_groups(records, store))
-    groups = records["group"].value_counts()
-    if len(groups := groups[groups > 1]):
-        said = f"{groups.sum()} of {len(records)} images are copies of one another (medic check lists them)"
-        print(f"no patient is known, and {said}: their {len(groups)} groups stay on one side of every split")
-    return records
 
 
 def complete_splits(

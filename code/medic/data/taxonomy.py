@@ -2,8 +2,8 @@
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,17 +13,11 @@ CHEST_XRAY_TREE = Path(__file__).parent / "taxonomies" / "chest_xray.json"
 """The tree of the 14 findings of NIH ChestX-ray14 that comes with the library."""
 
 
-@dataclass(frozen=True)
-class Taxonomy:
-    """A tree whose leaves are classes of a multilabel task.
+class Taxonomy(NamedTuple):
+    """A tree whose leaves are classes of a multilabel task."""
 
-    Attributes:
-        edges: each node and its parent, parents before their children; the root's parent is empty.
-        none: the class that says that nothing of the tree is there; None where the file names none.
-    """
-
-    edges: tuple[tuple[str, str], ...]
-    none: str | None = None
+    edges: tuple[tuple[str, str], ...]  # each node and its parent, parents before their children; the root's is empty
+    none: str | None = None  # the class that says that nothing of the tree is there
 
     @property
     def nodes(self) -> tuple[str, ...]:

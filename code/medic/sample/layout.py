@@ -14,8 +14,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from medic.data.stores import SYNTHETIC_MARK
-from medic.data.stores.folder import mark_product
+from medic.data.stores import SYNTHETIC_MARK, mark_product
 from medic.errors import MedicError
 from medic.files import write_bytes, write_text
 

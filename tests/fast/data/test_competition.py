@@ -26,8 +26,8 @@ EYES = {f"{patient}_{eye}": patient % 5 for patient in range(10, 40) for eye in 
 
 def picture(number: int, suffix: str) -> bytes:
     """A small coloured disc, another one for each number."""
-    pixels = np.zeros((40, 48, 3), np.uint8)
-    cv2.circle(pixels, (24, 20), 18, np.random.default_rng(number).integers(90, 250, 3).tolist(), -1)
+    pixels = np.zeros((40, 44, 3), np.uint8)  # too small to be told apart by what they show
+    cv2.circle(pixels, (22, 20), 18, np.random.default_rng(number).integers(90, 250, 3).tolist(), -1)
     cv2.putText(pixels, f"{number}", (8, 24), cv2.FONT_HERSHEY_PLAIN, 0.7, (0, 0, 0))
     return cv2.imencode(suffix, pixels)[1].tobytes()
 
@@ -101,23 +101,12 @@ def test_a_patient_of_both_archives_is_never_on_both_sides(tmp_path):
     assert set(listed["reason"]) == {""}, "a bare number is not the patient of that number in the other archive"
 
 
-def test_copies_and_absent_images_are_left_out_and_who_shares_a_copy_is_one_person(tmp_path):
-    second = list(GRADES)[1]
-    main = main_set(tmp_path / "main.zip", **{second: picture(0, ".png")})
-    # Every left eye of the extra archive is a photograph of the main archive: its right eyes show known people.
-    grades = {f"{patient}_{eye}": 0 for patient in range(10, 50) for eye in ("left", "right")}
-    shown = dict(zip(range(10, 50), [name for name in GRADES if name != second], strict=False))
-    places = list(GRADES)
-    borrowed = {f"{patient}_left": picture(places.index(name), ".png") for patient, name in shown.items()}
-    listed, _ = select(main, extra_set(tmp_path / "extra.zip", grades, **borrowed | {"49_right": None}))
-    assert left_out(listed, "absent") == ["extra/49_right"]
-    identical = left_out(listed, "identical")
-    assert len(identical) == 1 + len(borrowed)
-    assert identical[0] == f"main/kaggle/train/{second}.png"
-    held = people(listed, "validation")
-    known = {str(patient) for patient, name in shown.items() if f"main/kaggle/train/{name}.png" in held}
-    assert known
-    assert not known & people(listed, "train")
+def test_absent_images_are_left_out_and_copies_stay_on_one_side(tmp_path):
+    copies = dict.fromkeys(list(GRADES)[:20], picture(0, ".png"))
+    main = main_set(tmp_path / "main.zip", **copies)
+    listed, _ = select(main, extra_set(tmp_path / "extra.zip", **{"39_right": None}))
+    assert left_out(listed, "absent") == ["extra/39_right"]
+    assert len(set(listed.loc[listed["image"].str.contains("|".join(copies)), "split"])) == 1
 
 
 def test_what_will_not_do_is_refused_in_one_sentence(archives, tmp_path):

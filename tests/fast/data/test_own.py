@@ -11,7 +11,7 @@ import pytest
 from medic.data.readers import OWN, own
 from medic.data.readers.listed_images import find_images
 from medic.data.readers.listing import read_table
-from medic.data.stores.folder import PRODUCT_MARK, FolderStore
+from medic.data.stores import PRODUCT_MARK, FolderStore
 from medic.errors import MedicError
 
 PNG = cv2.imencode(".png", np.full((4, 4), 9, np.uint8))[1].tobytes()

@@ -10,8 +10,7 @@ import pytest
 
 from medic.data.images.preprocess import Preprocessing
 from medic.data.prepare import Prepared, prepare
-from medic.data.stores import open_store
-from medic.data.stores.folder import PRODUCT_MARK
+from medic.data.stores import PRODUCT_MARK, open_store
 from medic.errors import MedicError
 
 SETTINGS = Preprocessing(size=32)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medic.data.readers import OWN
 from medic.data.records import (
     class_counts,
     class_weights,
@@ -17,7 +18,6 @@ from medic.data.records import (
     task_of,
     validate,
     with_codes,
-    with_positive,
 )
 from medic.data.taxonomy import read_taxonomy
 from medic.errors import MedicError
@@ -115,9 +115,9 @@ def test_classes_that_cannot_be_told_apart_are_refused(classes, message):
 
 def test_of_two_classes_the_positive_one_is_second_and_a_lost_class_is_said():
     records = with_codes(rows(), "here")
-    assert with_positive(records, "cat")["label"].tolist() == [1, 0, 0]
-    with pytest.raises(MedicError, match="'bird' cannot be the positive class"):
-        with_positive(records, "bird")
+    assert OWN.with_positive(records, "cat")["label"].tolist() == [1, 0, 0]
+    with pytest.raises(MedicError, match="'bird' cannot be positive"):
+        OWN.with_positive(records, "bird")
     coded = with_codes(rows(**{"class": ["a", "b", "c"], "split": ["train"] * 3}), "here")
     with pytest.raises(MedicError, match="do not belong one to one"):
         task_of(coded[1:], "own")

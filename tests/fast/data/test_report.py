@@ -14,8 +14,7 @@ from typer.testing import CliRunner
 from medic.cli import app
 from medic.data.check.report import EXAMPLES, KINDS, check_set, sets_in, write_report
 from medic.data.readers import DATA_SETS, OWN
-from medic.data.stores import open_store
-from medic.data.stores.folder import PRODUCT_MARK
+from medic.data.stores import PRODUCT_MARK, open_store
 from medic.errors import MedicError
 from medic.task import SKIN_LESION
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from medic.data.images.crop import DARK
-from medic.data.images.decode import Header, decode_with_header, shrunk
+from medic.data.images.decode import decode_with_header, shrunk
 from medic.data.parallel import each
 from medic.data.prepare import bits_of_set
 from medic.data.stores import Store
@@ -98,26 +98,22 @@ def _stats(store: Store, name: str, bits: int | None) -> ImageStats:
     lit = (brightest > DARK).astype(np.uint8)
     level = int(np.quantile(brightest, 0.99))
     black = level < NEARLY_BLACK
+    stored = "grey" if header.mode.startswith("I") else _STORED.get(header.mode, header.mode)
+    # On means of many pixels: JPEG's coarse colours are not to count.
+    small = cv2.resize(pixels, (64, 64), interpolation=cv2.INTER_AREA).astype(int)
+    colourless = np.abs(small - small[:, :, 1:2]).max() <= _COLOURLESS
     return ImageStats(
         digest=digest,
         fault="nearly_black" if black else "",
         detail=f"99 % of the pixels are below {level + 1} of 255" if black else "",
         width=header.width,
         height=header.height,
-        channels=_channels(header, pixels),
+        channels=f"{stored} (all grey)" if colourless and not stored.startswith("grey") else stored,
         brightness=float(np.mean(cv2.mean(pixels, mask=lit)[:3])),
         white=float((pixels.min(axis=2) >= WHITE).mean()),
         sharpness=_sharpness(pixels[:, :, 1], lit) if large else np.nan,
         fingerprint=None if black else fingerprint(pixels),
     )
-
-
-def _channels(header: Header, pixels: np.ndarray) -> str:
-    stored = "grey" if header.mode.startswith("I") else _STORED.get(header.mode, header.mode)
-    # On means of many pixels: JPEG's coarse colours are not to count.
-    small = cv2.resize(pixels, (64, 64), interpolation=cv2.INTER_AREA).astype(int)
-    colourless = np.abs(small - small[:, :, 1:2]).max() <= _COLOURLESS
-    return f"{stored} (all grey)" if colourless and not stored.startswith("grey") else stored
 
 
 def _sharpness(green: np.ndarray, lit: np.ndarray) -> float:

@@ -19,8 +19,7 @@ from medic.data.images.decode import decode, shrunk
 from medic.data.parallel import each
 from medic.data.readers import DATA_SETS, OWN, DataSet, find_data_set, lesions_or_own
 from medic.data.split import patients_known
-from medic.data.stores import Store, is_synthetic
-from medic.data.stores.folder import mark_product
+from medic.data.stores import Store, is_synthetic, mark_product
 from medic.errors import ImageError, MedicError
 from medic.files import write_text
 from medic.task import Task
@@ -55,7 +54,12 @@ def write_report(
     Raises:
         MedicError: the file cannot be written.
     """
-    groups = {name: _groups(findings[findings["finding"] == name]) for name in _by_gravity(findings)}
+    groups = {}
+    for name in _by_gravity(findings):  # duplicates of one another belong together; any other stands for itself
+        rows = list(findings[findings["finding"] == name].itertuples())
+        at = {row.image: place for place, row in enumerate(rows)}
+        joined = connected(len(rows), [(at[row.image], at[row.other]) for row in rows if row.other and row.other in at])
+        groups[name] = [list(group) for _, group in pd.Series(rows, dtype=object).groupby(joined, sort=False)]
     shown = {row.image for found in groups.values() for group in found[:EXAMPLES] for row in group[:_TOGETHER]}
     names = sorted(name for name in shown if name in store)
     pictures = zip(names, each(lambda name: thumbnail(store, name), names, title="thumbnails"), strict=True)
@@ -85,15 +89,6 @@ def write_report(
 
 def _by_gravity(findings: pd.DataFrame) -> list[str]:
     return sorted(findings["finding"].unique(), key=lambda name: [*KINDS, name].index(name))
-
-
-def _groups(findings: pd.DataFrame) -> list[list[NamedTuple]]:
-    """Findings of one kind that belong together: duplicates of one another; any other stands for itself."""
-    rows = list(findings.itertuples())
-    at = {row.image: place for place, row in enumerate(rows)}
-    pairs = [(at[row.image], at[row.other]) for row in rows if row.other in at and row.other]
-    groups = pd.Series(rows, dtype=object).groupby(connected(len(rows), pairs), sort=False)
-    return [list(group) for _, group in groups]
 
 
 def thumbnail(store: Store, name: str) -> str:

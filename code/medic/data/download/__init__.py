@@ -50,7 +50,9 @@ def download(name: str, folder: str | os.PathLike = "data", *, limit: int | None
         MedicError: the name is unknown; the set needs a login (the message is the recipe); the download failed (the
             message holds the manual way); the target holds something else, or cannot be written.
     """
-    source, folder = _find(name), Path(folder)
+    if name not in SOURCES:
+        raise MedicError(f"there is no set called {name!r}; there is {', '.join(SOURCES)} (medic download NAME)")
+    source, folder = SOURCES[name], Path(folder)
     target, query = folder / source["reader"], source.get("query")
     if limit is not None and query is None:
         raise MedicError(f"{name} is a finished set, of which nothing is left out; leave the limit away (--limit)")
@@ -67,14 +69,15 @@ def download(name: str, folder: str | os.PathLike = "data", *, limit: int | None
     elif ours:
         print(f"{name} is already in {target}; nothing to do", file=sys.stderr)
     else:
-        _lay_out(source, folder / "downloads", target)
+        paths = [_fetch(file, folder / "downloads") for file in source["files"]]
+        if target.is_dir():
+            target.rmdir()
+        with replacing(target) as making:
+            making.mkdir()
+            for path in paths:
+                _unpack_medmnist(path, making) if path.suffix == ".npz" else shutil.copy(path, making)
+            write_text(making / "SOURCES.md", PAGE.render(source))
     return target
-
-
-def _find(name: str) -> dict:
-    if name not in SOURCES:
-        raise MedicError(f"there is no set called {name!r}; there is {', '.join(SOURCES)} (medic download NAME)")
-    return SOURCES[name]
 
 
 def _recipe(name: str, source: dict, downloads: Path, target: Path) -> str:
@@ -102,18 +105,6 @@ def _fetch(file: dict[str, str], folder: Path) -> Path:
             f"{name} was not downloaded ({error}); by hand: save {url} as {folder / name} (MD5 {md5}) and give the "
             "same command again"
         ) from error
-
-
-def _lay_out(source: dict, downloads: Path, target: Path) -> None:
-    """Make the set's folder out of its files, whole or not at all."""
-    paths = [_fetch(file, downloads) for file in source["files"]]
-    if target.is_dir():
-        target.rmdir()
-    with replacing(target) as making:
-        making.mkdir()
-        for path in paths:
-            _unpack_medmnist(path, making) if path.suffix == ".npz" else shutil.copy(path, making)
-        write_text(making / "SOURCES.md", PAGE.render(source))
 
 
 def _unpack_medmnist(archive: Path, folder: Path) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from medic.data.images.preprocess import Preprocessing
 from medic.data.readers import chest_xray, digits, own, retinopathy, skin_lesion
-from medic.data.records import task_of, with_positive
+from medic.data.records import task_of
 from medic.data.stores import Store
 from medic.errors import MedicError
 from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, CHEST_XRAY_OR_NONE, DIGITS, RETINOPATHY, SKIN_LESION, Task
@@ -35,10 +35,17 @@ class DataSet:
         return self.tasks[0] if self.tasks else task_of(records, self.name)
 
     def with_positive(self, records: pd.DataFrame, name: str) -> pd.DataFrame:
-        """Make the named one of two own classes positive; raise as ``medic.data.records.with_positive``."""
-        if self.tasks:
-            raise MedicError(f"the classes of {self.name} are given; leave {name!r} away, it is for images of your own")
-        return with_positive(records, name)
+        """Give two own classes their codes so that the named one is positive: sensitivity and areas are that one's.
+
+        Raises:
+            MedicError: there are not two classes, or none of that name, or the data set is not one's own.
+        """
+        found = self.task(records).classes
+        if self.tasks or len(found) != 2 or name not in found:
+            raise MedicError(
+                f"{name!r} cannot be positive: that is one of two own classes, and there are {list(found)}"
+            )
+        return records.assign(label=(records["class"] == name).astype("int64"))
 
     def find(self, data: Path) -> Path:
         """Return where the set lies: its folder or zip file below ``data``, or ``data`` itself."""

@@ -52,20 +52,25 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
         raise MedicError(f"{where} lacks the columns of {', '.join(sorted(missing))}; get it again from its source")
     labels, views = _labels(cells["label"], where), cells["view"].str.upper()
     cells["split"] = _splits(cells["image"], tables)
-    known = {"age": _years(cells["age"]), "sex": sexes(cells["sex"]), "view": views.where(views.isin(["PA", "AP"]))}
+    # 58, 058Y, 010M (months), 003W or 021D; each way of writing is looked at once
+    ages = cells["age"].drop_duplicates()
+    found = ages.str.upper().str.extract(r"^(\d+)(?:\.0*)?\s*([YMWD]?)$")
+    years = (pd.to_numeric(found[0]) // found[1].map(_UNITS_A_YEAR)).set_axis(ages)
+    known = {
+        "age": cells["age"].map(years.where(years <= OLDEST)).astype("Int64"),
+        "sex": sexes(cells["sex"]),
+        "view": views.where(views.isin(["PA", "AP"])).astype("string"),
+    }
+    notes = pd.Series("", cells.index)
+    for what, values in known.items():
+        unknown = values.isna() & (cells[what] != "")
+        notes[unknown] += f"; {what} " + cells[what][unknown] + " taken as unknown"
     store = open_images(tables.location if images is None else images)
     records = records_of(cells, titles, where, store).drop(columns="class")
-    details = pd.DataFrame(
-        {
-            "follow_up": whole(cells["follow_up"]),
-            **known,
-            **{side: whole(cells[side]) for side in ("width", "height") if side in cells},
-            "label": 1 - labels[NO_FINDING],
-            **labels,
-            "note": _notes(cells, known),
-        }
-    )
-    records = records.join(details.reset_index(drop=True)).astype({"view": "string"})
+    sides = {side: whole(cells[side]) for side in ("width", "height") if side in cells}
+    details = pd.DataFrame({"follow_up": whole(cells["follow_up"]), **known, **sides, "label": 1 - labels[NO_FINDING]})
+    notes = notes.str.removeprefix("; ").mask(notes == "", pd.NA).astype("string")
+    records = records.join(details.join(labels).assign(note=notes).reset_index(drop=True))
     return corrected(validate(records, CHEST_XRAY_OR_NONE), tables, CHEST_XRAY), store
 
 
@@ -78,23 +83,6 @@ def _labels(findings: pd.Series, where: str) -> pd.DataFrame:
     what = f"is not understood; there is {', '.join(names[:3])}, ..., with | between several, or {NO_FINDING} alone"
     refuse(findings, ~sound.iloc[codes].set_axis(findings.index), where, what)
     return present.iloc[codes].set_axis(findings.index)
-
-
-def _years(ages: pd.Series) -> pd.Series:
-    """Whole years, Int64, of ages such as ``58``, ``058Y``, ``010M`` (months), ``003W`` or ``021D``."""
-    distinct = ages.drop_duplicates()
-    found = distinct.str.upper().str.extract(r"^(\d+)(?:\.0*)?\s*([YMWD]?)$")
-    years = pd.to_numeric(found[0]) // found[1].map(_UNITS_A_YEAR)
-    return ages.map(years.where(years <= OLDEST).set_axis(distinct)).astype("Int64")
-
-
-def _notes(cells: pd.DataFrame, known: dict[str, pd.Series]) -> pd.Series:
-    """What was given and could not be understood; missing for most."""
-    notes = pd.Series("", cells.index)
-    for what, values in known.items():
-        unknown = values.isna() & (cells[what] != "")
-        notes[unknown] += f"; {what} " + cells[what][unknown] + " taken as unknown"
-    return notes.str.removeprefix("; ").mask(notes == "", pd.NA).astype("string")
 
 
 def _splits(names: pd.Series, tables: Store) -> np.ndarray | str:

@@ -9,11 +9,10 @@ import pandas as pd
 from medic.data.corrections import corrected
 from medic.data.images.preprocess import Preprocessing
 from medic.data.parallel import each
-from medic.data.readers.patients import EACH_IMAGE
+from medic.data.readers.listed_images import EACH_IMAGE
 from medic.data.records import validate
-from medic.data.stores import IdxStore, Store, idx
-from medic.data.stores.idx import PARTS, find_file, image_name
-from medic.errors import ImageError, MedicError
+from medic.data.stores import FolderStore, Store, idx
+from medic.errors import MedicError
 from medic.task import DIGITS
 
 
@@ -24,17 +23,11 @@ def grey_arrays(records: pd.DataFrame, store: Store, size: int) -> np.ndarray:
         uint8 (N, size, size), in the rows' order; ``size`` is 16..4096. An image of this size keeps its pixels.
 
     Raises:
-        MedicError: an image is not in the store, or cannot become pixels (``ImageError``); the message names it.
+        ImageError: an image is not in the store, or cannot become pixels.
     """
     preprocessing = Preprocessing(size, crop="square", grey=True)
-
-    def one(name: str) -> np.ndarray:
-        try:
-            return preprocessing.pixels(store.read(name))[:, :, 0]
-        except ImageError as error:
-            raise ImageError(f"{name}: {error}", error.reason) from error
-
-    return np.stack(list(each(one, list(records["image"]), title="reading")))
+    names = records["image"].tolist()
+    return np.stack([*each(lambda name: preprocessing.pixels(store.read(name))[:, :, 0], names, title="reading")])
 
 
 def read_idx_set(folder: str | os.PathLike) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -47,8 +40,8 @@ def read_idx_set(folder: str | os.PathLike) -> dict[str, tuple[np.ndarray, np.nd
         MedicError: a file is missing or damaged, or there are not as many labels as images.
     """
     arrays = {}
-    for split in PARTS:
-        files = [find_file(Path(folder), split, what) for what in ("images", "labels")]
+    for split in idx.PARTS:
+        files = [idx.find_file(Path(folder), split, what) for what in ("images", "labels")]
         if None in files:
             raise MedicError(f"{folder} lacks images or labels of {split}; it needs the four IDX files of the digits")
         images, labels = map(idx.read, files)
@@ -71,9 +64,10 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
     """
     if images is not None and Path(images) != Path(source):
         raise MedicError(f"the images of digits lie beside their labels in {source}; leave {images} away")
-    parts = []
-    for split, (pixels, labels) in read_idx_set(source).items():
-        names = [image_name(split, number, len(pixels)) for number in range(len(pixels))]
-        parts.append(pd.DataFrame({"image": names, "patient": names, "split": split, "label": labels}))
-    records, store = pd.concat(parts).assign(patient_source=EACH_IMAGE), IdxStore(Path(source))
+    parts = [
+        pd.DataFrame({"image": idx.image_names(split, len(labels)), "split": split, "label": labels})
+        for split, (_, labels) in read_idx_set(source).items()
+    ]
+    records, store = pd.concat(parts).assign(patient_source=EACH_IMAGE), FolderStore(Path(source))
+    records.insert(1, "patient", records["image"])
     return corrected(validate(records, DIGITS), store, DIGITS), store

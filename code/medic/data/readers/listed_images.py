@@ -1,6 +1,7 @@
-"""The images that a table lists, found in their store: with or without folder and ending, wherever they lie."""
+"""The images that a table lists, found in their store, wherever they lie; and who is on them, told by their names."""
 
 import os
+import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -8,11 +9,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from medic.data.stores import IdxStore, JointStore, Store, ZipStore, open_store
-from medic.data.stores.folder import IMAGE_SUFFIXES, composed, is_image_name
+from medic.data.stores import IMAGE_SUFFIXES, JointStore, Store, ZipStore, composed, is_image_name, open_store
 from medic.errors import MedicError
 
+EACH_IMAGE, BY_EYES, BY_PATHS = "image", "file names (left/right)", "paths"
+"""What ``patient_source`` says where no column names the patient."""
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".z01", ".001")
+_SIDES = dict.fromkeys(("left", "l", "os", "le", "links", "izquierdo"), "left")
+_SIDES |= dict.fromkeys(("right", "r", "od", "re", "rechts", "derecho"), "right")
+_EYE = f"(?P<eye>{'|'.join(sorted(_SIDES, key=len, reverse=True))})"
+_NAMES_OF_EYES = (
+    rf"(?P<patient>.+?)(?:[\s_.-]+|(?<=\d)){_EYE}(?:[\s_.-]*\d+)?",  # 5_L, 05-OD, 7R, a_R_2
+    rf"{_EYE}(?:[\s_.-]+|(?=\d))(?P<patient>.+)",  # L_1
+)
+_PATIENT_FOLDER = re.compile(r"(?:^|/)((?:patient|pat|subject|subj|sub|case)[\s_-]?\d+|p\d{5,})(?=/)", re.IGNORECASE)
 
 
 def open_images(location: str | os.PathLike) -> Store:
@@ -26,9 +36,9 @@ def open_images(location: str | os.PathLike) -> Store:
         MedicError: as ``open_store``; zip files lie inside a zip file; archives that are not read take their place.
     """
     store = open_store(location)
-    packed = [name for name in store.names() if name.lower().endswith(_ARCHIVES)]
+    packed = [name for name in store.names() if name.lower().endswith(_ARCHIVES) and not name.endswith("ubyte.gz")]
     if store.images():
-        if packed and not isinstance(store, IdxStore):
+        if packed:
             print(f"{', '.join(packed[:3])} beside the images of {location} is not read", file=sys.stderr)
         return store
     if packed and isinstance(store, ZipStore):
@@ -64,37 +74,36 @@ def find_images(listed: Sequence[str], store: Store) -> list[str]:
         taken[name] = found[0] if found else path if path in store else name
         if found and not found[0].endswith(base) and is_image_name(base):
             other.append(name)
-    if several:
-        covered = Counter(os.path.dirname(file) for name, file in taken.items() if name not in several)
-        for name, found in several.items():
-            first, second = sorted(found, key=lambda file: -covered[os.path.dirname(file)])[:2]
-            if covered[os.path.dirname(first)] == covered[os.path.dirname(second)]:
-                places = f"{first} and {second}; name the folder or zip file that is meant (images=..., --images)"
-                raise MedicError(f"{store.location} holds the image {name} at two places, {places}")
-            taken[name] = first
-        such = f"{first} and such are taken: their folder has more of the listed images"
-        print(f"{len(several)} listed images lie at several places in {store.location.name}; {such}", file=sys.stderr)
-    if other:
-        such = f"such as {taken[other[0]]} for {other[0]}; they are taken as the same"
-        print(f"{len(other)} listed images have another ending in {store.location.name}, {such}", file=sys.stderr)
+    covered = Counter(os.path.dirname(file) for name, file in taken.items() if name not in several)
+    for name, found in several.items():
+        first, second = sorted(found, key=lambda file: -covered[os.path.dirname(file)])[:2]
+        if covered[os.path.dirname(first)] == covered[os.path.dirname(second)]:
+            places = f"{first} and {second}; name the folder or zip file that is meant (images=..., --images)"
+            raise MedicError(f"{store.location} holds the image {name} at two places, {places}")
+        taken[name] = first
+    for names, what, why in (
+        (several, "lie at several places", "is taken: its folder has more of the listed images"),
+        (other, "have another ending", "is taken as the same"),
+    ):
+        for name in list(names)[:1]:
+            such = f"such as {name}; {taken[name]} {why}"
+            print(f"{len(names)} listed images {what} in {store.location.name}, {such}", file=sys.stderr)
     return [taken[name] for name in listed]
 
 
 def open_folders(cells: pd.DataFrame, store: Store) -> pd.DataFrame:
     """Give each image of a listed folder a row: MURA's table labels studies, ``patient00001/study1_positive/``."""
-    folders = cells["image"].str.endswith("/")
-    if not folders.any():
+    if not cells["image"].str.endswith("/").any():
         return cells
     inside = defaultdict(list)
     for file in store.images():
         inside[os.path.basename(os.path.dirname(file)).casefold()].append(file)
-    names = [
-        [file for file in inside[os.path.basename(name[:-1]).casefold()] if _agree(file, composed(name))] or name
-        if folder
-        else name
-        for name, folder in zip(cells["image"], folders, strict=True)
-    ]
-    return cells.assign(image=names).explode("image")
+
+    def images(name: str) -> list[str] | str:
+        files = inside[os.path.basename(name[:-1]).casefold()] if name.endswith("/") else []
+        return [file for file in files if _agree(file, composed(name))] or name
+
+    return cells.assign(image=cells["image"].map(images)).explode("image")
 
 
 def stem(name: str) -> str:
@@ -106,7 +115,46 @@ def stem(name: str) -> str:
 
 def _agree(file: str, path: str) -> bool:
     """Whether the folders of two names are the same, from the inner to the outer, as far as both have them."""
-    if "/" not in file or "/" not in path:
+    if "/" not in path:
         return True
     one, other = (name.casefold().split("/")[-2::-1] for name in (file, path))
     return all(map(str.__eq__, one, other))
+
+
+def is_patient_folder(name: str) -> bool:
+    """Return whether a folder is called as a patient's: ``patient00012``, ``subject_7``, ``p10000032``."""
+    return _PATIENT_FOLDER.match(f"{name}/") is not None
+
+
+def eyes(names: Sequence[str]) -> pd.DataFrame:
+    """Tell whose eyes photographs show, by their names: ``image``, ``patient``, ``eye`` (``left``, ``right``, missing).
+
+    A name that ends in ``_left`` or ``_right`` tells both. Where none does, all names may follow another pattern such
+    as ``5_L`` or ``05-OD``, and two folders that number alike are of different patients. Any other image is a patient's
+    own.
+    """
+    stems, names = pd.Series(names, dtype=object).map(stem), pd.Series(names, dtype=object)
+    found = stems.str.extract(r"(?i)^(?P<patient>.+)_(?P<eye>left|right)$")
+    for pattern in _NAMES_OF_EYES if found["eye"].isna().all() else ():
+        table = stems.str.extract(f"(?i)^{pattern}$")
+        folders = names.str.rpartition("/")[0] if stems.duplicated().any() else ""
+        table["patient"] = (folders + "/" + table["patient"]).str.removeprefix("/")
+        sides = table["eye"].str.lower().map(_SIDES)
+        if sides.notna().all() and sides.groupby(table["patient"]).nunique().max() == 2:
+            found = table.assign(eye=sides)
+    eye = found["eye"].str.lower().astype("string")
+    return pd.DataFrame({"image": names, "patient": found["patient"].fillna(stems), "eye": eye})
+
+
+def patients_of(names: Sequence[str], below: Sequence[str] | None = None) -> tuple[list[str], str] | None:
+    """Tell the patients by the folders or the file names, and which of the two; None where neither tells.
+
+    Args:
+        names: of the images in their store, or as listed.
+        below: the same names without the folders of splits and classes; by default the names.
+    """
+    found = [_PATIENT_FOLDER.search(name) for name in (names if below is None else below)]
+    if found and all(found) and len({match[1].lower() for match in found}) > 1:
+        return [match[1] for match in found], BY_PATHS
+    table = eyes(names)
+    return (table["patient"].tolist(), BY_EYES) if table["eye"].notna().any() else None

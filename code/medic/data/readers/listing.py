@@ -97,12 +97,6 @@ def refuse(cells: pd.Series, unfit: pd.Series, where: str, what: str) -> None:
         raise MedicError(f"{where} line {', '.join(lines)}: {cells[unfit].iloc[0]!r} {what}")
 
 
-def refuse_twice(names: pd.Series, where: str) -> None:
-    """Raise where an image is listed more than once; the index is the number of each line."""
-    for name in names[names.duplicated()][:1]:
-        refuse(names, names == name, where, "is listed more than once; keep one line an image")
-
-
 def plain(title: str) -> str:
     """Return a title without what spellings differ in: ``Patient ID`` and ``patient_id`` become the same."""
     return "".join(letter for letter in unicodedata.normalize("NFKD", title).casefold() if letter.isalnum())
@@ -160,9 +154,13 @@ def cells_of(
     titles = {what: written[place] for what, place in places.items()}
     places = {"image": 0, "label": 1} if spelled == ["0", "1"] else places
     cells = pd.DataFrame({what: table.iloc[:, place] for what, place in places.items()})
-    if "label" not in cells:
-        others = table.drop(columns=table.columns[list(places.values())])
-        cells = cells.assign(**_one_hot(others, published.get("rest")))
+    if "label" not in cells:  # it may be told by columns of 0 and 1, one a class; an image without any is the rest
+        rest, others = published.get("rest"), table.drop(columns=table.columns[list(places.values())])
+        numbers = others.apply(pd.to_numeric, errors="coerce")
+        numbers = numbers.loc[:, numbers.isin((0, 1)).all()]
+        total = numbers.sum(axis=1)
+        if numbers.shape[1] > 1 and total.between(int(rest is None), 1).all():
+            cells["label"] = numbers.idxmax(axis=1).where(total == 1, rest)
     for what in needs:
         if what not in cells:
             line = ", ".join(table.iloc[0] if spelled[0] == "0" else written)
@@ -171,16 +169,6 @@ def cells_of(
         print(f"{where}: {empty.sum()} of {len(cells)} images have no label and are left out", file=sys.stderr)
         cells = cells[~empty].copy()
     return cells, titles
-
-
-def _one_hot(table: pd.DataFrame, rest: str | None) -> dict[str, pd.Series]:
-    """The label by columns of 0 and 1, one a class; an image without any is ``rest``. Empty where it is not so."""
-    numbers = table.apply(pd.to_numeric, errors="coerce")
-    numbers = numbers.loc[:, numbers.isin((0, 1)).all()]
-    total = numbers.sum(axis=1)
-    if numbers.shape[1] < 2 or (total > 1).any() or (rest is None and (total < 1).any()):
-        return {}
-    return {"label": numbers.idxmax(axis=1).where(total == 1, rest)}
 
 
 def advice(what: str) -> str:

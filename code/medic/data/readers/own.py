@@ -8,23 +8,19 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from medic.data.corrections import FILE, corrected
-from medic.data.readers.listed_images import find_images, open_folders, open_images, stem
-from medic.data.readers.listing import (
-    advice,
-    cells_of,
-    known,
-    missing,
-    open_tables,
-    read_table,
-    refuse,
-    refuse_twice,
+from medic.data.readers.listed_images import (
+    EACH_IMAGE,
+    find_images,
+    is_patient_folder,
+    open_folders,
+    open_images,
+    patients_of,
+    stem,
 )
-from medic.data.readers.patients import EACH_IMAGE, is_patient_folder, patients_of
+from medic.data.readers.listing import advice, cells_of, known, missing, open_tables, read_table, refuse
 from medic.data.records import task_of, with_codes
 from medic.data.stores import Store
 from medic.errors import MedicError
-
-_Listed = tuple[str, pd.DataFrame, dict[str, str]]  # a table's name, and its cells and titles as of ``cells_of``
 
 
 def read(
@@ -64,7 +60,10 @@ def read(
         raise MedicError(f"{store.location} {what}; say where they are (images=..., or --images)")
     files = [name for name in tables.names() if name.lower().endswith((".csv", ".tsv")) and FILE not in name.lower()]
     files = [named] if named else files
-    in_folders = not named and _are_class_folders(store)
+    below = [parts[1:] if _split(parts) else parts for parts in _without_outer_folders(store)]
+    classes = {parts[0] for parts in below}
+    sorted_in = len(classes) > 1 and min(map(len, below)) > 1 and not any(map(is_patient_folder, classes))
+    in_folders = not named and sorted_in
     used, cells, titles = _chosen(tables, files, columns, store, bool(columns) or not in_folders)
     if used:
         origin = f"{used} in {tables.location}"
@@ -84,10 +83,9 @@ def read(
 
 def _chosen(
     tables: Store, files: Sequence[str], columns: Mapping[str, str] | None, store: Store, needed: bool
-) -> _Listed:
+) -> tuple[str, pd.DataFrame, dict[str, str]]:
     """The one table that lists images of the store; where one is ``needed``, otherwise the first that can be read."""
-    told, faults, fitting = [], [], []
-    stems = {stem(name).casefold() for name in store.images()}
+    told, faults = [], []
     for file in files:
         try:
             table = read_table(tables, file, titled=bool(columns))
@@ -95,8 +93,8 @@ def _chosen(
             told.append((file, open_folders(cells, store), titles))
         except MedicError as fault:
             faults.append(fault)
-        else:
-            fitting += told[-1:] * (not stems.isdisjoint(told[-1][1]["image"].map(stem).str.casefold()))
+    stems = {stem(name).casefold() for name in store.images()}
+    fitting = [found for found in told if not stems.isdisjoint(found[1]["image"].map(stem).str.casefold())]
     if len(fitting) > 1:
         some = ", ".join(file for file, *_ in fitting[:3])
         raise MedicError(f"{tables.location} holds {len(fitting)} tables of labels ({some}); name one")
@@ -123,7 +121,8 @@ def records_of(cells: pd.DataFrame, titles: Mapping[str, str], where: str, store
             f"{absent.sum()} of the {len(names)} images that {where} lists are not in {store.location}: it lists "
             f"{names.iloc[0]}, and there is {store.images()[0]}; {remedy}"
         )
-    refuse_twice(names, where)
+    for name in names[names.duplicated()][:1]:
+        refuse(names, names == name, where, "is listed more than once; keep one line an image")
     people = cells.filter(["patient", "group"])
     people = people.mask(people.apply(missing)).dropna(axis=1, how="all")
     if "patient" in people and (unknown := people["patient"].isna().sum()):
@@ -145,13 +144,6 @@ def records_of(cells: pd.DataFrame, titles: Mapping[str, str], where: str, store
     return pd.DataFrame(records, cells.index).reset_index(drop=True)
 
 
-def _are_class_folders(store: Store) -> bool:
-    """Whether all images lie in class folders, two at least; folders of patients are none."""
-    inside = [parts[1:] if _split(parts) else parts for parts in _without_outer_folders(store)]
-    classes = {parts[0] for parts in inside}
-    return len(classes) > 1 and min(map(len, inside)) > 1 and not any(map(is_patient_folder, classes))
-
-
 def _records_of_folders(store: Store) -> pd.DataFrame:
     """As ``records_of``. Folders such as ``patient0012`` within a class, or the files' names, tell the patients."""
     names, inside = store.images(), _without_outer_folders(store)
@@ -165,7 +157,12 @@ def _records_of_folders(store: Store) -> pd.DataFrame:
     if loose:
         some = f"{len(loose)} of {len(names)} images in {store.location} lie in no class folder, such as {loose[0]}"
         raise MedicError(f"{some}; move them, or list all in a table")
-    _refuse_nested(inside, store)
+    # cat and dog within clinic a and clinic b may be the classes. The same one alone within each (images) is none.
+    nested = Counter(name for _, name in {(parts[0], parts[1]) for parts in inside if len(parts) > 2})
+    shared = sorted(name for name, count in nested.items() if count > 1 and not is_patient_folder(name))
+    if len(shared) > 1 and min(map(len, inside)) > 2:
+        what = f"has {', '.join(shared[:3])} within several folders: which are the classes?"
+        raise MedicError(f"{store.location} {what} Keep one level of folders, or list all in a table")
     patients, told_by = patients_of(names, ["/".join(parts[1:]) for parts in inside]) or (names, EACH_IMAGE)
     records = pd.DataFrame({"image": names, "patient": patients, "patient_source": told_by})
     return records.assign(split=splits if any(splits) else "train", **{"class": [parts[0] for parts in inside]})
@@ -181,14 +178,3 @@ def _without_outer_folders(store: Store) -> list[list[str]]:
 
 def _split(parts: Sequence[str]) -> str | None:
     return known()["splits"].get(parts[0].lower()) if len(parts) > 1 else None
-
-
-def _refuse_nested(inside: list[list[str]], store: Store) -> None:
-    """Folders within class folders that may be the classes themselves: which label is meant is not ours to guess."""
-    # cat and dog within clinic a and clinic b may be the classes. The same one alone within each (images) is none, and
-    # where an image lies beside them they cannot be.
-    places = Counter(name for _, name in {(parts[0], parts[1] if len(parts) > 2 else "") for parts in inside})
-    shared = sorted(name for name, count in places.items() if count > 1 and not is_patient_folder(name))
-    if len(shared) > 1 and "" not in places:
-        what = f"has {', '.join(shared[:3])} within several folders: which are the classes?"
-        raise MedicError(f"{store.location} {what} Keep one level of folders, or list all in a table")

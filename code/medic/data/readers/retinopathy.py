@@ -5,10 +5,9 @@ import os
 import pandas as pd
 
 from medic.data.corrections import corrected
-from medic.data.readers.listed_images import open_images
+from medic.data.readers.listed_images import eyes, open_images
 from medic.data.readers.listing import cells_of, find_table, open_tables, read_table, refuse
 from medic.data.readers.own import records_of
-from medic.data.readers.patients import eyes
 from medic.data.records import SPLITS, validate
 from medic.data.stores import Store
 from medic.errors import MedicError

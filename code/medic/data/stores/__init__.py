@@ -1,25 +1,199 @@
 """Where image bytes come from: a folder, a zip file, several of them, or IDX files; read by name, never unpacked."""
 
+import glob
+import io
 import os
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+import socket
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from medic.data.stores.archive import ZipStore
-from medic.data.stores.folder import IMAGE_SUFFIXES, FolderStore, Store, is_image_name
-from medic.data.stores.idx import IdxStore, find_file
-from medic.errors import MedicError
+import numpy as np
+
+from medic.data.stores import idx
+from medic.errors import ImageError, MedicError
+from medic.files import write_text
 
 SYNTHETIC_MARK = "SYNTHETIC.md"
 """A set of generated images holds a file of this name, which says how they were made."""
+PRODUCT_MARK = ".medic-product"
+"""A folder that medic wrote holds a file of this name (``mark_product``): below a data folder, it is passed over."""
+NOT_READ = (".gif", ".webp", ".heic", ".heif", ".avif", ".jp2")
+"""Endings of pictures in formats that are not read, such as the HEIC of telephones. They are listed, to be refused."""
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", *NOT_READ)
+
+_PART = "is one part of a split archive; unpack all its parts together, and name the folder"
 # What people name as data and is neither folder nor zip file.
 _OTHERS = {
     (".xlsx", ".xls", ".ods", ".numbers"): "is a spreadsheet; save it as CSV, and name the CSV file",
     (".tar", ".tgz", ".gz", ".xz", ".7z", ".rar"): "is an archive that is not read; unpack it, and name the folder",
-    (".z01", ".z02", ".001"): "is one part of a split archive; unpack all its parts together, and name the folder",
+    (".z01", ".z02", ".001"): _PART,
     IMAGE_SUFFIXES: "is a single image; name the folder that holds all images",
 }
+_UTF8 = 0x800  # of a member's general purpose flags: PKWARE APPNOTE 6.3.10, 4.4.4
+_UNPACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+
+
+class Store:
+    """Files by name, with forward slashes and composed accents; a pickled store opens its location again.
+
+    Attributes:
+        location: the folder or file; for several together, what messages call them.
+    """
+
+    location: Path
+
+    def __getstate__(self) -> dict:
+        return {"location": self.location.absolute()}
+
+    def __contains__(self, name: str) -> bool:
+        return composed(name) in self._listed
+
+    @cached_property
+    def _listed(self) -> Mapping[str, Any]:
+        return self._list()  # what stands for each name: ``_open`` gives its bytes, ``_size`` their number
+
+    def names(self) -> list[str]:
+        """Return all names, sorted; hidden files and what macOS leaves in archives are left out."""
+        return sorted(self._listed)
+
+    def images(self) -> list[str]:
+        """Return the names of images, sorted: those that end so, and DICOM files by content, however they end."""
+        return list(self._images)
+
+    @cached_property
+    def _images(self) -> list[str]:
+        return [name for name in self.names() if name.lower().endswith(IMAGE_SUFFIXES) or self._is_dicom(name)]
+
+    def _is_dicom(self, name: str) -> bool:
+        from medic.data.images.decode import is_dicom  # for most stores it is not needed
+
+        with suppress(ImageError):
+            return name.rpartition("/")[2].upper() != "DICOMDIR" and is_dicom(self.read(name, 132))
+        return False
+
+    def read(self, name: str, count: int = -1) -> bytes:
+        """Return the bytes of one file, all or the first ``count``.
+
+        Raises:
+            ImageError: there is no such file, or it cannot be read, is damaged or encrypted.
+        """
+        with self._entry(name) as entry, self._open(entry) as file:
+            return file.read(count)
+
+    def size(self, name: str) -> int:
+        """Return how many bytes a file has, without reading it; raises as ``read``."""
+        with self._entry(name) as entry:
+            return self._size(entry)
+
+    @contextmanager
+    def _entry(self, name: str) -> Iterator[Any]:
+        try:
+            yield self._listed[composed(name)]
+        except (KeyError, OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+            why = "no such file" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
+            said = f"cannot read {name} in {self.location} ({why}); see that it is whole, may be read, has no password"
+            raise ImageError(said, "unreadable") from error
+
+
+class FolderStore(Store):
+    """Files under a folder; a name is the path below it. Links are followed.
+
+    In a folder whose images are all inside MNIST's IDX files, each is a PNG file such as ``train/00042.png``; all of
+    them are held in memory (55 MB for MNIST).
+
+    Raises:
+        MedicError: there is no such folder, or its IDX files hold no images; said when its files are first asked for.
+    """
+
+    def __init__(self, location: Path):
+        self.location = location
+
+    def _list(self) -> dict[str, Path | np.ndarray]:
+        if not self.location.is_dir():
+            host = socket.gethostname()
+            raise MedicError(f"{host} does not see {self.location}; give a folder that all workers share at one place")
+        # A name that is no UTF-8 text can be read, but not be written to any table.
+        files = ((os.fsencode(file).decode(errors="replace"), file) for file in _files_below(str(self.location)))
+        found = {composed(name): self.location / file for name, file in files}
+        return found if any(map(is_image_name, found)) else found | idx.read_images(self.location)
+
+    def _open(self, entry: Path | np.ndarray) -> IO[bytes]:
+        import cv2  # opening a store should not cost the time that loading OpenCV takes
+
+        return open(entry, "rb") if isinstance(entry, Path) else io.BytesIO(cv2.imencode(".png", entry)[1])
+
+    def _size(self, entry: Path | np.ndarray) -> int:
+        return entry.stat().st_size if isinstance(entry, Path) else entry.nbytes
+
+
+def _files_below(root: str) -> Iterator[str]:
+    """Paths below a folder. Links to folders come last and each folder once: links that lead in a circle end there."""
+    seen, tops = set(), [root]
+    for top in tops:
+        for folder, below, files in os.walk(top):
+            real, inside = os.path.realpath(folder), os.path.relpath(folder, root)
+            if real in seen or (inside != "." and PRODUCT_MARK in files):
+                below.clear()
+                continue
+            seen.add(real)
+            below[:] = [name for name in below if not is_litter(f"{name}/")]
+            tops += [path for name in below if os.path.islink(path := os.path.join(folder, name))]
+            yield from (os.path.normpath(f"{inside}/{name}") for name in files if not is_litter(name))
+
+
+class ZipStore(Store):
+    """Members of a zip file. Threads share one handle, and each process opens its own.
+
+    Raises:
+        MedicError: it is damaged, one part of several, or packed with Deflate64 or another method that is not read.
+    """
+
+    _opened: tuple[int, zipfile.ZipFile] | None = None
+
+    def __init__(self, location: Path):
+        self.location = location
+        # Of an archive in parts only the last looks like a zip file, and it lists what is in the others.
+        parts = any(location.parent.glob(f"{glob.escape(location.stem)}.[zZ][0-9]*"))
+        members = [] if parts else self._archive().infolist()
+        if parts or any(member.volume or member.header_offset < 0 for member in members):
+            raise MedicError(f"{location} {_PART}")
+        if unread := [member.compress_type for member in members if member.compress_type not in _UNPACKED]:
+            how = f"{len(unread)} of {len(members)} files by method {unread[0]} (9 is Deflate64), which is not read"
+            raise MedicError(f"{location} packs {how}; unpack it, and name the folder")
+
+    def _archive(self) -> zipfile.ZipFile:
+        """Open the archive, once a process. Of a file that it is given, it does not count who reads, as threads may."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            try:
+                self._opened = os.getpid(), zipfile.ZipFile(self.location.open("rb"))
+            except (zipfile.BadZipFile, OSError) as error:
+                raise MedicError(f"{self.location} is no zip file that can be read ({error}); get it again") from error
+        return self._opened[1]
+
+    def _list(self) -> dict[str, zipfile.ZipInfo]:
+        found = {_name(member): member for member in self._archive().infolist()}
+        return {name: member for name, member in found.items() if not name.endswith("/") and not is_litter(name)}
+
+    def _open(self, entry: zipfile.ZipInfo) -> IO[bytes]:
+        return self._archive().open(entry)
+
+    def _size(self, entry: zipfile.ZipInfo) -> int:
+        return entry.file_size
+
+
+def _name(member: zipfile.ZipInfo) -> str:
+    """A member's name as its packer meant it: some write UTF-8 without saying so, some backslashes."""
+    name = member.filename
+    if not name.isascii() and not member.flag_bits & _UTF8:
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode()
+    return composed(name).replace("\\", "/")
 
 
 class JointStore(Store):
@@ -44,15 +218,14 @@ class JointStore(Store):
 
 
 def open_store(location: str | os.PathLike) -> Store:
-    """Open a folder or a zip file; a folder with images only inside IDX files, as MNIST, becomes an ``IdxStore``.
+    """Open a folder or a zip file.
 
     Raises:
         MedicError: nothing is there, it is neither folder nor zip file, or the archive cannot be read in place.
     """
     path = Path(location)
     if path.is_dir():
-        folder, packed = FolderStore(path), find_file(path, "train", "images") or find_file(path, "test", "images")
-        return IdxStore(path) if packed and not any(map(is_image_name, folder.names())) else folder
+        return FolderStore(path)
     if not path.exists():
         raise MedicError(f"there is no folder or zip file {path}; correct the path")
     for endings, advice in _OTHERS.items():
@@ -78,3 +251,23 @@ def open_from(folder: Path, location: str | dict[str, str]) -> Store:
 def is_synthetic(store: Store) -> bool:
     """Return whether the images are generated: the store holds ``SYNTHETIC.md``."""
     return any(name.rpartition("/")[2] == SYNTHETIC_MARK for name in store.names())
+
+
+def mark_product(folder: str | os.PathLike) -> None:
+    """Make a folder known as one that medic wrote: its tables are no labels and its images no originals."""
+    write_text(Path(folder) / PRODUCT_MARK, "medic wrote this folder: nothing in it is read as data\n")
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether a name ends as image files do, in upper or lower case, and is no litter."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not is_litter(name)
+
+
+def is_litter(name: str) -> bool:
+    """Return whether a name is hidden or what macOS adds to archives: ``__MACOSX/._1.jpeg`` is no image."""
+    return name.startswith((".", "__MACOSX/")) or "/." in name or "/__MACOSX/" in name
+
+
+def composed(name: str) -> str:
+    """Return a name with accented letters as one character each: files from a Mac have two, tables one."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)

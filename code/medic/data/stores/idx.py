@@ -1,20 +1,17 @@
-"""MNIST's IDX files: one array a file, and those of images as a store in which each image is a PNG file by name.
+"""MNIST's IDX files, one array a file.
 
 A file is the bytes 0, 0, a type and the number of dimensions; then the size of each dimension as a big-endian uint32;
 then the values, big-endian (yann.lecun.com/exdb/mnist). A name that ends in ``.gz`` stands for the same, compressed.
 """
 
 import gzip
-import io
 import os
 import struct
 import zlib
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
-from medic.data.stores.folder import FolderStore
 from medic.errors import MedicError
 from medic.files import write_bytes
 
@@ -56,32 +53,19 @@ def find_file(folder: Path, split: str, what: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-class IdxStore(FolderStore):
-    """A folder in which each image inside its IDX files is a PNG file too, such as ``train/00042.png``.
-
-    All of them are held in memory (55 MB for MNIST). A file that holds no such images is a ``MedicError``.
-    """
-
-    def _list(self) -> dict[str, Path | np.ndarray]:
-        listed = super()._list()
-        for split in PARTS:
-            if path := find_file(self.location, split, "images"):
-                images = read(path)
-                if images.dtype != np.uint8 or images.ndim != 3:
-                    what = f"{images.dtype} of shape {images.shape}, not grey images as uint8 (count, height, width)"
-                    raise MedicError(f"{path} holds {what}; are images and labels exchanged?")
-                listed |= {image_name(split, number, len(images)): image for number, image in enumerate(images)}
-        return listed
-
-    def _open(self, entry: Path | np.ndarray) -> IO[bytes]:
-        import cv2  # opening a store should not cost the time that loading OpenCV takes
-
-        return super()._open(entry) if isinstance(entry, Path) else io.BytesIO(cv2.imencode(".png", entry)[1])
-
-    def _size(self, entry: Path | np.ndarray) -> int:
-        return super()._size(entry) if isinstance(entry, Path) else entry.nbytes
+def image_names(split: str, count: int) -> list[str]:
+    """Return what the images of a split are called, in their order: ``train/00042.png``."""
+    return [f"{split}/{number:0{max(5, len(str(count - 1)))}d}.png" for number in range(count)]
 
 
-def image_name(split: str, number: int, count: int) -> str:
-    """Return what the image at a position of a split is called, among so many that its zeros are filled up."""
-    return f"{split}/{number:0{max(5, len(str(count - 1)))}d}.png"
+def read_images(folder: Path) -> dict[str, np.ndarray]:
+    """Read MNIST's images by their names, uint8 (H, W); files that hold no such images are a ``MedicError``."""
+    found = {}
+    for split in PARTS:
+        if path := find_file(folder, split, "images"):
+            images = read(path)
+            if images.dtype != np.uint8 or images.ndim != 3:
+                what = f"{images.dtype} of shape {images.shape}, not grey images as uint8 (count, height, width)"
+                raise MedicError(f"{path} holds {what}; are images and labels exchanged?")
+            found |= dict(zip(image_names(split, len(images)), images, strict=True))
+    return found
