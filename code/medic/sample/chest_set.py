@@ -9,34 +9,17 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from medic.sample.chest.body import Person
+from medic.sample.chest.body import CONSTANTS, Person
 from medic.sample.chest.drawing import radiograph
 from medic.sample.layout import File, Sample, csv
 from medic.task import FINDINGS, NO_FINDING
 
-# of detectors, as the real table states them: width, height, and the spacing of pixels
-ORIGINALS = {"PA": (2992, 2991, 0.143, 0.143), "AP": (2500, 2048, 0.168, 0.168)}
+SHARES, ALSO, DICOM = (CONSTANTS[table] for table in ("shares", "also", "faults"))
 FOLDERS = 3  # of images in the archive; 12 in the real set
 LARGEST_ID = 30805  # patients of the real set
 FOLLOW_UPS = (0.36, 0.27, 0.17, 0.12, 0.08)  # share of patients with 1, 2, ... radiographs
 LASTING = ("Cardiomegaly", "Mass", "Nodule", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia")
-# share of patients by their main finding (all are frequent enough to be in every split), and what else they may have
-SHARES = {
-    "Infiltration": (0.05, ("Effusion", "Nodule")), "Effusion": (0.045, ("Atelectasis", "Pneumothorax")),
-    "Cardiomegaly": (0.045, ("Edema", "Effusion")), "Atelectasis": (0.045, ("Mass", "Infiltration")),
-    "Pneumothorax": (0.045, ("Emphysema", "Consolidation")), "Consolidation": (0.045, ("Pneumothorax", "Atelectasis")),
-    "Mass": (0.045, ("Nodule", "Consolidation")), "Nodule": (0.045, ("Mass", "Fibrosis")),
-    "Emphysema": (0.045, ("Fibrosis", "Nodule")), "Edema": (0.045, ("Cardiomegaly", "Infiltration")),
-    "Fibrosis": (0.045, ("Emphysema", "Mass")), "Pleural_Thickening": (0.025, ("Fibrosis", "Edema")),
-    "Pneumonia": (0.025, ("Infiltration", "Effusion")), "Hernia": (0.02, ("Cardiomegaly", "Atelectasis")),
-}  # fmt: skip
 UNREPORTED = 0.4  # share of the radiographs without a finding that show a slight sign of one
-ILL = {1: 1.0, 2: 0.6}  # patients with a finding in each hospital, of these shares
-DICOM = {  # what is planted: bits, and whether high values are dark
-    "the file is .dcm: 8 bits, MONOCHROME2": (8, False),
-    "the file is .dcm: 16 bits, MONOCHROME1, with a window": (16, True),
-    "the file is .dcm: 12 bits, MONOCHROME2, with an offset and a window": (12, False),
-}
 IN_THE_FILE = [
     ("RGBA", "four channels, the first three equal, the last opaque"),
     ("RGB", "three equal channels"),
@@ -44,7 +27,6 @@ IN_THE_FILE = [
     *(("DICOM", detail) for detail in DICOM),
 ]
 AGES = {"age with a unit": "058Y", "impossible age": "412"}  # as the table has them
-IN_BED = {1: (0.25, 0.65), 2: (0.35, 0.35)}  # share of radiographs without and with a finding that are taken in bed
 
 
 def cast(patients: int, seed: int, hospital: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -53,8 +35,9 @@ def cast(patients: int, seed: int, hospital: int) -> tuple[pd.DataFrame, pd.Data
     The records have ``follow_up`` (int), ``age`` (int, years), ``sex``, ``view`` and a 0/1 column for each finding;
     ``label`` is 1 with any finding.
     """
-    people = _people(patients, ILL[hospital], np.random.default_rng([seed, 0]))
-    visits = _visits(people, IN_BED[hospital], np.random.default_rng([seed, 1]))
+    of = CONSTANTS["hospital"][hospital - 1]
+    people = _people(patients, of["ill"], np.random.default_rng([seed, 0]))
+    visits = _visits(people, of["in_bed"], np.random.default_rng([seed, 1]))
     shown = visits[list(FINDINGS)].assign(**{NO_FINDING: 1 - visits["label"]}).groupby(visits["split"]).sum()
     return visits, _choose_faults(visits), shown.T[["train", "test"]]
 
@@ -62,7 +45,7 @@ def cast(patients: int, seed: int, hospital: int) -> tuple[pd.DataFrame, pd.Data
 def _people(patients: int, ill: float, rng: np.random.Generator) -> pd.DataFrame:
     """One row a patient: patient, main (finding or empty), sex, age, radiographs, split (three tenths to test)."""
     # at least five patients of a finding: one to test, four to train on, so that a validation split can have one too
-    count = {name: max(5, round(share * ill * patients)) for name, (share, _) in SHARES.items()}
+    count = {name: max(5, round(share * ill * patients)) for name, share in SHARES.items()}
     main = rng.permutation(np.repeat(["", *count], [patients - sum(count.values()), *count.values()]))
     names = np.sort(rng.choice(np.arange(1, max(LARGEST_ID, 2 * patients)), patients, replace=False))
     people = pd.DataFrame({"patient": [f"{name:08d}" for name in names], "main": main, "split": "train"})
@@ -74,13 +57,13 @@ def _people(patients: int, ill: float, rng: np.random.Generator) -> pd.DataFrame
     return people
 
 
-def _visits(people: pd.DataFrame, in_bed: tuple[float, float], rng: np.random.Generator) -> pd.DataFrame:
+def _visits(people: pd.DataFrame, in_bed: list[float], rng: np.random.Generator) -> pd.DataFrame:
     """One row a radiograph; findings that last stay once they have come, the others come and go."""
     drawn = []
     for index, person in enumerate(people.itertuples()):
         count, courses = person.radiographs, {}
         if person.main:
-            also = [name for name in SHARES[person.main][1] if rng.random() < 0.75]
+            also = [name for name in ALSO[person.main] if rng.random() < 0.75]
             for name in (person.main, *also):
                 start = 0 if rng.random() < 0.8 else rng.integers(count)
                 end = count if name in LASTING else start + 1 + rng.geometric(0.4)
@@ -212,7 +195,7 @@ def tables(records: pd.DataFrame, twin: str, size: tuple[int, int]) -> dict[str,
     }
     table = pd.DataFrame(columns)
     originals = ["OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]"]
-    table[originals] = pd.DataFrame(records["view"].map(ORIGINALS).tolist(), records.index)
+    table[originals] = pd.DataFrame(records["view"].map(CONSTANTS["originals"]).tolist(), records.index)
     of_split = {} if twin else {"train_val_list.txt": "train", "test_list.txt": "test"}
     lists = {name: csv(records.loc[records["split"] == split, "image"], False) for name, split in of_split.items()}
     return {f"Data_Entry_2017{twin}.csv": csv(table), **lists}

@@ -23,8 +23,7 @@ PAGES = jinja2.Environment(
     loader=jinja2.PackageLoader("medic.sample", "pages"), trim_blocks=True, keep_trailing_newline=True
 )
 
-File = tuple[str, bytes, dict[str, np.ndarray]]
-"""The path of an image, its bytes, and its masks by their names."""
+File = tuple[str, bytes, dict[str, np.ndarray]]  # the path of an image, its bytes, and its masks by their names
 
 
 @dataclass(frozen=True)

@@ -10,26 +10,15 @@ from PIL import Image
 
 from medic.sample.layout import File, Sample, csv, jpeg
 from medic.sample.lesion.drawing import dermoscopic_image, draw_lesion
+from medic.sample.lesion.scene import CONSTANTS
 from medic.task import SKIN_LESION
 
 MALIGNANT = {1: 0.3, 2: 0.18}  # share of lesions, by hospital
-STICKERS = {1: (0.05, 0.6), 2: (0.0, 0.0)}  # share of images of benign and of malignant lesions
 TESTED = 0.43  # of patients
 CLASSES = dict(enumerate(SKIN_LESION.classes))
 QUALITY = 80  # of the JPEG files
 MISLABELLED = 3  # of each class
-IN_THE_FILE = {  # fault: detail; all carry the name of a JPEG file, as those do that somebody renamed
-    "truncated": "the JPEG ends after two fifths of its bytes",
-    "not an image": "a text file named .jpg",
-    "animated GIF": "three frames, named .jpg",
-    "CMYK": "a JPEG of four channels, for printing",
-    "grey": "a JPEG of one channel",
-    "palette": "a PNG of 128 colours, named .jpg",
-    "rotated": "stored on its side; the EXIF orientation says how to turn it",
-    "small": "a quarter of the width and height of the others",
-    "blurred": "far out of focus",
-    "nearly black": "exposed 25 times too short",
-}
+IN_THE_FILE = CONSTANTS["faults"]  # what is wrong with a file: fault and detail
 
 
 def cast(patients: int, seed: int, hospital: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -90,7 +79,8 @@ def photographs(patients: int, seed: int, hospital: int = 1) -> pd.DataFrame:
     images["view"] = images.groupby("number").cumcount()
     images = images.sample(frac=1, random_state=rng).reset_index(drop=True)
     images["image"] = [f"SYN_{index:07d}" for index in range(1, len(images) + 1)]
-    images["sticker"] = rng.random(len(images)) < np.take(STICKERS[hospital], images["label"])
+    stickers = np.array(CONSTANTS["hospital"][hospital - 1]["stickers"])
+    images["sticker"] = rng.random(len(images)) < stickers[images["label"]]
     seen = images[["number", "view", "sticker"]].itertuples(index=False)
     images["drawn"] = [(lesions[number], [seed, 5, number, view], sticker) for number, view, sticker in seen]
     return images.drop(columns=["person", "photographs", "number", "view"])

@@ -1,5 +1,8 @@
 """The strokes of which images are drawn: winding paths, tapering ribbons, irregular spots, smooth noise."""
 
+import tomllib
+from pathlib import Path
+
 import cv2
 import numpy as np
 
@@ -86,3 +89,8 @@ def winding_paths(
     angle = heading[:, None] + bend[:, None] * t + np.reshape(wiggle, (-1, 1)) * winding * np.minimum(1, 4 * t)
     steps = np.stack([np.cos(angle), np.sin(angle)], -1) * (length / points)[:, None, None]
     return np.asarray(start)[:, None] + np.cumsum(steps, axis=1)
+
+
+def constants(name: str) -> dict:
+    """Return what a drawing rests on beside its code, ``NAME/constants.toml``: curves, colours, shares, hospitals."""
+    return tomllib.loads(Path(__file__).with_name(name).joinpath("constants.toml").read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from medic.data.readers import DATA_SETS, OWN, chest_xray, data_set_of, digits, find_data_set, retinopathy, skin_lesion
+from medic.data.readers import DATA_SETS, OWN, chest_xray, data_set_of, digits, retinopathy, skin_lesion
 from medic.data.readers.digits import grey_arrays
 from medic.data.stores import JointStore, idx
 from medic.errors import MedicError
@@ -204,11 +204,9 @@ def test_digits_are_read_from_mnists_four_files_and_kept_as_they_are(tmp_path):
 # The registry
 
 
-def test_a_data_set_is_found_by_name_and_by_task():
-    assert find_data_set("own") is data_set_of(Task("mine", "multiclass", ("a", "b"))) is OWN
+def test_a_data_set_is_found_by_its_task():
+    assert data_set_of(Task("mine", "multiclass", ("a", "b"))) is OWN
     assert data_set_of(CHEST_XRAY) is DATA_SETS["chest_xray"]
-    with pytest.raises(MedicError, match="nothing"):
-        find_data_set("nothing")
 
 
 def test_the_case_of_a_zip_file_made_on_a_mac_holds_no_litter(cases):

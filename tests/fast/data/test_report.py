@@ -110,3 +110,5 @@ def test_the_sets_in_a_folder_are_known_by_name_by_table_or_taken_for_ones_own(t
     assert sets_in(pets) == {"own": (OWN, pets)}
     with pytest.raises(MedicError, match="no folder or zip file"):
         sets_in(tmp_path / "absent")
+    with pytest.raises(MedicError, match="no data set is called 'nothing'"):
+        sets_in(pets, "nothing")

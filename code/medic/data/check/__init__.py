@@ -16,8 +16,7 @@ from medic.task import Task
 
 __all__ = ["COLUMNS", "check", "measure", "unlisted_files"]
 
-COLUMNS = ["image", "finding", "detail", "other"]
-"""Of a table of findings."""
+COLUMNS = ["image", "finding", "detail", "other"]  # of a table of findings
 FEWEST_IMAGES, FEWEST_PATIENTS = 10, 5
 """Of a class: fewer cannot be dealt to three splits, or a network may know the patients instead of the class."""
 

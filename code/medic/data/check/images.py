@@ -12,27 +12,23 @@ import numpy as np
 import pandas as pd
 
 from medic.data.images.crop import DARK
-from medic.data.images.decode import decode_with_header, shrunk
+from medic.data.images.decode import decode, read_header, shrunk
 from medic.data.parallel import each
 from medic.data.prepare import bits_of_set
 from medic.data.stores import Store
 from medic.errors import ImageError
 
 # Values are of 255. The shares lie below those of every sound image in the real sets (fundus, skin, chest).
-NEARLY_BLACK = 40
-"""Of the brightest hundredth of the pixels: an image below it shows nothing that could be judged."""
-WHITE, WHITE_SHARE = 250, 0.5
-"""Of all channels of a pixel that is overexposed, and of the pixels that may be."""
-DARK_SHARE = 0.4
-"""Of the set's median brightness; the darkest sound images have 0.47."""
+NEARLY_BLACK = 40  # of the brightest hundredth of the pixels: an image below it shows nothing that could be judged
+WHITE, WHITE_SHARE = 250, 0.5  # of all channels of a pixel that is overexposed, and of the pixels that may be
+DARK_SHARE = 0.4  # of the set's median brightness; the darkest sound images have 0.47
 BLURRED_SHARE = 1 / 3
 """Of the set's median ratio of fine to coarse detail; the softest sound images have 0.41, blurred ones about 0.3."""
 RARE_SHARE, RARE_CHANNELS = 0.01, 0.05
 """Of the set that may share an odd size, or odd channels while four images in five share others."""
 FAR = 2.5
 """Standard deviations, by the median absolute deviation (Leys et al., J. Exp. Soc. Psychol. 49(4), 2013, p. 764)."""
-FEWEST = 20
-"""Images that make a set to compare with; a smaller one has no usual."""
+FEWEST = 20  # images that make a set to compare with; a smaller one has no usual
 
 _SIDE = 192
 _COLOURLESS = 6
@@ -89,7 +85,7 @@ def _stats(store: Store, name: str, bits: int | None) -> ImageStats:
     try:
         data = store.read(name)
         digest = hashlib.sha256(data).digest()
-        header, pixels = decode_with_header(data, at_least=_SIDE, bits=bits)
+        header, pixels = read_header(data), decode(data, at_least=_SIDE, bits=bits)
     except ImageError as error:
         return ImageStats(digest, error.reason, str(error))
     large = max(pixels.shape[:2]) >= _SIDE

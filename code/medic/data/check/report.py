@@ -17,7 +17,7 @@ from medic.data.check.duplicates import connected
 from medic.data.corrections import written_labels
 from medic.data.images.decode import decode, shrunk
 from medic.data.parallel import each
-from medic.data.readers import DATA_SETS, OWN, DataSet, find_data_set, lesions_or_own
+from medic.data.readers import DATA_SETS, OWN, DataSet, lesions_or_own
 from medic.data.split import patients_known
 from medic.data.stores import Store, is_synthetic, mark_product
 from medic.errors import ImageError, MedicError
@@ -113,7 +113,9 @@ def sets_in(data: str | os.PathLike, name: str | None = None) -> dict[str, tuple
     if not data.exists():
         raise MedicError(f"there is no folder or zip file {data}; correct the path")
     if name is not None:
-        return {name: (find_data_set(name), find_data_set(name).find(data))}
+        if (chosen := (DATA_SETS | {OWN.name: OWN}).get(name)) is None:
+            raise MedicError(f"no data set is called {name!r}; there is: {', '.join(DATA_SETS)}, {OWN.name}")
+        return {name: (chosen, chosen.find(data))}
     there = {one.name: (one, path) for one in DATA_SETS.values() if (path := one.find(data)) != data}
     found = DATA_SETS.get(data.resolve().name.removesuffix(".zip")) or lesions_or_own(data)[0]
     return there or {found.name: (found, data)}

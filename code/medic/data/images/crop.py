@@ -9,8 +9,7 @@ from functools import reduce
 import cv2
 import numpy as np
 
-DARK = 15
-"""The black surround of a fundus photograph stays below this in every channel (of 255), JPEG noise included."""
+DARK = 15  # the black surround of a fundus photograph stays below this in every channel (of 255), JPEG noise included
 
 # Pixels of the copy on which the disc is searched for: a hundredth of the work, and half a per cent exact.
 _SEARCH_SIDE = 256

@@ -83,17 +83,9 @@ def decode(data: bytes, at_least: int | None = None, bits: int | None = None) ->
     Raises:
         ImageError: as ``read_header``, or the image is damaged inside.
     """
-    return decode_with_header(data, at_least, bits)[1]
-
-
-def decode_with_header(data: bytes, at_least: int | None = None, bits: int | None = None) -> tuple[Header, np.ndarray]:
-    """Decode as ``decode`` does, and return the header as well, read once."""
     header, decoder = _open(data, at_least)
-    pixels = _run(decoder, header)
-    if pixels.dtype == np.uint16:
-        bits = bits or 16
-        pixels = (np.minimum(pixels, (1 << bits) - 1) >> (bits - 8)).astype(np.uint8)
-    return header, pixels
+    pixels, bits = _run(decoder, header), bits or 16
+    return pixels if pixels.dtype == np.uint8 else (np.minimum(pixels, (1 << bits) - 1) >> (bits - 8)).astype(np.uint8)
 
 
 def used_bits(data: bytes) -> int | None:

@@ -70,13 +70,6 @@ def data_set_of(task: Task) -> DataSet:
     return next((one for one in _PUBLISHED if task in one.tasks), OWN)
 
 
-def find_data_set(name: str) -> DataSet:
-    """Return the data set of that name, ``own`` among them; a MedicError lists those there are."""
-    if name not in DATA_SETS and name != OWN.name:
-        raise MedicError(f"no data set is called {name!r}; there is: {', '.join(DATA_SETS)}, {OWN.name}")
-    return DATA_SETS.get(name, OWN)
-
-
 def lesions_or_own(data: Path) -> tuple[DataSet, Path]:
     """Find skin lesions, otherwise a person's own images, in the data folder: the data set, and where it lies."""
     lesions = DATA_SETS["skin_lesion"]

@@ -20,8 +20,7 @@ from medic.task import CHEST_XRAY, CHEST_XRAY_OR_NONE, FINDINGS, NO_FINDING
 
 TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 """The table's names, in the order in which they are looked for."""
-OLDEST = 120
-"""Years; the first edition has patients of 148 to 414, which are mistakes of typing."""
+OLDEST = 120  # years; the first edition has patients of 148 to 414, which are mistakes of typing
 
 _LISTS = ("train_val_list.txt", "test_list.txt")
 _UNITS_A_YEAR = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}

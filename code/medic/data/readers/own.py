@@ -60,7 +60,10 @@ def read(
         raise MedicError(f"{store.location} {what}; say where they are (images=..., or --images)")
     files = [name for name in tables.names() if name.lower().endswith((".csv", ".tsv")) and FILE not in name.lower()]
     files = [named] if named else files
-    below = [parts[1:] if _split(parts) else parts for parts in _without_outer_folders(store)]
+    inside = [name.split("/") for name in store.images()]
+    while len({p[0] for p in inside}) == 1 and min(map(len, inside)) > 2 and not _split(inside[0]):
+        inside = [parts[1:] for parts in inside]  # a folder around everything
+    below = [parts[1:] if _split(parts) else parts for parts in inside]
     classes = {parts[0] for parts in below}
     sorted_in = len(classes) > 1 and min(map(len, below)) > 1 and not any(map(is_patient_folder, classes))
     in_folders = not named and sorted_in
@@ -72,7 +75,7 @@ def read(
         sheets = [name for name in tables.names() if name.lower().endswith((".xlsx", ".xls", ".ods"))]
         if sheets and not in_folders:
             raise MedicError(f"{sheets[0]} in {tables.location} is a spreadsheet; save it as CSV")
-        origin, records = str(store.location), _records_of_folders(store)
+        origin, records = str(store.location), _records_of_folders(store, inside, below)
     for file in files:
         if file != used:
             print(f"{file} in {tables.location} is not read: the classes are those of {origin}", file=sys.stderr)
@@ -144,36 +147,28 @@ def records_of(cells: pd.DataFrame, titles: Mapping[str, str], where: str, store
     return pd.DataFrame(records, cells.index).reset_index(drop=True)
 
 
-def _records_of_folders(store: Store) -> pd.DataFrame:
-    """As ``records_of``. Folders such as ``patient0012`` within a class, or the files' names, tell the patients."""
-    names, inside = store.images(), _without_outer_folders(store)
-    splits = [_split(parts) for parts in inside]
-    if any(splits):
-        if None in splits:
-            outside = "/".join(inside[splits.index(None)])
-            raise MedicError(f"{store.location} has split folders beside {outside}; put all classes below one, or none")
-        inside = [parts[1:] for parts in inside]
-    loose = [name for name, parts in zip(names, inside, strict=True) if len(parts) < 2]
+def _records_of_folders(store: Store, inside: list[list[str]], below: list[list[str]]) -> pd.DataFrame:
+    """As ``records_of``. Folders such as ``patient0012`` within a class, or the files' names, tell the patients.
+
+    The parts of each image's name are given ``inside`` the outer folders, and ``below`` those of splits.
+    """
+    names, splits = store.images(), [_split(parts) for parts in inside]
+    if any(splits) and None in splits:
+        outside = "/".join(inside[splits.index(None)])
+        raise MedicError(f"{store.location} has split folders beside {outside}; put all classes below one, or none")
+    loose = [name for name, parts in zip(names, below, strict=True) if len(parts) < 2]
     if loose:
         some = f"{len(loose)} of {len(names)} images in {store.location} lie in no class folder, such as {loose[0]}"
         raise MedicError(f"{some}; move them, or list all in a table")
     # cat and dog within clinic a and clinic b may be the classes. The same one alone within each (images) is none.
-    nested = Counter(name for _, name in {(parts[0], parts[1]) for parts in inside if len(parts) > 2})
+    nested = Counter(name for _, name in {(parts[0], parts[1]) for parts in below if len(parts) > 2})
     shared = sorted(name for name, count in nested.items() if count > 1 and not is_patient_folder(name))
-    if len(shared) > 1 and min(map(len, inside)) > 2:
+    if len(shared) > 1 and min(map(len, below)) > 2:
         what = f"has {', '.join(shared[:3])} within several folders: which are the classes?"
         raise MedicError(f"{store.location} {what} Keep one level of folders, or list all in a table")
-    patients, told_by = patients_of(names, ["/".join(parts[1:]) for parts in inside]) or (names, EACH_IMAGE)
+    patients, told_by = patients_of(names, ["/".join(parts[1:]) for parts in below]) or (names, EACH_IMAGE)
     records = pd.DataFrame({"image": names, "patient": patients, "patient_source": told_by})
-    return records.assign(split=splits if any(splits) else "train", **{"class": [parts[0] for parts in inside]})
-
-
-def _without_outer_folders(store: Store) -> list[list[str]]:
-    """The parts of each name without the folders that are around all images."""
-    inside = [name.split("/") for name in store.images()]
-    while inside and len({p[0] for p in inside}) == 1 and min(map(len, inside)) > 2 and not _split(inside[0]):
-        inside = [parts[1:] for parts in inside]
-    return inside
+    return records.assign(split=splits if any(splits) else "train", **{"class": [parts[0] for parts in below]})
 
 
 def _split(parts: Sequence[str]) -> str | None:

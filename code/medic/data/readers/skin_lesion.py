@@ -16,7 +16,6 @@ from medic.errors import MedicError
 from medic.task import SKIN_LESION
 
 TABLE = "metadata.csv"
-_VERDICTS = ("benign_malignant", "diagnosis_1")
 _DIAGNOSES = ("diagnosis", "diagnosis_5", "diagnosis_4", "diagnosis_3", "diagnosis_2")
 """The archive's former column, and today's from the finest to the coarsest."""
 
@@ -55,11 +54,11 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
     table = read_table(tables, file, titled=True)
     # Exports differ in what stands before a column's name: metadata.clinical.sex, meta.acquisition.pixelsX.
     table.columns = [title.lower().rpartition(".")[2] for title in table.columns]
-    for names in (_VERDICTS, _DIAGNOSES):
-        if given := [name for name in names if name in table]:
-            table[names[0]] = table[given].replace("", pd.NA).bfill(axis=1).iloc[:, 0].fillna("")
-    if not {"isic_id", _VERDICTS[0]} <= set(table):
-        raise MedicError(f"{where} needs the columns isic_id and {' or '.join(_VERDICTS)}; it has: {', '.join(table)}")
+    if "isic_id" not in table or not {"benign_malignant", "diagnosis_1"} & set(table):
+        columns = f"isic_id and benign_malignant or diagnosis_1; it has: {', '.join(table)}"
+        raise MedicError(f"{where} needs the columns {columns}")
+    finest = table.filter(_DIAGNOSES).replace("", pd.NA)
+    table["diagnosis"] = finest.bfill(axis=1).iloc[:, 0].fillna("") if len(finest.columns) else ""
     cells, titles = cells_of(table, where)
     cells = cells.assign(label=cells["label"].str.lower())
     known = cells["label"].isin(SKIN_LESION.classes)

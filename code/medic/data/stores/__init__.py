@@ -8,7 +8,7 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -19,8 +19,7 @@ from medic.data.stores import idx
 from medic.errors import ImageError, MedicError
 from medic.files import write_text
 
-SYNTHETIC_MARK = "SYNTHETIC.md"
-"""A set of generated images holds a file of this name, which says how they were made."""
+SYNTHETIC_MARK = "SYNTHETIC.md"  # a set of generated images holds a file of this name, which says how they were made
 PRODUCT_MARK = ".medic-product"
 """A folder that medic wrote holds a file of this name (``mark_product``): below a data folder, it is passed over."""
 NOT_READ = (".gif", ".webp", ".heic", ".heif", ".avif", ".jp2")
@@ -56,7 +55,7 @@ class Store:
 
     @cached_property
     def _listed(self) -> Mapping[str, Any]:
-        return self._list()  # what stands for each name: ``_open`` gives its bytes, ``_size`` their number
+        return self._list()  # what stands for each name; ``_open`` gives its bytes
 
     def names(self) -> list[str]:
         """Return all names, sorted; hidden files and what macOS leaves in archives are left out."""
@@ -83,18 +82,9 @@ class Store:
         Raises:
             ImageError: there is no such file, or it cannot be read, is damaged or encrypted.
         """
-        with self._entry(name) as entry, self._open(entry) as file:
-            return file.read(count)
-
-    def size(self, name: str) -> int:
-        """Return how many bytes a file has, without reading it; raises as ``read``."""
-        with self._entry(name) as entry:
-            return self._size(entry)
-
-    @contextmanager
-    def _entry(self, name: str) -> Iterator[Any]:
         try:
-            yield self._listed[composed(name)]
+            with self._open(self._listed[composed(name)]) as file:
+                return file.read(count)
         except (KeyError, OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             why = "no such file" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
             said = f"cannot read {name} in {self.location} ({why}); see that it is whole, may be read, has no password"
@@ -127,9 +117,6 @@ class FolderStore(Store):
         import cv2  # opening a store should not cost the time that loading OpenCV takes
 
         return open(entry, "rb") if isinstance(entry, Path) else io.BytesIO(cv2.imencode(".png", entry)[1])
-
-    def _size(self, entry: Path | np.ndarray) -> int:
-        return entry.stat().st_size if isinstance(entry, Path) else entry.nbytes
 
 
 def _files_below(root: str) -> Iterator[str]:
@@ -183,9 +170,6 @@ class ZipStore(Store):
     def _open(self, entry: zipfile.ZipInfo) -> IO[bytes]:
         return self._archive().open(entry)
 
-    def _size(self, entry: zipfile.ZipInfo) -> int:
-        return entry.file_size
-
 
 def _name(member: zipfile.ZipInfo) -> str:
     """A member's name as its packer meant it: some write UTF-8 without saying so, some backslashes."""
@@ -212,9 +196,6 @@ class JointStore(Store):
 
     def _open(self, entry: tuple[Store, Any]) -> AbstractContextManager[IO[bytes]]:
         return entry[0]._open(entry[1])
-
-    def _size(self, entry: tuple[Store, Any]) -> int:
-        return entry[0]._size(entry[1])
 
 
 def open_store(location: str | os.PathLike) -> Store:

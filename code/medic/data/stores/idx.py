@@ -15,8 +15,7 @@ import numpy as np
 from medic.errors import MedicError
 from medic.files import write_bytes
 
-PARTS = {"train": "train", "test": "t10k"}
-"""The two halves of MNIST by split, and what their files' names begin with."""
+PARTS = {"train": "train", "test": "t10k"}  # the two halves of MNIST by split, and what their files' names begin with
 TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 

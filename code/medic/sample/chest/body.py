@@ -10,20 +10,11 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
-from medic.sample.strokes import Array, Canvas, Rng
+from medic.sample.strokes import Array, Canvas, Rng, constants
 from medic.task import FINDINGS
 
-# half of the thorax's inner width, by height
-WALL = ((-0.02, 0, 0.03, 0.08, 0.16, 0.28, 0.45, 0.75, 1.1, 1.5, 1.8, 2.2),
-        (0.3, 0.4, 0.48, 0.56, 0.65, 0.75, 0.845, 0.94, 0.985, 1, 0.985, 0.95))  # fmt: skip
-# borders of the mediastinum: vena cava at the image's left, aortic knob at its right
-MIDDLE = {-1: ((-0.8, -0.2, 0.1, 2.6), (0.18, 0.16, 0.17, 0.18)),
-          1: ((-0.8, -0.2, 0.1, 0.24, 0.33, 0.42, 0.52, 0.66, 0.85, 2.6),
-              (0.18, 0.16, 0.18, 0.21, 0.27, 0.29, 0.25, 0.24, 0.24, 0.2))}  # fmt: skip
-# the heart's borders, from its base (0) to the diaphragm (1), as shares of the widest place
-BEAT = (-0.35, 0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.88, 0.98, 1.08, 1.2, 1.4)
-HEART = {-1: (0.3, 0.52, 0.7, 0.85, 0.95, 1, 1, 0.95, 0.88, 0.77, 0.6, 0.3),
-         1: (0.25, 0.4, 0.5, 0.62, 0.75, 0.87, 0.96, 1, 0.99, 0.92, 0.75, 0.4)}  # fmt: skip
+CONSTANTS = constants("chest")
+WALL = CONSTANTS["wall"]
 
 
 class Person:
@@ -80,7 +71,8 @@ class Chest(Canvas):
         self.heart = {-1: 0.345 * width, 1: 0.655 * width}  # where it ends at the image's left and right
         scaled, beat = v * 1.6 / height, (v / height - 0.4) / 0.59
         left, right = (
-            np.maximum(curve(*MIDDLE[s], scaled), self.heart[s] * curve(BEAT, HEART[s], beat, 0.08)) for s in (-1, 1)
+            np.maximum(curve(*of["middle"], scaled), self.heart[s] * curve(CONSTANTS["beat"], of["heart"], beat, 0.08))
+            for s, of in ((-1, CONSTANTS["left"]), (1, CONSTANTS["right"]))
         )
         beside = u - shift
         middle = np.where(beside < 0, -beside - left, beside - right)

@@ -10,19 +10,9 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
-from medic.sample.chest.body import WALL, Chest, Person, curve, step
+from medic.sample.chest.body import CONSTANTS, WALL, Chest, Person, curve, step
 from medic.sample.chest.findings import SIGNS, collapsed
 from medic.sample.strokes import Array, Rng, winding_paths
-
-TRUNK = ((-0.9, -0.4, -0.28, -0.2, -0.08, 0.06, 0.3, 0.5, 0.62, 1, 1.6, 2.4),
-         (0.46, 0.47, 0.53, 0.68, 1.05, 1.45, 1.8, 1.6, 1.2, 1.12, 1.1, 1.08))  # fmt: skip
-# the films of hospitals 1 and 2
-ZOOM = {1: 1.0, 2: 0.88}  # of the field of view
-BLUR = {1: 0.0025, 2: 0.005}  # standard deviation, as a share of the image's width
-CONTRAST = {1: (0.85, 1.5), 2: (0.7, 1.0)}  # exponents of the film's curve, lowest and highest
-# lines of the marker's letter, and where it stands: L at the patient's left, R at the right
-LETTER = {1: [(0, -1), (0, 1), (1.1, 1)], 2: [(0, 1), (0, -1), (1, -1), (1, 0), (0, 0), (1, 1)]}
-ACROSS = {1: (0.88, 0.94), 2: (0.05, 0.09)}  # as a share of the image's width
 
 
 def radiograph(
@@ -36,7 +26,8 @@ def radiograph(
     grain, marker. The image has at least 64 pixels a side, hospital 1 or 2 records it. Masks are uint8, 255 where the
     finding shows.
     """
-    chest = Chest(person, findings, view == "AP", rng, size, ZOOM[hospital])
+    film = CONSTANTS["hospital"][hospital - 1]
+    chest = Chest(person, findings, view == "AP", rng, size, film["zoom"])
     vessels = _vessels(chest) * (1 - 0.65 * findings.get("Emphysema", 0))
     if severity := findings.get("Edema"):
         vessels = chest.blurred(vessels, 0.035 * severity, 0) * (1 + 0.8 * severity)
@@ -49,13 +40,13 @@ def radiograph(
         density += added
     if chest.bed and (leads := int(rng.integers(0, 4))):
         density += _wires(chest, rng, leads)
-    return _record(density.astype(np.float32), chest, hospital, rng), masks
+    return _record(density.astype(np.float32), chest, film, rng), masks
 
 
 def _soft_tissue(chest: Chest, rng: Rng) -> Array:
     u, v, away, build = chest.u, chest.v, np.abs(chest.u), chest.person.build
     female = chest.person.sex == "F"
-    outline = np.interp(v, *TRUNK) + 0.1 * build * step(v - 0.55, 0.1)
+    outline = np.interp(v, *CONSTANTS["trunk"]) + 0.1 * build * step(v - 0.55, 0.1)
     trunk = step(outline - away, 0.025)
     gap = (rng.uniform(-0.15, 0.06) if chest.bed else rng.uniform(0.06, 0.4)) + 0.05 * female  # between trunk and arms
     arm = step(away - 1.16 - 0.12 * build - gap - 0.12 * np.clip(v - 0.6, 0, 2), 0.025) * step(v - 0.2, 0.1)
@@ -143,21 +134,21 @@ def _wires(chest: Chest, rng: Rng, count: int) -> Array:
     return 0.16 * np.maximum(leads, np.maximum.reduce(pads))
 
 
-def _record(density: Array, chest: Chest, hospital: int, rng: Rng) -> Array:
+def _record(density: Array, chest: Chest, film: Mapping, rng: Rng) -> Array:
     """Scatter, exposure, grain, marker and borders that the beam did not reach."""
     size, bed = len(density), chest.bed
     share = rng.uniform(0.12, 0.4) if bed else rng.uniform(0.0, 0.15)
     density = (1 - share) * density + share * cv2.GaussianBlur(density, (0, 0), 0.12 * size)
-    density = cv2.GaussianBlur(density, (0, 0), (BLUR[hospital] + 0.0015 * bed) * size)
+    density = cv2.GaussianBlur(density, (0, 0), (film["blur"] + 0.0015 * bed) * size)
     gain = rng.uniform(0.8, 1.0) if bed else rng.uniform(0.88, 1.12)
-    level = np.clip((density - rng.uniform(-0.06, 0.12)) * gain, 0, None) ** rng.uniform(*CONTRAST[hospital])
+    level = np.clip((density - rng.uniform(-0.06, 0.12)) * gain, 0, None) ** rng.uniform(*film["contrast"])
     level /= (1 + level**4) ** 0.25  # the film's shoulder: nothing is whiter than white
     image = 255 * (0.02 + 0.95 * level) + rng.uniform(0.15, 0.5) * rng.standard_normal((size, size), np.float32)
     image = np.rint(image).clip(0, 255).astype(np.uint8)
 
-    place = np.array([rng.uniform(*ACROSS[hospital]), rng.uniform(0.06, 0.14) + 0.15 * bed]) * size
+    place = np.array([rng.uniform(*film["across"]), rng.uniform(0.06, 0.14) + 0.15 * bed]) * size
     unit, thick = size / 40, max(1, round(size / 110))
-    strokes = [LETTER[hospital]]
+    strokes = [film["letter"]]
     if bed:  # in a disc, with an arrow that points up
         centre = np.rint((place + np.array([0.4, 0]) * unit) * 16).astype(int).tolist()
         cv2.circle(image, centre, round(27 * unit), 10, -1, cv2.LINE_AA, 4)

@@ -14,14 +14,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from medic.sample.lesion.scene import BLOOD, MELANIN, add_things, draw_skin, photograph, step
+from medic.sample.lesion.scene import BLOOD, CONSTANTS, MELANIN, add_things, draw_skin, photograph, step
 from medic.sample.strokes import Array, Canvas, Rng
 
-# How often a lesion shows each sign, at an atypia of 0 and of 1; between them in proportion. The rates are made up.
-COLOURS = {"light brown": (0.85, 0.92), "dark brown": (0.75, 0.97), "black": (0.06, 0.75),
-           "red": (0.10, 0.50), "white": (0.03, 0.50), "blue-grey": (0.05, 0.80)}  # fmt: skip
-STRUCTURES = {"network": (0.75, 0.85), "structureless": (0.30, 0.90), "streaks": (0.02, 0.70),
-              "dots": (0.30, 0.85), "globules": (0.45, 0.80)}  # fmt: skip
 ATYPIA = {False: (1.3, 3.4), True: (2.8, 1.3)}  # of the beta distribution, benign and malignant: they overlap
 BLUE_GREY, SCAR = np.array([(0.44, 0.46, 0.56), (0.93, 0.85, 0.83)], np.float32)
 REACH = 3.2  # lesion radii that its textures cover
@@ -33,8 +28,8 @@ class Lesion:
 
     asymmetry: int  # axes about which contour, colours and structures differ, 0-2
     border: int  # of eight equal segments, those in which the pigment ends abruptly, 0-8
-    colours: tuple[str, ...]  # one to six of ``COLOURS``
-    structures: tuple[str, ...]  # one to five of ``STRUCTURES``
+    colours: tuple[str, ...]  # one to six
+    structures: tuple[str, ...]  # one to five
     person: int  # seed of the skin it lies on
     seed: int  # of its contour, and of where its colours and structures lie
 
@@ -54,7 +49,7 @@ def draw_lesion(malignant: bool, person: int, rng: Rng) -> Lesion:
         tuple(
             name for name, (low, high) in rates.items() if name in always or rng.random() < low + (high - low) * atypia
         )
-        for rates in (COLOURS, STRUCTURES)
+        for rates in (CONSTANTS["colours"], CONSTANTS["structures"])
     )
     return Lesion(asymmetry, border, colours, structures, person, int(rng.integers(2**31)))
 

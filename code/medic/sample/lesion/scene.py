@@ -3,18 +3,11 @@
 import cv2
 import numpy as np
 
-from medic.sample.strokes import Array, Canvas, Rng, winding_paths
+from medic.sample.strokes import Array, Canvas, Rng, constants, winding_paths
 
-# Tones as dermoscopes show them: very fair, pink, peach, yellowish, tan, brown; most archives hold few of dark skin.
-TONES = np.array([(0.86, 0.78, 0.76), (0.92, 0.72, 0.70), (0.93, 0.78, 0.66), (0.86, 0.80, 0.68), (0.80, 0.56, 0.40),
-                  (0.56, 0.37, 0.27)])  # fmt: skip
-SHARES = (0.24, 0.26, 0.24, 0.14, 0.08, 0.04)
+CONSTANTS = constants("lesion")
+TONES, STICKERS = (np.array(CONSTANTS[colours]) for colours in ("tones", "stickers"))
 MELANIN, BLOOD = np.array([(0.50, 1.0, 1.52), (0.18, 0.80, 0.66)], np.float32)  # absorption of red, green, blue
-STICKERS = np.array([(0.16, 0.42, 0.78), (0.95, 0.80, 0.18), (0.20, 0.62, 0.42), (0.93, 0.47, 0.14)])
-# the dermoscopes of hospitals 1 and 2
-TUBE = {1: (0.55, 0.25, 0.2), 2: (0.1, 0.2, 0.7)}  # shares of none, dark corners, a black circle
-BLUR = {1: 0.002, 2: 0.006}  # of the focus, as a share of the height
-BALANCE = {1: (1.0, 1.0, 1.0), 2: (0.9, 0.97, 1.1)}  # of red, green and blue
 
 
 def draw_skin(person: int, rng: Rng, frame: Canvas) -> Array:
@@ -23,7 +16,7 @@ def draw_skin(person: int, rng: Rng, frame: Canvas) -> Array:
     The unit of ``frame`` is its height, the origin its upper left corner.
     """
     own = np.random.default_rng([person, 1])
-    first, second = own.choice(len(TONES), 2, p=SHARES)
+    first, second = own.choice(len(TONES), 2, p=CONSTANTS["shares"])
     tone = (TONES[first] + (TONES[second] - TONES[first]) * own.uniform(0, 0.35)) * own.uniform(0.95, 1.03)
     redness, freckles = own.beta(1.2, 3), rng.poisson(own.exponential(2.0))
     width, height = frame.size
@@ -62,7 +55,7 @@ def add_things(image: Array, rng: Rng, person: int, sticker: bool, hospital: int
         hairs = _hairs(frame, rng, 2 + int(min(own.lognormal(1.9, 0.8), 38)))
         image = _cover(image, frame.blurred(hairs, 0.01, 0) // 4, np.zeros(3))
         image = _cover(image, hairs, np.array((0.13, 0.09, 0.07) if own.random() < 0.75 else (0.42, 0.27, 0.16)))
-    kind = rng.choice(3, p=TUBE[hospital])
+    kind = rng.choice(3, p=CONSTANTS["hospital"][hospital - 1]["tube"])
     if kind:
         y, x = np.mgrid[:height, :width] / height
         away = np.hypot(x - 0.5 * width / height - rng.normal(0, 0.02), y - 0.5 - rng.normal(0, 0.015))
@@ -74,12 +67,12 @@ def add_things(image: Array, rng: Rng, person: int, sticker: bool, hospital: int
 
 def photograph(image: Array, rng: Rng, hospital: int) -> Array:
     """Add light, focus, colour balance and grain: float (height, width, 3) of 0-1 to uint8."""
-    height, width = image.shape[:2]
+    (height, width), camera = image.shape[:2], CONSTANTS["hospital"][hospital - 1]
     angle, uneven = rng.uniform(-np.pi, np.pi), rng.choice([0.1, rng.uniform(0.2, 1)])
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     light = 1 + uneven * (0.11 * (np.cos(angle) * x + np.sin(angle) * y) - 0.05 * (x * x + y * y))
-    balance = rng.normal(1, (0.025, 0.02, 0.045)) * BALANCE[hospital] * rng.uniform(0.93, 1.05)
-    blur = max(BLUR[hospital] * height * rng.uniform(0.7, 1.3), 0.3)
+    balance = rng.normal(1, (0.025, 0.02, 0.045)) * camera["balance"] * rng.uniform(0.93, 1.05)
+    blur = max(camera["blur"] * height * rng.uniform(0.7, 1.3), 0.3)
     image = cv2.GaussianBlur(image * light[..., None] * balance, (0, 0), blur)
     grain = rng.uniform(0.002, 0.005) * rng.standard_normal((height, width, 1))
     return np.rint(255 * (np.clip(image, 0, 1) ** rng.uniform(0.9, 1.12) + grain)).clip(0, 255).astype(np.uint8)
