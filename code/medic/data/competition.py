@@ -3,8 +3,6 @@
 The main archive holds the competition's photographs, the extra one those of the 2015 competition.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Corrections of labels: a journal beside the images, which readers apply; the originals are never edited."""
 
-from __future__ import annotations
-
 import os
 import sys
 from datetime import UTC, datetime

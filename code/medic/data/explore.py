@@ -1,7 +1,5 @@
 """What a data set holds, in words for a person and in JSON for a machine; rows to look at, and pairs to compare."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import get_args
 

@@ -1,7 +1,5 @@
 """The prepared set: images cropped and scaled once, so that training reads small files."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -49,7 +47,7 @@ class Prepared:
     synthetic: bool
 
     @classmethod
-    def load(cls, folder: str | os.PathLike) -> Prepared:
+    def load(cls, folder: str | os.PathLike) -> "Prepared":
         """Open a prepared set.
 
         Raises:

@@ -1,7 +1,5 @@
 """What is wrong with a data set, found before training rather than after."""
 
-from __future__ import annotations
-
 import re
 
 import pandas as pd

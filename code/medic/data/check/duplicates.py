@@ -1,7 +1,5 @@
 """The same picture under two names, saved anew, scaled, brightened, mirrored or turned: found by what it shows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import chain, product, repeat
 

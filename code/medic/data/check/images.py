@@ -1,7 +1,5 @@
 """What an image is like, from one decoding: readable or not, how bright, how sharp, which channels, which picture."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Check every set in a data folder, and write what was found: a table, and a page with pictures that explains it."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os

@@ -1,7 +1,5 @@
 """The real data sets: fetched from their official homes, or exactly how to get those that need a login."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil

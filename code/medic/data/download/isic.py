@@ -1,7 +1,5 @@
 """Fetch skin lesions from the ISIC Archive (API v2): image by image, each with what one may do with it."""
 
-from __future__ import annotations
-
 import hashlib
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Where the subject is in the frame, and the square around it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce

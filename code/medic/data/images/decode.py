@@ -3,8 +3,6 @@
 Decoding is strict: libjpeg fills what is damaged inside with whatever comes, and only warns; here that is an error.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import warnings

@@ -1,7 +1,5 @@
 """DICOM files to pixels with pydicom: the header first, then the grey or the colours that it means."""
 
-from __future__ import annotations
-
 import io
 import logging
 import warnings

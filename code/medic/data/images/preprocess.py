@@ -1,7 +1,5 @@
 """The one way from an image's bytes to the pixels a model sees: in training, in the bundle and behind the service."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 
 import cv2
@@ -61,6 +59,6 @@ class Preprocessing:
         return {key: value for key, value in asdict(self).items() if key != "bits" or value is not None}
 
     @classmethod
-    def from_dict(cls, values: dict) -> Preprocessing:
+    def from_dict(cls, values: dict) -> "Preprocessing":
         """Return what ``to_dict`` wrote."""
         return cls(**values)
