@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -15,7 +16,9 @@ from medic.errors import MedicError
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; rename it to ``path`` when the block ends well, remove it otherwise.
+    """Give a temporary path beside ``path``, for a file or a folder; rename it to ``path`` when the block ends well.
+
+    Where the block fails, what is there is removed.
 
     Raises:
         MedicError: the folder cannot be written, or the disk is full.
@@ -32,7 +35,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         ) from error
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:

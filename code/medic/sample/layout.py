@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-import tempfile
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ import pandas as pd
 
 from medic.data.stores import SYNTHETIC_MARK, mark_product
 from medic.errors import MedicError
-from medic.files import write_bytes, write_text
+from medic.files import replacing, write_bytes, write_text
 
 FAULTS = "planted_faults.csv"
 PAGES = jinja2.Environment(
@@ -126,21 +126,12 @@ def replacing_sample(folder: str | os.PathLike, page: str, files: str, mark: str
         raise MedicError(
             f"cannot write a sample to {folder}: {foreign[0]} there is of no sample; name an empty or a new folder"
         )
-    try:
-        beside = folder.absolute().parent
-        beside.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".part", dir=beside) as unfinished:
-            new = Path(unfinished, "new")
-            new.mkdir()
-            write_text(new / mark, page)
-            yield new
-            if folder.exists():
-                os.replace(folder, Path(unfinished, "earlier"))
-            os.replace(new, folder)
-    except OSError as error:
-        raise MedicError(
-            f"cannot write a sample to {folder}: {error.strerror or error}; name another folder"
-        ) from error
+    with replacing(folder.absolute()) as new:
+        new.mkdir()
+        write_text(new / mark, page)
+        yield new
+        if folder.is_dir():
+            shutil.rmtree(folder)
 
 
 def csv(rows: pd.DataFrame | pd.Series, header: bool = True) -> str:
