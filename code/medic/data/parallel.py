@@ -9,15 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from itertools import islice
-from typing import TypeVar
+from typing import Any
 
 import cv2
 from tqdm import tqdm
 
 from medic.errors import MedicError
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 BATCH = 16  # items that go to a cluster as one task: about a second of work
 CONNECT = 60  # seconds in which a scheduler must answer and have a first worker
@@ -29,13 +26,8 @@ def usable_cores() -> int:
 
 
 def each(
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-    *,
-    title: str,
-    workers: int | None = None,
-    scheduler: str | None = None,
-) -> Iterator[Result]:
+    function: Callable, items: Iterable, *, title: str, workers: int | None = None, scheduler: str | None = None
+) -> Iterator[Any]:
     """Apply a function to every item, and give the results in the items' order.
 
     Here it runs in threads: decoding, scaling and encoding release Python's lock. Only a few results are held at a
@@ -69,7 +61,7 @@ def _in_order(submit: Callable, items: Iterable, ahead: int) -> Iterator:
         yield result
 
 
-def _in_threads(function: Callable[[Item], Result], items: Iterable[Item], workers: int | None) -> Iterator[Result]:
+def _in_threads(function: Callable, items: Iterable, workers: int | None) -> Iterator:
     cv2.setNumThreads(1)
     workers = workers or usable_cores()
     pool = ThreadPoolExecutor(workers)
@@ -79,7 +71,7 @@ def _in_threads(function: Callable[[Item], Result], items: Iterable[Item], worke
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _on_cluster(function: Callable[[Item], Result], items: Iterable[Item], scheduler: str) -> Iterator[Result]:
+def _on_cluster(function: Callable, items: Iterable, scheduler: str) -> Iterator:
     try:
         from distributed import Client, KilledWorker
     except ImportError as error:

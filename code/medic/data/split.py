@@ -66,23 +66,17 @@ def split_by_patient(
         stratum = pd.Series(rarest, present.index)
     else:
         stratum = records[dealt].groupby(together[dealt])["label"].max()
-    chosen = _deal(stratum, shares, seed)
-    return records.assign(split=records["split"].where(~dealt, together.map(chosen)))
-
-
-def _deal(stratum: pd.Series, shares: dict[str, float], seed: int) -> dict[str, str]:
-    """The split of each patient. Train keeps one of a stratum, and of three patients every split gets one."""
     random, chosen = np.random.default_rng(seed), dict.fromkeys(stratum.index, "train")
     for _, same in stratum.groupby(stratum):
         patients = list(random.permutation(same.index.to_numpy()))
-        least = int(len(patients) >= 3)
+        least = int(len(patients) >= 3)  # of three patients every split gets one, and train keeps one of any stratum
         counts = {name: max(least, round(share * len(patients))) for name, share in shares.items() if share}
         while counts and sum(counts.values()) >= len(patients):
             counts[max(counts, key=counts.__getitem__)] -= 1
         for name, count in counts.items():
             chosen |= dict.fromkeys(patients[:count], name)
             del patients[:count]
-    return chosen
+    return records.assign(split=records["split"].where(~dealt, together.map(chosen)))
 
 
 def complete_splits(

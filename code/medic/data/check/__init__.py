@@ -42,12 +42,11 @@ def check(records: pd.DataFrame, store: Store, task: Task | None = None, schedul
     present = records["image"].map(store.__contains__).astype(bool)
     findings += [(name, "absent", f"not in {store.location.name}") for name in records["image"][~present]]
     there = records[present].reset_index(drop=True)
-    names = there["image"].tolist()
-    stats, bits = stats_of_set(store, names, title="checking", scheduler=scheduler)
+    stats, bits = stats_of_set(store, there["image"].tolist(), title="checking", scheduler=scheduler)
     if bits is not None:
         findings.append(("", "noted", f"the images of 16 bits use {bits} of them: they are scaled by that"))
-    findings += [(name, one.fault, one.detail) for name, one in zip(names, stats, strict=True) if one.fault]
-    findings += outliers(names, stats) + copies(there, stats)
+    findings += stats.loc[stats["fault"] != "", ["image", "fault", "detail"]].itertuples(index=False, name=None)
+    findings += outliers(stats) + copies(there, stats)
     for patient, theirs in records[records["patient"].isin(crossing_patients(records))].groupby("patient"):
         sides = ", ".join(f"{image} in {split}" for image, split in zip(theirs["image"], theirs["split"], strict=True))
         findings.append((theirs["image"].iloc[0], "patient_in_two_splits", f"patient {patient}: {sides}"))

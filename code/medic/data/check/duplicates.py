@@ -1,6 +1,5 @@
 """The same picture under two names, saved anew, scaled, brightened, mirrored or turned: found by what it shows."""
 
-from collections.abc import Sequence
 from itertools import chain, product, repeat
 
 import numpy as np
@@ -10,7 +9,7 @@ from scipy.fft import dct
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from medic.data.check.images import ImageStats, stats_of_set
+from medic.data.check.images import stats_of_set
 from medic.data.corrections import written_labels
 from medic.data.parallel import each
 from medic.data.split import patients_known
@@ -81,13 +80,13 @@ def _rows(images: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-6)
 
 
-def _alike(stats: Sequence[ImageStats]) -> pd.DataFrame:
+def _alike(stats: pd.DataFrame) -> pd.DataFrame:
     """The copies of each image, the most alike first: positions ``one`` and ``other``, ``finding``, and ``how``."""
-    table = pd.DataFrame({"at": range(len(stats)), "digest": [one.digest for one in stats]})
+    table = stats[["digest"]].assign(at=range(len(stats)))
     same = table[table["digest"] != b""].merge(table, on="digest", suffixes=("_one", "_other"))
     same = pd.DataFrame({"one": same["at_one"], "other": same["at_other"], "finding": "identical", "how": ""})
-    at = np.array([row for row, one in enumerate(stats) if one.fingerprint is not None], int)
-    found = near_duplicates(np.array([stats[row].fingerprint for row in at]).reshape(-1, 64, 64))
+    at = np.flatnonzero(stats["fingerprint"].notna())
+    found = near_duplicates(np.array(stats["fingerprint"].iloc[at].tolist(), np.int8).reshape(-1, 64, 64))
     turn = found["turn"].where(found["turn"] == "", found["turn"] + ", ")
     how = " (" + turn + "correlation " + found["correlation"].map("{:.2f}".format) + ")"
     near = pd.DataFrame({"one": at[found["one"]], "other": at[found["other"]], "finding": "near_duplicate", "how": how})
@@ -113,7 +112,7 @@ def connected(count: int, pairs: ArrayLike) -> np.ndarray:
     return connected_components(coo_array((np.ones(len(one)), (one, other)), shape=(count, count)), directed=False)[1]
 
 
-def copies(records: pd.DataFrame, stats: Sequence[ImageStats]) -> list[tuple[str, str, str, str]]:
+def copies(records: pd.DataFrame, stats: pd.DataFrame) -> list[tuple[str, str, str, str]]:
     """Return the findings ``identical`` and ``near_duplicate``: image, finding, detail, and the image most like it."""
     names, found = records["image"].to_numpy(), []
     labels = records["class" if "class" in records else "label"].astype(str).to_numpy()

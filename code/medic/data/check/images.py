@@ -59,10 +59,11 @@ class ImageStats(NamedTuple):
 
 def stats_of_set(
     store: Store, names: Sequence[str], *, title: str, scheduler: str | None = None
-) -> tuple[list[ImageStats], int | None]:
-    """Return what each image is like, and how many of 16 bits the set uses where it is not all of them."""
+) -> tuple[pd.DataFrame, int | None]:
+    """Return ``image`` and ``ImageStats`` by row, and how many of 16 bits the set uses where it is not all of them."""
     bits = bits_of_set(store, names, scheduler=scheduler)
-    return list(each(partial(_stats, store, bits=bits), names, title=title, scheduler=scheduler)), bits
+    rows = list(each(partial(_stats, store, bits=bits), names, title=title, scheduler=scheduler))
+    return pd.DataFrame(rows, columns=ImageStats._fields).assign(image=list(names)), bits
 
 
 def measure(records: pd.DataFrame, store: Store) -> pd.DataFrame:
@@ -74,8 +75,7 @@ def measure(records: pd.DataFrame, store: Store) -> pd.DataFrame:
         detail, of the lit part at 192 pixels). Missing where an image is absent, unreadable or too small.
     """
     stats, _ = stats_of_set(store, records["image"].tolist(), title="measuring")
-    table = pd.DataFrame(stats, records.index, ImageStats._fields).assign(image=records["image"])
-    return table[["image", "width", "height", "brightness", "white", "sharpness"]]
+    return stats[["image", "width", "height", "brightness", "white", "sharpness"]].set_axis(records.index)
 
 
 def _stats(store: Store, name: str, bits: int | None) -> ImageStats:
@@ -146,12 +146,12 @@ def fingerprint(pixels: np.ndarray) -> np.ndarray | None:
     return steps if steps.std() > 0.15 * _STEPS else None
 
 
-def outliers(names: Sequence[str], stats: Sequence[ImageStats]) -> list[tuple[str, str, str]]:
+def outliers(stats: pd.DataFrame) -> list[tuple[str, str, str]]:
     """Find sound images that stand out of 20 sound ones or more: image, finding and detail.
 
     Shapes count as the same within a tenth of the sides' ratio, upright or lying; sizes within a factor 1.5.
     """
-    table = pd.DataFrame(stats).assign(image=list(names)).query("fault == ''")
+    table = stats[stats["fault"] == ""]
     if len(table) < FEWEST:
         return []
     middle, channels = table.median(numeric_only=True), table["channels"].value_counts()
