@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -119,10 +119,7 @@ def missing(cells: pd.Series) -> pd.Series:
 
 
 def cells_of(
-    table: pd.DataFrame,
-    where: str,
-    chosen: Mapping[str, str] | None = None,
-    needs: Collection[str] = ("image", "label"),
+    table: pd.DataFrame, where: str, chosen: Mapping[str, str] | None = None
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Find what a table says of images by its titles; two columns without titles are image and label.
 
@@ -161,7 +158,7 @@ def cells_of(
         total = numbers.sum(axis=1)
         if numbers.shape[1] > 1 and total.between(int(rest is None), 1).all():
             cells["label"] = numbers.idxmax(axis=1).where(total == 1, rest)
-    for what in needs:
+    for what in ("image", "label"):
         if what not in cells:
             line = ", ".join(table.iloc[0] if spelled[0] == "0" else written)
             raise MedicError(f"{where} has no column called like the {what} ({line[:100]}); {advice(what)}")
