@@ -2,8 +2,4 @@
 
 from medic.sample import chest_set, fundus_set, lesion_set
 
-SAMPLES = {
-    "retinopathy": fundus_set.SAMPLE,
-    "chest_xray": chest_set.SAMPLE,
-    "skin_lesion": lesion_set.SAMPLE,
-}
+SAMPLES = {"retinopathy": fundus_set.SAMPLE, "chest_xray": chest_set.SAMPLE, "skin_lesion": lesion_set.SAMPLE}

@@ -24,9 +24,7 @@ from medic.errors import MedicError
 
 
 def read(
-    source: str | os.PathLike,
-    images: str | os.PathLike | None = None,
-    columns: Mapping[str, str] | None = None,
+    source: str | os.PathLike, images: str | os.PathLike | None = None, columns: Mapping[str, str] | None = None
 ) -> tuple[pd.DataFrame, Store]:
     """Read images with a CSV file that says what they show, or images in folders that are named as their classes.
 
