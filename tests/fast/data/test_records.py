@@ -116,7 +116,7 @@ def test_classes_that_cannot_be_told_apart_are_refused(classes, message):
 def test_of_two_classes_the_positive_one_is_second_and_a_lost_class_is_said():
     records = with_codes(rows(), "here")
     assert OWN.with_positive(records, "cat")["label"].tolist() == [1, 0, 0]
-    with pytest.raises(MedicError, match="'bird' cannot be positive"):
+    with pytest.raises(MedicError, match="'bird' cannot be the positive class"):
         OWN.with_positive(records, "bird")
     coded = with_codes(rows(**{"class": ["a", "b", "c"], "split": ["train"] * 3}), "here")
     with pytest.raises(MedicError, match="do not belong one to one"):

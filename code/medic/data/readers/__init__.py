@@ -43,7 +43,7 @@ class DataSet:
         found = self.task(records).classes
         if self.tasks or len(found) != 2 or name not in found:
             raise MedicError(
-                f"{name!r} cannot be positive: that is one of two own classes, and there are {list(found)}"
+                f"{name!r} cannot be the positive class: that is one of two own, not of {list(found)}"
             )
         return records.assign(label=(records["class"] == name).astype("int64"))
 
