@@ -42,9 +42,7 @@ class DataSet:
         """
         found = self.task(records).classes
         if self.tasks or len(found) != 2 or name not in found:
-            raise MedicError(
-                f"{name!r} cannot be the positive class: that is one of two own, not of {list(found)}"
-            )
+            raise MedicError(f"{name!r} cannot be the positive class: that is one of two own, not of {list(found)}")
         return records.assign(label=(records["class"] == name).astype("int64"))
 
     def find(self, data: Path) -> Path:
