@@ -526,8 +526,6 @@ def test_training_into_the_folder_of_another_run_names_the_difference(line, othe
 
 def test_training_without_a_prepared_set_or_with_an_unknown_network_is_one_sentence(line, tmp_path):
     assert "run prepare" in failed(medic(*TRAIN, cwd=tmp_path))
-    said = failed(medic("train", "--augmentation", "nan", "-s", tmp_path, "-n", "r", cwd=line.folder))
-    assert "cannot have the strength nan" in said
     said = failed(medic("train", "--backbone", "resnet19", "-s", tmp_path, "-n", "r", cwd=line.folder))
     assert "resnet19" in said
     assert "resnet18" in said
@@ -925,13 +923,6 @@ def test_the_sensitivity_of_a_recipe_can_be_changed(radiographs, tmp_path):
         said = failed(medic(*arguments, "odd", "--sensitivity", odd, cwd=radiographs.folder))
         assert "a share above 0 and up to 1" in said
     assert not (tmp_path / "odd").exists()
-
-
-def test_an_objective_without_weights_is_said_to_have_none(radiographs, tmp_path):
-    arguments = ("train", "chest_xray", *SMALL, "squeezenet1_1", "-s", tmp_path, "-n", "tree")
-    shown = succeeded(medic(*arguments, "--objective", "hierarchical", cwd=radiographs.folder))
-    assert "the loss is not weighted against imbalance, unlike the recipe's: hierarchical has no weights" in shown
-    assert "not weighted" not in radiographs.printed["chexnet"]
 
 
 def test_a_bundle_of_findings_scores_by_itself_what_predict_says(radiographs, chests, tmp_path):

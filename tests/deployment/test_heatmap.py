@@ -18,7 +18,7 @@ from medic.deployment.export import export
 from medic.errors import MedicError
 from medic.files import sha256
 from medic.modeling.classifier import Classifier
-from medic.modeling.objectives import Corn, CrossEntropy, Hierarchical, Regression
+from medic.modeling.objectives import Corn, CrossEntropy, MultiLabel, Regression
 from medic.task import Prediction, Task
 
 DIGITS = Task("three_digits", "multiclass", ("one", "two", "three"))
@@ -294,10 +294,6 @@ def test_a_heatmap_runs_from_0_to_1_and_is_all_0_where_nothing_argues_for_it():
     assert not heatmap(-np.abs(activation), np.float32([1, 1])).any()
 
 
-TREE = Hierarchical(
-    FINDINGS.classes, (("finding", ""), ("lesion", "finding"), ("nodule", "lesion"), ("mass", "lesion"),
-                       ("fracture", "finding")), "none",
-)  # fmt: skip
 GRADES = Task("grades", "ordinal", ("none", "mild", "severe"))
 
 
@@ -314,9 +310,6 @@ GRADES = Task("grades", "ordinal", ("none", "mild", "severe"))
         (Corn(), GRADES, [0.6, 0.3, 0.1], "none", [-1, 0], "none"),
         (Corn(), GRADES, [0.2, 0.6, 0.2], None, [1, 0], "mild"),
         (Corn(), GRADES, [0.1, 0.2, 0.7], None, [1, 1], "severe"),
-        (TREE, FINDINGS, [0.1, 0.7, 0.2, 0.1], None, [1, 1, 0, 1, 0], "mass"),
-        (TREE, FINDINGS, [0.1, 0.7, 0.2, 0.1], "fracture", [1, 0, 0, 0, 1], "fracture"),
-        (TREE, FINDINGS, [0.1, 0.1, 0.1, 0.8], None, [-1, 0, 0, 0, 0], "none"),
     ],
 )
 def test_what_the_map_argues_for_follows_from_the_objective(objective, task, probabilities, of, weights, argued):
@@ -341,7 +334,7 @@ def test_of_several_findings_the_one_furthest_above_its_threshold_is_shown():
 def test_a_step_towards_what_is_argued_for_makes_it_more_probable():
     """The signs, checked against the decoding itself: raw outputs moved along the weights raise the class."""
     torch.manual_seed(0)
-    cases = [(CrossEntropy(), DIGITS), (CrossEntropy(), SPOTS), (Corn(), GRADES), (TREE, FINDINGS)]
+    cases = [(CrossEntropy(), DIGITS), (CrossEntropy(), SPOTS), (Corn(), GRADES), (MultiLabel(), FINDINGS)]
     for objective, task in cases:
         raw = torch.randn(1, objective.outputs(task))
         for name in task.classes:

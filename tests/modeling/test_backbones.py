@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import http.server
-import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from medic.errors import MedicError
-from medic.modeling.backbones import LITE, backbone, own_dropout, parameters_megabytes, published
+from medic.modeling.backbones import LITE, backbone, own_dropout, published
 
 ONE_OF_EACH = """
 alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_m googlenet mnasnet0_5 mobilenet_v2 mobilenet_v3_small
@@ -32,24 +31,11 @@ CROSSWORD_PUZZLE = 918  # of ImageNet's 1,000 classes
 @torch.inference_mode()
 def test_one_network_of_each_family_gets_a_head_for_the_task(name, size):
     # All shapes and no arithmetic; but some compute widths or rates with tensors.
-    with torch.device("cpu" if name.startswith(("regnet", "timm")) else "meta"):
-        network = backbone(name, outputs=5, image_size=size).eval()
-        assert network(torch.zeros(1, 3, size, size)).shape == (1, 5)
-
-
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "timm/mobilenetv3_small_050", "resnet18"])
-def test_a_new_last_layer_starts_small(name):
-    torch.manual_seed(0)
-    with torch.no_grad():
-        assert backbone(name, outputs=2).train()(torch.randn(8, 3, 64, 64)).abs().max() < 1.5
-
-
-def test_no_family_of_torchvision_is_forgotten():
-    def family(name: str) -> str:
-        return re.match(r"[a-z]+(_v\d)?(?=[_\d]|$)", name.replace("wide_resnet", "wideresnet"))[0]
-
-    listed = torchvision.models.list_models(module=torchvision.models)
-    assert {family(name) for name in listed} == {family(name) for name in FAMILIES}
+    with torch.device("cpu" if name.startswith(("regnet", "timm", "efficientnet_lite")) else "meta"):
+        network = backbone(name, outputs=5, image_size=size)
+        assert network.eval()(torch.zeros(1, 3, size, size)).shape == (1, 5)
+        if name in LITE:  # timm's own last layer would start so large with few classes that training suffers
+            assert network.train()(torch.randn(8, 3, size, size)).abs().max() < 1.5
 
 
 @pytest.mark.parametrize(
@@ -74,12 +60,10 @@ def test_what_cannot_be_built_is_refused_with_a_remedy(name, settings, message):
     ("name", "size", "mean", "accuracy"),
     [
         ("efficientnet_lite0", 224, 0.5, 75.1),
-        ("efficientnet_lite2", 260, 0.5, 77.6),
         ("resnet18", 224, 0.485, 69.758),
         ("efficientnet_v2_m", 480, 0.485, 85.112),
         ("timm/vit_small_patch14_dinov2.lvd142m", 518, 0.485, np.nan),
         ("timm/vit_small_patch16_dinov3", 256, 0.485, np.nan),
-        ("timm/vit_large_patch16_224", 224, 0.5, np.nan),
         ("timm/vit_large_patch16_224.mae", 224, 0.485, np.nan),
     ],
 )
@@ -175,9 +159,8 @@ def test_weights_are_downloaded_once_and_fill_all_layers_but_the_last(name, host
 @pytest.mark.parametrize("name", ["squeezenet1_1", "timm/test_vit"])
 @pytest.mark.parametrize("fault", ["absent", "damaged"])
 def test_weights_that_cannot_be_had_are_an_error_with_the_manual_step(name, fault, host):
-    for file in host.rglob("*.*"):
-        if file.is_file():
-            file.unlink() if fault == "absent" else file.write_bytes(file.read_bytes()[:-100] + bytes(50))
+    for file in filter(Path.is_file, host.rglob("*.*")):
+        file.unlink() if fault == "absent" else file.write_bytes(file.read_bytes()[:-100] + bytes(50))
     with pytest.raises(MedicError, match=r"cannot be built .*weights imagenet: .*; download "):
         backbone(name, outputs=5, weights="imagenet")
 
@@ -191,10 +174,7 @@ def test_a_file_of_weights_for_a_transformer_of_another_size(kind, tmp_path):
         state = timm.create_model("test_resnet").state_dict()
     save_file(state, path)
     if kind == "autoencoder":  # as RETFound's are kept
-        path, state = (
-            tmp_path / "retfound.pth",
-            {**state, "decoder_embed.weight": torch.zeros(2), "mask_token": torch.zeros(1)},
-        )
+        path, state = tmp_path / "retfound.pth", state | {"decoder_embed.weight": torch.zeros(2)}
         torch.save({"model": state, "args": argparse.Namespace(epochs=1)}, path)
     if kind in ("incomplete", "another"):
         with pytest.raises(MedicError, match="Missing key"):
@@ -207,18 +187,10 @@ def test_a_file_of_weights_for_a_transformer_of_another_size(kind, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "layers"), [("alexnet", 2), ("vgg11", 2), ("efficientnet_b0", 1), ("googlenet", 1), ("resnet18", 0)]
+    ("name", "own"), [("alexnet", 0.5), ("resnet18", 0), ("efficientnet_lite0", 0), ("timm/test_vit", 0)]
 )
-def test_a_network_with_dropout_of_its_own_gets_no_second_one(name, layers):
-    with torch.device("meta"):
-        own, none, some = (backbone(name, 2, dropout=dropout) for dropout in (None, 0.0, 0.3))
-    rates = [[m.p for m in network.modules() if isinstance(m, torch.nn.Dropout)] for network in (own, none, some)]
-    assert rates[1:] == [[0.0] * layers, [0.3] * layers]
-    assert own_dropout(name) == max(rates[0], default=0)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "efficientnet_lite0", "timm/test_vit"])
-def test_dropout_before_the_last_layer_leaves_out_features_in_training_alone(name):
+def test_dropout_before_the_last_layer_leaves_out_features_in_training_alone(name, own):
+    assert own_dropout(name) == own
     networks = []
     for dropout in (None, 0.5):
         torch.manual_seed(5)
@@ -230,8 +202,3 @@ def test_dropout_before_the_last_layer_leaves_out_features_in_training_alone(nam
     for layer in dropping.train().modules():  # all that is random in training but the dropout
         layer.training = isinstance(layer, torch.nn.Dropout | torch.nn.Linear) or layer is dropping
     assert not torch.equal(dropping(given), dropping(given))
-
-
-def test_a_models_size_is_four_bytes_a_number():
-    network = torch.nn.Sequential(torch.nn.Linear(999, 1000), torch.nn.BatchNorm1d(1000))
-    assert parameters_megabytes(network) == pytest.approx(4 * (999 * 1000 + 1000 + 4 * 1000 + 1) / 1e6)

@@ -168,7 +168,7 @@ def test_what_is_saved_holds_all_metrics_and_every_prediction(evaluation, tmp_pa
     ("task", "objective", "operating_point"),
     [
         (CHEST_XRAY, "multilabel; loss weighted by prevalence", "the thresholds in the table by class on, chosen on"),
-        (CHEST_XRAY_OR_NONE, "hierarchical\n", None),
+        (CHEST_XRAY_OR_NONE, "multilabel\n", None),
         (CHEST_XRAY_BINARY, "cross_entropy; loss weighted against imbalance, by class: ", "a probability of 0."),
     ],
     ids=lambda value: getattr(value, "name", None),

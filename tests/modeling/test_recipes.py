@@ -64,19 +64,13 @@ def test_settings_that_the_task_cannot_have_are_refused(task, settings, said):
         Recipe(**settings).resolved(task)
 
 
-def test_the_published_recipe_is_the_published_one():
-    assert (PUBLISHED.backbone, PUBLISHED.image_size, PUBLISHED.objective.name) == (
-        "efficientnet_v2_m",
-        380,
-        "regression",
-    )
+def test_the_published_recipes_are_the_published_ones():
+    assert (PUBLISHED.backbone, PUBLISHED.image_size) == ("efficientnet_v2_m", 380)
+    assert PUBLISHED.objective.name == "regression"
     recipe = PUBLISHED.recipe
     assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.head_factor) == (30, 18, 1e-3, 1)
     assert (recipe.schedule, recipe.amsgrad, recipe.choose_by) == ("steps", True, "macro_f1")
     assert recipe.augmentation == PublishedAugmentation()
-
-
-def test_the_plans_for_radiographs_are_the_published_experiments():
     assert (BINARY.backbone, BINARY.recipe.frozen) == ("resnet50", ("conv1", "bn1", "layer1"))
     assert (CHEXNET.backbone, CHEXNET.recipe.frozen, CHEXNET.image_size) == ("densenet121", (), 224)
     assert BINARY.recipe.resolved(CHEST_XRAY_BINARY).choose_by == "auroc"

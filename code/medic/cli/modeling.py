@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import shlex
 from dataclasses import replace
 from enum import StrEnum
@@ -19,7 +18,6 @@ from medic.files import write_text
 if TYPE_CHECKING:
     from medic.data.prepare import Prepared
     from medic.modeling.evaluate import Evaluation
-    from medic.modeling.training.recipe import Recipe
     from medic.task import Task
 
 app = typer.Typer()
@@ -32,7 +30,6 @@ class ObjectiveName(StrEnum):
     regression = "regression"
     corn = "corn"
     multilabel = "multilabel"
-    hierarchical = "hierarchical"
 
 
 class RecipeName(StrEnum):
@@ -73,9 +70,6 @@ def train(
     dropout: Annotated[
         float | None, typer.Option("--dropout", help="Share of the features left out before the last layer.")
     ] = None,
-    augmentation: Annotated[
-        float | None, typer.Option("--augmentation", help="Strength: 0 varies no image but mirrors it, 2 doubles all.")
-    ] = None,
     sensitivity: Annotated[
         float | None,
         typer.Option(
@@ -107,7 +101,7 @@ def train(
     from medic.data.readers import data_set_of
     from medic.modeling.evaluate import evaluate as evaluate_run
     from medic.modeling.features import fit_head
-    from medic.modeling.objectives import objective_named
+    from medic.modeling.objectives import OBJECTIVES
     from medic.modeling.training.plans import find_plan
     from medic.modeling.training.run import is_first
     from medic.modeling.training.tracking import log_evaluation, tracker
@@ -127,8 +121,6 @@ def train(
         raise MedicError(f"--frozen computes the last layer at once, without {', '.join(refused)}; leave them away")
     asked |= {"sensitivity": sensitivity, "workers": workers, "track": track, "seed": seed}
     changed = replace(plan.recipe, **{key: value for key, value in asked.items() if value is not None})
-    if augmentation is not None:
-        changed = replace(changed, augmentation=_varied(changed, augmentation))
     unweighted = plan.weighted and objective not in (None, plan.objective.name)
     plan = replace(
         plan,
@@ -136,7 +128,7 @@ def train(
         backbone=plan.backbone if backbone is None else backbone,
         image_size=plan.image_size if image_size is None else image_size,
         dropout=plan.dropout if dropout is None else dropout,
-        objective=plan.objective if objective is None else objective_named(objective.value, plan.task),
+        objective=plan.objective if objective is None else OBJECTIVES[objective.value](),
         weighted=0 if unweighted else plan.weighted,
     )
     if is_first() and unweighted:
@@ -175,9 +167,9 @@ def tune(
 ) -> None:
     """Look for better settings than a recipe's own, on the validation split. Stopped and repeated, it goes on.
 
-    Learning rate, batch size, dropout and strength of the augmentation vary about the recipe's, and network and image
-    size over those that are given more than once. The same command, started several times, works on one study. The last
-    line is the command that trains with the best trial's settings.
+    Learning rate, batch size and dropout vary about the recipe's, and network and image size over those that are given
+    more than once. The same command, started several times, works on one study. The last line is the command that
+    trains with the best trial's settings.
 
     \b
     Example: medic tune skin_lesion -d outputs/lesions -n depth --trials 30 --image-size 160 --image-size 224
@@ -272,16 +264,6 @@ def _task_of_prepared(name: str, prepared: Prepared) -> Task:
             "mend one and prepare again, or leave the class out of the data"
         )
     return task
-
-
-def _varied(recipe: Recipe, strength: float):
-    """The recipe's augmentation with another strength."""
-    if not hasattr(recipe.augmentation, "scaled") or not 0 <= strength < math.inf:
-        raise MedicError(
-            f"{type(recipe.augmentation).__name__} cannot have the strength {strength:g}; give one from 0 on, and a "
-            "recipe with the default augmentation"
-        )
-    return recipe.augmentation.scaled(strength)
 
 
 def evaluate_and_save(run: Path, split: str) -> Evaluation:

@@ -1,15 +1,13 @@
 """Augmentation with torchvision's transforms (v2): two presets for recipes, or transforms of your own.
 
-``transforms(size)`` gives a ``v2.Compose`` of PIL images; print it to see what it does. Pillow varies one image faster
-than torch does: beside one warp and one colour table by hand, which this replaced, a training of EfficientNet-Lite0 on
-two cores takes 1.05 times as much processor time at 160 and at 224 pixels (with tensors 1.12 at 160).
+``transforms(size)`` gives a ``v2.Compose`` of PIL images, which Pillow varies faster than torch does tensors.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import cv2
 import numpy as np
@@ -25,24 +23,22 @@ if TYPE_CHECKING:
 class _Preset:
     """What all augmentations do the same way; each has ``transforms(size)``."""
 
+    kind: ClassVar[str] = ""
+
     def apply(self, pixels: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
         """Vary one image and bring it to the size that the network wants.
 
-        torchvision draws from torch's global generator, which is seeded here for one image and put back afterwards: the
-        same ``random`` gives the same pixels, whichever worker asks and whatever went before.
+        The same ``random`` gives the same pixels, whichever worker asks and whatever went before.
 
         Args:
             pixels: uint8 (S, S, 3) RGB, a prepared image; it is not changed.
-            size: side of the result in pixels.
+            size: side of the result, uint8 (size, size, 3) RGB.
             random: source of all that is drawn; one number is taken from it.
-
-        Returns:
-            uint8 (size, size, 3) RGB.
 
         Raises:
             MedicError: the transforms return something else than an RGB image.
         """
-        # Not fork_rng and manual_seed: these start the generators of GPUs, which a loading process must not do.
+        # Seeded for one image and put back; fork_rng would start the generators of GPUs, too.
         before = torch.default_generator.get_state()
         try:
             torch.default_generator.manual_seed(int(random.integers(2**63)))
@@ -58,7 +54,7 @@ class _Preset:
 
     def to_dict(self) -> dict:
         """Return plain values, for JSON."""
-        return asdict(self)
+        return ({"kind": self.kind} if self.kind else {}) | asdict(self)
 
 
 @lru_cache(maxsize=32)
@@ -97,22 +93,11 @@ class Augmentation(_Preset):
             steps.append(v2.RandomHorizontalFlip())
         if self.rotate or self.shift or self.scale:
             zoom = (1 - self.scale, 1 + self.scale)
-            steps.append(
-                v2.RandomAffine(
-                    self.rotate, (self.shift, self.shift), zoom, interpolation=v2.InterpolationMode.BILINEAR
-                )
-            )
+            bilinear = v2.InterpolationMode.BILINEAR
+            steps.append(v2.RandomAffine(self.rotate, (self.shift, self.shift), zoom, interpolation=bilinear))
         if self.brightness or self.contrast or self.colour:
             steps.append(v2.ColorJitter(self.brightness, self.contrast, self.colour))
         return v2.Compose(steps)
-
-    def scaled(self, strength: float) -> Augmentation:
-        """Return the same with all limits times ``strength``: 0 leaves but the mirror image, 1 all as it is.
-
-        Angles stay within 180 degrees, and shares within 0.9, from where on an image could vanish.
-        """
-        limits = {"rotate": 180.0} | dict.fromkeys(("scale", "shift", "brightness", "contrast", "colour"), 0.9)
-        return replace(self, **{name: min(getattr(self, name) * strength, most) for name, most in limits.items()})
 
 
 @dataclass(frozen=True)
@@ -128,6 +113,7 @@ class PublishedAugmentation(_Preset):
     """
 
     probability: float = 0.5
+    kind: ClassVar = "published"
 
     def transforms(self, size: int) -> v2.Compose:
         """Return the steps that make images of ``size`` pixels."""
@@ -145,10 +131,6 @@ class PublishedAugmentation(_Preset):
             [v2.GaussianBlur(5)],
         ]
         return v2.Compose([v2.Resize((size, size)), *(v2.RandomApply(step, self.probability) for step in steps)])
-
-    def to_dict(self) -> dict:
-        """Return plain values, for JSON."""
-        return {"kind": "published"} | super().to_dict()
 
 
 @dataclass(frozen=True)

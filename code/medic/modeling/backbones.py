@@ -26,8 +26,7 @@ class Published:
 
     Attributes:
         size: side of the images, in pixels.
-        mean: of their channels, on a scale of 0..1, by which they were normalised.
-        std: standard deviation, likewise.
+        mean, std: of their channels, on a scale of 0..1, by which they were normalised.
         accuracy: top-1 on ImageNet-1K, in per cent; NaN for timm, which states none.
         by_hand: what to do where they cannot be downloaded.
     """
@@ -73,12 +72,11 @@ def backbone(
         name: ``efficientnet_lite0``, ``_lite1`` or ``_lite2``; a classification network of torchvision, such as
             ``resnet18``; or ``timm/`` and a name of ``timm.list_models()``.
         outputs: raw outputs of the new last layer.
-        weights: None starts from scratch, drawn from torch's global random generator; ``"imagenet"`` from the published
-            weights (of a ``timm/`` network whatever they were trained on), all layers but the last; a path from a file
-            of weights of a ``timm/`` network, ``.pth`` or ``.safetensors``.
+        weights: of all layers but the last: None draws them from torch's global random generator; ``"imagenet"`` takes
+            the published ones (of ``timm/`` whatever they were trained on); a path a file of a ``timm/`` network's.
         image_size: side of the images in pixels, which transformers are built for; None is the published one.
         dropout: share of the features, 0 up to but not 1, that a training step leaves out before the last layer; None
-            is the network's own. The weights have the same names with and without.
+            is the network's own.
 
     Returns:
         A network: float32 (N, 3, image_size, image_size) to raw outputs float32 (N, outputs).
@@ -105,9 +103,8 @@ def backbone(
 def own_dropout(name: str) -> float:
     """Return the share of the features that a network leaves out in training before its last layer, as published."""
     network = backbone(name, 1)
-    return getattr(
-        network, "drop_rate", max((m.p for m in network.modules() if isinstance(m, nn.Dropout)), default=0.0)
-    )
+    rates = [layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)]
+    return getattr(network, "drop_rate", max(rates, default=0.0))
 
 
 def parameters_megabytes(model: nn.Module) -> float:
@@ -128,21 +125,17 @@ def _timm(name: str, outputs: int, weights: str | Path | None, size: int, dropou
     if of.fixed_input_size and size != of.input_size[1]:
         options["img_size"] = size
     build, own = partial(timm.create_model, _of_timm(name), **options), None
-    if weights is None:
-        return _small_head(build())
-    if name in LITE or isinstance(weights, Path):
-        fresh = build()
-        state = _read(weights) if isinstance(weights, Path) else _installed(name, fresh)
+    network = None if weights == "imagenet" and name not in LITE else build()
+    if weights and network is not None:
+        state = _read(weights) if isinstance(weights, Path) else _installed(name, network)
         # With a head for our outputs among them, timm insists that all weights of the network are there.
-        head = {f"{of.classifier}.{key}": value for key, value in fresh.get_classifier().state_dict().items()}
+        head = {f"{of.classifier}.{key}": value for key, value in network.get_classifier().state_dict().items()}
         own = {"state_dict": state | head, "num_classes": outputs}
-    return _small_head(build(pretrained=True, pretrained_cfg_overlay=own))
-
-
-def _small_head(network: nn.Module) -> nn.Module:
-    """Draw the last layer as torch does: timm's EfficientNets start so large with few classes that training suffers."""
-    if isinstance(head := network.get_classifier(), nn.Linear):
-        head.reset_parameters()
+    if weights:
+        network = build(pretrained=True, pretrained_cfg_overlay=own)
+    # Drawn as torch does: timm's EfficientNets start so large with few classes that training suffers.
+    if isinstance(last := network.get_classifier(), nn.Linear):
+        last.reset_parameters()
     return network
 
 
@@ -178,10 +171,9 @@ def _torchvision(name: str, outputs: int, weights: str | None, size: int, dropou
     own = [layer for layer in network.modules() if isinstance(layer, nn.Dropout) and layer.p > 0]
     for layer in own if dropout is not None else ():
         layer.p = dropout
-    layers = [(path, layer) for path, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    path, old = [(p, m) for p, m in layers if 1000 in (getattr(m, "out_features", 0), getattr(m, "out_channels", 0))][
-        -1
-    ]
+    widths = {path: getattr(m, "out_features", getattr(m, "out_channels", 0)) for path, m in network.named_modules()}
+    path = [path for path, width in widths.items() if width == 1000][-1]
+    old = network.get_submodule(path)
     convolution = isinstance(old, nn.Conv2d)
     last = nn.Conv2d(old.in_channels, outputs, 1) if convolution else nn.Linear(old.in_features, outputs)
     if dropout and not own:  # a hook, so that the weights have the same names as without

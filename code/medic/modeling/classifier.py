@@ -32,8 +32,7 @@ _DISTANCE = "distance."  # what its weights' names begin with, in the file
 class Classifier(nn.Module):
     """Prepared pixels in, probabilities out.
 
-    New weights come from torch's global random generator: call ``torch.manual_seed`` first (``begin`` in a notebook
-    and ``--seed`` on the command line do).
+    New weights come from torch's global random generator: call ``torch.manual_seed`` first.
 
     Args:
         task: what is predicted; fixes the number of outputs and their meaning.
@@ -41,26 +40,24 @@ class Classifier(nn.Module):
         objective: loss and decoding; the usual one of the task's kind when None.
         preprocessing: how the bytes of an image became the pixels this model is trained on.
         image_size: side, in pixels, to which images are resized inside the model (bilinear, antialiased); None is that
-            of the images that the network's published weights were trained on.
+            of the network's published weights.
         weights: None (from scratch), ``"imagenet"``, the folder of a saved model whose layers but the last start it, or
             a file of weights for a ``timm/`` network.
-        flips: in evaluation mode, average the raw outputs for the image and for its mirror image (left and right
-            exchanged); twice the work. Training does without.
-        dropout: share of the features that a training step leaves out before the last layer, 0 up to but not 1; None is
-            the network's own.
+        flips: in evaluation, average the raw outputs for the image and for its mirror image; twice the work.
+        dropout: share of the features that training leaves out before the last layer, 0 up to but not 1; None is the
+            network's own.
 
-    Attributes:
-        thresholds: the operating point, as ``medic.task.Prediction`` has it; None until one has been chosen (see
-            ``medic.modeling.thresholds``).
-        scale: of the raw outputs, K numbers, the inverse of a temperature where they are equal; None until it has been
-            calibrated (see ``medic.modeling.calibrate``). Set to None, the network gives its own probabilities again.
+    Attributes (None until ``medic.modeling.training.decide`` has fitted them):
+        thresholds: the operating point, as ``medic.task.Prediction`` has it.
+        scale: of the raw outputs, K numbers, the inverse of a temperature where they are equal. Set to None, the
+            network gives its own probabilities again.
         shift: of the scaled outputs, K numbers; None with ``scale``.
-        distance: measures how far the last layer's input lies from that of training images; None until it is fitted.
-        referral: the rule by which answers are left to a person; None until one has been fitted.
+        distance: measures how far the last layer's input lies from that of training images.
+        referral: the rule by which answers are left to a person.
 
     Raises:
-        MedicError: unknown network, weights that cannot be had, an objective that does not fit the task, a side that is
-            none, a dropout that is no share.
+        MedicError: unknown network, weights that cannot be had, an objective that does not fit the task, an image size
+            or a dropout that cannot be.
     """
 
     def __init__(
@@ -76,33 +73,27 @@ class Classifier(nn.Module):
     ):
         super().__init__()
         about = published(backbone)
-        self.task = task
-        self.backbone_name = backbone
-        self.objective = objective or default_objective(task)
-        self.preprocessing = preprocessing or Preprocessing()
+        self.task, self.backbone_name, self.objective = task, backbone, objective or default_objective(task)
+        self.preprocessing, self.flips, self.dropout = preprocessing or Preprocessing(), flips, dropout
         self.image_size = about.size if image_size is None else image_size
         if self.image_size < 1:
             raise MedicError(f"a network cannot learn from images of {image_size} px; give an image_size such as 224")
-        self.flips = flips
-        self.dropout = dropout
         self.thresholds: tuple[float, ...] | None = None
         self.scale: tuple[float, ...] | None = None
         self.shift: tuple[float, ...] | None = None
         self.distance: FeatureDistance | None = None
         self.referral: Referral | None = None
-        saved = weights not in (None, "imagenet") and not Path(weights).is_file()
-        start = None if saved else weights if weights in (None, "imagenet") else Path(weights)
-        self.backbone = build_backbone(backbone, self.objective.outputs(task), start, self.image_size, dropout)
+        start = weights if weights in (None, "imagenet") else Path(weights)
+        saved = isinstance(start, Path) and not start.is_file()
+        outputs = self.objective.outputs(task)
+        self.backbone = build_backbone(backbone, outputs, None if saved else start, self.image_size, dropout)
         self.register_buffer("mean", 255 * torch.tensor(about.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(about.std).view(1, 3, 1, 1), persistent=False)
         if saved:
-            self._start_from(Path(weights))
+            self._start_from(start)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Classify.
-
-        Args:
-            images: uint8 (N, H, W, 3) RGB, values 0..255.
+        """Classify images uint8 (N, H, W, 3) RGB.
 
         Returns:
             What ``output_names`` says: probabilities float32 (N, C), calibrated where ``scale`` is set; for ordinal
@@ -113,8 +104,11 @@ class Classifier(nn.Module):
     @property
     def output_names(self) -> list[str]:
         """What ``forward`` returns, in its order."""
-        graded, measured = self.task.kind == "ordinal", self.distance is not None
-        return ["probabilities", *["grade"] * graded, *["distance"] * measured]
+        return [
+            "probabilities",
+            *["grade"] * (self.task.kind == "ordinal"),
+            *["distance"] * (self.distance is not None),
+        ]
 
     def outputs(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return what ``forward`` does, from the network's inputs float32 (N, 3, S, S)."""
@@ -139,10 +133,7 @@ class Classifier(nn.Module):
         return raw, features
 
     def raw(self, x: Tensor) -> Tensor:
-        """Run the network on its inputs (N, 3, S, S): raw outputs (N, outputs), averaged over the mirror image if set.
-
-        In training mode nothing is mirrored.
-        """
+        """Return the raw outputs (N, K) of inputs (N, 3, S, S), in evaluation averaged over mirror images if set."""
         if not self.flips or self.training:
             return self.backbone(x)
         # One batch of twice the size: the exported graph then holds the network once, not twice.
@@ -160,13 +151,7 @@ class Classifier(nn.Module):
 
     @torch.inference_mode()
     def predict_pixels(self, images: np.ndarray) -> Prediction:
-        """Classify prepared pixels in evaluation mode.
-
-        Args:
-            images: uint8 (N, S, S, 3) RGB, as ``preprocessing.pixels`` gives them.
-
-        Returns:
-            The prediction for the N images.
+        """Classify N prepared images, uint8 (N, S, S, 3) RGB, in evaluation mode.
 
         Raises:
             MedicError: an answer is not a number.
@@ -180,11 +165,10 @@ class Classifier(nn.Module):
 
     def save(self, folder: str | Path) -> Path:
         """Write ``model.safetensors`` (weights) and ``model.json`` (all that is needed to build the model again)."""
-        folder = Path(folder)
-        weights = {key: value.contiguous() for key, value in self.backbone.state_dict().items()}
+        folder, weights = Path(folder), dict(self.backbone.state_dict())
         if self.distance is not None:
-            weights |= {f"{_DISTANCE}{name}": value.contiguous() for name, value in self.distance.state_dict().items()}
-        write_bytes(folder / "model.safetensors", save(weights))
+            weights |= {f"{_DISTANCE}{name}": value for name, value in self.distance.state_dict().items()}
+        write_bytes(folder / "model.safetensors", save({name: one.contiguous() for name, one in weights.items()}))
         write_json(folder / "model.json", self.to_dict())
         return folder
 
@@ -199,11 +183,8 @@ class Classifier(nn.Module):
 
     def to_dict(self) -> dict:
         """The settings, as plain values for JSON; what was fitted after the training only where it was."""
-        fitted: dict = {}
-        if self.scale is not None:
-            fitted["calibration"] = {"scale": list(self.scale), "shift": list(self.shift)}
-        if self.referral is not None:
-            fitted["referral"] = self.referral.to_dict()
+        calibration = self.scale and {"scale": list(self.scale), "shift": list(self.shift)}
+        fitted = {"calibration": calibration, "referral": self.referral and self.referral.to_dict()}
         return {
             "task": self.task.to_dict(),
             "backbone": self.backbone_name,
@@ -212,20 +193,16 @@ class Classifier(nn.Module):
             "image_size": self.image_size,
             "flips": self.flips,
             "dropout": self.dropout,
-            "thresholds": None if self.thresholds is None else list(self.thresholds),
-            **fitted,
+            "thresholds": self.thresholds and list(self.thresholds),
+            **{name: value for name, value in fitted.items() if value is not None},
         }
 
     @classmethod
     def load(cls, folder: str | Path, task: Task | None = None) -> Classifier:
-        """Load what ``save`` wrote, in evaluation mode.
-
-        Args:
-            folder: the folder with ``model.safetensors`` and ``model.json``.
-            task: what the caller is going to predict; a model made for another task is refused.
+        """Load what ``save`` wrote into a folder, in evaluation mode.
 
         Raises:
-            MedicError: a file is missing or damaged, the weights do not fit the network, or the task is another.
+            MedicError: a file is missing or damaged, the weights do not fit the network, or it is not for ``task``.
         """
         folder = Path(folder)
         settings, weights = _read(folder)
@@ -233,23 +210,23 @@ class Classifier(nn.Module):
             settings = SETTINGS | settings
             if settings.get("contrast") is not None:
                 raise TypeError("it was trained with the setting contrast, which there is no longer")
-            made_for, objective = Task.from_dict(settings["task"]), objective_from_dict(settings["objective"])
-            options = {name: settings[name] for name in ("backbone", "image_size", "flips", "dropout")}
+            made_for, options = Task.from_dict(settings["task"]), {}
+            options |= {name: settings[name] for name in ("backbone", "image_size", "flips", "dropout")}
+            options["objective"] = objective_from_dict(settings["objective"])
             options["preprocessing"] = Preprocessing.from_dict(settings["preprocessing"])
-            referral = None if settings["referral"] is None else Referral.from_dict(settings["referral"])
-            calibration = {name: tuple(values) for name, values in (settings["calibration"] or {}).items()}
+            numbers = {"thresholds": settings["thresholds"], **(settings["calibration"] or {})}
+            fitted = {name: values and tuple(values) for name, values in numbers.items()}
+            fitted["referral"] = settings["referral"] and Referral.from_dict(settings["referral"])
         except (KeyError, TypeError, AttributeError) as error:
             raise MedicError(
                 f"the checkpoint {folder} is damaged or of another version ({error!r}); restore it or train again"
             ) from error
         if task is not None and task != made_for:
-            raise MedicError(
-                f"the checkpoint {folder} is for the task {made_for.name!r} ({', '.join(made_for.classes)}), "
-                f"not for {task.name!r} ({', '.join(task.classes)}); give a checkpoint of that task"
-            )
-        model = cls(made_for, objective=objective, **options)
-        model.thresholds = None if settings["thresholds"] is None else tuple(settings["thresholds"])
-        model.scale, model.shift, model.referral = calibration.get("scale"), calibration.get("shift"), referral
+            theirs, ours = (f"{one.name!r} ({', '.join(one.classes)})" for one in (made_for, task))
+            raise MedicError(f"the checkpoint {folder} is for the task {theirs}, not for {ours}; give another")
+        model = cls(made_for, **options)
+        for name, value in fitted.items():
+            setattr(model, name, value)
         measures = {key.removeprefix(_DISTANCE): weights.pop(key) for key in [*weights] if key.startswith(_DISTANCE)}
         try:
             if measures:
@@ -262,9 +239,9 @@ class Classifier(nn.Module):
     def _start_from(self, folder: Path) -> None:
         settings, weights = _read(folder)
         own, there = self.backbone.state_dict(), settings.get("backbone")
-        head = list(own)[-1].rpartition(".")[0]
         if there != self.backbone_name or own.keys() - weights.keys():
             raise MedicError(f"{folder} holds the weights of a {there}, not of a {self.backbone_name}; name others")
+        head = list(own)[-1].rpartition(".")[0]
         taken = {key: value for key, value in weights.items() if not key.startswith((f"{head}.", _DISTANCE))}
         self.backbone.load_state_dict(own | taken)
 
@@ -273,9 +250,7 @@ def last_layer(model: Classifier) -> nn.Linear:
     """Return the layer that turns features into raw outputs; raises a ``MedicError`` where it is no linear one."""
     layers = [layer for layer in model.backbone.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     if not isinstance(layers[-1], nn.Linear):
-        raise MedicError(
-            f"{model.backbone_name} ends in a convolution and has no features; take another, such as resnet18"
-        )
+        raise MedicError(f"{model.backbone_name} ends in a convolution and has no features; take resnet18, say")
     return layers[-1]
 
 
@@ -292,13 +267,11 @@ def _read(folder: Path) -> tuple[dict, dict[str, Tensor]]:
 
 def parts(model: Classifier, names: tuple[str, ...]) -> list[nn.Module]:
     """Return parts of the network to be frozen; raises a ``MedicError`` where one is absent, or there is no other."""
-    there = dict(model.backbone.named_modules())
+    there, called = dict(model.backbone.named_modules()), model.backbone_name
     if unknown := [name for name in names if not name or name not in there]:
         outermost = ", ".join(name for name, _ in model.backbone.named_children())
-        raise MedicError(
-            f"a {model.backbone_name} has no part {unknown[0]!r} that could be frozen; its outermost are {outermost}"
-        )
+        raise MedicError(f"a {called} has no part {unknown[0]!r} to freeze; its outermost are {outermost}")
     found = [there[name] for name in names]
-    if {id(own) for own in model.backbone.parameters()} <= {id(own) for part in found for own in part.parameters()}:
-        raise MedicError(f"with {', '.join(names)} frozen nothing of a {model.backbone_name} is left to train")
+    if set(model.backbone.parameters()) <= {own for part in found for own in part.parameters()}:
+        raise MedicError(f"with {', '.join(names)} frozen nothing of a {called} is left to train")
     return found

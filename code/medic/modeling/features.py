@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ COSTS = {"logistic": (1e-4, 1e-3, 1e-2, 1e-1), "svm": (1e-5, 1e-4, 1e-3)}
 """The heads, and the inverse strengths of the ridge penalty that are tried for each (scikit-learn's ``C``)."""
 
 
+@torch.inference_mode()
 def featurise(model: Classifier, prepared: Prepared, split: str, batch_size: int = 32) -> np.ndarray:
     """Return what a network hands to its last layer for each image of a split, without augmentation.
 
@@ -56,20 +58,13 @@ def featurise(model: Classifier, prepared: Prepared, split: str, batch_size: int
     """
     data = PreparedDataset(prepared, split, task=model.task)
     # A prepared file is named by its content, so the names stand for the pixels.
-    content = json.dumps([_body(model), data.rows["file"].tolist()])
+    content = json.dumps([_body(model), data.files])
     kept = prepared.folder / "features" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.npy"
     if kept.is_file():
         return np.load(kept)
-    hook = last_layer(model).register_forward_hook(lambda layer, given, raw: given[0].float())
-    try:
-        with torch.inference_mode():
-            found = [
-                model.eval().raw(model.inputs(batch.images.to(model.mean.device))).cpu()
-                for batch in loader(data, batch_size)
-            ]
-    finally:
-        hook.remove()
-    features = torch.cat(found).numpy()
+    device = model.eval().mean.device
+    inputs = (model.inputs(batch.images.to(device)) for batch in loader(data, batch_size))
+    features = torch.cat([model.raw_and_features(x)[1].float().cpu() for x in inputs]).numpy()
     kept.parent.mkdir(exist_ok=True)
     with replacing(kept) as temporary, open(temporary, "wb") as file:
         np.save(file, features)
@@ -86,14 +81,12 @@ def fit_head(
 ) -> Run:
     """Learn a linear head on the features of a frozen network, and make it the network's last layer.
 
-    Each image goes through the network once; no layer of it changes. The features are scaled to mean 0 and variance 1.
-    ``logistic`` minimises the model's own objective with a ridge penalty: with cross-entropy that is logistic
-    regression, with several labels one logistic regression a label. ``svm`` is a linear support vector machine (Cortes
-    & Vapnik, Machine Learning 20, 1995), whose answers for held-out patients logistic regression turns into
-    probabilities (Platt, Advances in Large Margin Classifiers, 1999); its slope is kept above 0, so that few patients
-    cannot turn the ranking round. Classes are weighed as the objective weighs them.
-    The penalty is the one with the best score, the last of ``metrics_for``, in a cross-validation that keeps patients
-    together. All of this is linear, so that the run's model is evaluated, exported and served like any other.
+    The features are scaled to mean 0 and variance 1. ``logistic`` minimises the model's own objective with a ridge
+    penalty: with cross-entropy that is logistic regression, with several labels one a label. ``svm`` is a linear
+    support vector machine (Cortes & Vapnik, Machine Learning 20, 1995), whose answers for held-out patients logistic
+    regression turns into probabilities (Platt, Advances in Large Margin Classifiers, 1999). Classes are weighed as the
+    objective weighs them. The penalty is the one with the best score, the last of ``metrics_for``, in a
+    cross-validation that keeps patients together.
 
     Args:
         model: the network, with the weights that it is to keep; its last layer is replaced in place.
@@ -132,7 +125,7 @@ def fit_head(
     history |= {"seconds": seconds, "images_per_second": len(prepared.split("train")) / seconds}
     with alone(folder):
         Run.peek(folder, settings)  # which refuses a run that has come first meanwhile, with other settings
-        decide([model.save(folder / "best")], prepared, model.task, recipe, featurise(model, prepared, "train"))
+        decide(model.save(folder / "best"), prepared, model.task, recipe, featurise(model, prepared, "train"))
         shutil.copytree(folder / "best", folder / "last", dirs_exist_ok=True)
         pd.DataFrame([history]).to_csv(folder / "history.csv", index=False)
         begin_run(folder, settings, prepared, "scikit-learn").finish(best_epoch=1, seconds=seconds)
@@ -163,11 +156,9 @@ def _learn(model: Classifier, prepared: Prepared, head: str, seed: int) -> float
     x = torch.from_numpy(scaler.fit_transform(featurise(model, prepared, "train").astype(np.float64)))
     # The solution lies in the space that the images span: the same one, from fewer numbers where images are few.
     basis, y = torch.linalg.svd(x, full_matrices=False).Vh.T, torch.from_numpy(labels)
-    x, fitted = x @ basis, _hinge(model) if head == "svm" else loss
-    each = (
-        last.out_features if several else 1
-    )  # the loss of several labels is their mean, scikit-learn's cost is of one
-    best = (-np.inf, 0.0, 1.0, 0.0)
+    x, fitted = x @ basis, partial(_hinge, factors=model.objective.class_weights) if head == "svm" else loss
+    # The loss of several labels is their mean, scikit-learn's cost is of one.
+    each, best = last.out_features if several else 1, (-np.inf, 0.0, 1.0, 0.0)
     for cost in COSTS[head]:
         raw = torch.zeros((len(x), last.out_features), dtype=x.dtype)
         for known, asked in parts:
@@ -230,12 +221,7 @@ def _minimise(total: Callable[..., Tensor], *shapes: int | tuple[int, ...]) -> l
     return [value.detach() for value in values]
 
 
-def _hinge(model: Classifier) -> Loss:
+def _hinge(raw: Tensor, labels: Tensor, factors: tuple[float, ...] | None) -> Tensor:
     """The squared hinge loss of each class against all others, summed; what scikit-learn's ``LinearSVC`` minimises."""
-    factors = model.objective.class_weights or (1.0,) * len(model.task.classes)
-
-    def loss(raw: Tensor, labels: Tensor) -> Tensor:
-        margin = (1 - raw * (2 * nn.functional.one_hot(labels, raw.shape[1]) - 1)).clamp(min=0)
-        return (margin.square().sum(dim=1) * raw.new_tensor(factors)[labels]).mean()
-
-    return loss
+    margin = (1 - raw * (2 * nn.functional.one_hot(labels, raw.shape[1]) - 1)).clamp(min=0)
+    return (margin.square().sum(dim=1) * raw.new_tensor(factors or [1.0] * raw.shape[1])[labels]).mean()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import optuna
-import tenacity
 import torch
+from filelock import FileLock
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,7 +21,7 @@ from medic.data.prepare import Prepared
 from medic.errors import MedicError
 from medic.modeling.backbones import own_dropout
 from medic.modeling.training.plans import Plan
-from medic.modeling.training.run import difference, settings_of
+from medic.modeling.training.run import refuse_other_settings, settings_of
 
 HEARTBEAT = 5
 """Seconds between two signs of life of a trial; after four without one it counts as killed and is taken up again."""
@@ -29,7 +29,7 @@ HEARTBEAT = 5
 STARTUP = 5
 """Trials drawn at random before the sampler learns from them and one can be pruned."""
 
-RANGES = {"learning_rate": {"log": True}, "dropout": {"step": 0.05}, "augmentation": {"step": 0.25}}
+RANGES = {"learning_rate": {"log": True}, "dropout": {"step": 0.05}}
 """What varies between two ends, and how Optuna draws it; all else is one of several choices."""
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -42,41 +42,25 @@ class SearchSpace:
     Attributes:
         learning_rate: lowest and highest, drawn on a logarithmic scale.
         dropout: least and most, in steps of 0.05.
-        augmentation: least and most strength, in steps of 0.25: all limits of the plan's augmentation are multiplied by
-            it, so that 1 is the plan's own.
         batch_size: which ones.
         image_size: sides of the network's input in pixels, which ones.
         backbone: networks by name, which ones.
-
-    Raises:
-        MedicError: nothing varies, a range does not rise, or a choice is none.
     """
 
     learning_rate: tuple[float, float] | None = None
     dropout: tuple[float, float] | None = None
-    augmentation: tuple[float, float] | None = None
     batch_size: tuple[int, ...] | None = None
     image_size: tuple[int, ...] | None = None
     backbone: tuple[str, ...] | None = None
 
-    def __post_init__(self) -> None:
-        if not self.varied:
-            raise MedicError(f"there is nothing to tune; let at least one of {', '.join(asdict(self))} vary")
-        for name, given in self.varied.items():
-            if name in RANGES and not (len(given) == 2 and 0 <= given[0] < given[1]):
-                raise MedicError(f"the {name} cannot vary within {given}; give the least and the most")
-            if name not in RANGES and (isinstance(given, str) or len(set(given)) < 2):
-                raise MedicError(f"the {name} cannot vary over {given!r}; give at least two, or leave it away")
-
     @classmethod
     def around(cls, plan: Plan) -> SearchSpace:
         """Return a usual space with the plan in it; network and image size, which decide the time, do not vary."""
-        recipe = plan.recipe
+        rate, size = plan.recipe.learning_rate, plan.recipe.batch_size
         return cls(
-            learning_rate=(recipe.learning_rate / 10, recipe.learning_rate * 10),
+            learning_rate=(rate / 10, rate * 10),
             dropout=(0.0, 0.5),
-            augmentation=(0.0, 2.0) if hasattr(recipe.augmentation, "scaled") else None,
-            batch_size=tuple(sorted({max(2, recipe.batch_size // 2), recipe.batch_size, 2 * recipe.batch_size})),
+            batch_size=tuple(sorted({max(2, size // 2), size, 2 * size})),
         )
 
     @property
@@ -84,19 +68,21 @@ class SearchSpace:
         """What varies, by name."""
         return {name: given for name, given in asdict(self).items() if given is not None}
 
-    def suggest(self, trial: optuna.Trial) -> dict[str, float | int | str]:
-        """Return what the study's sampler proposes for a trial."""
-        return {
+    def suggest(self, trial: optuna.Trial, plan: Plan) -> Plan:
+        """Return the plan with the settings that the study's sampler proposes for a trial."""
+        network = {
             name: trial.suggest_float(name, *given, **RANGES[name])
             if name in RANGES
             else trial.suggest_categorical(name, given)
             for name, given in self.varied.items()
         }
+        recipe = {name: network.pop(name) for name in ("learning_rate", "batch_size") if name in network}
+        return replace(plan, recipe=replace(plan.recipe, **recipe), **network)
 
     def own(self, plan: Plan) -> dict[str, float | int | str]:
         """Return the plan's own settings, without those that lie outside of the space."""
         dropout = own_dropout(plan.backbone) if plan.dropout is None else plan.dropout
-        own = vars(plan.recipe) | vars(plan) | {"augmentation": 1.0, "dropout": dropout}
+        own = vars(plan.recipe) | vars(plan) | {"dropout": dropout}
         return {
             name: own[name]
             for name, given in self.varied.items()
@@ -110,14 +96,12 @@ def tune(
     """Look for better settings than a plan's own, on the validation split alone; the test split is not touched.
 
     The first trial is the plan as it is, as far as the space holds it. The next are drawn at random, and from the sixth
-    on by Optuna's tree-structured Parzen estimator (Bergstra et al., NIPS 24, 2011). A trial whose best score so far
-    lies below the median of the earlier ones after as many epochs is pruned, from a third of the epochs on: under a
-    schedule that first warms up, the earliest epochs tell little.
+    on by Optuna's tree-structured Parzen estimator (Bergstra et al., NIPS 24, 2011). From a third of the epochs on, a
+    trial whose best score lies below the median of the earlier ones after as many epochs is pruned.
 
     All of it is in ``study.db`` (SQLite) in the folder. Stopped in any way and called again with the same arguments, a
     study goes on, its interrupted trial from that one's last epoch. Several processes that call this with the same
-    folder work on one study together; each still ends the trial it is in, so that there may be a few more than asked
-    for. Of the trials' runs only the best one's is kept.
+    folder work on one study together; a few more trials than asked for may then end. Only the best trial's run is kept.
 
     Args:
         plan: network, start and recipe from which the trials differ; the recipe's seed is also the sampler's.
@@ -133,17 +117,15 @@ def tune(
     Raises:
         MedicError: the space does not suit the plan, the folder holds another study, or no trial has finished.
     """
-    space, folder = space or SearchSpace.around(plan), Path(folder)
-    recipe = plan.recipe.resolved(plan.task)
+    space, folder, recipe = space or SearchSpace.around(plan), Path(folder), plan.recipe.resolved(plan.task)
     score = recipe.judged_by(plan.task)
-    if space.augmentation is not None and not hasattr(plan.recipe.augmentation, "scaled"):
-        raise MedicError("the strength of this plan's augmentation cannot vary; leave augmentation out of the space")
+    if not space.varied:
+        raise MedicError("there is nothing to tune; let the learning rate vary, for one")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         retry = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
-        study = _open(folder, plan, space, retry)
+        study = _open(folder, plan, prepared, space, retry)
         study.set_metric_names([score])
-    _refuse_another(study, folder, plan, prepared, space)
 
     def train(trial: optuna.Trial) -> float:
         def each_epoch(row: dict[str, float]) -> None:
@@ -157,19 +139,27 @@ def tune(
         run = trial.user_attrs.get("run", f"trial-{trial.number:03d}")  # a trial taken up again inherits its run
         trial.set_user_attr("run", run)
         try:
-            trained = with_settings(plan, space.suggest(trial)).train(prepared, folder / run, each_epoch=each_epoch)
+            trained = space.suggest(trial, plan).train(prepared, folder / run, each_epoch=each_epoch)
         except KeyboardInterrupt:
             retry(study, study.trials[trial.number])  # to Optuna an interrupt is a failure
             raise
         scores = trained.history[f"validation_{score}"]
         return float(scores.iloc[-1] if recipe.choose_by == "last" else scores.max())
 
+    def forget_runs(*_: object) -> None:
+        """Delete the runs that are not the best: their scores are in the study, and their weights fill the disk."""
+        ended = study.get_trials(deepcopy=False, states=ENDED)
+        best = study.best_trial.number if any(trial.state == TrialState.COMPLETE for trial in ended) else None
+        for trial in ended:
+            if trial.number != best:
+                shutil.rmtree(folder / trial.user_attrs["run"], ignore_errors=True)
+
     missing = trials - len(study.get_trials(deepcopy=False, states=ENDED))
     if missing > 0:
         if study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             print(f"a trial was killed, or runs elsewhere: waiting {4 * HEARTBEAT} s to see which", flush=True)
             time.sleep(4 * HEARTBEAT + 1)
-        until = [optuna.study.MaxTrialsCallback(trials, states=ENDED), lambda *_: _forget_runs(study, folder)]
+        until = [optuna.study.MaxTrialsCallback(trials, states=ENDED), forget_runs]
         # A RuntimeError is one trial's alone, such as too little memory for its batch size.
         study.optimize(train, missing, catch=(RuntimeError,), callbacks=until)
     if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
@@ -177,62 +167,32 @@ def tune(
     return study
 
 
-def with_settings(plan: Plan, settings: dict[str, float | int | str]) -> Plan:
-    """Return the plan with a trial's settings instead of its own."""
-    recipe = {name: settings[name] for name in ("learning_rate", "batch_size") if name in settings}
-    if "augmentation" in settings:
-        recipe["augmentation"] = plan.recipe.augmentation.scaled(settings["augmentation"])
-    network = {name: settings[name] for name in ("dropout", "image_size", "backbone") if name in settings}
-    return replace(plan, recipe=replace(plan.recipe, **recipe), **network)
-
-
-def _refuse_another(study: optuna.Study, folder: Path, plan: Plan, prepared: Prepared, space: SearchSpace) -> None:
+def _open(
+    folder: Path, plan: Plan, prepared: Prepared, space: SearchSpace, retry: RetryHeartbeatStaleTrialCallback
+) -> optuna.Study:
+    """Open the study in a folder, or begin one; another one is refused."""
     torch.manual_seed(plan.recipe.seed)
     model = plan.classifier(prepared)
     varied = {f"space {name}": given for name, given in asdict(space).items()}
     settings = settings_of(model, prepared, plan.recipe.to_dict() | varied, model.digest)
-    if (there := study.user_attrs.get("settings", settings)) != settings:
-        raise MedicError(
-            f"{folder} holds a study with other settings ({difference(there, settings)}); choose another folder, or "
-            "delete that one"
-        )
-    study.set_user_attr("settings", settings)
-
-
-# Of two processes that make the file at once, one may find it half made.
-@tenacity.retry(
-    retry=tenacity.retry_if_exception_type(MedicError),
-    stop=tenacity.stop_after_attempt(4),
-    wait=tenacity.wait_fixed(0.5),
-    reraise=True,
-)
-def _open(folder: Path, plan: Plan, space: SearchSpace, retry: RetryHeartbeatStaleTrialCallback) -> optuna.Study:
     given = {"study_name": plan.task.name}
     given["pruner"] = optuna.pruners.MedianPruner(STARTUP - 1, n_warmup_steps=-(-plan.recipe.epochs // 3))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        given["storage"] = RDBStorage(
-            f"sqlite:///{folder.resolve().as_posix()}/study.db",
-            heartbeat_interval=HEARTBEAT,
-            grace_period=4 * HEARTBEAT,
-            heartbeat_stale_trial_callback=retry,
-        )
-        study = optuna.create_study(**given, direction="maximize")
-        study.enqueue_trial(space.own(plan))
-        return study
-    except optuna.exceptions.DuplicatedStudyError:
-        return optuna.load_study(**given)
+        with FileLock(
+            folder / "study.lock"
+        ):  # of two processes that make the file at once, one would find it half made
+            address = f"sqlite:///{folder.resolve().as_posix()}/study.db"
+            timing = {"heartbeat_interval": HEARTBEAT, "grace_period": 4 * HEARTBEAT}
+            given["storage"] = RDBStorage(address, **timing, heartbeat_stale_trial_callback=retry)
+            study = optuna.create_study(**given, direction="maximize", load_if_exists=True)
+            if "settings" not in study.user_attrs:
+                study.set_user_attr("settings", settings)
+                study.enqueue_trial(space.own(plan))
     except (OSError, SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise MedicError(
             f"{folder / 'study.db'} cannot be used ({str(error).splitlines()[0]}); choose a folder that can be "
             "written, or delete the file if it is damaged"
         ) from error
-
-
-def _forget_runs(study: optuna.Study, folder: Path) -> None:
-    """Delete the runs that are not the best: their scores are in the study, and their weights would fill the disk."""
-    ended = study.get_trials(deepcopy=False, states=ENDED)
-    best = study.best_trial.number if any(trial.state == TrialState.COMPLETE for trial in ended) else None
-    for trial in ended:
-        if trial.number != best:
-            shutil.rmtree(folder / trial.user_attrs["run"], ignore_errors=True)
+    refuse_other_settings(folder, study.user_attrs["settings"], settings)
+    return study

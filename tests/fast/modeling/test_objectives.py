@@ -8,25 +8,21 @@ import pandas as pd
 import pytest
 import torch
 
-from medic.data.taxonomy import Taxonomy, read_taxonomy
 from medic.errors import MedicError
 from medic.modeling.objectives import (
     Corn,
     CrossEntropy,
-    Hierarchical,
     MultiLabel,
     Regression,
     default_objective,
     objective_from_dict,
-    objective_named,
     weighted,
 )
-from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, CHEST_XRAY_OR_NONE, FINDINGS, NO_FINDING, RETINOPATHY, Task
+from medic.task import CHEST_XRAY, CHEST_XRAY_BINARY, RETINOPATHY, Task
 
 LESION = Task("lesion", "multiclass", ("benign", "malignant"))
 STAGES = Task("stages", "ordinal", ("none", "some", "much"))
 EGG = Task("egg", "multilabel", ("Crack", "Dent", "Spot", "Whole"))
-TREE = Taxonomy((("Any", ""), ("Shell", "Any"), ("Spot", "Any"), ("Crack", "Shell"), ("Dent", "Shell")), "Whole")
 
 
 def logits(*probabilities: float) -> list[float]:
@@ -49,22 +45,8 @@ def falling(grade: float) -> list[float]:
         (MultiLabel(None, 0.1), [logits(0.9, 0.8)], [[1, 1]], 0.9**0.95 * 0.1**0.05 * 0.8**0.95 * 0.2**0.05, 2),
         (MultiLabel((0.2, 0.0)), [logits(0.5, 0.5)] * 2, [[1, 0], [0, 0]], 0.5**0.8 * 0.5**0.2 * 0.5 * 0.5, 4),
         # "above 0?" is asked of all three images, "above 1?" of the two that are above 0
-        (
-            Corn(),
-            [logits(0.2, 0.3), logits(0.6, 0.1), logits(0.9, 0.7)],
-            [0, 1, 2],
-            (1 - 0.2) * 0.6 * 0.9 * (1 - 0.1) * 0.7,
-            5,
-        ),
+        (Corn(), [logits(0.2, 0.3), logits(0.6, 0.1), logits(0.9, 0.7)], [0, 1, 2], 0.8 * 0.6 * 0.9 * 0.9 * 0.7, 5),
         (Corn(), [logits(0.2, 0.999), logits(0.4, 0.001)], [0, 0], 0.8 * 0.6, 2),  # a question put to no image
-        # a crack: the root, both of its children and both kinds of shell damage; a whole egg: the root alone
-        (
-            Hierarchical.over(TREE, EGG),
-            [logits(0.9, 0.8, 0.3, 0.6, 0.1), logits(0.2, 0.9, 0.9, 0.9, 0.9)],
-            [[1, 0, 0, 0], [0, 0, 0, 1]],
-            0.9 * 0.8 * 0.7 * 0.6 * 0.9 * 0.8,
-            6,
-        ),
     ],
 )
 def test_a_loss_is_the_mean_negative_logarithm_of_the_probabilities_of_the_truth(
@@ -93,7 +75,6 @@ def test_with_its_prevalence_both_sides_of_a_class_weigh_the_same_in_sum():
         (CrossEntropy(), LESION, [0.0, 0.0], [0.5, 0.5], None),
         (Corn(), STAGES, logits(0.8, 0.25), [0.2, 0.6, 0.2], 1.0),
         (MultiLabel(), EGG, [*logits(0.9, 0.8), 0.0, -100.0], [0.9, 0.8, 0.5, 0.0], None),
-        (Hierarchical.over(TREE, EGG), EGG, logits(0.5, 0.8, 0.4, 0.5, 0.25), [0.2, 0.1, 0.2, 0.5], None),
         (Regression(), RETINOPATHY, [1.25], falling(1.25), 1.25),
         (Regression(), RETINOPATHY, [-3.0], falling(0), 0.0),
         (Regression(), RETINOPATHY, [9.0], falling(4), 4.0),
@@ -130,18 +111,6 @@ def test_probabilities_of_a_grade_are_the_networks_own_and_scale_with_its_output
     assert sharper[0].amax(dim=1).mean() > own[0].amax(dim=1).mean()
 
 
-def test_down_a_tree_no_child_is_more_probable_and_none_of_them_completes_the_root_to_one():
-    objective = objective_named("hierarchical", CHEST_XRAY_OR_NONE)
-    raw = 3 * torch.randn(50, objective.outputs(CHEST_XRAY_OR_NONE), generator=torch.Generator())
-    nodes = objective.nodes(raw)
-    for place, parent in enumerate(objective.tree.parents):
-        assert parent < 0 or (nodes[:, place] <= nodes[:, parent]).all()
-    (probabilities,) = objective.decode(raw, CHEST_XRAY_OR_NONE)
-    none = probabilities[:, CHEST_XRAY_OR_NONE.classes.index(NO_FINDING)]
-    assert torch.allclose(none + nodes[:, 0], torch.ones(50), atol=1e-6)
-    assert torch.equal(probabilities[:, :14], nodes[:, [objective.tree.nodes.index(name) for name in FINDINGS]])
-
-
 def test_weights_are_counted_on_the_training_images_alone():
     records = pd.DataFrame(
         {"split": ["train", "train", "train", "train", "test"], "label": [1, 1, 0, 1, 1]}
@@ -149,27 +118,18 @@ def test_weights_are_counted_on_the_training_images_alone():
     )
     assert weighted(MultiLabel(label_smoothing=0.1), records, EGG) == MultiLabel((0.25, 0.75, 0.0, 0.25), 0.1)
     assert weighted(CrossEntropy(), records, CHEST_XRAY_BINARY).class_weights == pytest.approx((2.0, 2 / 3))
-    with pytest.raises(MedicError, match="the objective hierarchical has no class weights"):
-        weighted(Hierarchical.over(TREE, EGG), records, EGG)
+    with pytest.raises(MedicError, match="the objective corn has no class weights"):
+        weighted(Corn(), records, EGG)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MultiLabel((0.5, 0.5)).outputs(EGG), "has 2 prevalence, 'egg' takes 4"),
-        (lambda: MultiLabel((0.5, 1.2)), "are shares; each is 0 to 1"),
-        (lambda: MultiLabel(label_smoothing=1.5), "are shares; each is 0 to 1"),
         (
             lambda: Corn().outputs(LESION),
-            "corn needs a task that is ordinal, 'lesion' is multiclass",
+            "corn needs a task that is ordinal, 'lesion' is multiclass; use cross_entropy",
         ),
         (lambda: CrossEntropy().outputs(CHEST_XRAY), "'chest_xray' is multilabel; use multilabel"),
-        (lambda: Hierarchical.over(TREE, EGG).outputs(RETINOPATHY), "'retinopathy' is ordinal; use cross_entropy"),
-        (lambda: Hierarchical.over(TREE, CHEST_XRAY), "the leaves of the tree and the classes differ"),
-        (
-            lambda: Hierarchical.over(TREE, EGG).outputs(Task("egg2", "multilabel", EGG.classes[::-1])),
-            "this tree is for other classes than those of 'egg2'",
-        ),
         (lambda: objective_from_dict({"name": "hinge"}), "there is: cross_entropy, regression, corn"),
         (lambda: objective_from_dict({}), "there is: cross_entropy, regression, corn"),
     ],
@@ -179,25 +139,7 @@ def test_what_does_not_fit_is_refused(make, message):
         make()
 
 
-@pytest.mark.parametrize(
-    "objective",
-    [
-        CrossEntropy((1.0, 2.0, 3.0, 4.0, 5.0), 0.1),
-        Regression(beta=0.5),
-        Corn(),
-        MultiLabel((0.1, 0.2, 0.3, 0.4), 0.1),
-        Hierarchical.over(TREE, EGG),
-    ],
-    ids=lambda one: one.name,
-)
-def test_an_objective_comes_back_from_json_as_it_was(objective):
-    values = json.loads(json.dumps(objective.to_dict()))
-    assert objective_from_dict(values) == objective
-    assert objective_from_dict(objective.to_dict()) == objective
-
-
-def test_a_name_gives_the_objective_with_its_defaults():
-    assert default_objective(CHEST_XRAY) == objective_named("multilabel", CHEST_XRAY) == MultiLabel()
-    assert default_objective(CHEST_XRAY_BINARY) == CrossEntropy()
-    assert objective_named("hierarchical", CHEST_XRAY) == Hierarchical.over(read_taxonomy(), CHEST_XRAY)
-    assert objective_named("hierarchical", CHEST_XRAY_OR_NONE).outputs(CHEST_XRAY_OR_NONE) == 20
+def test_an_objective_comes_back_from_json_as_it_was_and_each_kind_of_task_has_a_usual_one():
+    some = [CrossEntropy((1.0, 2.0, 3.0), 0.1), Regression(beta=0.5), Corn(), MultiLabel((0.1, 0.2), 0.1)]
+    assert [objective_from_dict(json.loads(json.dumps(one.to_dict()))) for one in some] == some
+    assert [default_objective(task) for task in (CHEST_XRAY, STAGES)] == [MultiLabel(), CrossEntropy()]

@@ -47,7 +47,7 @@ def write_report(
     """Write findings as an HTML file that holds its pictures and asks the network for nothing; return its path.
 
     Kinds stand by gravity, each with what it means and what to do; duplicates side by side with their labels. Findings
-    of ``medic.modeling.label_quality`` may be among those of ``medic.data.check.check``.
+    of a model that doubts labels may be among those of ``medic.data.check.check``.
 
     Raises:
         MedicError: the file cannot be written.

@@ -65,8 +65,6 @@ def evidence_weights(objective: dict, prediction: Prediction, of: str | None = N
       beyond were never taught with images like this one, and a mean over all would mix them in. For the lowest grade,
       which needs no yes, the map shows what would raise it.
     - Multilabel has one for each class: that class's own.
-    - Hierarchical asks one question a node of its tree, given the parent: again, the sum along the path from the root.
-      "None of them" is the root's, negated.
 
     Args:
         objective: the objective's settings, as the manifest has them under ``model``.
@@ -95,8 +93,6 @@ def evidence_weights(objective: dict, prediction: Prediction, of: str | None = N
         if code == 0:
             return np.float32(steps == 0) * (-1 if of else 1), of or HIGHER
         return np.float32(steps < code), classes[code]
-    if name == "hierarchical":
-        return _path(objective, classes[code]), classes[code]
     weights = np.zeros(len(classes), np.float32)
     if len(classes) == 2 and prediction.task.kind != "multilabel":
         weights[:] = -1
@@ -109,14 +105,3 @@ def _decided(prediction: Prediction) -> int:
     if prediction.task.kind != "multilabel":
         return int(prediction.decided[0])
     return int(np.argmax(prediction.probabilities[0] / np.asarray(prediction.thresholds or 0.5)))
-
-
-def _path(objective: dict, wanted: str) -> np.ndarray:
-    """1 for each node from the root to a class; for the class that completes the root, -1 for the root alone."""
-    parents = dict(objective["edges"])
-    if wanted == objective["none"]:
-        return -np.float32([parent == "" for parent in parents.values()])
-    path = [wanted]
-    while parents[path[-1]]:
-        path.append(parents[path[-1]])
-    return np.float32([node in path for node in parents])

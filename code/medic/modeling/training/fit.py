@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import pickle
+import shutil
 import signal
 import threading
 import warnings
@@ -40,9 +41,8 @@ def fit(
 ) -> Run:
     """Train a model; the best epoch on the validation split is kept.
 
-    After every epoch all that is needed to go on is written. Started again with the same settings, an interrupted
-    run continues with the epoch it was in, and a finished one is returned as it is. Called by several processes that
-    ``torchrun`` has started, on one machine or more, they train together (docs/distributed_training.md).
+    Started again with the same settings, an interrupted run continues with the epoch it was in, and a finished one is
+    returned as it is. Processes that ``torchrun`` has started train together (docs/distributed_training.md).
 
     Args:
         model: a new classifier; trained in place.
@@ -50,8 +50,7 @@ def fit(
         folder: where the run goes.
         recipe: how to train; the defaults when None.
         each_epoch: called with the epoch's line of the history, such as ``{"epoch": 1, "validation_auroc": 0.7, ...}``,
-            when all of the epoch is written; in every process. What it raises ends the training and comes out of here,
-            and the run is left as an interruption leaves it.
+            when it is written; what it raises interrupts the run.
 
     Returns:
         The finished run.
@@ -80,33 +79,32 @@ def fit(
 
 def _check(model: Classifier, prepared: Prepared, recipe: Recipe) -> None:
     """Refuse before anything is written what cannot be trained, or would fail at the end."""
-    task, classes = model.task, len(model.task.classes)
+    task, classes, here = model.task, len(model.task.classes), prepared.folder
     prepared.split("train")
     refuse_crossing(prepared.records)
     parts(model, recipe.frozen)
-    highest, truth = targets(prepared.records, task).max(), targets(prepared.split("validation"), task)
-    said = None
-    if model.preprocessing != prepared.preprocessing:
-        said = (
-            f"the model expects images prepared with {model.preprocessing}, {prepared.folder} was made with "
-            f"{prepared.preprocessing}; build the model with preprocessing=prepared.preprocessing"
+    if (theirs := prepared.preprocessing) != model.preprocessing:
+        raise MedicError(
+            f"the model expects images prepared with {model.preprocessing}, {here} was made with {theirs}; build the "
+            "model with preprocessing=prepared.preprocessing"
         )
-    elif highest >= classes:
-        said = (
-            f"the set {prepared.folder} has the label {highest}, the task {task.name!r} of the model has only "
-            f"{classes} classes; build the model for the task of the set"
+    if (highest := targets(prepared.records, task).max()) >= classes:
+        raise MedicError(
+            f"{here} has the label {highest}, the task {task.name!r} of the model has only {classes} classes; build "
+            "the model for the task of the set"
         )
-    elif recipe.batch_size % processes():
-        said = f"{recipe.batch_size} images a step cannot be shared evenly by {processes()} processes; take a multiple"
-    elif task.thresholds and (recipe.choose_by != "last" or recipe.sensitivity is not None):
-        metric = metrics_for(task)[recipe.judged_by(task)]
-        if np.isnan(score(metric, truth, Prediction(task, np.full((len(truth), classes), 0.5, np.float32)))):
-            said = (
+    if recipe.batch_size % processes():
+        raise MedicError(
+            f"{recipe.batch_size} images a step cannot be shared evenly by {processes()} processes; take a multiple"
+        )
+    truth = targets(prepared.split("validation"), task)
+    if task.thresholds and (recipe.choose_by != "last" or recipe.sensitivity is not None):
+        even = Prediction(task, np.full((len(truth), classes), 0.5, np.float32))
+        if np.isnan(score(metrics_for(task)[recipe.judged_by(task)], truth, even)):
+            raise MedicError(
                 f"neither best epoch nor operating point can be chosen for {task.name!r}: the validation split needs "
                 "images with and without a class; give it more patients, or choose_by='last' and no sensitivity"
             )
-    if said:
-        raise MedicError(said)
 
 
 @contextlib.contextmanager
@@ -116,10 +114,10 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
         MedicError: another process is training there, or the folder cannot be written.
     """
-    lock = FileLock(folder / "training.lock")
+    lock = FileLock(folder / "training.lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        lock.acquire()
     except Timeout as error:
         raise MedicError(f"another process is training in {folder}; wait for it, or choose another folder") from error
     except OSError as error:
@@ -131,45 +129,39 @@ def alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _train(
-    model: Classifier,
-    prepared: Prepared,
-    folder: Path,
-    recipe: Recipe,
-    each_epoch: Callable[[dict[str, float]], None] | None,
-) -> None:
+def _train(model: Classifier, prepared: Prepared, folder: Path, recipe: Recipe, each_epoch: Callable | None) -> None:
     # Lightning takes seconds to import, and only a training needs it.
     import lightning
 
     from medic.modeling.training.module import Checkpoint, EpochEnd, Training
 
-    resume = folder / "resume.ckpt"
-    if resume.is_file():
+    resume = folder / "resume.ckpt" if (folder / "resume.ckpt").is_file() else None
+    if resume:
         _read(resume)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logger = tracker(recipe.track, folder) if recipe.track else False
     if logger:
         logger.log_hyperparams({**recipe.to_dict(), "network": model.backbone_name, "image_size": model.image_size})
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    here, together = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), processes()
+    highest = "epoch" if recipe.choose_by == "last" else f"validation_{recipe.choose_by}"
     trainer = lightning.Trainer(
         devices=here,
-        num_nodes=processes() // here,
-        strategy="ddp" if processes() > 1 else "auto",
+        num_nodes=together // here,
+        strategy="ddp" if together > 1 else "auto",
         max_epochs=recipe.epochs,
         precision=recipe.precision,
-        callbacks=[Checkpoint(folder, "best", recipe.decider), EpochEnd(folder, recipe, each_epoch)],
+        callbacks=[Checkpoint(folder, "best", highest), EpochEnd(folder, recipe, each_epoch)],
         logger=logger,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=folder,
     )
-    if processes() > 1:
+    if together > 1:
         trainer.strategy.setup_environment()  # the order of the images is dealt out among those who take part
-    share = recipe.batch_size // processes()
     data = PreparedDataset(prepared, "train", recipe.augmentation, model.image_size, recipe.seed, model.task)
     judged = PreparedDataset(prepared, "validation", task=model.task)
-    handler = signal.getsignal(signal.SIGINT)
+    share, handler = recipe.batch_size // together, signal.getsignal(signal.SIGINT)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
@@ -177,7 +169,7 @@ def _train(
                 Training(model, recipe, {"train": len(data), "validation": len(judged)}),
                 loader(data, share, EpochSampler(data, recipe.seed), recipe.workers),
                 loader(judged, share, None, recipe.workers),
-                ckpt_path=resume if resume.is_file() else None,
+                ckpt_path=resume,
                 weights_only=True,
             )
     except SystemExit:  # Lightning's answer to an interrupt, which would end a notebook's kernel, and be the last
@@ -215,10 +207,12 @@ def _finish(model: Classifier, prepared: Prepared, run: Run, recipe: Recipe) -> 
     epochs = {}
     for which, name in {"best": "best.ckpt", "last": "resume.ckpt"}.items():
         kept = _read(run.folder / name)
-        model.load_state_dict({key.removeprefix("model."): value for key, value in kept["state_dict"].items()})
-        model.eval().save(run.folder / which)
         epochs[which] = kept["epoch"] + 1
-    decide([run.folder / which for which in epochs], prepared, model.task, recipe)
+        if which == "last" and epochs["best"] == epochs["last"]:
+            shutil.copytree(run.folder / "best", run.folder / "last", dirs_exist_ok=True)
+            continue
+        model.load_state_dict({key.removeprefix("model."): value for key, value in kept["state_dict"].items()})
+        decide(model.eval().save(run.folder / which), prepared, model.task, recipe)
     run.finish(best_epoch=epochs["best"], seconds=float(run.history["seconds"].sum()))
     for name in ("best.ckpt", "resume.ckpt"):
         (run.folder / name).unlink()

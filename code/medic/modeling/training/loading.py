@@ -38,7 +38,7 @@ class PreparedDataset(Dataset):
         prepared: the set.
         split: ``train``, ``validation`` or ``test``.
         augmentation: None gives the prepared pixels as they are.
-        size: side of augmented images in pixels (without augmentation the prepared size is kept).
+        size: side of augmented images in pixels; None is that of the prepared ones.
         seed: of the augmentation.
         task: whose labels are read; None takes the column ``label``.
     """
@@ -54,28 +54,23 @@ class PreparedDataset(Dataset):
     ):
         self.prepared, self.rows = prepared, prepared.split(split)
         self.augmentation, self.size, self.seed = augmentation, size or prepared.preprocessing.size, seed
-        self._files = self.rows["file"].to_list()
+        self.files = self.rows["file"].to_list()
         self.labels = self.rows["label"].to_numpy() if task is None else targets(self.rows, task)
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.files)
 
     def __getitem__(self, draw: SampleKey | int) -> Batch:
         """Return one image, uint8 (S, S, 3) RGB, and its label. A plain index stands for the first epoch."""
         index, epoch = draw if isinstance(draw, SampleKey) else (draw, 0)
-        pixels = self.prepared.pixels(self._files[index])
+        pixels = self.prepared.pixels(self.files[index])
         if self.augmentation is not None:
             pixels = self.augmentation.apply(pixels, self.size, np.random.default_rng([self.seed, epoch, index]))
         return Batch(torch.from_numpy(pixels), self.labels[index])
 
 
 class EpochSampler(DistributedSampler):
-    """A new order in every epoch, the same for the same seed and epoch; under ``torchrun`` each process's share of it.
-
-    Args:
-        images: what is put in order.
-        seed: of the order.
-    """
+    """A new order in every epoch, the same for the same seed and epoch; under ``torchrun`` each process's share."""
 
     def __init__(self, images: Sized, seed: int = 0):
         several = torch.distributed.is_initialized()
@@ -91,12 +86,8 @@ def loader(
 ) -> DataLoader:
     """Return a ``DataLoader`` of ``Batch``; in the set's order when there is no sampler.
 
-    Args:
-        dataset: images and labels.
-        batch_size: images in a batch; the last one may be smaller. In training a last batch of one image is left out:
-            batch normalisation finds no spread in it.
-        sampler: the order of training.
-        workers: processes that read ahead; 0 reads in this process, which is best for a few hundred small images.
+    With a sampler, a last batch of one image is left out: batch normalisation finds no spread in it. ``workers`` are
+    processes that read ahead; 0 reads in this process, which is best for a few hundred small images.
     """
     if workers:
         # A process forked from one whose OpenCV threads are running waits for them for ever; one thread is none.

@@ -83,12 +83,10 @@ class Training(lightning.LightningModule):
         recipe, network = self.recipe, self.model.backbone
         head = list(network.state_dict())[-1].rpartition(".")[0] + "."
         rates = {False: recipe.learning_rate, True: recipe.learning_rate * recipe.head_factor}
-        groups: dict[bool, list[Tensor]] = {False: [], True: []}
-        for name, parameter in network.named_parameters():
-            if parameter.requires_grad:
-                groups[name.startswith(head)].append(parameter)
+        learning = [(name.startswith(head), one) for name, one in network.named_parameters() if one.requires_grad]
+        groups = [{"params": [one for at, one in learning if at == last], "lr": rates[last]} for last in (False, True)]
         optimizer = torch.optim.AdamW(
-            [{"params": group, "lr": rates[last]} for last, group in groups.items() if group],
+            [group for group in groups if group["params"]],
             weight_decay=recipe.weight_decay,
             amsgrad=recipe.amsgrad,
             fused=True,
@@ -125,18 +123,8 @@ class EpochEnd(Checkpoint):
 
     def __init__(self, folder: Path, recipe: Recipe, each_epoch: Callable[[dict[str, float]], None] | None = None):
         super().__init__(folder, "resume")
-        self.recipe, self.each_epoch = recipe, each_epoch
-        self.rows: list[dict[str, float]] = []
+        self.history, self.recipe, self.each_epoch = folder / "history.csv", recipe, each_epoch
         self._started = self._trained = 0.0
-
-    def state_dict(self) -> dict:
-        """Return what goes into ``resume.ckpt``."""
-        return super().state_dict() | {"rows": self.rows}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Take what came out of it."""
-        super().load_state_dict(state)
-        self.rows = state["rows"]
 
     def on_train_epoch_start(self, *_: object) -> None:
         """Start the clock."""
@@ -150,21 +138,22 @@ class EpochEnd(Checkpoint):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, training: Training) -> None:
         """Write and print what the epoch brought."""
-        row = {"epoch": trainer.current_epoch + 1, **training.row}
-        row["images_per_second"] = training.images["train"] / self._trained
-        row["seconds"] = time.perf_counter() - self._started
-        self.rows.append(row)
+        epoch, seconds = trainer.current_epoch + 1, time.perf_counter() - self._started
+        row = {"epoch": epoch, **training.row}
+        row |= {"images_per_second": training.images["train"] / self._trained, "seconds": seconds}
         if trainer.is_global_zero:
-            with replacing(Path(self.dirpath) / "history.csv") as temporary:
-                pd.DataFrame(self.rows).to_csv(temporary, index=False)
+            # What a killed process has written of an epoch that is trained again goes.
+            earlier = pd.read_csv(self.history, float_precision="round_trip").head(epoch - 1) if epoch > 1 else None
+            with replacing(self.history) as temporary:
+                pd.concat([earlier, pd.DataFrame([row])]).to_csv(temporary, index=False)
         super().on_train_epoch_end(trainer, training)
         if trainer.is_global_zero:
             name = self.recipe.judged_by(training.model.task)
             print(
-                f"epoch {row['epoch']:>3}/{self.recipe.epochs}  loss {row['train_loss']:.3f}  {name.replace('_', ' ')} "
-                f"train {row[f'train_{name}']:.3f} validation {row[f'validation_{name}']:.3f}  {row['seconds']:.1f} s, "
+                f"epoch {epoch:>3}/{self.recipe.epochs}  loss {row['train_loss']:.3f}  {name.replace('_', ' ')} train "
+                f"{row[f'train_{name}']:.3f} validation {row[f'validation_{name}']:.3f}  {seconds:.1f} s, "
                 f"{row['images_per_second']:.0f} images/s",
                 flush=True,
             )
         if self.each_epoch is not None:
-            self.each_epoch(dict(row))
+            self.each_epoch(row)

@@ -27,14 +27,9 @@ class Plan:
     Attributes:
         task: what is predicted.
         recipe: how it is trained.
-        backbone: a network's name, as ``Classifier`` takes it.
-        image_size: side of the network's input in pixels.
-        objective: loss and decoding.
-        weights: what the network starts from, as ``Classifier`` takes it; None is random.
+        backbone, image_size, objective, weights, flips, dropout: as ``Classifier`` takes them.
         weighted: how far the loss is weighted against imbalance, as counted on the training images: 0 not at all, 1 so
             that every class counts the same, 0.5 by the square root of that.
-        flips: average over both mirror images when predicting.
-        dropout: as ``Classifier`` takes it.
     """
 
     task: Task
@@ -48,28 +43,20 @@ class Plan:
     dropout: float | None = None
 
     def classifier(self, prepared: Prepared, weights: str | Path | None = None) -> Classifier:
-        """Return the model to train; call ``torch.manual_seed`` first.
+        """Return the model to train on a prepared set; call ``torch.manual_seed`` first.
 
         Args:
-            prepared: the set it is going to be trained on.
+            prepared: whose training images weigh the loss.
             weights: instead of the plan's own: ``"none"`` (random), ``"imagenet"`` or a saved model's folder.
         """
         objective, start = self.objective, self.weights if weights is None else weights
         if self.weighted:
             objective = weighted(objective, prepared.records, self.task)
-            if isinstance(objective, CrossEntropy):
-                shares = tuple(weight**self.weighted for weight in objective.class_weights)
-                objective = replace(objective, class_weights=shares)
-        return Classifier(
-            self.task,
-            self.backbone,
-            objective,
-            prepared.preprocessing,
-            self.image_size,
-            None if start == "none" else start,
-            self.flips,
-            self.dropout,
-        )
+        if self.weighted and isinstance(objective, CrossEntropy):
+            objective = replace(objective, class_weights=tuple(w**self.weighted for w in objective.class_weights))
+        start = None if start == "none" else start
+        built = {"weights": start, "flips": self.flips, "dropout": self.dropout}
+        return Classifier(self.task, self.backbone, objective, prepared.preprocessing, self.image_size, **built)
 
     def train(
         self,
@@ -78,14 +65,7 @@ class Plan:
         weights: str | Path | None = None,
         each_epoch: Callable[[dict[str, float]], None] | None = None,
     ) -> Run:
-        """Build the model with the recipe's seed and train it, as ``medic train`` does.
-
-        Args:
-            prepared: the set to train on.
-            folder: where the run goes.
-            weights: as ``classifier`` takes them.
-            each_epoch: as ``fit`` takes it.
-        """
+        """Build the model with the recipe's seed and train it, as ``medic train`` does: ``classifier``, ``fit``."""
         torch.manual_seed(self.recipe.seed)
         return fit(self.classifier(prepared, weights), prepared, folder, self.recipe, each_epoch=each_epoch)
 
@@ -103,19 +83,12 @@ MEDIC = Plan(
     weights="imagenet",
     weighted=0.5,
 )
-"""Ours for retinopathy: EfficientNet-Lite0 from its ImageNet weights, with a small learning rate for the layers that
-have been trained and ten times that for the new last one. A retina has no upright, so any rotation keeps its grade."""
+"""Ours for retinopathy. A retina has no upright, so any rotation keeps its grade."""
 
-LESIONS = replace(
-    MEDIC,
-    task=SKIN_LESION,
-    recipe=replace(_FINE, augmentation=_COLOURED, sensitivity=0.9),
-    image_size=224,
-    weighted=1,
-    flips=True,
-)
+_LESIONS = replace(_FINE, augmentation=_COLOURED, sensitivity=0.9)
+LESIONS = replace(MEDIC, task=SKIN_LESION, recipe=_LESIONS, image_size=224, weighted=1, flips=True)
 """The same for skin lesions, and with their own classes for a person's own photographs. Colour is a sign, so it is
-varied little. For two classes the operating point is chosen on the validation split for a sensitivity of 0.9."""
+varied little."""
 
 SCREENING = replace(
     LESIONS, task=CHEST_XRAY_BINARY, recipe=replace(LESIONS.recipe, augmentation=_RADIOGRAPHS), flips=False
@@ -131,23 +104,13 @@ DIGITS_PLAN = Plan(
 
 PUBLISHED = Plan(
     RETINOPATHY,
-    Recipe(
-        epochs=30,
-        batch_size=18,
-        learning_rate=1e-3,
-        weight_decay=1e-2,
-        augmentation=PublishedAugmentation(),
-        schedule="steps",
-        amsgrad=True,
-        choose_by="macro_f1",
-    ),
+    Recipe(30, 18, augmentation=PublishedAugmentation(), schedule="steps", amsgrad=True, choose_by="macro_f1"),
     backbone="efficientnet_v2_m",
     image_size=380,
     objective=Regression(),
     weights="imagenet",
 )
-"""The recipe as it was published for retinopathy: smooth L1 loss on one output, AdamW with AMSGrad, a tenth of the
-learning rate every ten epochs, heavy augmentation, best and last weights kept by macro F1."""
+"""The recipe as it was published for retinopathy."""
 
 CHEXNET = Plan(
     CHEST_XRAY,
@@ -157,27 +120,19 @@ CHEXNET = Plan(
     weights="imagenet",
     weighted=1,
 )
-"""All findings at once with a DenseNet-121, every layer trainable, 224 px and mirror images, as CheXNet (Rajpurkar et
-al., arXiv 1711.05225, section 3). Unlike there: AdamW with a one-cycle schedule, slight rotations and shifts, and the
-loss weighted by class, which the paper has for pneumonia alone. That loss teaches probabilities as among as many images
-with a finding as without it: the operating point is chosen on the validation split, for a sensitivity of 0.8."""
+"""All findings at once as CheXNet has them (Rajpurkar et al., arXiv 1711.05225, section 3). Unlike there: AdamW with a
+one-cycle schedule, slight rotations and shifts, and a weighted loss, which the paper has for pneumonia alone."""
 
 BINARY = Plan(
     CHEST_XRAY_BINARY,
     Recipe(
-        epochs=10,
-        learning_rate=3e-4,
-        weight_decay=1e-4,
-        augmentation=_RADIOGRAPHS,
-        sensitivity=0.9,
-        frozen=("conv1", "bn1", "layer1"),
+        10, 32, 3e-4, weight_decay=1e-4, augmentation=_RADIOGRAPHS, sensitivity=0.9, frozen=("conv1", "bn1", "layer1")
     ),
     backbone="resnet50",
     weights="imagenet",
     weighted=1,
 )
-"""Any finding or none, with a ResNet-50 whose first layers stay as they are; the operating point is chosen on the
-validation split for a sensitivity of 0.9."""
+"""Any finding or none, with a ResNet-50 whose first layers stay as they are."""
 
 PLANS = {
     "medic": (MEDIC, FINDINGS, SCREENING, DIGITS_PLAN, LESIONS),
@@ -197,20 +152,17 @@ def find_plan(task: Task, name: str | None = None) -> Plan:
     Raises:
         MedicError: there is none of that name, or it is for another task; the message lists those there are.
     """
-    if data_set_of(task) is OWN:
-        sensitivity = LESIONS.recipe.sensitivity if task.thresholds else None
-        own = replace(LESIONS, task=task, recipe=replace(LESIONS.recipe, sensitivity=sensitivity))
-        tasks, plans = (task,), {"medic": [own] if task.kind != "multilabel" else []}
+    data_set, name = data_set_of(task), name or "medic"
+    if data_set is OWN:
+        recipe = LESIONS.recipe if task.thresholds else replace(LESIONS.recipe, sensitivity=None)
+        plans = {"medic": [replace(LESIONS, task=task, recipe=recipe)] if task.kind != "multilabel" else []}
     else:
-        tasks = data_set_of(task).tasks
-        plans = {key: [plan for plan in some if plan.task in tasks] for key, some in PLANS.items()}
-    found = plans.get(name or "medic", [])
-    alike = [plan for plan in found if plan.task == task] or [plan for plan in found if plan.task.kind == task.kind]
-    if alike:
-        return replace(alike[0], task=task)
-    if found and task == tasks[0]:
-        return found[0]
+        plans = {key: [plan for plan in some if plan.task in data_set.tasks] for key, some in PLANS.items()}
+    # That with the task itself first, then one of its kind.
+    for plan in sorted(plans.get(name, []), key=lambda plan: (plan.task != task, plan.task.kind != task.kind)):
+        if plan.task.kind == task.kind:
+            return replace(plan, task=task)
+        if task == data_set.tasks[0]:
+            return plan
     there = ", ".join(key for key, some in plans.items() if any(plan.task.kind == task.kind for plan in some)) or "none"
-    raise MedicError(
-        f"there is no recipe {name or 'medic'!r} for {task.name!r}, which is {task.kind}; there is: {there}"
-    )
+    raise MedicError(f"there is no recipe {name!r} for {task.name!r}, which is {task.kind}; there is: {there}")

@@ -31,14 +31,10 @@ class Recipe:
         schedule: ``one_cycle`` (Smith & Topin, arXiv 1708.07120), or ``steps``: a tenth after each third of the epochs.
         amsgrad: let AdamW divide by the largest second moment so far (Reddi, Kale & Kumar, arXiv 1904.09237, alg. 2).
         choose_by: metric on the validation split by which the best epoch is kept, one of ``metrics_for(task)``; its
-            last one when None: ``quadratic_weighted_kappa`` for ordinal tasks, ``auroc`` for two classes,
-            ``mean_auroc`` for several labels, else ``macro_f1``. ``last`` keeps the last epoch, which is the better
-            choice where the validation split is small and the best epoch is mostly luck.
-        sensitivity: share, 0 to 1, of the validation images with a finding that shall be found: after the last epoch
-            the operating point is chosen for it and written into the kept models. For tasks that ask whether something
-            is present. None leaves it at 0.5.
-        frozen: parts of the network that stay as they are, such as ``("conv1", "bn1", "layer1")`` of a ResNet: neither
-            their weights nor their statistics of batches change.
+            last one when None. ``last`` keeps the last epoch: the better choice where few images validate.
+        sensitivity: share, 0 to 1, of the validation images with a finding that the operating point shall find, for
+            tasks that ask whether something is present. None leaves it at 0.5.
+        frozen: parts of the network whose weights and statistics of batches stay, such as ``("conv1", "bn1")``.
         compile: compile the network with ``torch.compile``; worth its start-up time on a GPU.
         track: ``mlflow`` or ``tensorboard`` (see ``medic.modeling.training.tracking``); None writes history.csv alone.
 
@@ -74,23 +70,13 @@ class Recipe:
             "workers": (self.workers >= 0, "0 or more"),
             "sensitivity": (self.sensitivity is None or 0 < self.sensitivity <= 1, "a share above 0 and up to 1"),
         }
-        names = {
-            "schedule": ("one_cycle", "steps"),
-            "precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
-            "choose_by": (None, *CHOOSABLE, "last"),
-            "track": (None, "mlflow", "tensorboard"),
-        }
-        ranges |= {
-            name: (getattr(self, name) in some, f"one of {', '.join(map(str, some))}") for name, some in names.items()
-        }
+        names = {"schedule": ("one_cycle", "steps"), "precision": ("auto", "32-true", "bf16-mixed", "16-mixed")}
+        names |= {"choose_by": (None, *CHOOSABLE, "last"), "track": (None, "mlflow", "tensorboard")}
+        for name, some in names.items():
+            ranges[name] = getattr(self, name) in some, f"one of {', '.join(map(str, some))}"
         for name, (sensible, wanted) in ranges.items():
             if not sensible:
                 raise MedicError(f"a recipe's {name} is {wanted}, not {getattr(self, name)!r}")
-
-    @property
-    def decider(self) -> str:
-        """Of a resolved recipe, the column of the history that is highest in the epoch that is kept as the best."""
-        return "epoch" if self.choose_by == "last" else f"validation_{self.choose_by}"
 
     def to_dict(self) -> dict:
         """Return what decides the result, as plain values for JSON."""
@@ -118,16 +104,10 @@ class Recipe:
         if precision == "auto" and torch.cuda.is_available():
             precision = "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
         elif precision == "auto":
-            # Where a newer processor is told to be an older one, bfloat16 is emulated, which is ten times as slow.
+            # Where a newer processor is told to be an older one, bfloat16 is emulated, which is ten times as slow. And
+            # it slows down networks whose second convolution treats each channel by itself: a step of Lite0 takes 1.6
+            # times as long with it as without, one of ResNet-18 half.
             able = "AVX512" in torch.backends.cpu.get_cpu_capability() and torch.cpu._is_avx512_bf16_supported()
-            precision = "bf16-mixed" if able and not _begins_depthwise(network) else "32-true"
+            groups = [layer.groups for layer in (network.modules() if network else ()) if isinstance(layer, nn.Conv2d)]
+            precision = "bf16-mixed" if able and not (len(groups) > 1 and groups[1] > 1) else "32-true"
         return replace(self, precision=precision, choose_by=chosen_by)
-
-
-def _begins_depthwise(network: nn.Module | None) -> bool:
-    """Return whether the second convolution treats each channel by itself, as those of EfficientNet and MobileNet do.
-
-    On a processor with bfloat16, a step of Lite0 takes 1.6 times as long with it as without, one of ResNet-18 half.
-    """
-    convolutions = [layer for layer in (network.modules() if network else ()) if isinstance(layer, nn.Conv2d)]
-    return len(convolutions) > 1 and convolutions[1].groups > 1

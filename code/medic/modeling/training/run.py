@@ -56,16 +56,15 @@ class Run:
             MedicError: its ``run.json`` is damaged, or says other settings than those given.
         """
         path = Path(folder) / "run.json"
+        if not path.is_file():
+            return None
         try:
-            run = cls(path.parent, json.loads(path.read_text())) if path.is_file() else None
+            about = json.loads(path.read_text())
         except ValueError as error:
             raise MedicError(f"{path} is damaged ({error}); delete the folder and train again") from error
-        if run is not None and settings is not None and run.about["settings"] != settings:
-            changed = difference(run.about["settings"], settings)
-            raise MedicError(
-                f"{folder} holds a run with other settings ({changed}); choose another folder, or delete that one"
-            )
-        return run
+        if settings is not None:
+            refuse_other_settings(folder, about["settings"], settings)
+        return cls(path.parent, about)
 
     @property
     def finished(self) -> bool:
@@ -131,15 +130,24 @@ def settings_of(model: Classifier, prepared: Prepared, recipe: dict, start: str)
     return json.loads(json.dumps({"model": model.to_dict(), "recipe": recipe, "start": start, "data": data}))
 
 
-def begin_run(folder: Path, settings: dict, prepared: Prepared, library: str) -> Run:
-    """Write ``run.json`` and ``records.csv`` of a run that begins or goes on.
+def refuse_other_settings(folder: str | os.PathLike, earlier: dict, now: dict) -> None:
+    """Raise a MedicError that names the first settings that differ; both as ``settings_of`` gives them."""
+    if earlier == now:
+        return
+    changed = [
+        f"{part}.{key} {earlier[part].get(key)} there, {value} here"
+        for part in ("model", "recipe")
+        for key, value in now[part].items()
+        if earlier[part].get(key) != value
+    ]
+    changed += ["other images or another split"] * (earlier["data"] != now["data"])
+    changed += ["other initial weights; call torch.manual_seed before building"] * (earlier["start"] != now["start"])
+    said = "; ".join(changed[:3]) or "another version of medic wrote it"
+    raise MedicError(f"{folder} holds a training with other settings ({said}); choose another folder, or delete it")
 
-    Args:
-        folder: where the run goes.
-        settings: all that decides the result, as plain values.
-        prepared: the set that it is trained on.
-        library: the package that trains, whose version is noted beside those of medic and torch.
-    """
+
+def begin_run(folder: Path, settings: dict, prepared: Prepared, library: str) -> Run:
+    """Write ``run.json`` and ``records.csv`` of a run that begins or goes on; it notes the version of a library."""
     about = {
         "settings": settings,
         "finished": False,
@@ -152,18 +160,3 @@ def begin_run(folder: Path, settings: dict, prepared: Prepared, library: str) ->
     with replacing(folder / "records.csv") as temporary:
         prepared.records.to_csv(temporary, index=False)
     return Run(folder, about)
-
-
-def difference(earlier: dict, now: dict) -> str:
-    """Return the first settings that differ, for a person; both as ``settings_of`` gives them."""
-    there, here = (
-        {f"{part}.{key}": value for part in ("model", "recipe") for key, value in some[part].items()}
-        for some in (earlier, now)
-    )
-    changed = [f"{key} {there.get(key)} there, {here.get(key)} here" for key in here if there.get(key) != here[key]]
-    others = {
-        "data": "other images or another split",
-        "start": "other initial weights: name the same ones, and call torch.manual_seed before building the model",
-    }
-    changed += [text for key, text in others.items() if earlier[key] != now[key]]
-    return "; ".join(changed[:3]) or "another version of medic wrote it"

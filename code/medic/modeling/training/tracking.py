@@ -16,30 +16,21 @@ if TYPE_CHECKING:
 
 
 def tracker(name: str, folder: Path) -> Logger:
-    """Return the logger of a run; a run that goes on gets the one that it had.
+    """Return the logger of the run in a folder; a run that goes on gets the one that it had.
 
-    Args:
-        name: ``tensorboard``, which writes to ``tensorboard/`` beside the run; or ``mlflow``, which writes to what
-            ``MLFLOW_TRACKING_URI`` names, otherwise to ``mlflow.db`` and ``mlruns/`` beside the run.
-        folder: the run's.
-
-    Raises:
-        MedicError: the tracker is not installed.
+    ``tensorboard`` writes to ``tensorboard/`` beside the run; ``mlflow`` to what ``MLFLOW_TRACKING_URI`` names,
+    otherwise to ``mlflow.db`` and ``mlruns/`` beside the run. Raises a MedicError where it is not installed.
     """
     from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
 
     beside, known = folder.resolve().parent, folder / "mlflow_run.txt"
+    address, id = os.environ.get("MLFLOW_TRACKING_URI"), known.read_text() if known.is_file() else None
+    local = {"tracking_uri": f"sqlite:///{(beside / 'mlflow.db').as_posix()}"}
+    local["artifact_location"] = (beside / "mlruns").as_uri()
     try:
         if name == "tensorboard":
             return TensorBoardLogger(beside / "tensorboard", folder.name, version="")
-        address = os.environ.get("MLFLOW_TRACKING_URI")
-        logger = MLFlowLogger(
-            "medic",
-            folder.name,
-            address or f"sqlite:///{(beside / 'mlflow.db').as_posix()}",
-            artifact_location=None if address else (beside / "mlruns").as_uri(),
-            run_id=known.read_text() if known.is_file() else None,
-        )
+        logger = MLFlowLogger("medic", folder.name, run_id=id, **({"tracking_uri": address} if address else local))
     except ModuleNotFoundError as error:
         raise MedicError(
             f"{name} is not installed ({error}); pip install medic[track], or leave --track away"

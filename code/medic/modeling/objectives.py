@@ -1,18 +1,22 @@
-"""What every objective can do, and those for one class an image, ordered or not."""
+"""Objectives: what the network's raw outputs mean for a task, the loss that teaches it, and the decoding."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from medic.data.records import class_weights, targets
 from medic.errors import MedicError
 from medic.files import to_json
 from medic.task import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Scale = float | Tensor
 
@@ -21,7 +25,7 @@ class Objective:
     """Loss and decoding for one way of putting a task to a network; its subclasses are frozen dataclasses.
 
     Attributes:
-        name: what ``objective_named`` finds it by.
+        name: what ``OBJECTIVES`` has it by.
         kinds: the kinds of tasks that it is for.
     """
 
@@ -32,19 +36,14 @@ class Objective:
         """Return how many raw outputs the network has for this task.
 
         Raises:
-            MedicError: the objective is for tasks of another kind, or was set up for another number of classes.
+            MedicError: the objective is for tasks of another kind.
         """
         if task.kind not in self.kinds:
-            usual = "multilabel" if task.kind == "multilabel" else "cross_entropy"
             raise MedicError(
-                f"{self.name} needs a task that is {' or '.join(self.kinds)}, {task.name!r} is {task.kind}; use {usual}"
+                f"{self.name} needs a task that is {' or '.join(self.kinds)}, {task.name!r} is {task.kind}; use "
+                f"{default_objective(task).name}"
             )
-        classes = len(task.classes)
-        for setting in ("class_weights", "prevalence"):
-            given = getattr(self, setting, None)
-            if given is not None and len(given) != classes:
-                raise MedicError(f"{self.name} has {len(given)} {setting}, {task.name!r} takes {classes}; give as many")
-        return classes
+        return len(task.classes)
 
     def loss(self, raw: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss, a scalar, of raw outputs float32 (N, K) against int64 (N,) or, multilabel, (N, C)."""
@@ -165,3 +164,65 @@ class Corn(Objective):
         above = list(accumulate(torch.sigmoid(raw.float() * scale + shift).unbind(dim=1), torch.mul))
         bounds = torch.stack([torch.ones_like(above[0]), *above, torch.zeros_like(above[0])], dim=1)
         return bounds[:, :-1] - bounds[:, 1:], torch.stack(above, dim=1).sum(dim=1)
+
+
+@dataclass(frozen=True)
+class MultiLabel(Objective):
+    """One sigmoid a class: each is present or not, whatever the others are.
+
+    Attributes:
+        prevalence: share of the training images that has each class, C numbers in 0..1. An image with the class then
+            counts by the share of those without it and the other way round, so that the two sides of a rare class
+            weigh the same in sum (Rajpurkar et al., arXiv 1711.05225, section 2.1). A class that no image has, or
+            every one, counts fully. None counts every image alike.
+        label_smoothing: how far the targets 0 and 1 are drawn towards a half, 0..1 (Szegedy et al., arXiv 1512.00567,
+            section 7, for two classes).
+    """
+
+    prevalence: tuple[float, ...] | None = None
+    label_smoothing: float = 0.0
+    name: str = "multilabel"
+    kinds: ClassVar = ("multilabel",)
+
+    def loss(self, raw: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean binary cross-entropy, in nats, over images and classes; labels are int64 (N, C), 0 or 1."""
+        present, weights = labels.to(raw.dtype), None
+        wanted = present * (1 - self.label_smoothing) + self.label_smoothing / 2
+        if self.prevalence is not None:
+            share = raw.new_tensor(self.prevalence)
+            weights = present * (1 - share) + (1 - present) * share
+            weights = torch.where((share == 0) | (share == 1), torch.ones_like(weights), weights)
+        return F.binary_cross_entropy_with_logits(raw, wanted, weight=weights)
+
+    def decode(self, raw: Tensor, task: Task, scale: Scale = 1.0, shift: Scale = 0.0) -> tuple[Tensor, ...]:
+        """Return the sigmoid; unless it is shifted, after a ``prevalence``, for as many with the class as without."""
+        return (torch.sigmoid(raw.float() * scale + shift),)
+
+
+OBJECTIVES = {one.name: one for one in (CrossEntropy, Regression, Corn, MultiLabel)}
+
+
+def default_objective(task: Task) -> Objective:
+    """Return the usual objective of a task's kind."""
+    return MultiLabel() if task.kind == "multilabel" else CrossEntropy()
+
+
+def objective_from_dict(values: dict) -> Objective:
+    """Return the objective that ``to_dict`` wrote; raises a ``MedicError`` where none has that name."""
+    name = values.get("name")
+    if name not in OBJECTIVES:
+        raise MedicError(f"no objective is called {name!r}; there is: {', '.join(OBJECTIVES)}")
+    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    if settings.get("cuts", ()) is None:  # of earlier versions; given ones are refused as unknown
+        del settings["cuts"]
+    return OBJECTIVES[name](**settings)
+
+
+def weighted(objective: Objective, records: pd.DataFrame, task: Task) -> Objective:
+    """Return the objective with weights against imbalance, counted on the training rows of the records."""
+    trained = records[records["split"] == "train"]
+    if isinstance(objective, MultiLabel):
+        return replace(objective, prevalence=tuple(map(float, targets(trained, task).mean(axis=0))))
+    if isinstance(objective, CrossEntropy):
+        return replace(objective, class_weights=class_weights(trained["label"], task))
+    raise MedicError(f"the objective {objective.name} has no class weights; take cross_entropy, or leave them away")
