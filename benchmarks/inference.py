@@ -67,11 +67,11 @@ def network(data: Path) -> Path:
     model = Classifier(RETINOPATHY, "resnet18", preprocessing=preprocessing, image_size=SIZE).eval()
     model.save(folder / "checkpoint")
     export(model, folder / "fp32.onnx", pixels[:4])
-    quantize(folder / "fp32.onnx", folder / "int8.onnx", [pixels])
+    quantize(folder / "fp32.onnx", folder / "int8.onnx", pixels)
     golden = [(f"{number}.jpeg", file) for number, file in enumerate(files[:2])]
     for form in ("fp32", "int8"):
         about = About(f"random weights, timed only; {origin(data)}", True)
-        package(model, folder / form, folder / f"{form}.onnx", golden, about, archive=False)
+        package(folder / f"{form}.onnx", folder / form, golden, about, archive=False)
     batch = {0: torch.export.Dim("batch", min=1)}
     torch.onnx.export(
         model.backbone,

@@ -487,11 +487,12 @@ def test_export_says_how_closely_the_graph_agrees(line):
     assert max(differences) <= 1e-4
 
 
-def test_package_compresses_only_behind_its_gate_and_says_what_came_of_it(line, tmp_path):
+def test_package_compresses_only_behind_its_gate_and_says_what_came_of_it(line, tmp_path, monkeypatch):
+    monkeypatch.setattr("medic.cli.deployment.JUDGED", 90)
     shown = succeeded(medic("package", "--compress", "int8", "--to", tmp_path / "small", cwd=line.folder))
     manifest = json.loads((tmp_path / "small" / "manifest.json").read_text())
-    assert "int8" in shown
-    assert manifest["precision"] == ("fp32" if "did not pass its gate" in shown else "int8")
+    assert "90 drawn, synthetic images too" in shown
+    assert manifest["precision"] == ("fp32" if "fp32 stays" in shown else "int8")
     ended = medic("package", "--compress", "int4", cwd=line.folder)
     assert ended.status == 2
     assert "int4" in ended.err

@@ -120,7 +120,7 @@ def bundle(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Bundle:
     golden = [(f"{number}_left.jpeg", photographs[number]) for number in range(5)]
-    return package(classifier, tmp_path_factory.mktemp("bundles") / "discs", exported.path, golden, about)
+    return package(exported.path, tmp_path_factory.mktemp("bundles") / "discs", golden, about)
 
 
 @pytest.fixture

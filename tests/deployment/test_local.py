@@ -67,7 +67,7 @@ def test_what_a_deployment_answers_is_counted_for_drift(
     seen = measure(photographs, pixels, said)
     about = replace(about, reference=Reference.fit(seen, said, said.decided, np.arange(len(said)), "test"))
     golden = [("0_left.jpeg", photographs[0])]
-    bundle = package(classifier, tmp_path / "counted", exported.path, golden, about, archive=False)
+    bundle = package(exported.path, tmp_path / "counted", golden, about, archive=False)
     with local.deploy(bundle, space) as deployment:
         deployment.score(photographs[:3])
         deadline, counted = time.monotonic() + 60, 0

@@ -8,7 +8,7 @@ import pytest
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
 from medic.deployment.bundle.pipeline import calibration, package_run
-from medic.deployment.bundle.predictor import open_session, run, thresholds_of
+from medic.deployment.bundle.predictor import open_session, run
 from medic.deployment.client import Client
 from medic.deployment.compress import quantize
 from medic.deployment.export import export
@@ -49,9 +49,8 @@ def test_golden_images_are_decided_by_the_operating_point(bundle):
 def test_a_compressed_graph_keeps_the_operating_point(trained, tmp_path):
     prepared, model = trained.prepared, trained.model()
     fp32 = export(model, tmp_path / "fp32.onnx").path
-    int8 = open_session(quantize(fp32, tmp_path / "int8.onnx", calibration(prepared)[:2]))
-    assert thresholds_of(int8) == model.thresholds
-    assert run(int8, trained.task, calibration(prepared)[0]).thresholds == model.thresholds
+    int8 = open_session(quantize(fp32, tmp_path / "int8.onnx", calibration(prepared)[:32]))
+    assert run(int8, trained.task, calibration(prepared)[:2]).thresholds == model.thresholds
 
 
 @pytest.fixture(scope="module")

@@ -58,10 +58,10 @@ def stub(service):
 
 
 @pytest.fixture(scope="module")
-def other(classifier, exported, photographs, about, tmp_path_factory) -> Bundle:
+def other(exported, photographs, about, tmp_path_factory) -> Bundle:
     """The same model packaged again: another version."""
     golden = [(f"{number}_left.jpeg", photographs[number]) for number in range(2)]
-    return package(classifier, tmp_path_factory.mktemp("others") / "discs", exported.path, golden, about, archive=False)
+    return package(exported.path, tmp_path_factory.mktemp("others") / "discs", golden, about, archive=False)
 
 
 def workers(service) -> list[psutil.Process]:

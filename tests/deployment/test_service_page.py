@@ -81,7 +81,7 @@ def findings(tmp_path_factory, pixels, photographs, about, serving) -> Iterator[
     model = Classifier(CHEST_XRAY, "squeezenet1_1", MultiLabel(), Preprocessing(size=96), image_size=64).eval()
     model.thresholds = (0.3,) * 7 + (0.9,) * 7
     exported = export(model, folder / "model.onnx", pixels[:4])
-    bundle = package(model, folder / "findings", exported.path, [("1.jpeg", photographs[0])], about, archive=False)
+    bundle = package(exported.path, folder / "findings", [("1.jpeg", photographs[0])], about, archive=False)
     (folder / "token").write_text(TOKEN)
     with serving(bundle, "--workers", "1", "--token-file", folder / "token") as service:
         yield service.url

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import sys
+import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,10 +26,15 @@ from medic.cli.targets import asking
 from medic.errors import MedicError
 
 if TYPE_CHECKING:
+    from medic.data.prepare import Prepared
     from medic.deployment.targets import Deployment
+    from medic.modeling.training.run import Run
     from medic.predict import Model
 
 app = typer.Typer()
+
+JUDGED = 1000
+"""Images that int8 is judged on, at least."""
 
 
 class Compression(StrEnum):
@@ -74,10 +80,27 @@ def package(
 
     finished = Run.load(run)
     to = to or Path("outputs/bundles") / finished.task.name
-    bundle, compressed = package_run(finished, evaluate_and_save(run, "test"), to, int8=compress is Compression.int8)
+    evaluation, int8 = evaluate_and_save(run, "test"), compress is Compression.int8
+    with tempfile.TemporaryDirectory() as scratch:
+        drawn = draw_images(finished, Path(scratch)) if int8 else None
+        bundle, compressed = package_run(finished, evaluation, to, int8=int8, drawn=drawn)
     if compressed is not None:
         print(compressed)
     print(bundle)
+
+
+def draw_images(run: Run, folder: Path) -> Prepared | None:
+    """Draw images for the gate of int8 where the validation split has fewer than it needs; None where none can be."""
+    from medic.data.prepare import prepare
+    from medic.data.readers import DATA_SETS
+    from medic.sample import SAMPLES
+
+    name = next((name for name in SAMPLES if run.task.name.startswith(name)), None)
+    if name is None or len(run.prepared.split("validation")) >= JUDGED:
+        return None
+    print(f"int8 is judged on {JUDGED:,} drawn, synthetic images too: the validation split has fewer")
+    SAMPLES[name].write(folder / name, patients=JUDGED // 2 if name == "retinopathy" else JUDGED, seed=1)
+    return prepare(*DATA_SETS[name].read(folder / name), folder / "prepared", run.prepared.preprocessing)
 
 
 @app.command()

@@ -18,15 +18,15 @@ import numpy as np
 from medic.deployment.bundle.predictor import (
     ACTIVATION,
     INPUT,
+    MODEL,
     PRECISION,
     REFERRAL,
     THRESHOLDS,
     open_session,
-    run_with_activation,
+    outputs_of,
 )
 from medic.errors import MedicError
 from medic.files import replacing
-from medic.task import Prediction
 
 if TYPE_CHECKING:
     import onnx
@@ -38,8 +38,8 @@ OPSET = 18
 IR_VERSION = 9
 """What onnxruntime 1.16 and 1.17 still read; the exporter writes a newer one."""
 TOLERANCE = 1e-4
-"""Largest difference to torch, in probability, in grades or in shares of a map's largest value, with which a graph is
-written."""
+"""Largest difference to torch with which a graph is written; relative to an output's largest value where that is
+above 1, as distances and class activation maps have no fixed scale."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ class Exported:
     Attributes:
         path: the file.
         size: bytes.
-        parity: largest difference to torch over all outputs, by the number of images in the batch: absolute, but for
-            the class activation map, which has no fixed scale, relative to its largest value where that is above 1.
+        parity: largest difference to torch over all outputs (see ``TOLERANCE``), by the number of images in the batch.
     """
 
     path: Path
@@ -61,13 +60,6 @@ class Exported:
         parity = ", ".join(f"batch {count}: {difference:.1e}" for count, difference in self.parity.items())
         return f"{self.path}: {self.size / 1e6:.1f} MB, largest difference to torch {parity}"
 
-    def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><td>batch {n}</td><td>{value:.1e}</td></tr>" for n, value in self.parity.items())
-        return (
-            f"<b>{self.path}</b>, {self.size / 1e6:.1f} MB<table><tr><th>parity</th>"
-            f"<th>largest difference to torch</th></tr>{rows}</table>"
-        )
-
 
 def export(model: Classifier, path: str | Path, pixels: np.ndarray | None = None) -> Exported:
     """Write a model as ONNX (opset 18, IR 9, weights inside, any batch size), once it agrees with torch.
@@ -75,9 +67,10 @@ def export(model: Classifier, path: str | Path, pixels: np.ndarray | None = None
     The graph takes ``images`` uint8 (N, size, size, 3) RGB with ``size`` of the model's preprocessing, and gives
     ``probabilities`` float32 (N, C), for ordinal tasks ``grade`` float32 (N,), and where the model measures it
     ``distance`` float32 (N,) to the training images. The calibration is inside, so that what leaves the graph is
-    calibrated; operating point and referral rule stand in its metadata. Where the network ends in an average over all
-    places and one linear layer, as most but not all do, ``class_activation`` float32 (N, K, h, w) comes last: what each
-    place adds to each of the K raw outputs (see ``medic.deployment.class_activation``).
+    calibrated. Where the network ends in an average over all places and one linear layer, as most but not all do,
+    ``class_activation`` float32 (N, K, h, w) comes last: what each place adds to each of the K raw outputs (see
+    ``medic.deployment.class_activation``). Its metadata hold all that a bundle is made of: the model's settings, a
+    digest of its weights, operating point and referral rule.
 
     Args:
         model: the classifier; it is left as it is.
@@ -89,37 +82,58 @@ def export(model: Classifier, path: str | Path, pixels: np.ndarray | None = None
         Where it is, how large, and how closely it agrees.
 
     Raises:
-        MedicError: the exporter failed, the graph differs from torch by more than ``TOLERANCE`` (nothing is written
-            then), or ``pixels`` do not fit the model.
+        MedicError: the exporter failed, or the graph differs from torch by more than ``TOLERANCE`` (nothing is written
+            then).
     """
-    path = Path(path)
-    examples = _examples(model, pixels)
-    reference = copy.deepcopy(model).cpu().float().eval()
-    graph = _graph(reference)
+    import torch
+
+    from medic.deployment.class_activation import WithActivation, has_activation
+
+    path, size = Path(path), model.preprocessing.size
+    if pixels is None:
+        pixels = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
+    pixels = np.resize(pixels, (4, *pixels.shape[1:]))  # fewer are repeated: the batch is what is under test
+    said = {PRECISION: "fp32", MODEL: json.dumps({**model.to_dict(), "weights": model.digest})}
+    if model.thresholds is not None:
+        said[THRESHOLDS] = json.dumps(list(model.thresholds))
+    if model.referral is not None:
+        said[REFERRAL] = json.dumps(model.referral.to_dict())
+    reference, names = copy.deepcopy(model).cpu().float().eval(), model.output_names
+    if has_activation(reference):
+        reference, names = WithActivation(reference), [*names, ACTIVATION]
+    with torch.inference_mode():
+        expected = {n: [one.numpy() for one in reference(torch.from_numpy(pixels[:n]))] for n in (1, 4)}
+    try:
+        with quiet():
+            program = torch.onnx.export(
+                reference,
+                (torch.zeros((2, size, size, 3), dtype=torch.uint8),),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=names,
+                dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
+                verbose=False,
+            )
+            graph = finish(program.model_proto, said)
+    except Exception as error:  # the exporter raises from many layers; none of it may reach the reader raw
+        raise MedicError(
+            f"torch could not export {model.backbone_name} to ONNX ({str(error).splitlines()[0]}); "
+            "try another backbone or another version of torch"
+        ) from error
     with replacing(path) as temporary:
         temporary.write_bytes(graph.SerializeToString())
-        parity = {count: _difference(reference, temporary, examples[:count]) for count in (1, len(examples))}
-        worst = max(parity.values())
-        if not worst <= TOLERANCE:
-            raise MedicError(
-                f"the exported graph of {model.backbone_name} differs from torch by {worst:.1e} (allowed: "
-                f"{TOLERANCE:.0e}), so {path} was not written; try another backbone or another version of torch"
-            )
+        session, parity = open_session(temporary), {}
+        for count, outputs in expected.items():
+            actual = outputs_of(session, pixels[:count], names)
+            pairs = [(actual[name], one) for name, one in zip(names, outputs, strict=True)]
+            parity[count] = float(np.max([np.abs(one - two).max() / max(1, np.abs(two).max()) for one, two in pairs]))
+            if not parity[count] <= TOLERANCE:
+                raise MedicError(
+                    f"the exported graph of {model.backbone_name} differs from torch by {parity[count]:.1e} (allowed: "
+                    f"{TOLERANCE:.0e}), so {path} was not written; try another backbone or another version of torch"
+                )
     return Exported(path, path.stat().st_size, parity)
-
-
-def largest_difference(one: Prediction, other: Prediction) -> float:
-    """The largest difference of two predictions, over probabilities, grades and distances; NaN if any value is.
-
-    It is absolute, but for distances, which have no fixed scale, relative to the larger where that is above 1.
-    """
-    difference = np.abs(one.probabilities - other.probabilities).max()
-    if one.grade is not None and other.grade is not None:
-        difference = np.maximum(difference, np.abs(one.grade - other.grade).max())
-    if one.distance is not None and other.distance is not None:
-        scale = np.maximum(1, np.maximum(one.distance, other.distance))
-        difference = np.maximum(difference, (np.abs(one.distance - other.distance) / scale).max())
-    return float(difference)
 
 
 def finish(graph: onnx.ModelProto, said: Mapping[str, str]) -> onnx.ModelProto:
@@ -142,69 +156,6 @@ def finish(graph: onnx.ModelProto, said: Mapping[str, str]) -> onnx.ModelProto:
     onnx.helper.set_model_props(graph, dict(said))
     onnx.checker.check_model(graph, full_check=True)
     return graph
-
-
-def _examples(model: Classifier, pixels: np.ndarray | None) -> np.ndarray:
-    size = model.preprocessing.size
-    if pixels is None:
-        return np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
-    if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3) or not len(pixels):
-        raise MedicError(
-            f"the check images must be uint8 (N, {size}, {size}, 3), got {pixels.dtype} {pixels.shape}; "
-            "prepare them with the model's own preprocessing"
-        )
-    # Fewer than four are repeated: the batch is what is under test.
-    return np.resize(pixels, (4, size, size, 3)) if len(pixels) < 4 else pixels[:4]
-
-
-def _graph(model: Classifier) -> onnx.ModelProto:
-    import torch
-
-    from medic.deployment.class_activation import WithActivation, has_activation
-
-    size = model.preprocessing.size
-    names, said = model.output_names, {PRECISION: "fp32"}
-    if model.thresholds is not None:
-        said[THRESHOLDS] = json.dumps(list(model.thresholds))
-    if model.referral is not None:
-        said[REFERRAL] = json.dumps(model.referral.to_dict())
-    exported: torch.nn.Module = model
-    if has_activation(model):
-        names, exported = [*names, ACTIVATION], WithActivation(model)
-    example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
-    try:
-        with quiet():
-            program = torch.onnx.export(
-                exported,
-                (example,),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=[INPUT],
-                output_names=names,
-                dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
-                verbose=False,
-            )
-            return finish(program.model_proto, said)
-    except Exception as error:  # the exporter raises from many layers; none of it may reach the reader raw
-        raise MedicError(
-            f"torch could not export {model.backbone_name} to ONNX ({str(error).splitlines()[0]}); "
-            "try another backbone or another version of torch"
-        ) from error
-
-
-def _difference(model: Classifier, path: Path, pixels: np.ndarray) -> float:
-    import torch
-
-    from medic.deployment.class_activation import WithActivation
-
-    actual, activation = run_with_activation(open_session(path), model.task, pixels)
-    difference = largest_difference(model.predict_pixels(pixels), actual)
-    if activation is None:
-        return difference
-    with torch.inference_mode():
-        expected = WithActivation(model)(torch.from_numpy(pixels))[-1].numpy()
-    scale = max(1.0, float(np.abs(expected).max()))
-    return float(np.maximum(difference, np.abs(activation - expected).max() / scale))
 
 
 @contextlib.contextmanager

@@ -180,7 +180,7 @@ def packaged_bundle(session: Session, run: Run | None = None) -> Bundle:
             return bundle
         state = "that of another training"
     _say(session, "bundle", folder, f"{state}, making it as 02_package_and_deploy does")
-    return package(model, folder, kept_graph(session, model), golden(run.prepared), about(run, evaluate(run)))
+    return package(kept_graph(session, model), folder, golden(run.prepared), about(run, evaluate(run)))
 
 
 def _choice(session: Session) -> Path:

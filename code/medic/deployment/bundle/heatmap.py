@@ -37,7 +37,7 @@ class Explanation:
 
 
 def heatmap(activation: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The positive part of a weighted sum of maps, divided by its maximum (Selvaraju et al., ICCV 2017, section 3).
+    """Return the positive part of a weighted sum of maps over its maximum (Selvaraju et al., ICCV 2017, section 3).
 
     Args:
         activation: float32 (K, h, w), one map a raw output.
@@ -47,24 +47,22 @@ def heatmap(activation: np.ndarray, weights: np.ndarray) -> np.ndarray:
         float32 (h, w) in 0..1; all 0 if nothing is positive.
     """
     evidence = np.maximum(np.tensordot(weights, activation, axes=1), 0).astype(np.float32)
-    highest = evidence.max()
-    return evidence / highest if highest > 0 else evidence
+    return evidence / (evidence.max() or 1)
 
 
 def evidence_weights(objective: dict, prediction: Prediction, of: str | None = None) -> tuple[np.ndarray, str]:
-    """Which raw outputs speak for an answer, and for what.
+    """Return which raw outputs speak for an answer, and for what.
 
     Without ``of`` it is the decided class or, where classes do not exclude each other, the one whose probability is
     highest relative to its threshold. Its evidence depends on what the raw outputs mean:
 
-    - Cross entropy has one for each class: that class's own. Of two classes only the difference of their outputs
-      decides: the other's is subtracted.
+    - Cross entropy and multilabel have one for each class: that class's own. Of two classes that exclude each other
+      only the difference of their outputs decides: the other's is subtracted.
     - Regression has one, the grade. Nothing in it speaks for a single grade; the map shows what raises it.
     - CORN asks one question a step of the scale, given that the steps below were taken, and multiplies the answers. A
       grade needs a yes to each question up to its own step: the maps of those are added, as log odds are. The questions
-      beyond were never taught with images like this one, and a mean over all would mix them in. For the lowest grade,
-      which needs no yes, the map shows what would raise it.
-    - Multilabel has one for each class: that class's own.
+      beyond were never taught with images like this one. For the lowest grade, which needs no yes, the map shows what
+      would raise it.
 
     Args:
         objective: the objective's settings, as the manifest has them under ``model``.
@@ -77,31 +75,26 @@ def evidence_weights(objective: dict, prediction: Prediction, of: str | None = N
     Raises:
         MedicError: no such class, or a regression, which has evidence for no class alone.
     """
-    classes = prediction.task.classes
-    name = objective["name"]
-    if of is not None and of not in classes:
-        raise MedicError(f"{of!r} is no class of {prediction.task.name!r}; choose one of {', '.join(classes)}")
+    task, name = prediction.task, objective["name"]
+    if of is not None and of not in task.classes:
+        raise MedicError(f"{of!r} is no class of {task.name!r}; choose one of {', '.join(task.classes)}")
     if name == "regression":
         if of is not None:
             raise MedicError(
                 f"a regression has evidence for a higher or a lower grade, not for {of!r} alone; ask without a class"
             )
         return np.ones(1, np.float32), HIGHER
-    code = _decided(prediction) if of is None else classes.index(of)
+    if of is not None:
+        code = task.classes.index(of)
+    elif task.kind == "multilabel":
+        code = int(np.argmax(prediction.probabilities[0] / np.asarray(prediction.thresholds or 0.5)))
+    else:
+        code = int(prediction.decided[0])
+    wanted, codes = task.classes[code], np.arange(len(task.classes))
     if name == "corn":
-        steps = np.arange(len(classes) - 1)
-        if code == 0:
-            return np.float32(steps == 0) * (-1 if of else 1), of or HIGHER
-        return np.float32(steps < code), classes[code]
-    weights = np.zeros(len(classes), np.float32)
-    if len(classes) == 2 and prediction.task.kind != "multilabel":
-        weights[:] = -1
-    weights[code] = 1
-    return weights, classes[code]
-
-
-def _decided(prediction: Prediction) -> int:
-    """The code of the decided class, or of the one whose probability is highest relative to its threshold."""
-    if prediction.task.kind != "multilabel":
-        return int(prediction.decided[0])
-    return int(np.argmax(prediction.probabilities[0] / np.asarray(prediction.thresholds or 0.5)))
+        steps = codes[:-1]
+        return (
+            (np.float32(steps < code), wanted) if code else (np.float32(steps == 0) * (-1 if of else 1), of or HIGHER)
+        )
+    other = -1 if len(codes) == 2 and task.kind != "multilabel" else 0
+    return np.where(codes == code, 1, other).astype(np.float32), wanted

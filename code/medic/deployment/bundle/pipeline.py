@@ -13,13 +13,11 @@ from medic.data.parallel import each
 from medic.data.records import originals, targets
 from medic.data.split import patients_known
 from medic.deployment.bundle import About, Bundle, package
-from medic.deployment.compress import Compressed, compress
-from medic.deployment.compress.acceptance import Examples
+from medic.deployment.compress import Compressed, Examples, compress
 from medic.deployment.counts import measure
 from medic.deployment.drift import Reference
 from medic.deployment.export import export
-from medic.errors import ImageError
-from medic.task import Prediction, Task
+from medic.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,15 +25,12 @@ if TYPE_CHECKING:
     from medic.data.prepare import Prepared
     from medic.modeling.evaluate import Evaluation
     from medic.modeling.training.run import Run
-    from medic.predict import Model
 
-CALIBRATION_IMAGES = 128
-REFERENCE_IMAGES, BATCH = 600, 16
-GOLDEN_IMAGES = 5
+CALIBRATION_IMAGES, REFERENCE_IMAGES, GOLDEN_IMAGES = 256, 600, 5
 
 
 def package_run(
-    run: Run, evaluation: Evaluation, folder: str | Path, int8: bool = False
+    run: Run, evaluation: Evaluation, folder: str | Path, int8: bool = False, drawn: Prepared | None = None
 ) -> tuple[Bundle, Compressed | None]:
     """Make a bundle of a run's best model.
 
@@ -44,6 +39,7 @@ def package_run(
         evaluation: of that model on held-out images; its figures go on the model card.
         folder: where the bundle goes; its archive beside it.
         int8: compress, and take the int8 graph if it passes its gate on the validation images.
+        drawn: more images for the gate, where the validation split is too small for it.
 
     Returns:
         The bundle, and what compression came to (None when it was not asked for).
@@ -51,43 +47,45 @@ def package_run(
     Raises:
         MedicError: any step's own errors; nothing half-made is left.
     """
-    model, prepared = run.model(), run.prepared
+    model, prepared, compressed = run.model(), run.prepared, None
     with tempfile.TemporaryDirectory() as scratch:
         graph = Path(scratch) / "fp32.onnx"
         export(model, graph, pixels_of(prepared, "validation", 4))
-        compressed = None
         if int8:
-            compressed = compress(
-                graph, Path(scratch) / "int8.onnx", calibration(prepared), examples(prepared, model.task), model.task
-            )
+            judged = examples(prepared, model.task)
+            if drawn is not None:
+                more = examples(drawn, model.task, None)
+                patients = np.concatenate([judged.patients, [f"drawn {name}" for name in more.patients]])
+                images, labels = np.r_[judged.images, more.images], np.r_[judged.labels, more.labels]
+                judged = Examples(images, labels, patients)
+            int8_graph = Path(scratch) / "int8.onnx"
+            compressed = compress(graph, int8_graph, calibration(prepared), judged, model.task)
             graph = compressed.path
-        bundle = package(model, folder, graph, golden(prepared), about(run, evaluation))
-    return bundle, compressed
+        return package(graph, folder, golden(prepared), about(run, evaluation)), compressed
 
 
 def pixels_of(prepared: Prepared, split: str, count: int | None = None) -> np.ndarray:
-    """The first prepared images of a split, uint8 (N, size, size, 3) RGB; all of them when ``count`` is None."""
+    """Return the first prepared images of a split, uint8 (N, size, size, 3) RGB; all of them when ``count`` is None."""
     return np.stack([prepared.pixels(file) for file in prepared.split(split)["file"].iloc[:count]])
 
 
-def calibration(prepared: Prepared) -> list[np.ndarray]:
-    """Batches of training images from which quantisation reads its ranges, uint8 (N, size, size, 3) each."""
-    pixels = pixels_of(prepared, "train", CALIBRATION_IMAGES)
-    return [pixels[start : start + 16] for start in range(0, len(pixels), 16)]
+def calibration(prepared: Prepared) -> np.ndarray:
+    """Return the training images that quantisation reads its ranges from, uint8 (N, size, size, 3)."""
+    return pixels_of(prepared, "train", CALIBRATION_IMAGES)
 
 
-def examples(prepared: Prepared, task: Task, split: str = "validation") -> Examples:
-    """Labelled images on which a compressed model is judged, read from their original bytes, as a service reads them.
+def examples(prepared: Prepared, task: Task, split: str | None = "validation") -> Examples:
+    """Return labelled images on which a compressed model is judged, read from the originals, as a service reads them.
 
-    The test split stays for the final evaluation.
+    The test split stays for the final evaluation; None takes every split, of a set that is for judging alone.
     """
-    rows = originals(prepared.split(split))
-    pixels = [prepared.preprocessing.pixels(prepared.store.read(name)) for name in rows["image"]]
-    return Examples(np.stack(pixels), targets(rows, task), rows["patient"].to_numpy())
+    rows = originals(prepared.records if split is None else prepared.split(split))
+    pixels = each(lambda name: prepared.preprocessing.pixels(prepared.store.read(name)), rows["image"], title="reading")
+    return Examples(np.stack(list(pixels)), targets(rows, task), rows["patient"].to_numpy())
 
 
 def golden(prepared: Prepared) -> list[tuple[str, bytes]]:
-    """The first test images of each label, as (name, file bytes): what a bundle proves itself with."""
+    """Return the first test images of each label, as (name, file bytes): what a bundle proves itself with."""
     rows = prepared.split("test")
     of_each = -(-GOLDEN_IMAGES // rows["label"].nunique())
     rows = rows.groupby("label").head(of_each).sort_values("label", kind="stable").head(GOLDEN_IMAGES)
@@ -95,9 +93,24 @@ def golden(prepared: Prepared) -> list[tuple[str, bytes]]:
 
 
 def about(run: Run, evaluation: Evaluation) -> About:
-    """What the manifest and the card say of data and figures."""
+    """Return what the manifest and the card say of data and figures, with the reference for ``medic drift``.
+
+    The reference is fitted to about 600 of the evaluation's originals, as a service reads them.
+    """
+    chosen = some_patients(evaluation.records, REFERENCE_IMAGES)["patient"]
+    chosen = evaluation.records["patient"].isin(chosen).to_numpy()
+    rows, prediction, prepared = evaluation.records[chosen], evaluation.prediction.rows(chosen), run.prepared
+
+    def looks(row: int) -> dict[str, np.ndarray]:
+        data = prepared.store.read(rows["image"].iloc[row])
+        return measure([data], prepared.preprocessing.pixels(data)[None], prediction.rows(np.array([row])))
+
+    measured = list(each(looks, range(len(rows)), title="reading"))
+    joined = {name: np.concatenate([one[name] for one in measured]) for name in measured[0]}
+    truth = targets(rows, evaluation.task)
+    reference = Reference.fit(joined, prediction, truth, rows["patient"], rows["split"].iloc[0])
     data = partition(run.records, evaluation.synthetic)
-    return About(data, evaluation.synthetic, evaluation.to_dict(), reference(run.model(), run.prepared, evaluation))
+    return About(data, evaluation.synthetic, evaluation.to_dict(), reference)
 
 
 def partition(records: pd.DataFrame, synthetic: bool) -> str:
@@ -108,36 +121,3 @@ def partition(records: pd.DataFrame, synthetic: bool) -> str:
         f"{counts.get('train', 0)} {'synthetic images, drawn by a program' if synthetic else 'images'}, for training, "
         f"{counts.get('validation', 0)} for validation and {counts.get('test', 0)} for testing; {kept}."
     )
-
-
-def reference(model: Model, prepared: Prepared, evaluation: Evaluation) -> Reference:
-    """Fit what a service's images are compared with: up to 600 of the evaluation's originals, as a service reads them.
-
-    Args:
-        model: a checkpoint or a bundle's predictor.
-        prepared: the set, for its originals.
-        evaluation: of the model, for names, labels and patients; images that cannot be read are left out.
-    """
-    rows = some_patients(evaluation.records, REFERENCE_IMAGES)
-
-    def read(name: str) -> tuple[bytes, np.ndarray] | None:
-        try:
-            return (data := prepared.store.read(name)), model.preprocessing.pixels(data)
-        except ImageError:
-            return None
-
-    kept, measures, predictions = [], [], []
-    for start in range(0, len(rows), BATCH):
-        names = rows["image"].iloc[start : start + BATCH]
-        found = {
-            place: one for place, one in zip(names.index, each(read, list(names), title="reading"), strict=True) if one
-        }
-        if found:
-            images, pixels = zip(*found.values(), strict=True)
-            predictions.append(model.predict_pixels(np.stack(pixels)))
-            measures.append(measure(images, np.stack(pixels), predictions[-1]))
-            kept += found
-    rows = rows.loc[kept]
-    joined = {name: np.concatenate([part[name] for part in measures]) for name in measures[0]}
-    truth = targets(rows, model.task)
-    return Reference.fit(joined, Prediction.joined(predictions), truth, rows["patient"], rows["split"].iloc[0])

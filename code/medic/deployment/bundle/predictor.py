@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 
-from medic.data.images.preprocess import Preprocessing
 from medic.deployment.bundle.heatmap import Explanation, evidence_weights, heatmap
-from medic.deployment.bundle.manifest import Manifest, read_manifest, verify_files
+from medic.deployment.bundle.manifest import read_manifest
 from medic.errors import ImageError, MedicError
 from medic.referral import Referral, appearance
 from medic.task import Prediction, Task
@@ -25,9 +25,10 @@ where the model measures it."""
 ACTIVATION = "class_activation"
 """Name in the graph, after those, of the map that heatmaps are made from, where the network has one."""
 
-PRECISION, THRESHOLDS, REFERRAL = "medic.precision", "medic.thresholds", "medic.referral"
-"""Keys of a graph's metadata: ``fp32`` or ``int8``; the model's operating point, where one was chosen; and the rule by
-which answers are left to a person, where the model is calibrated."""
+PRECISION, MODEL, THRESHOLDS, REFERRAL = (f"medic.{name}" for name in ("precision", "model", "thresholds", "referral"))
+"""Keys of a graph's metadata: ``fp32`` or ``int8``; the settings of the model it was exported from, with the digest of
+its weights; its operating point, where one was chosen; and the rule by which answers are left to a person, where the
+model is calibrated."""
 
 BATCH = 16
 """Images that go through the graph together: enough to be fast, few enough for a small machine."""
@@ -46,19 +47,9 @@ class Predictor:
 
     def __init__(self, folder: str | Path, threads: int | None = None):
         self.folder = Path(folder)
-        self.manifest: Manifest = read_manifest(self.folder)
-        verify_files(self.folder, self.manifest)
+        self.manifest = read_manifest(self.folder)
+        self.task, self.preprocessing = self.manifest.task, self.manifest.preprocessing
         self.session = open_session(self.folder / "model.onnx", threads)
-
-    @property
-    def task(self) -> Task:
-        """What is predicted."""
-        return self.manifest.task
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """How the bytes of an image become the graph's input."""
-        return self.manifest.preprocessing
 
     def pixels(self, data: bytes) -> np.ndarray:
         """The graph's input for one image file: uint8 (size, size, 3) RGB.
@@ -69,26 +60,21 @@ class Predictor:
         return self.preprocessing.pixels(data)
 
     def predict(self, images: Sequence[bytes]) -> Prediction:
-        """Classify whole image files.
+        """Classify one or more whole image files.
 
         Raises:
-            ImageError: one of them cannot become pixels; the message says which.
-            MedicError: there is no image.
+            ImageError: one of several cannot become pixels; the message says which.
         """
-        if not images:
-            raise MedicError("there is no image to classify; give one or more")
-        if len(images) == 1:
-            return self.predict_pixels(self.pixels(images[0])[None])
-        return self.predict_pixels(np.stack([self._numbered(number, data) for number, data in enumerate(images, 1)]))
+        pixels = []
+        for number, data in enumerate(images, 1):
+            try:
+                pixels.append(self.pixels(data))
+            except ImageError as error:
+                raise error if len(images) == 1 else ImageError(f"image {number}: {error}", error.reason) from error
+        return self.predict_pixels(np.stack(pixels))
 
     def predict_pixels(self, pixels: np.ndarray) -> Prediction:
         """Classify prepared pixels, uint8 (N, size, size, 3) RGB, as ``pixels`` gives them."""
-        size = self.preprocessing.size
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3) or not len(pixels):
-            raise MedicError(
-                f"the graph takes uint8 (N, {size}, {size}, 3) with one image or more, got {pixels.dtype} "
-                f"{pixels.shape}; prepare image files with pixels()"
-            )
         return run(self.session, self.task, pixels)
 
     def explain(self, data: bytes, of: str | None = None) -> Explanation:
@@ -107,62 +93,38 @@ class Predictor:
             MedicError: the model has no evidence for ``of`` alone.
         """
         pixels = self.pixels(data)
-        prediction, activation = run_with_activation(self.session, self.task, pixels[None])
+        outputs = outputs_of(self.session, pixels[None], (*OUTPUTS, ACTIVATION))
+        activation = outputs.pop(ACTIVATION, None)
+        prediction = _prediction(self.session, self.task, outputs, pixels[None])
         weights, of = evidence_weights(self.manifest.values["model"]["objective"], prediction, of)
         if activation is None:
             return Explanation(prediction, pixels, None, None)
         return Explanation(prediction, pixels, heatmap(activation[0], weights), of)
 
     def answers(self, prediction: Prediction) -> list[dict]:
-        """See ``answers``."""
-        return answers(self.manifest, prediction)
+        """Return a prediction as plain values for JSON, one mapping an image, with the notice that belongs to it."""
+        return [self._answer(prediction, row) for row in range(len(prediction))]
 
-    def _numbered(self, number: int, data: bytes) -> np.ndarray:
-        try:
-            return self.pixels(data)
-        except ImageError as error:
-            raise ImageError(f"image {number}: {error}", error.reason) from error
-
-
-def answers(manifest: Manifest, prediction: Prediction) -> list[dict]:
-    """A prediction as plain values for JSON, one mapping an image, each with the notice that belongs to it."""
-    classes = manifest.task.classes
-    return [
-        {
-            "task": manifest.task.name,
-            "model": manifest.version,
-            **_decision(prediction, row),
-            "probabilities": dict(zip(classes, map(float, prediction.probabilities[row]), strict=True)),
-            **_referral(prediction, row),
-            "notice": manifest.notice,
-        }
-        for row in range(len(prediction))
-    ]
-
-
-def _decision(prediction: Prediction, row: int) -> dict:
-    classes = prediction.task.classes
-    decided = prediction.decided[row]
-    if prediction.task.kind == "multilabel":
-        thresholds = prediction.thresholds
-        operating_point = {} if thresholds is None else {"thresholds": dict(zip(classes, thresholds, strict=True))}
-        return {"classes": [name for name, present in zip(classes, decided, strict=True) if present], **operating_point}
-    if prediction.grade is None:
-        operating_point = {} if prediction.thresholds is None else {"threshold": prediction.thresholds[0]}
-        return {"label": int(decided), "class": classes[decided], **operating_point}
-    return {
-        "grade": int(decided),
-        "class": classes[decided],
-        "grade_continuous": float(prediction.grade[row]),
-    }
-
-
-def _referral(prediction: Prediction, row: int) -> dict:
-    if prediction.referral is None:
-        return {}
-    possible = [name for name, there in zip(prediction.task.classes, prediction.sets[row], strict=True) if there]
-    why = str(prediction.why[row])
-    return {"set": possible, "refer": bool(why), "why": why, "calibration": str(prediction.referral)}
+    def _answer(self, prediction: Prediction, row: int) -> dict:
+        classes, thresholds = np.array(self.task.classes), prediction.thresholds
+        answer = {"task": self.task.name, "model": self.manifest.version}
+        decided, said = prediction.decided[row], prediction.probabilities[row].tolist()
+        if self.task.kind == "multilabel":
+            answer["classes"] = classes[decided == 1].tolist()
+        else:
+            answer["label" if prediction.grade is None else "grade"] = int(decided)
+            answer["class"] = self.task.classes[decided]
+        if prediction.grade is not None:
+            answer["grade_continuous"] = float(prediction.grade[row])
+        elif thresholds is not None and self.task.kind == "multilabel":
+            answer["thresholds"] = dict(zip(self.task.classes, thresholds, strict=True))
+        elif thresholds is not None:
+            answer["threshold"] = thresholds[0]
+        answer["probabilities"] = dict(zip(self.task.classes, said, strict=True))
+        if prediction.referral is not None:
+            possible, why = classes[prediction.sets[row]].tolist(), str(prediction.why[row])
+            answer |= {"set": possible, "refer": bool(why), "why": why, "calibration": str(prediction.referral)}
+        return answer | {"notice": self.manifest.notice}
 
 
 def open_session(path: str | Path, threads: int | None = None) -> onnxruntime.InferenceSession:
@@ -191,21 +153,23 @@ def open_session(path: str | Path, threads: int | None = None) -> onnxruntime.In
 
 def run(session: onnxruntime.InferenceSession, task: Task, pixels: np.ndarray) -> Prediction:
     """Put prepared pixels, uint8 (N, size, size, 3), through a graph, ``BATCH`` at a time."""
-    return _prediction(session, task, _outputs(session, pixels, OUTPUTS), pixels)
+    return _prediction(session, task, outputs_of(session, pixels, OUTPUTS), pixels)
 
 
-def run_with_activation(
-    session: onnxruntime.InferenceSession, task: Task, pixels: np.ndarray
-) -> tuple[Prediction, np.ndarray | None]:
-    """As ``run``, and the class activation map float32 (N, K, h, w) of K raw outputs, None where there is none."""
-    outputs = _outputs(session, pixels, (*OUTPUTS, ACTIVATION))
-    activation = outputs.pop(ACTIVATION, None)
-    return _prediction(session, task, outputs, pixels), activation
-
-
-def _outputs(
-    session: onnxruntime.InferenceSession, pixels: np.ndarray, wanted: tuple[str, ...]
+def outputs_of(
+    session: onnxruntime.InferenceSession, pixels: np.ndarray, wanted: Sequence[str]
 ) -> dict[str, np.ndarray]:
+    """Return those of the wanted outputs that a graph has, for prepared pixels, ``BATCH`` images at a time.
+
+    Raises:
+        MedicError: the graph takes other pixels.
+    """
+    [given] = session.get_inputs()
+    if pixels.dtype != np.uint8 or list(pixels.shape[1:]) != given.shape[1:] or not len(pixels):
+        raise MedicError(
+            f"the graph takes uint8 (N, {', '.join(map(str, given.shape[1:]))}) with one image or more, got "
+            f"{pixels.dtype} {pixels.shape}; prepare image files with the model's own preprocessing"
+        )
     names = [output.name for output in session.get_outputs() if output.name in wanted]
     parts = [
         session.run(names, {INPUT: np.ascontiguousarray(pixels[start : start + BATCH])})
@@ -217,19 +181,19 @@ def _outputs(
 def _prediction(
     session: onnxruntime.InferenceSession, task: Task, outputs: dict[str, np.ndarray], pixels: np.ndarray
 ) -> Prediction:
-    referral = referral_of(session)
+    thresholds, referral = said_of(session, THRESHOLDS), referral_of(session)
     if referral is not None:
         outputs["brightness"], outputs["sharpness"] = appearance(pixels)
-    return Prediction(task, thresholds=thresholds_of(session), referral=referral, **outputs)
+    return Prediction(task, thresholds=thresholds and tuple(thresholds), referral=referral, **outputs)
 
 
-def thresholds_of(session: onnxruntime.InferenceSession) -> tuple[float, ...] | None:
-    """The operating point that a graph was exported with, from its metadata."""
-    stated = session.get_modelmeta().custom_metadata_map.get(THRESHOLDS)
-    return None if stated is None else tuple(json.loads(stated))
+def said_of(session: onnxruntime.InferenceSession, key: str) -> Any:
+    """Return what a graph's metadata say under a key, which hold JSON but for ``PRECISION``; None where they do not."""
+    stated = session.get_modelmeta().custom_metadata_map.get(key)
+    return stated if stated is None or key == PRECISION else json.loads(stated)
 
 
 def referral_of(session: onnxruntime.InferenceSession) -> Referral | None:
-    """The rule by which answers are left to a person that a graph was exported with, from its metadata."""
-    stated = session.get_modelmeta().custom_metadata_map.get(REFERRAL)
-    return None if stated is None else Referral.from_dict(json.loads(stated))
+    """Return the rule by which answers are left to a person that a graph was exported with."""
+    stated = said_of(session, REFERRAL)
+    return stated and Referral.from_dict(stated)
