@@ -141,7 +141,7 @@ def clients(files: list[bytes]) -> Callable[[str, int, int], dict]:
 
 def served(bundle: Path, files: list[bytes], requests: int, rounds: int) -> list[Row]:
     """Measure throughput with 8 clients by turns, then what a single client waits."""
-    command = [sys.executable, "-m", "medic.deployment.service.server", str(bundle), "--port", "0"]
+    command = [sys.executable, "-m", "medic.cli", "serve", str(bundle), "--port", "0"]
     service = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     workers = [worker(bare, bundle, files, usable_cores()), worker(plain_endpoint, bundle), worker(clients, files)]
     raw, endpoint, client = workers

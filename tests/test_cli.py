@@ -1055,7 +1055,7 @@ def test_a_port_in_use_is_one_sentence_and_leaves_nothing(command, line, tmp_pat
         port = other.getsockname()[1]
         bundle = line.folder / "outputs" / "bundles" / "retinopathy"
         said = failed(medic(command, bundle, "--port", port, cwd=tmp_path))
-    assert f"port {port} on 127.0.0.1 is in use" in said
+    assert f"port {port} on 127.0.0.1 cannot be used ([Errno 98] Address already in use)" in said
     assert "no deployment" in succeeded(medic("deployments", cwd=tmp_path))
 
 

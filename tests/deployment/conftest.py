@@ -142,7 +142,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AbstractC
     @contextmanager
     def start(bundle: Bundle, *options: object) -> Iterator[SimpleNamespace]:
         log = tmp_path_factory.mktemp("service") / "log"
-        command = [sys.executable, "-m", "medic.deployment.service.server", bundle.folder, "--port", "0", *options]
+        command = [sys.executable, "-m", "medic.cli", "serve", bundle.folder, "--port", "0", *options]
         with log.open("wb") as file:
             process = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=file, text=True)
         try:

@@ -124,7 +124,7 @@ def test_a_server_that_cannot_start_leaves_its_reason_and_nothing_else(bundle, s
     stored = local.store(bundle, space)
     monkeypatch.setattr(local, "store", lambda *_: stored)
     (stored.folder / "model.onnx").write_bytes(b"damaged")
-    with pytest.raises(MedicError, match=r"end of its log:\nerror: .*changed or damaged at model\.onnx"):
+    with pytest.raises(MedicError, match=r"end of its log:\nmedic: .*changed or damaged at model\.onnx"):
         local.deploy(bundle, space)
     assert list((space / "deployments").iterdir()) == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import socket
 import sys
 import tempfile
 from enum import StrEnum
@@ -161,6 +162,11 @@ def serve(
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Processes that compute; a core each when left.")
     ] = None,
+    counts: Annotated[
+        Path | None, typer.Option("--counts", help="Folder for counts of the answers by the hour, for medic drift.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="What the deployment is called.")] = None,
+    descriptor: Annotated[int | None, typer.Option("--descriptor", hidden=True)] = None,
 ) -> None:
     """Serve a bundle until Ctrl-C: a page for people at /, /predict for programs, /v2 and gRPC, /metrics.
 
@@ -173,8 +179,9 @@ def serve(
     from medic.deployment.service.telemetry import log_as_json
 
     log_as_json()
-    config = ServerConfig(host, port, grpc_port, read_token(token_file), certificate, key, workers=workers)
-    serve_bundle(bundle, config)
+    config = ServerConfig(host, port, grpc_port, read_token(token_file), certificate, key, name, workers, counts)
+    # The socket that `medic deploy` has bound before it started this process.
+    serve_bundle(bundle, config, None if descriptor is None else socket.socket(fileno=descriptor))
 
 
 @app.command()

@@ -1,28 +1,26 @@
-"""Calling a service: image files in, a prediction out. Only httpx and NumPy are needed on this side."""
+"""Calling a service: image files in, a prediction out."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import tenacity
 
 from medic.errors import MedicError
 from medic.task import Prediction, Task
 
 Image = bytes | str | Path
 
-BUSY_SECONDS = 1.0
-"""How long to wait before a busy service is asked again."""
-
 
 class ServiceError(MedicError):
-    """The service was reached and refused, or failed; ``status`` is the HTTP status of its answer."""
+    """The service refused or failed: ``status`` is the HTTP status of its answer; 0 where the connection broke."""
 
     def __init__(self, message: str, status: int):
         super().__init__(message)
@@ -30,7 +28,7 @@ class ServiceError(MedicError):
 
 
 def bearer(token: str | None) -> dict[str, str]:
-    """The header that shows a token; none without one."""
+    """Return the header that shows a token; none without one."""
     return {} if token is None else {"Authorization": f"Bearer {token}"}
 
 
@@ -38,7 +36,7 @@ class Client:
     """A connection to one service, kept open between calls; close it by using it in a ``with`` block.
 
     A request that finds the connection broken, or the service busy, is sent a second time: a worker that is killed, or
-    that gives way to another bundle, loses nothing.
+    that gives way to another bundle, loses nothing. Safe to call from several threads.
 
     Args:
         url: the service's address, such as ``http://127.0.0.1:8080``.
@@ -50,8 +48,6 @@ class Client:
         MedicError: the address or the certificate is none.
     """
 
-    _transport: type = httpx.Client
-
     def __init__(
         self,
         url: str,
@@ -61,34 +57,32 @@ class Client:
     ):
         self.url = url.rstrip("/")
         try:
-            host = httpx.URL(self.url).host
-            # A proxy of the environment cannot reach this machine's loopback addresses.
-            proxies = host not in ("localhost", "::1") and not host.startswith("127.")
             verify = True if certificate is None else ssl.create_default_context(cafile=certificate)
-            self._http = self._transport(
+            # A proxy of the environment cannot reach this machine's loopback addresses.
+            proxies = not httpx.URL(self.url).host.startswith(("127.", "localhost", "::1"))
+            self._http = httpx.Client(
                 base_url=self.url, timeout=timeout, headers=headers, verify=verify, trust_env=proxies
             )
-        except OSError as error:
-            raise MedicError(f"{certificate} is no certificate in PEM form ({error}); correct the path") from error
-        except (httpx.InvalidURL, TypeError) as error:
-            raise MedicError(f"{url!r} is no address of a service; give one such as http://127.0.0.1:8080") from error
+        except (OSError, httpx.InvalidURL) as error:
+            wrong = f"certificate {certificate}" if isinstance(error, OSError) else f"address {url!r}"
+            raise MedicError(f"the {wrong} cannot be used ({error}); correct it") from error
 
     def about(self) -> dict:
-        """What the service says of itself: task, model version, notice, limits."""
+        """Return what the service says of itself: task, model version, notice, limits."""
         about = self._request("GET", "/")
         if not isinstance(about, dict) or about.get("service") != "medic":
             raise MedicError(f"what answers at {self.url} is no service of medic; correct the address")
         return about
 
     def ready(self) -> bool:
-        """Whether the service is there and takes requests."""
+        """Return whether the service is there and takes requests."""
         try:
-            return self._request("GET", "/v2/health/ready").get("ready") is True
-        except (MedicError, AttributeError):
+            return self._request("GET", "/v2/health/ready")["ready"] is True
+        except (MedicError, KeyError, TypeError):
             return False
 
     def answer(self, image: Image) -> dict:
-        """The service's own words on one image: class, probabilities, notice; the set and referral of a calibrated one.
+        """Return the service's own words on one image: class, probabilities, notice; with calibration set and referral.
 
         Args:
             image: the bytes of an image file, or its path.
@@ -97,7 +91,12 @@ class Client:
             ServiceError: the service refuses it; the message carries its reason.
             MedicError: the file cannot be read, or the service cannot be reached.
         """
-        return self._request("POST", "/predict", image, **_question(image))
+        if isinstance(image, bytes):
+            return self._request("POST", "/predict", image)
+        try:
+            return self._request("POST", "/predict", Path(image).read_bytes(), f"{image}: ")
+        except OSError as error:
+            raise MedicError(f"cannot read {image} ({error.strerror}); correct the path") from error
 
     def score(self, images: Sequence[Image]) -> Prediction:
         """Score images one after the other; one prediction for all, in their order.
@@ -112,35 +111,28 @@ class Client:
         answers = [self.answer(image) for image in images]
         return prediction_of(Task.from_dict(about["task"]), about.get("thresholds"), answers)
 
-    def _request(self, method: str, path: str, image: Image | None = None, **options: Any) -> Any:
-        for pause in (BUSY_SECONDS, None):
-            try:
-                found = self._http.request(method, path, **options)
-            except httpx.HTTPError as error:
-                found = error
-            if pause is None or not _is_worth_another(found):
-                return self._content(found, image)
-            time.sleep(pause if isinstance(found, httpx.Response) else 0)
-
-    def _content(self, found: httpx.Response | httpx.HTTPError, image: Image | None) -> Any:
-        """The JSON of an answer, or what is wrong with it in a sentence."""
-        if isinstance(found, httpx.TimeoutException):
-            raise MedicError(f"the service at {self.url} gave no answer in time; try again, or look at its log")
-        if isinstance(found, httpx.HTTPError):
-            raise MedicError(
-                f"no service answers at {self.url} ({found}); start one with medic serve BUNDLE, or correct the address"
-            )
+    @tenacity.retry(
+        retry=tenacity.retry_if_exception(lambda error: getattr(error, "status", None) in (0, 503)),
+        stop=tenacity.stop_after_attempt(2),
+        wait=lambda state: 1 if state.outcome.exception().status == 503 else 0,  # seconds
+        reraise=True,
+    )
+    def _request(self, method: str, path: str, content: bytes | None = None, name: str = "") -> Any:
         try:
-            content = found.json()
+            found = self._http.request(method, path, content=content)
+            answer = found.json()
+        except httpx.TimeoutException as error:
+            raise MedicError(f"the service at {self.url} gave no answer in time; try again, or read its log") from error
+        except httpx.HTTPError as error:
+            said = f"no service answers at {self.url} ({error}); start one with medic serve, or correct the address"
+            raise ServiceError(said, 0) from error
         except ValueError as error:
             said = f"what answers at {self.url} gave status {found.status_code} and no JSON; correct the address"
             raise ServiceError(said, found.status_code) from error
         if not found.is_success:
-            reason = content.get("error") if isinstance(content, dict) else None
-            name = "" if image is None or isinstance(image, bytes) else f"{image}: "
-            said = f"{name}the service refused with {found.status_code}: {reason or 'no reason given'}"
-            raise ServiceError(said, found.status_code)
-        return content
+            reason = answer.get("error", answer) if isinstance(answer, dict) else answer
+            raise ServiceError(f"{name}the service refused with {found.status_code}: {reason}", found.status_code)
+        return answer
 
     def __enter__(self) -> Client:
         return self
@@ -150,42 +142,19 @@ class Client:
 
 
 class AsyncClient(Client):
-    """As ``Client``, with ``answer`` to be awaited, many at a time, within ``async with``."""
+    """As ``Client``, with ``answer`` to be awaited, up to 32 at a time, within ``async with``."""
 
-    _transport = httpx.AsyncClient
+    _threads = ThreadPoolExecutor(32)
 
     async def answer(self, image: Image) -> dict:
         """See ``Client.answer``."""
-        for pause in (BUSY_SECONDS, None):
-            try:
-                found = await self._http.post("/predict", **_question(image))
-            except httpx.HTTPError as error:
-                found = error
-            if pause is None or not _is_worth_another(found):
-                return self._content(found, image)
-            await asyncio.sleep(pause if isinstance(found, httpx.Response) else 0)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, super().answer, image)
 
     async def __aenter__(self) -> AsyncClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._http.aclose()
-
-
-def _is_worth_another(found: httpx.Response | httpx.HTTPError) -> bool:
-    """Whether the service was busy, or the connection broke."""
-    if isinstance(found, httpx.Response):
-        return found.status_code == 503
-    return not isinstance(found, httpx.TimeoutException | httpx.UnsupportedProtocol)
-
-
-def _question(image: Image) -> dict:
-    """The content of a request for one image, and its type."""
-    try:
-        data = image if isinstance(image, bytes) else Path(image).read_bytes()
-    except OSError as error:
-        raise MedicError(f"cannot read {image} ({error.strerror}); correct the path") from error
-    return {"content": data, "headers": {"content-type": "application/octet-stream"}}
+        self._http.close()
 
 
 def prediction_of(task: Task, thresholds: Sequence[float] | None, answers: Sequence[Mapping[str, Any]]) -> Prediction:
@@ -196,11 +165,11 @@ def prediction_of(task: Task, thresholds: Sequence[float] | None, answers: Seque
         thresholds: the model's operating point, one for each class that has one; None without.
         answers: one an image, with ``probabilities`` by class and, for ordinal tasks, ``grade_continuous``.
     """
-    probabilities = np.array(
-        [[answer["probabilities"][name] for name in task.classes] for answer in answers], np.float32
-    )
-    ordinal = task.kind == "ordinal"
-    grade = np.array([answer["grade_continuous"] for answer in answers], np.float32) if ordinal else None
+    probabilities = [[answer["probabilities"][name] for name in task.classes] for answer in answers]
+    grade = [answer["grade_continuous"] for answer in answers] if task.kind == "ordinal" else None
     return Prediction(
-        task, np.array(probabilities, np.float32), grade, None if thresholds is None else tuple(thresholds)
+        task,
+        np.array(probabilities, np.float32),
+        None if grade is None else np.array(grade, np.float32),
+        None if thresholds is None else tuple(thresholds),
     )

@@ -8,7 +8,6 @@ import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,11 +18,8 @@ from medic.files import write_text
 from medic.referral import appearance
 from medic.task import Prediction
 
-if TYPE_CHECKING:
-    from prometheus_client.metrics_core import HistogramMetricFamily
-
-WRITE_SECONDS, FINE_DAYS = 10.0, 90
-"""Between two writings; after so many days, the hours of a day are counted as one."""
+WRITE_SECONDS = 10.0
+"""Between two writings."""
 
 
 def measure(images: Sequence[bytes], pixels: np.ndarray, prediction: Prediction) -> dict[str, np.ndarray]:
@@ -60,9 +56,9 @@ class Counts:
 
     def add(self, measures: Measures, prediction: Prediction) -> None:
         """Count N answered images; they are written within ten seconds, together with those that come meanwhile."""
-        found, now = self.reference.count(measures, prediction), datetime.datetime.now(datetime.UTC)
+        found = self.reference.count(measures, prediction)
         with self._lock:
-            _add(self._hours, f"{now:%Y-%m-%dT%H}", found)
+            _add(self._hours, f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H}", found)
             if self._writing is None:
                 self._writing = threading.Timer(WRITE_SECONDS, self.close)
                 self._writing.daemon = True
@@ -74,19 +70,10 @@ class Counts:
             if self._writing is not None:
                 self._writing.cancel()
                 self._writing = None
-            self._write(datetime.datetime.now(datetime.UTC))
-
-    def _write(self, now: datetime.datetime) -> None:
-        fine, hours = f"{now - datetime.timedelta(days=FINE_DAYS):%Y-%m-%dT%H}", {}
-        for hour, found in sorted(self._hours.items()):
-            _add(hours, hour if hour >= fine else f"{hour[:10]}T00", found)
-        lines = [{"reference": self.reference.to_dict()}]
-        lines += [
-            {"hour": hour, "counts": {name: images.tolist() for name, images in found.items()}}
-            for hour, found in hours.items()
-        ]
-        write_text(self._path, "".join(json.dumps(line) + "\n" for line in lines))
-        self._hours = hours
+            lines = [{"reference": self.reference.to_dict()}]
+            for hour, counts in self._hours.items():
+                lines.append({"hour": hour, "counts": {name: images.tolist() for name, images in counts.items()}})
+            write_text(self._path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _add(hours: Hours, hour: str, found: Mapping[str, np.ndarray]) -> None:
@@ -116,19 +103,3 @@ def read_counts(files: Iterable[str | Path]) -> tuple[Reference, Hours]:
     if reference is None:
         raise MedicError("no counts are there: no request was answered, or the bundle has no reference (package again)")
     return reference, dict(sorted(hours.items()))
-
-
-def histograms(files: Iterable[str | Path]) -> HistogramMetricFamily:
-    """Return the measured properties that the processes of a service have counted, for Prometheus.
-
-    Raises:
-        MedicError: as ``read_counts``.
-    """
-    from prometheus_client.metrics_core import HistogramMetricFamily
-
-    reference, hours = read_counts(files)
-    family = HistogramMetricFamily("medic_images", "Images answered, by a measured property", labels=["property"])
-    for name, ends in reference.edges.items() if hours else ():
-        images = np.cumsum(np.sum([counts[name] for counts in hours.values()], axis=0))
-        family.add_metric([name], list(zip([*map(str, ends), "+Inf"], images.tolist(), strict=True)), sum_value=None)
-    return family

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -150,11 +149,7 @@ class Drift:
         few = ", ".join(wide["property"][wide["images"] < wide["needed"]])
         said = [f"{name} moved: first found {day} (UTC); PSI {psi[name]:.2f} now" for name, day in self.since.items()]
         said = said or ["nothing moved" + (f"; too few images yet to be sure of {few}" if few else "")]
-        columns = self.shares.itertuples(name=None)
-        said += [
-            f"{name}: {then:.1%} then, now {now:.1%} ({low:.1%} to {high:.1%})"
-            for name, then, now, low, high in columns
-        ]
+        said += ["{}: {:.1%} then, now {:.1%} ({:.1%} to {:.1%})".format(*row) for row in self.shares.itertuples()]
         if any(not name.startswith("decided") for name in self.since):
             said.append("the images look different, so these shares may be wrong: label some of the new images first")
         return "\n".join(said)
@@ -186,19 +181,18 @@ def compare(reference: Reference, hours: Hours, by: str = "day") -> Drift:
 
     def window(since: str, until: str) -> dict[str, np.ndarray]:
         found = [counts for hour, counts in hours.items() if since <= hour[: LENGTH[by]] <= until]
-        return {name: sum(np.asarray(counts[name]) for counts in found) for name in found[0]}
+        return {name: np.sum([counts[name] for counts in found], axis=0) for name in reference.counts}
 
-    looks = []
+    rows = []
     for place, until in enumerate(ends):
-        rows = []
         for since in dict.fromkeys([until, ends[max(0, place - SPAN + 1)]]):
             for name, counts in window(since, until).items():
                 then = reference.counts[name]
                 p = chi_square(then, counts, reference.design[name]) if counts.sum() else 1.0
                 rows.append((since, until, name, int(counts.sum()), needed[name], psi(then, counts), p))
-        columns = ["since", "until", "property", "images", "needed", "psi", "p"]
-        looks.append(pd.DataFrame(rows, columns=columns).assign(p=lambda found: holm(found["p"])))
-    table = pd.concat(looks, ignore_index=True).assign(moved=lambda found: found["p"] <= level)
+    table = pd.DataFrame(rows, columns=["since", "until", "property", "images", "needed", "psi", "p"])
+    table["p"] = table.groupby("until")["p"].transform(holm)
+    table["moved"] = table["p"] <= level
     decided = table["until"][table["moved"] & table["property"].isin(list(reference.confusion))]
     return Drift(table, class_shares(reference, window(decided.min() if len(decided) else ends[-SPAN:][0], ends[-1])))
 
@@ -220,7 +214,7 @@ def chi_square(reference: Sequence[int], counts: Sequence[int], design: float = 
     Rare bins are joined until five images are expected in each (Cochran, Annals of Mathematical Statistics 23(3), 1952,
     p. 328), by the reference alone: joined by what was counted, the test would find too much.
     """
-    from scipy.special import chdtrc
+    from scipy import stats
 
     reference, counts = np.asarray(reference), np.asarray(counts)
     expected = np.where(reference > 0, reference * min(1, counts.sum() / reference.sum()), counts)
@@ -229,10 +223,10 @@ def chi_square(reference: Sequence[int], counts: Sequence[int], design: float = 
         if min(expected[order[start:end]].sum(), expected[order[end:]].sum()) >= 5 or end == len(order):
             columns.append([reference[order[start:end]].sum(), counts[order[start:end]].sum()])
             start = end
-    table = np.array(columns)
-    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
-    statistic = ((table - expected) ** 2 / expected).sum()
-    return float(chdtrc(len(columns) - 1, statistic / design)) if len(columns) > 1 else 1.0
+    if len(columns) == 1:
+        return 1.0
+    found = stats.chi2_contingency(columns, correction=False)
+    return float(stats.chi2.sf(found.statistic / design, found.dof))
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
@@ -248,17 +242,12 @@ def images_needed(reference: Reference, name: str, level: float) -> float:
 
     The test's statistic is then a noncentral chi-square variable of about PSI / (1/n + 1/m), with n and m images.
     """
+    from scipy import special, stats
+
     freedom = max(1, np.count_nonzero(reference.counts[name]) - 1)
-    share = PSI / (_noncentrality(freedom, level) * reference.design[name]) - 1 / sum(reference.counts[name])
+    noncentrality = special.chndtrinc(stats.chi2.isf(level, freedom), freedom, 1 - POWER)
+    share = PSI / (noncentrality * reference.design[name]) - 1 / sum(reference.counts[name])
     return float(np.ceil(1 / share)) if share > 0 else np.inf
-
-
-@cache
-def _noncentrality(freedom: int, level: float) -> float:
-    from scipy import optimize, stats
-
-    limit = stats.chi2.isf(level, freedom)
-    return optimize.brentq(lambda size: stats.ncx2.sf(limit, freedom, size) - POWER, 1e-3, 1e3)
 
 
 def class_shares(reference: Reference, counts: Mapping[str, np.ndarray], draws: int = 1000) -> pd.DataFrame:

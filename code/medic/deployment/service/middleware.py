@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import hmac
 import logging
 import time
 import uuid
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
 from medic.deployment.service.telemetry import REJECTED, REQUESTS, SECONDS
@@ -39,11 +37,11 @@ HEADERS = {
     "x-content-type-options": "nosniff",
 }
 
-IMAGE_STATUS = {"empty": 422, "truncated": 422, "unreadable": 422, "unsupported": 415, "too_large": 413}
+STATUS = {"empty": 422, "truncated": 422, "unreadable": 422, "unsupported": 415, "too_large": 413}
 """The HTTP status for each reason why bytes are no image."""
 
 REASONS = {400: "malformed", 401: "token", 404: "unknown", 405: "method", 413: "too_large", 415: "unsupported"}
-REASONS |= {422: "unreadable", 503: "busy"}
+REASONS |= {422: "unreadable", 500: "failed", 503: "busy"}
 """One word for programs, where the error has none of its own."""
 
 RETRY = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
@@ -54,9 +52,6 @@ UPLOAD, JSON = 32 << 20, 8 << 20
 WAITING = 32
 """Requests that one worker takes on at a time."""
 
-SKIP_BYTES, SKIP_SECONDS = 4 << 20, 5.0
-"""Up to how large a body, and how long, is still read of a request that is refused already."""
-
 LOG = logging.getLogger("medic")
 
 
@@ -65,122 +60,99 @@ def refusal(error: Exception) -> tuple[int, dict]:
 
     It is counted or, where nobody foresaw it, logged without the request's content.
     """
-    match error:
-        case ImageError():
-            status, reason, sentence = IMAGE_STATUS[error.reason], error.reason, str(error)
-        case MedicError():
-            status, reason, sentence = 400, "malformed", str(error)
-        case HTTPException():
-            status, sentence = error.status_code, error.detail
-            reason = REASONS.get(status, "refused")
-        case _:
-            LOG.error("a request failed", exc_info=error)
-            status, reason, sentence = 500, "failed", "the service failed; its log says more"
+    status, sentence = 500, "the service failed; its log says more"
+    if isinstance(error, HTTPException):
+        status, sentence = error.status_code, error.detail
+    elif isinstance(error, MedicError):
+        status, sentence = STATUS.get(getattr(error, "reason", ""), 400), str(error)
+    else:
+        LOG.error("a request failed", exc_info=error)
+    reason = error.reason if isinstance(error, ImageError) else REASONS.get(status, "refused")
     if status in (400, 413, 415, 422):
         REJECTED.labels(reason).inc()
     return status, {"error": sentence, "reason": reason}
 
 
-def register_errors(app: Any) -> None:
-    """Let an application answer each of its errors with a sentence and a word, as JSON."""
-
-    async def answer(request: Any, error: Exception) -> JSONResponse:
-        if isinstance(error, HTTPException) and error.detail == HTTPStatus(error.status_code).phrase:
-            here = f"{request.method} {request.url.path[:200]} is not answered here; see GET / for what is"
-            error = HTTPException(error.status_code, here)
-        status, content = refusal(error)
-        request.scope["medic"]["reason"] = content["reason"]
-        return JSONResponse(content, status, RETRY.get(status))
-
-    for kind in (HTTPException, MedicError, Exception):
-        app.add_exception_handler(kind, answer)
+async def refuse(request: Request, error: Exception) -> JSONResponse:
+    """Answer an error with a sentence and a word, as JSON."""
+    if isinstance(error, HTTPException) and error.detail == HTTPStatus(error.status_code).phrase:
+        error.detail = f"{request.method} {request.url.path[:200]} is not answered here; see GET / for what is"
+    status, content = refusal(error)
+    request.scope["medic"]["reason"] = content["reason"]
+    return JSONResponse(content, status, RETRY.get(status))
 
 
-def has_token(authorization: str, token: str | None) -> bool:
-    """Whether an ``Authorization`` header carries the token; takes the same time wherever they differ."""
+HANDLERS = dict.fromkeys((HTTPException, MedicError, Exception), refuse)
+"""The exception handlers of an application behind ``watched``."""
+
+
+def check_token(authorization: str, token: str | None) -> None:
+    """Refuse an ``Authorization`` header without the token; takes the same time wherever they differ."""
     scheme, _, given = authorization.partition(" ")
-    return token is None or (scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), token.encode()))
+    if token is not None and (scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), token.encode())):
+        raise HTTPException(401, "this service asks for a token; send it as 'Authorization: Bearer TOKEN'")
 
 
-class Middleware:
-    """Around an ASGI application: token, counted bodies, headers, metrics, one line of log a request."""
+def watched(app: Callable, service: Service) -> Callable:
+    """Put token, limits, headers, metrics and one line of log a request around an ASGI application."""
 
-    def __init__(self, app: Any, service: Service):
-        self._app = app
-        self._service = service
-
-    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
-        """Answer one request, or refuse it."""
+    async def answer_request(scope: dict, receive: Callable, send: Callable) -> None:
         if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+            return await app(scope, receive, send)
         start, facts = time.perf_counter(), {"id": uuid.uuid4().hex[:12], "status": 0, "bytes": 0}
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        complete = "transfer-encoding" not in headers and headers.get("content-length", "0") == "0"
-        as_json = scope["path"].endswith("/infer") and "inference-header-content-length" not in headers
-        most = JSON if as_json else UPLOAD
-
-        def check_length(length: int) -> None:
-            if length > most:
-                binary = " or, with tensors, in the protocol's binary form" if as_json else ""
-                raise HTTPException(413, f"the upload has over {most:,} bytes; send a smaller file{binary}")
-
-        async def count() -> dict:
-            nonlocal complete
-            message = await receive()
-            facts["bytes"] += len(message.get("body", b""))
-            complete = not message.get("more_body", False)
-            check_length(facts["bytes"])
-            return message
+        # Uvicorn sends no body to HEAD.
+        scope = {**scope, "method": "GET" if scope["method"] == "HEAD" else scope["method"], "medic": facts}
+        request = Request(scope, receive)
 
         async def answer(message: dict) -> None:
             if message["type"] == "http.response.start":
                 facts["status"] = message["status"]
                 more = {**HEADERS, "x-request-id": facts["id"]}
-                # An answer before the whole body came leaves bytes in the connection that are no request.
-                if self._service.draining or not complete:
+                # What is left of a body that is too large is not waited for. Who waits to be told to send one, and is
+                # not, would begin the next request in its place.
+                if service.draining or facts["status"] == 413 or "expect" in request.headers:
                     more["connection"] = "close"
                 message["headers"] = [*message["headers"], *((n.encode(), v.encode()) for n, v in more.items())]
             await send(message)
 
-        self._service.under_way += 1
+        service.under_way += 1
         try:
-            _check(scope, headers, self._service)
-            # The length that a client declares is believed only where it is already too much.
-            check_length(int(headers.get("content-length", 0)))
-            # Uvicorn sends no body to HEAD.
-            method = "GET" if scope["method"] == "HEAD" else scope["method"]
-            await self._app({**scope, "method": method, "medic": facts}, count, answer)
+            body = await _body(request, service)
+            replayed = [{"type": "http.request", "body": body, "more_body": False}]
+
+            async def receive_again() -> dict:
+                return replayed.pop() if replayed else await receive()
+
+            await app(scope, receive_again, answer)
         except ClientDisconnect:  # nobody is there to be answered
             facts["reason"] = "gone"
         except Exception as error:
             if not facts["status"]:  # else it has been answered, and noted
-                status, content = refusal(error)
-                facts["reason"] = content["reason"]
-                await _skip(receive, complete)
-                await JSONResponse(content, status, RETRY.get(status))(scope, receive, answer)
+                await (await refuse(request, error))(scope, receive, answer)
         finally:
-            self._service.under_way -= 1
+            service.under_way -= 1
             _note(scope["path"], facts, time.perf_counter() - start)
 
+    return answer_request
 
-def _check(scope: dict, headers: dict[str, str], service: Service) -> None:
-    if scope["path"] not in OPEN and not has_token(headers.get("authorization", ""), service.config.token):
-        raise HTTPException(401, "this service asks for a token; send it as 'Authorization: Bearer TOKEN'")
-    if scope["method"] == "POST" and service.under_way > WAITING:
+
+async def _body(request: Request, service: Service) -> bytes:
+    """Read the whole body of a request that is let in."""
+    if request.url.path not in OPEN:
+        check_token(request.headers.get("authorization", ""), service.config.token)
+    if request.method == "POST" and service.under_way > WAITING:
         raise HTTPException(503, "the service is busy; try again in a second")
-    if packed := headers.get("content-encoding", "").replace("identity", ""):
+    if packed := request.headers.get("content-encoding", "").replace("identity", ""):
         raise HTTPException(415, f"content encoding {packed[:40]!r} is not read here; send the body as it is")
-
-
-async def _skip(receive: Callable, complete: bool) -> None:
-    """Read a short body to its end, or many clients would not read the answer that refuses it."""
-    skipped = 0
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(SKIP_SECONDS):
-            while not complete and skipped <= SKIP_BYTES:
-                message = await receive()
-                skipped += len(message.get("body", b""))
-                complete = not message.get("more_body", False)
+    as_json = request.url.path.endswith("/infer") and "inference-header-content-length" not in request.headers
+    most, facts, parts = JSON if as_json else UPLOAD, request.scope["medic"], []
+    async for part in request.stream():
+        parts.append(part)
+        facts["bytes"] += len(part)
+        if facts["bytes"] > most:
+            binary = " or, with tensors, in the protocol's binary form" if as_json else ""
+            raise HTTPException(413, f"the upload has over {most:,} bytes; send a smaller file{binary}")
+    return b"".join(parts)
 
 
 def _note(path: str, facts: dict, seconds: float) -> None:

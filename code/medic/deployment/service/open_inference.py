@@ -31,7 +31,7 @@ from starlette.exceptions import HTTPException
 
 from medic.deployment.bundle.predictor import INPUT, REFERRAL
 from medic.deployment.service.app import Service
-from medic.deployment.service.middleware import UPLOAD, WAITING, has_token, refusal, register_errors
+from medic.deployment.service.middleware import HANDLERS, UPLOAD, WAITING, check_token, refusal
 from medic.deployment.service.telemetry import REQUESTS, SECONDS
 from medic.errors import MedicError
 
@@ -41,28 +41,21 @@ FILES = "image"
 MAX_IMAGES = 64
 """Images in one request."""
 
-LONGEST = 1000
-"""Characters of a sentence that are sent over gRPC: it may quote what was asked, and travels among the headers."""
-
-JSON_LENGTH = "inference-header-content-length"
-
 ONE_MODEL = "this service has one model, and nobody loads or unloads it"
 
 CODES = {401: StatusCode.UNAUTHENTICATED, 404: StatusCode.NOT_FOUND, 500: StatusCode.INTERNAL}
 """gRPC's code for a status of HTTP; INVALID_ARGUMENT for all others."""
 
 
-def application(service: Service) -> Any:
-    """The protocol over HTTP, as an ASGI application: kserve's routes, for one model in one version."""
-    app, plane = FastAPI(openapi_url=None), Plane(service)
-    endpoints = V2Endpoints(plane)
-    register_errors(app)
+def application(service: Service) -> Callable:
+    """Return the protocol over HTTP, as an ASGI application: kserve's routes, for one model in one version."""
+    app, plane = FastAPI(openapi_url=None, exception_handlers=HANDLERS), Plane(service)
 
     # Left to kserve's route, FastAPI would read the JSON itself and keep an error for each wrong element of it: a body
     # of 60 kB then takes 100 MB.
     @app.post("/v2/models/{model}/infer", response_model=None)
     async def infer(model: str, request: Request, response: Response) -> Any:
-        return await endpoints.infer(request, response, model, await request.body())
+        return await V2Endpoints(plane).infer(request, response, model, await request.body())
 
     register_v2_endpoints(app, plane, None)
 
@@ -88,15 +81,14 @@ class BundleModel(Model):
 
     def __init__(self, service: Service):
         super().__init__(service.manifest.task.name)
-        self.service = service
-        self.ready = True
+        self.service, self.ready = service, True
 
     def get_input_types(self) -> list[dict]:
-        """Prepared pixels, or image files; a request gives one of them."""
+        """Return prepared pixels, or image files; a request gives one of them."""
         return [*self.service.manifest.values["inputs"], {"name": FILES, "datatype": "BYTES", "shape": [-1]}]
 
     def get_output_types(self) -> list[dict]:
-        """As the graph's, and those of the referral rule where it has one."""
+        """Return the graph's outputs, and those of the referral rule where it has one."""
         outputs, classes = self.service.manifest.values["outputs"], len(self.service.manifest.task.classes)
         if REFERRAL not in self.service.predictor.session.get_modelmeta().custom_metadata_map:
             return outputs
@@ -110,84 +102,57 @@ class BundleModel(Model):
             MedicError: its inputs are not what ``get_input_types`` says, or an image file cannot become pixels.
         """
         manifest = self.service.manifest
-        prediction, answers = await self.service.predict(self._images(payload))
-        found = {"probabilities": ("FP32", prediction.probabilities)}
-        more = {"grade": prediction.grade, "distance": prediction.distance}
-        found |= {name: ("FP32", values) for name, values in more.items() if values is not None}
+        prediction, answers = await self.service.predict(_images(payload, manifest.preprocessing.size))
+        found = {"probabilities": prediction.probabilities, "grade": prediction.grade, "distance": prediction.distance}
         if "refer" in answers[0]:
-            sets = [[name in answer["set"] for name in manifest.task.classes] for answer in answers]
             why = np.array([answer["why"].encode() for answer in answers], dtype=object)
-            found |= {"set": ("BOOL", np.array(sets)), "refer": ("BOOL", why != b""), "why": ("BYTES", why)}
-        there = {name: _output(name, *values) for name, values in found.items()}
+            found |= {"set": prediction.sets, "refer": why != b"", "why": why}
+        found = {name: values for name, values in found.items() if values is not None}
         # kserve leaves out what was not asked for over HTTP, but not over gRPC.
-        asked = [output.name for output in payload.request_outputs or there.values()]
-        if len(set(asked)) < len(asked):
-            raise MedicError("an output is asked for twice; ask for each once")
-        if unknown := set(asked) - there.keys():
-            raise MedicError(f"there is no output {min(unknown)!r}; see the model's metadata")
+        asked = [output.name for output in payload.request_outputs or ()]
+        if len(set(asked)) < len(asked) or not found.keys() >= set(asked):
+            raise MedicError(f"outputs are asked for once each, out of {', '.join(found)}; see the model's metadata")
+        outputs = []
+        for name in asked or found:
+            kind = {"float32": "FP32", "bool": "BOOL", "object": "BYTES"}[found[name].dtype.name]
+            outputs.append(InferOutput(name, list(found[name].shape), kind))
+            outputs[-1].set_data_from_numpy(found[name], binary_data=False)
         operating_point = {} if prediction.thresholds is None else {"thresholds": json.dumps(prediction.thresholds)}
         return InferResponse(
             # Without an id of its own a request would make kserve's response invalid.
             response_id=payload.id or str(uuid.uuid4()),
             model_name=self.name,
             model_version=manifest.version,
-            infer_outputs=[output for name, output in there.items() if name in asked],
+            infer_outputs=outputs,
             parameters={"notice": manifest.notice, **operating_point},
             requested_outputs=payload.request_outputs,
             use_binary_outputs=payload.use_binary_outputs,
         )
 
-    def _images(self, request: InferRequest) -> list[bytes] | np.ndarray:
-        if len(request.inputs) != 1 or request.inputs[0].name not in (INPUT, FILES):
-            raise MedicError(f"give exactly one input, {INPUT!r} (prepared pixels) or {FILES!r} (image files)")
-        given = request.inputs[0]
-        if not 1 <= (count := given.shape[0] if given.shape else 0) <= MAX_IMAGES:
-            raise MedicError(f"a request holds 1 to {MAX_IMAGES} images, this one says {count}")
-        return _files(given) if given.name == FILES else _pixels(given, self.service.manifest.preprocessing.size)
 
-
-def _output(name: str, datatype: str, values: np.ndarray) -> InferOutput:
-    output = InferOutput(name, list(values.shape), datatype)
-    output.set_data_from_numpy(values, binary_data=False)
-    return output
-
-
-def _values(given: InferInput) -> np.ndarray:
-    """A tensor's values as they came: numbers, bytes, or texts."""
+def _images(request: InferRequest, size: int) -> list[bytes] | np.ndarray:
+    """Return the image files of a request, or its prepared pixels uint8 (N, size, size, 3)."""
+    wanted = (
+        f"give one input with 1 to {MAX_IMAGES} images: {INPUT!r}, UINT8 [N, {size}, {size}, 3] with whole numbers in "
+        f"0..255, or {FILES!r}, BYTES [N], in JSON as base64"
+    )
     try:
-        if given._raw_data is not None:
-            return given.as_numpy()
+        [given] = request.inputs
         # As objects: of texts NumPy would make an array as wide as the longest, for each of them.
-        return np.array(given.data, dtype=object)
-    except (ValueError, TypeError, struct.error, InvalidInput) as error:
-        raise MedicError(f"the data of {given.name!r:.40} is not what its shape and datatype say ({error})") from error
-
-
-def _pixels(given: InferInput, size: int) -> np.ndarray:
-    expected, values = [given.shape[0], size, size, 3], _values(given)
-    whole = values.dtype == np.uint8 or all(type(value) is int and 0 <= value <= 255 for value in values.flat)
-    if given.datatype != "UINT8" or list(given.shape) != expected or values.size != np.prod(expected) or not whole:
-        raise MedicError(
-            f"input {INPUT!r} is UINT8 [N, {size}, {size}, 3] with whole numbers in 0..255, this one is "
-            f"{given.datatype!r:.40} {list(given.shape)} with {values.size} values"
-        )
-    return values.astype(np.uint8).reshape(expected)
-
-
-def _files(given: InferInput) -> list[bytes]:
-    items = _values(given)
-    if given.datatype != "BYTES" or list(given.shape) != [items.size]:
-        raise MedicError(
-            f"input {FILES!r} is BYTES [N], this one is {given.datatype!r:.40} {list(given.shape)} of {items.size}"
-        )
-    try:
-        # Some encoders wrap their lines.
-        return [
-            item if isinstance(item, bytes) else base64.b64decode("".join(item.split()), validate=True)
-            for item in items.flat
-        ]
-    except (AttributeError, ValueError) as error:
-        raise MedicError(f"in JSON the data of {FILES!r} is base64; send that, or the binary form") from error
+        values = given.as_numpy() if given._raw_data is not None else np.array(given.data, dtype=object)
+        kind, count = (given.name, given.datatype, *given.shape[1:]), given.shape[0]
+        if 1 <= count <= MAX_IMAGES and kind == (FILES, "BYTES") and values.size == count:
+            # Some encoders wrap their lines.
+            return [
+                item if isinstance(item, bytes) else base64.b64decode("".join(item.split()), validate=True)
+                for item in values.flat
+            ]
+        whole = values.dtype == np.uint8 or all(type(value) is int and 0 <= value <= 255 for value in values.flat)
+        if 1 <= count <= MAX_IMAGES and kind == (INPUT, "UINT8", size, size, 3) and whole:
+            return values.astype(np.uint8).reshape(count, size, size, 3)
+    except (AttributeError, IndexError, TypeError, ValueError, struct.error, InvalidInput) as error:
+        raise MedicError(f"{wanted} ({error!s:.200})") from error
+    raise MedicError(wanted)
 
 
 class _Output(BaseModel):
@@ -223,31 +188,31 @@ class Plane(DataPlane):
 
     def check(self, model: str, version: str) -> None:
         """Refuse any model but the bundle's, and any version but its own and 1, which clients send by default."""
-        if model != self._name:
-            raise HTTPException(404, f"there is no model {model[:80]!r}; this service has {self._name}")
-        if version not in ("", "1", self._version):
-            raise HTTPException(404, f"there is no version {version[:40]!r}; this service has {self._version}")
+        if model != self._name or version not in ("", "1", self._version):
+            there = f"model {self._name} in version {self._version}"
+            raise HTTPException(404, f"there is no model {model[:80]!r} in version {version[:40]!r}, but {there}")
 
     def metadata(self) -> dict:
-        """The server's name, version and extensions of the protocol."""
+        """Return the server's name, version and extensions of the protocol."""
         return {**super().metadata(), "name": "medic", "extensions": ["binary_tensor_data"]}
 
     async def model_metadata(self, model_name: str) -> dict:
-        """The model's inputs, outputs and versions."""
+        """Return the model's inputs, outputs and versions."""
         return {**await super().model_metadata(model_name), "platform": "onnx_onnxv1", "versions": [self._version]}
 
     def decode_inference_request(self, body: bytes, headers: dict, model_name: str) -> InferRequest:
-        """A request as JSON, or as JSON with binary tensors behind it, as the protocol's extension for them says."""
-        length = headers.get(JSON_LENGTH, str(len(body)))
-        if not length.isdigit() or not 0 < int(length) <= len(body):
-            raise MedicError(f"the request's JSON should have {length[:20]} bytes, and all of it has {len(body)}")
+        """Read a request as JSON, or as JSON with binary tensors behind it, as the protocol's extension says."""
+        length = headers.get("inference-header-content-length", str(len(body)))
+        length = int(length) if length.isdecimal() else -1
+        if not 0 < length <= len(body):
+            raise MedicError(f"the length of the request's JSON is not within its {len(body)} bytes; correct it")
         try:
-            request, binary = _Request.model_validate_json(body[: int(length)]), body[int(length) :]
+            request = _Request.model_validate_json(body[:length])
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise MedicError(f"the request is malformed at {where or 'its start'} ({first['msg']:.200})") from error
-        [given] = request.inputs
+            where = ".".join(map(str, first["loc"])) or "its start"
+            raise MedicError(f"the request is malformed at {where} ({first['msg']:.200})") from error
+        [given], binary = request.inputs, body[length:]
         if (size := given.parameters.get("binary_data_size", 0)) != len(binary):
             raise MedicError(f"binary_data_size is {size!r:.40}, {len(binary)} bytes are there")
         return InferRequest(
@@ -260,13 +225,15 @@ class Plane(DataPlane):
         )
 
     def encode(self, model_name: str, response: InferResponse, headers: dict, req_attributes: dict):
-        """The response as it is; cloud events are not spoken here."""
+        """Return the response as it is; cloud events are not spoken here."""
         return super().encode(model_name, response, {}, req_attributes)
 
 
-async def open_grpc(service: Service) -> aio.Server:
-    """Open a worker's gRPC port, which all workers share."""
+async def open_grpc(service: Service) -> aio.Server | None:
+    """Open a worker's gRPC port, which all workers share; None where none is asked for."""
     config, plane = service.config, Plane(service)
+    if config.grpc is None:
+        return None
     server = aio.server(
         interceptors=[_Interceptor(plane, config.token)],
         maximum_concurrent_rpcs=WAITING,
@@ -276,7 +243,7 @@ async def open_grpc(service: Service) -> aio.Server:
     if config.certificate is None:
         server.add_insecure_port(config.grpc)
     else:
-        pair = (config.key.read_bytes(), config.certificate.read_bytes())
+        pair = ((config.key or config.certificate).read_bytes(), config.certificate.read_bytes())
         server.add_secure_port(config.grpc, grpc.ssl_server_credentials([pair]))
     await server.start()
     return server
@@ -296,32 +263,29 @@ class _Interceptor(aio.ServerInterceptor):
         self._plane, self._token = plane, token
 
     async def intercept_service(self, continuation: Callable, details: grpc.HandlerCallDetails) -> Any:
-        """The handler of a call, with all that around it."""
+        """Return the handler of a call, with all that around it."""
         name = details.method.rpartition("/")[2]
         given = dict(details.invocation_metadata or ()).get("authorization", "")
         if (handler := await continuation(details)) is None:
             return None
 
-        def check(request: Any) -> None:
-            if name not in ("ServerLive", "ServerReady") and not has_token(given, self._token):
-                raise HTTPException(401, "this service asks for a token; send it as authorization: Bearer TOKEN")
-            if name.startswith("Repository"):
-                raise HTTPException(404, ONE_MODEL)
-            if name == "ModelInfer":
-                self._plane.check(request.model_name, request.model_version)
-            elif name.startswith("Model"):
-                self._plane.check(request.name, request.version)
-
         async def answer(request: Any, context: aio.ServicerContext) -> Any:
             start, code = time.perf_counter(), StatusCode.OK
             try:
-                check(request)
+                if name not in ("ServerLive", "ServerReady"):
+                    check_token(given, self._token)
+                if name.startswith("Repository"):
+                    raise HTTPException(404, ONE_MODEL)
+                if name.startswith("Model"):
+                    asked = ("model_name", "model_version") if name == "ModelInfer" else ("name", "version")
+                    self._plane.check(*(getattr(request, field) for field in asked))
                 return await handler.unary_unary(request, context)
             except Exception as error:
                 told = MedicError(f"the request is malformed ({error})") if isinstance(error, InvalidInput) else error
                 status, said = refusal(told)
                 code = CODES.get(status, StatusCode.INVALID_ARGUMENT)
-                await context.abort(code, said["error"][:LONGEST])
+                # It may quote what was asked, and travels among the headers, which must not be long.
+                await context.abort(code, said["error"][:1000])
             finally:
                 REQUESTS.labels(f"grpc {name}", code.name).inc()
                 SECONDS.labels(f"grpc {name}").observe(time.perf_counter() - start)

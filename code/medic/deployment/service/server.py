@@ -1,14 +1,12 @@
-"""Run a bundle as a service: ``medic serve BUNDLE`` or ``python -m medic.deployment.service.server BUNDLE``.
+"""Run a bundle as a service, as ``medic serve BUNDLE`` does.
 
 Uvicorn's worker processes share one port; each decodes and computes with a session of its own. The process around them
-replaces a worker that ends. On SIGHUP it checks what now lies in the bundle's folder and replaces the workers one after
-the other; on SIGTERM they finish what they have accepted.
+replaces a worker that ends. On SIGHUP it replaces the workers one after the other by ones that load what now lies in
+the bundle's folder; on SIGTERM they finish what they have accepted.
 """
 
 from __future__ import annotations
 
-import argparse
-import errno
 import functools
 import ipaddress
 import logging
@@ -18,10 +16,10 @@ import socket
 import ssl
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
@@ -29,11 +27,8 @@ from uvicorn.supervisors import Multiprocess
 
 from medic.data.parallel import usable_cores
 from medic.deployment.bundle import Bundle
-from medic.deployment.service.telemetry import log_as_json
 from medic.errors import MedicError
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
+from medic.task import Task
 
 START_SECONDS = 120
 """How long a worker may take to start, and to answer the process around it, on a busy machine."""
@@ -58,7 +53,7 @@ class ServerConfig:
         grpc_port: of the Open Inference Protocol over gRPC; 0 takes any free one, None opens none.
         token: what clients show as ``Authorization: Bearer TOKEN``; None asks nobody.
         certificate: PEM file of a TLS certificate with its chain; None speaks plain HTTP.
-        key: PEM file of its private key.
+        key: PEM file of its private key; None where the certificate's file holds it.
         name: what the deployment is called, shown by ``GET /``.
         workers: processes that compute; None takes a core each.
         counts: folder for what ``medic drift`` reads, counts of the answers by the hour; None keeps nothing.
@@ -92,11 +87,16 @@ def serve(bundle: str | Path, config: ServerConfig, listening: socket.socket | N
         MedicError: the port is in use, the host may be reached from elsewhere and there is no token, a TLS file is
             wrong, the bundle is not sound, or no worker starts.
     """
-    if config.workers is not None and config.workers < 1:
-        raise MedicError(f"{config.workers} workers compute nothing; give 1 or more")
     with ExitStack() as held:
         taken = held.enter_context(listening or bind(config.host, config.port, config.token))
-        _check_tls(config)
+        if config.certificate or config.key:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config.certificate, config.key)
+            except (OSError, TypeError) as error:
+                raise MedicError(
+                    f"{config.certificate} and {config.key} are no certificate and its key in PEM form ({error}); "
+                    "correct the paths"
+                ) from error
         if config.grpc_port is not None:
             # Bound and never listening: it keeps the port for the workers, which share it.
             kept = held.enter_context(bind(config.host, config.grpc_port, config.token, shared=True))
@@ -104,64 +104,64 @@ def serve(bundle: str | Path, config: ServerConfig, listening: socket.socket | N
         # Kept: an archive is unpacked for as long as this lives.
         loaded = Bundle.load(bundle)
         # The workers count together, in files (prometheus_client's multiprocess mode).
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = held.enter_context(
-            tempfile.TemporaryDirectory(prefix="medic-metrics-")
-        )
-        _Supervisor(_settings(loaded, config), taken, loaded, config).run()
+        counters = held.enter_context(tempfile.TemporaryDirectory(prefix="medic-metrics-"))
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = counters
+        _Supervisor(loaded, config, taken).run()
 
 
-def _settings(bundle: Bundle, config: ServerConfig) -> uvicorn.Config:
-    return uvicorn.Config(
-        functools.partial(_start_worker, bundle.folder.absolute(), config),
-        factory=True,
-        workers=config.workers or usable_cores(),
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=15,
-        timeout_graceful_shutdown=FINISH_SECONDS,
-        timeout_worker_healthcheck=START_SECONDS,
-        ssl_certfile=config.certificate,
-        ssl_keyfile=config.key,
-    )
-
-
-def _start_worker(folder: Path, config: ServerConfig, replaces: bool = False) -> FastAPI:
-    """Load the bundle in a worker process and return its application."""
+def _start_worker(folder: Path, config: ServerConfig, replaced: Task | None = None) -> Callable:
+    """Load the bundle in a worker process, which may replace one that answers a task, and return its application."""
     from medic.deployment.bundle.predictor import Predictor
     from medic.deployment.service.app import Service, application
+    from medic.deployment.service.telemetry import log_as_json
 
     log_as_json()
     try:
-        return application(Service(Predictor(folder), config, replaces))
+        predictor = Predictor(folder)
+        if replaced not in (None, predictor.task):
+            raise MedicError(f"the bundle is for {predictor.task.name!r}, clients count on {replaced.name!r}")
+        return application(Service(predictor, config, replaces=replaced is not None))
     except MedicError as error:
         LOG.error("a worker cannot start: %s", error)
         sys.exit(STARTUP_FAILURE)
 
 
 class _Supervisor(Multiprocess):
-    """Uvicorn's supervisor, which says when the service is ready and checks a bundle before it takes over."""
+    """Uvicorn's supervisor, which says when the service is ready, and whether another bundle took over."""
 
-    def __init__(self, settings: uvicorn.Config, listening: socket.socket, bundle: Bundle, config: ServerConfig):
+    def __init__(self, bundle: Bundle, config: ServerConfig, listening: socket.socket):
+        settings = uvicorn.Config(
+            functools.partial(_start_worker, bundle.folder.absolute(), config),
+            factory=True,
+            workers=config.workers or usable_cores(),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=15,
+            timeout_graceful_shutdown=FINISH_SECONDS,
+            timeout_worker_healthcheck=START_SECONDS,
+            ssl_certfile=config.certificate,
+            ssl_keyfile=config.key,
+        )
         super().__init__(settings, [listening])
-        self._bundle = bundle
-        host, port = listening.getsockname()[:2]
-        self._address = f"http{'s' if config.certificate else ''}://{_address(host, port)}"
-        self._grpc = config.grpc
+        manifest, address = bundle.manifest, _address(*listening.getsockname()[:2])
+        self._ready = (
+            f"serving {manifest.task.name} ({manifest.version}, {manifest.precision}) at "
+            f"http{'s' if config.certificate else ''}://{address}{f', gRPC at {config.grpc}' if config.grpc else ''}\n"
+            f"{manifest.notice}"
+        )
+        self._task = bundle.task
 
     def init_processes(self) -> None:
         super().init_processes()
-        self.config.app = functools.partial(self.config.app, replaces=True)
+        self.config.app = functools.partial(self.config.app, replaced=self._task)
         if not any(process.wait_until_ready(START_SECONDS) for process in self.processes):
             self.terminate_all()
             raise MedicError("no worker of the service started; the lines above say why")
-        manifest = self._bundle.manifest
-        what = f"{manifest.task.name} ({manifest.version}, {manifest.precision})"
-        print(f"serving {what} at {self._address}{f', gRPC at {self._grpc}' if self._grpc else ''}")
-        print(manifest.notice, flush=True)
+        print(self._ready, flush=True)
 
     def run(self) -> None:
         super().run()
@@ -170,18 +170,11 @@ class _Supervisor(Multiprocess):
 
     def handle_hup(self) -> None:
         before = list(self.processes)
-        try:
-            bundle = Bundle.load(self._bundle.folder)
-            if bundle.task != self._bundle.task:
-                raise MedicError(f"it is for {bundle.task.name!r}, clients count on {self._bundle.task.name!r}")
-        except (MedicError, OSError) as error:
-            LOG.error("%s: %s", NOT_EXCHANGED, error)
-            return
         self.restart_all()
         if any(process in before for process in self.processes):
-            LOG.error("%s: a new worker did not start", NOT_EXCHANGED)
+            LOG.error("%s; the lines above say why", NOT_EXCHANGED)
         else:
-            LOG.info(EXCHANGED, extra={"facts": {"version": bundle.manifest.version}})
+            LOG.info(EXCHANGED)
 
 
 def bind(host: str, port: int, token: str | None = None, *, shared: bool = False) -> socket.socket:
@@ -206,21 +199,20 @@ def bind(host: str, port: int, token: str | None = None, *, shared: bool = False
             f"{host} can be reached from other machines, and there is no token; give one with --token-file, or listen "
             "on 127.0.0.1"
         )
-    if not 0 <= port <= 65535:
-        raise MedicError(f"port {port} is outside 0..65535; 8080 is a common choice, 0 takes any free one")
     if shared and port:
         bind(host, port, token).close()  # a port that is shared would be taken even if someone else listens there
     # The protocol is named, or asyncio leaves answers to wait 40 ms for an acknowledgement (Nagle).
-    taken = socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET, socket.SOCK_STREAM, 6)
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    taken = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if shared else socket.SO_REUSEADDR, 1)
         taken.bind((str(address), port))
         if not shared:
             taken.listen(1024)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         taken.close()
-        why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
-        raise MedicError(f"port {port} on {host} {why}; choose another port, or take any free one with 0") from error
+        why = f"port {port} on {host} cannot be used ({error})"
+        raise MedicError(f"{why}; choose another port, or take any free one with 0") from error
     return taken
 
 
@@ -228,22 +220,8 @@ def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _check_tls(config: ServerConfig) -> None:
-    if config.certificate is None and config.key is None:
-        return
-    if config.certificate is None or config.key is None:
-        raise MedicError("TLS takes two files, the certificate and its private key; give both")
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config.certificate, config.key)
-    except (OSError, ssl.SSLError) as error:
-        raise MedicError(
-            f"{config.certificate} and {config.key} are no certificate and its key in PEM form ({error}); correct the "
-            "paths"
-        ) from error
-
-
 def read_token(file: Path | None) -> str | None:
-    """The token from a file or else from the environment variable ``MEDIC_TOKEN``; None if there is neither.
+    """Return the token from a file or else from the environment variable ``MEDIC_TOKEN``; None if there is neither.
 
     Raises:
         MedicError: the file cannot be read, or what it holds is too short or has blanks in it.
@@ -252,42 +230,9 @@ def read_token(file: Path | None) -> str | None:
         token = os.environ.get("MEDIC_TOKEN") if file is None else file.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise MedicError(f"the token file {file} cannot be read ({error}); correct the path") from error
-    if token is None:
-        return None
-    token = token.strip()
-    if not re.fullmatch(r"[!-~]{16,200}", token):
+    if token is not None and not re.fullmatch(r"[!-~]{16,200}", token.strip()):
         raise MedicError(
             "a token has 16 to 200 letters, digits and signs without blanks; make one with "
             "python -c 'import secrets; print(secrets.token_urlsafe())'"
         )
-    return token
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The program behind ``local.deploy`` and a container."""
-    parser = argparse.ArgumentParser(prog="python -m medic.deployment.service.server", description=__doc__)
-    parser.add_argument("bundle", type=Path, help="a bundle's folder or .tar.gz")
-    parser.add_argument("--host", default="127.0.0.1", help="other than loopback needs a token (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8080, help="0 takes any free one (default: 8080)")
-    parser.add_argument("--grpc-port", type=int, help="opens gRPC, too; 0 takes any free one")
-    parser.add_argument("--token-file", type=Path, help="file with the token to ask for (or MEDIC_TOKEN)")
-    parser.add_argument("--certificate", type=Path, help="TLS certificate, PEM")
-    parser.add_argument("--key", type=Path, help="its private key, PEM")
-    parser.add_argument("--workers", type=int, help="processes that compute (default: a core each)")
-    parser.add_argument("--name", help="what the deployment is called")
-    parser.add_argument("--counts", type=Path, help="folder for counts of the answers, which medic drift reads")
-    parser.add_argument("--descriptor", type=int, help="serve on this inherited, listening socket instead")
-    given = vars(parser.parse_args(arguments))
-    log_as_json()
-    try:
-        bundle, descriptor, token_file = (given.pop(name) for name in ("bundle", "descriptor", "token_file"))
-        config = ServerConfig(token=read_token(token_file), **given)
-        serve(bundle, config, None if descriptor is None else socket.socket(fileno=descriptor))
-    except MedicError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return os.EX_OK
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return None if token is None else token.strip()

@@ -13,7 +13,6 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from medic.deployment.bundle.manifest import Manifest
-from medic.task import Prediction
 
 REQUESTS = Counter("medic_requests", "Requests answered, by route and status", ["route", "status"])
 SECONDS = Histogram(
@@ -27,30 +26,12 @@ ANSWERS = Counter("medic_answers", "Images answered, by the class decided (one c
 REFERRED = Counter("medic_answers_referred", "Images left to a person, by reason", ["why"])
 
 
-def count_answers(prediction: Prediction, answers: list[dict]) -> None:
-    """Count what was decided for each image, and what was left to a person.
-
-    A shift of these shares is often the first sign of other inputs.
-    """
-    classes = prediction.task.classes
-    for decided, answer in zip(prediction.decided, answers, strict=True):
-        if prediction.task.kind == "multilabel":
-            called = [name for name, present in zip(classes, decided, strict=True) if present]
-            for name in called or ["none"]:
-                ANSWERS.labels(name).inc()
-        else:
-            ANSWERS.labels(classes[decided]).inc()
-        if answer.get("refer"):
-            REFERRED.labels(answer["why"]).inc()
-
-
 def exposition(manifest: Manifest) -> bytes:
     """Return the metrics of all workers together in Prometheus's text format, and which bundle answers."""
     labels = {"task": manifest.task.name, "version": manifest.version, "precision": manifest.precision}
     model = GaugeMetricFamily("medic_model", "1 for the bundle that answers now", labels=labels)
     model.add_metric(list(labels.values()), 1)
-    registry = CollectorRegistry()
-    collect = MultiProcessCollector(registry).collect
+    collect = MultiProcessCollector(CollectorRegistry()).collect
     return generate_latest(SimpleNamespace(collect=lambda: [*collect(), model]))
 
 
@@ -58,23 +39,20 @@ class JsonLines(logging.Formatter):
     """A log record as one line of JSON: time (UTC), level, event, and what was given as ``extra={"facts": ...}``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line; an exception's traceback stands in it, with no value of a variable."""
-        line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "event": record.getMessage(),
-            **getattr(record, "facts", {}),
-        }
+        """Return the line; an exception's traceback stands in it, with no value of a variable."""
+        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
+        line = {"time": when, "level": record.levelname.lower(), "event": record.getMessage()}
+        line |= getattr(record, "facts", {})
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
 
 
-def log_as_json(level: int = logging.INFO) -> None:
+def log_as_json() -> None:
     """Send all logging of this process to the standard error output, as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("medic").setLevel(level)
+    logging.getLogger("medic").setLevel(logging.INFO)
     # kserve reports each refused request with a traceback; the service's own line says it.
     logging.getLogger("kserve").setLevel(logging.CRITICAL)

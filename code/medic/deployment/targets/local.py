@@ -177,7 +177,7 @@ def _start(stored: Bundle, folder: Path, port: int) -> Deployment:
     with contextlib.closing(_take(port, ORPHAN_SECONDS if before else 0)) as listening:
         folder.mkdir(parents=True, exist_ok=True)
         _point(folder, stored)
-        command = [sys.executable, "-m", "medic.deployment.service.server", str((folder / LINK).absolute())]
+        command = [sys.executable, "-m", "medic.cli", "serve", str((folder / LINK).absolute())]
         command += ["--name", folder.name, "--descriptor", str(listening.fileno()), "--grpc-port", "0"]
         command += ["--counts", str(folder.absolute())]
         # A token in the environment of whoever deploys is meant for something else: nobody else reaches loopback.
