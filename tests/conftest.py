@@ -64,6 +64,29 @@ def chromium() -> str:
     return found
 
 
+@pytest.fixture(scope="module")
+def browser(chromium: str):
+    """For one file of tests and no longer: while it is there an event loop runs, which other tests must not find."""
+    from playwright.sync_api import expect, sync_playwright
+
+    # Other tests run at the same time, and a machine with two cores is busy then.
+    expect.set_options(timeout=60_000)
+    # A browser of its own accord asks its maker for updates, lists and translations.
+    quiet = ["--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-pings"]
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", *quiet])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="session")
+def screenshots() -> Path:
+    """Where pictures of what the tests saw are kept, to be looked at."""
+    folder = ROOT / "outputs" / "browser"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def notebook_cells() -> Callable[..., list]:
     """Cells of a small notebook that keeps the standard, as if executed; ``work`` are its code cells."""

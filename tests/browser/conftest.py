@@ -13,14 +13,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import tenacity
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
-
-ROOT = Path(__file__).resolve().parent.parent.parent
-# Other tests run at the same time, and a machine with two cores is busy then.
-expect.set_options(timeout=60_000)
-# A browser of its own accord asks its maker for updates, lists and translations.
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-pings")
 
 
 @dataclass(frozen=True)
@@ -29,23 +23,6 @@ class Seen:
 
     hosts: set[str] = field(default_factory=set)
     errors: list[str] = field(default_factory=list)
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    """For one file of tests and no longer: while it is there an event loop runs, which other tests must not find."""
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=list(QUIET))
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="session")
-def screenshots() -> Path:
-    """Where pictures of what the tests saw are kept, to be looked at."""
-    folder = ROOT / "outputs" / "browser"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -4,14 +4,13 @@ import base64
 import re
 import secrets
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from medic.data.images.preprocess import Preprocessing
 from medic.deployment.bundle import package
@@ -23,9 +22,6 @@ from medic.task import CHEST_XRAY, RETINOPATHY
 # No classes: xdist deals tests out by class, and all of these share one browser and two services.
 pytestmark = [pytest.mark.browser, pytest.mark.servers]
 
-# Other tests run at the same time, and a machine with two cores is busy then.
-expect.set_options(timeout=60_000)
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-pings")
 TOKEN = secrets.token_urlsafe()
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True}
 
@@ -49,21 +45,6 @@ CONTRAST = """() => {
     return [(a + 0.05) / (b + 0.05), one.textContent.trim().slice(0, 40)];
   });
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=list(QUIET))
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
-def screenshots(repository) -> Path:
-    folder = repository / "outputs" / "browser"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -145,9 +126,8 @@ def test_a_photograph_is_answered_with_all_there_is_to_know(page, bundle, photog
     page.screenshot(path=screenshots / "page_empty.png")
     choose(page, "eye.jpeg", photographs[2])
     expect(page.locator("#decision")).to_have_text(RETINOPATHY.classes[expected.decided[0]])
-    expect(page.locator("#kicker")).to_contain_text(
-        f"Grade {expected.decided[0]}, {expected.grade[0]:.2f} on the scale"
-    )
+    told = f"Grade {expected.decided[0]}, {expected.grade[0]:.2f} on the scale"
+    expect(page.locator("#kicker")).to_contain_text(told)
     expect(page.locator("#words")).to_contain_text("not calibrated")
     expect(page.locator("#advice")).to_be_hidden()
     rows = page.locator("#bars th").all_inner_texts()
@@ -220,12 +200,7 @@ def test_the_slider_lays_the_heatmap_over_the_picture(page, photographs):
     ("answer", "title", "words", "again"),
     [
         (None, "This file was refused", "give a JPEG, PNG, TIFF, BMP or DICOM file", False),
-        (
-            {"status": 503, "json": {"error": "the service is busy"}},
-            "The service is busy",
-            "The service is busy.",
-            True,
-        ),
+        ({"status": 503, "json": {"error": "the service is busy"}}, "The service is busy", "service is busy.", True),
         ({"status": 500, "body": "x"}, "The service failed", "The service answered 500.", True),
         ("abort", "The service does not answer", "the network is down", True),
     ],
@@ -258,32 +233,18 @@ def test_the_model_card_opens_and_brings_no_markup_of_its_own(page, bundle):
 def test_all_of_it_works_with_keys_alone(page, photographs):
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Choose an image")).to_be_focused()
-    choosers = []
-    page.on("filechooser", lambda chooser: choosers.append(chooser))
-    page.keyboard.press("Enter")
-    while not choosers:
-        page.wait_for_timeout(20)
-    choosers[0].set_files({"name": "eye.jpeg", "mimeType": "image/jpeg", "buffer": photographs[0]})
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files({"name": "eye.jpeg", "mimeType": "image/jpeg", "buffer": photographs[0]})
     expect(page.locator("#decision")).to_be_visible()
     expect(page.get_by_role("button", name="Choose another image")).to_be_focused()
     page.keyboard.press("Shift+Tab")
     expect(page.get_by_role("slider", name="Heatmap opacity")).to_be_focused()
     page.keyboard.press("ArrowLeft")
     expect(page.get_by_role("slider")).to_have_value("65")
-    expect(page.locator("main")).to_match_aria_snapshot("""
-      - main:
-        - region "Image":
-          - figure:
-            - img /The image eye\\.jpeg as the model saw it, with a heatmap of the evidence for a higher grade over it/
-        - region "Answer":
-          - table:
-            - rowgroup:
-              - row "Class Probability"
-            - rowgroup:
-              - row /0 No DR.*/
-        - group:
-          - heading "Model card" [level=2]
-    """)
+    expect(page.get_by_role("img")).to_have_accessible_name(
+        re.compile("The image eye.jpeg as the model saw it, with a")
+    )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -348,12 +309,11 @@ def test_a_token_is_asked_for_until_it_is_right_and_then_kept_in_memory(visit, f
 
 def test_a_file_that_is_too_large_is_refused_unsent(page):
     def claim_less(route):
-        route.fulfill(json={**route.fetch().json(), "limits": {"bytes": 1 << 20}})
+        if "json" not in route.request.headers["accept"]:
+            return route.continue_()
+        return route.fulfill(json={**route.fetch().json(), "limits": {"bytes": 1 << 20}})
 
-    def answer(route):
-        claim_less(route) if "json" in route.request.headers["accept"] else route.continue_()
-
-    page.route(page.url, answer)
+    page.route(page.url, claim_less)
     page.reload()
     expect(page.locator("#limit")).to_have_text(", up to 1 MiB")
     choose(page, "huge.tiff", bytes(3 << 19))
