@@ -127,3 +127,31 @@ def appearance(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         within = np.square(blocks - level[:, :, None, :, None]).mean(axis=(1, 2, 3, 4))
         detail.append(np.sqrt(within) + np.float32(0.05))  # a twentieth of a grey level, or black would divide 0 by 0
     return brightness, np.log(detail[0] / detail[2])
+
+
+ADVICE = {
+    "dark": "The image is too dark for an answer",
+    "bright": "The image is too bright for an answer",
+    "blurred": "The image is too blurred for an answer",
+    "unlike": "The image is not of the kind that the model was trained on",
+    "threshold": "The answer is less certain than was asked for",
+}
+"""What is said for each reason to refer (``REASONS``) but ``several``."""
+
+
+def advise(answer: dict) -> str:
+    """Say in a sentence whether one answer is left to a person, and why; "" where the bundle never refers.
+
+    Args:
+        answer: one of ``Predictor.answers``; with a referral rule it has ``set``, ``refer`` and ``why``.
+    """
+    if "refer" not in answer:
+        return ""
+    names = [name[:1].upper() + name[1:].replace("_", " ") for name in answer["set"]]
+    if not answer["refer"]:
+        return f"Possible: {', '.join(names) or 'none'}."
+    if answer["why"] != "several":
+        return f"{ADVICE[answer['why']]}; please refer."
+    # Grades are contiguous: the first and the last say all.
+    between = f"Between {names[0]} and {names[-1]}" if "grade" in answer else f"One of {', '.join(names)}"
+    return f"{between}; please refer."

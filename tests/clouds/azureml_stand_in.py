@@ -8,8 +8,9 @@ from medic.errors import ImageError
 from stand_in import Answer, Call, StandIn
 
 SCOPE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/demo"
-ENVIRONMENT = {"AZURE_SUBSCRIPTION_ID": "s", "AZURE_RESOURCE_GROUP": "g", "AZUREML_WORKSPACE_NAME": "demo"}
+ENVIRONMENT = {"AZURE_SUBSCRIPTION_ID": "s", "AZURE_RESOURCE_GROUP": "g", "AZURE_CORE_RETRY_TOTAL": "0"}
 ACCOUNT = "https://account.blob.core.windows.net"
+WORKSPACE = {"id": SCOPE, "name": "demo", "location": "westeurope", "properties": {}, "tags": {}}
 
 
 def azureml(bundle: Bundle) -> StandIn:
@@ -29,15 +30,12 @@ def azureml(bundle: Bundle) -> StandIn:
         credential = {"credentialType": "SAS", "sasUri": f"{uri}?sig=signature"}
         return 200, {"blobReferenceForConsumption": {"blobUri": uri, "credential": credential}}
 
-    def blob(call: Call) -> Answer:
-        if call.method == "HEAD":
-            etag = {"ETag": '"1"', "x-ms-meta-upload_status": "completed"}
-            return (
-                (200, (None, etag)) if call.path in held.blobs else (404, (None, {"x-ms-error-code": "BlobNotFound"}))
-            )
-        if "comp" in call.query:  # metadata
-            return 200, (None, {"ETag": '"1"'})
-        held.blobs[call.path] = call.body
+    def blob(call: Call, path: str) -> Answer:
+        if call.method == "HEAD" and path not in held.blobs:
+            return 404, (None, {"x-ms-error-code": "BlobNotFound"})
+        if call.method == "HEAD" or "comp" in call.query:  # metadata
+            return 200, (None, {"ETag": '"1"', "x-ms-meta-upload_status": "completed"})
+        held.blobs[path] = call.body
         return 201, (None, {"ETag": '"1"', "x-ms-request-server-encrypted": "true"})
 
     def register(call: Call, path: str) -> Answer:
@@ -46,13 +44,11 @@ def azureml(bundle: Bundle) -> StandIn:
         held.assets[path] = {**made, "id": call.path, "name": path.split("/")[-1], "systemData": {}}
         return 201, held.assets[path]
 
-    def asset(_: Call, path: str) -> Answer:
-        return (200, held.assets[path]) if path in held.assets else refused(404, f"there is no {path}")
-
-    def put(things: dict, state: str | None = None) -> object:
+    def put(things: dict) -> object:
         def made(call: Call, name: str) -> Answer:
             given, last = call.json(), name.split("/")[-1]
-            told = {"scoringUri": f"https://{last}.example/score", "provisioningState": state or held.state}
+            state = "Succeeded" if things is held.endpoints else held.state
+            told = {"scoringUri": f"https://{last}.example/score", "provisioningState": state}
             properties = {**given["properties"], **told, "scaleSettings": {"scaleType": "Default"}}
             things[name] = {**given, "id": call.path, "name": last, "properties": properties}
             return 201, things[name]
@@ -61,6 +57,9 @@ def azureml(bundle: Bundle) -> StandIn:
 
     def show(things: dict) -> object:
         return lambda _, name: (200, things[name]) if name in things else refused(404, f"there is no {name}")
+
+    def listed(things: dict, below: str = "") -> Answer:
+        return 200, {"value": [one for name, one in things.items() if name.startswith(below)]}
 
     def delete(_: Call, name: str) -> Answer:
         del held.endpoints[name]
@@ -75,39 +74,29 @@ def azureml(bundle: Bundle) -> StandIn:
         try:
             return 200, predictor.answers(predictor.predict([call.body]))[0]
         except ImageError as error:
-            return 424, ({"error": str(error)}, {"ms-azureml-model-error-statuscode": "422"})
+            return 424, {"error": str(error)}
 
-    def empty(_: Call, *__: str) -> Answer:
-        return 200, {"value": []}
-
-    assets = "(?:models|codes|environments)/[^/]+/versions/[^/]+"
+    store, assets = "/datastores/workspaceblobstore", "((?:models|codes|environments)/[^/]+/versions/[^/]+)"
+    endpoint, behind = "/onlineEndpoints/([^/]+)", "/onlineEndpoints/([^/]+/)deployments/([^/]+)"
     routes = [
-        (
-            "GET",
-            "",
-            lambda _: (200, {"id": SCOPE, "name": "demo", "location": "westeurope", "properties": {}, "tags": {}}),
-        ),
-        ("GET", "/datastores/workspaceblobstore", datastore),
-        (
-            "POST",
-            "/datastores/workspaceblobstore/listSecrets",
-            lambda _: (200, {"secretsType": "Sas", "sasToken": "sig=s"}),
-        ),
+        ("GET", "", lambda _: (200, WORKSPACE)),
+        ("GET", store, datastore),
+        ("POST", f"{store}/listSecrets", lambda _: (200, {"secretsType": "Sas", "sasToken": "sig=s"})),
         ("POST", "/codes/([^/]+)/versions/([^/]+)/startPendingUpload", pending),
-        ("GET", "/(models|codes|environments)/([^/]+)/versions", empty),
-        ("GET", f"/({assets})", asset),
-        ("PUT", f"/({assets})", register),
-        ("GET", "/onlineEndpoints", lambda _: (200, {"value": list(held.endpoints.values())})),
-        ("GET", "/onlineEndpoints/([^/]+)", show(held.endpoints)),
-        ("PUT", "/onlineEndpoints/([^/]+)", put(held.endpoints, "Succeeded")),
-        ("DELETE", "/onlineEndpoints/([^/]+)", delete),
-        ("POST", "/onlineEndpoints/([^/]+)/listKeys", lambda _, name: (200, {"primaryKey": "a-key-of-nobody"})),
-        ("GET", "/onlineEndpoints/([^/]+)/deployments", lambda *_: (200, {"value": list(held.behind.values())})),
-        ("GET", "/onlineEndpoints/([^/]+/)deployments/([^/]+)", lambda c, e, d: show(held.behind)(c, e + d)),
-        ("PUT", "/onlineEndpoints/([^/]+/)deployments/([^/]+)", lambda c, e, d: put(held.behind)(c, e + d)),
+        ("GET", "/(?:models|codes|environments)/[^/]+/versions", lambda _: listed({})),
+        ("GET", f"/{assets}", show(held.assets)),
+        ("PUT", f"/{assets}", register),
+        ("GET", "/onlineEndpoints", lambda _: listed(held.endpoints)),
+        ("GET", endpoint, show(held.endpoints)),
+        ("PUT", endpoint, put(held.endpoints)),
+        ("DELETE", endpoint, delete),
+        ("POST", f"{endpoint}/listKeys", lambda _, name: (200, {"primaryKey": "a-key-of-nobody"})),
+        ("GET", f"{endpoint}/deployments", lambda _, name: listed(held.behind, f"{name}/")),
+        ("GET", behind, lambda call, *names: show(held.behind)(call, "".join(names))),
+        ("PUT", behind, lambda call, *names: put(held.behind)(call, "".join(names))),
     ]
-    storage = [(method, "/(?:files|[0-9a-f-]+)/.*", blob) for method in ("HEAD", "PUT")]
-    return StandIn([(m, f"{SCOPE}{p}", a) for m, p, a in routes] + storage + [("POST", "/score", predict)], held=held)
+    storage = [(method, "/((?:files|[0-9a-f-]+)/.*)", blob) for method in ("HEAD", "PUT")]
+    return StandIn([(m, f"{SCOPE}{p}", a) for m, p, a in routes] + storage + [("POST", "/score", predict)], held)
 
 
 class Credential:

@@ -1,7 +1,6 @@
 """A Kubernetes cluster with KServe in a test: its API keeps what it is given, and its services answer with a bundle."""
 
 import base64
-import json
 from types import SimpleNamespace
 
 from medic.deployment.bundle import Bundle
@@ -10,15 +9,15 @@ from stand_in import Answer, Call, StandIn
 
 SERVICES = "/apis/serving.kserve.io/v1beta1/namespaces/demo/inferenceservices"
 SECRETS = "/api/v1/namespaces/demo/secrets"
-KUBECONFIG = {
-    "apiVersion": "v1",
-    "kind": "Config",
-    "current-context": "test",
-    "clusters": [{"name": "test", "cluster": {"server": "https://cluster.example"}}],
-    "users": [{"name": "test", "user": {"token": "a-token-of-nobody"}}],
-    "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-}
-ENVIRONMENT = {"MEDIC_KSERVE_IMAGE": "registry.example/medic:1"}
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+current-context: test
+clusters: [{name: test, cluster: {server: "https://cluster.example"}}]
+users: [{name: test, user: {token: a-token-of-nobody}}]
+contexts: [{name: test, context: {cluster: test, user: test}}]
+"""
+ENVIRONMENT = {"MEDIC_KSERVE_IMAGE": "registry.example/medic:1", "MEDIC_KSERVE_STORAGE": "pvc://bundles/medic"}
 
 
 def kserve(bundle: Bundle) -> StandIn:
@@ -26,43 +25,29 @@ def kserve(bundle: Bundle) -> StandIn:
     ready = {"url": "http://eyes.demo.example", "conditions": [{"type": "Ready", "status": "True"}]}
     held = SimpleNamespace(services={}, secrets={}, status=ready)
 
-    def refused(status: int, message: str) -> Answer:
-        return status, {"kind": "Status", "status": "Failure", "code": status, "message": message}
-
     def create(things: dict) -> object:
         def made(call: Call) -> Answer:
             given = call.json()
-            name = given["metadata"]["name"]
-            if name in things:
-                return refused(409, f'"{name}" already exists')
-            things[name] = given
+            if given["metadata"]["name"] in things:
+                return 409, {"kind": "Status", "status": "Failure", "message": "it already exists"}
+            things[given["metadata"]["name"]] = given
             return 201, given
 
         return made
 
-    def show(call: Call, name: str) -> Answer:
-        if name not in held.services:
-            return refused(404, f'inferenceservices "{name}" not found')
-        return 200, held.services[name] | {"status": held.status}
-
-    def listed(_: Call) -> Answer:
-        return 200, {"items": [one | {"status": held.status} for one in held.services.values()]}
+    def listed(call: Call) -> Answer:
+        label = call.query["labelSelector"][0]
+        ours = [one for one in held.services.values() if label in one["metadata"].get("labels", {})]
+        return 200, {"items": [one | {"status": held.status} for one in ours]}
 
     def secret(_: Call, name: str) -> Answer:
-        data = {
-            key: base64.b64encode(value.encode()).decode() for key, value in held.secrets[name]["stringData"].items()
-        }
-        return 200, {"data": data}
+        return 200, {"data": {"token": base64.b64encode(held.secrets[name]["stringData"]["token"].encode()).decode()}}
 
     def clear(call: Call) -> Answer:
         label, value = call.query["labelSelector"][0].split("=")
         for name in [name for name, one in held.secrets.items() if one["metadata"]["labels"][label] == value]:
             del held.secrets[name]
         return 200, {"kind": "Status"}
-
-    def about(call: Call) -> Answer:
-        facts = {"service": "medic", "task": bundle.task.to_dict(), "thresholds": None}
-        return 200, facts | {"model": bundle.manifest.version, "notice": bundle.manifest.notice}
 
     def predict(call: Call) -> Answer:
         if call.headers.get("authorization") != f"Bearer {held.secrets['eyes-token']['stringData']['token']}":
@@ -77,18 +62,11 @@ def kserve(bundle: Bundle) -> StandIn:
         [
             ("POST", SERVICES, create(held.services)),
             ("GET", SERVICES, listed),
-            ("GET", f"{SERVICES}/(.+)", show),
             ("DELETE", f"{SERVICES}/(.+)", lambda _, name: (200, held.services.pop(name))),
             ("POST", SECRETS, create(held.secrets)),
             ("GET", f"{SECRETS}/(.+)", secret),
             ("DELETE", SECRETS, clear),
-            ("GET", "/", about),
             ("POST", "/predict", predict),
         ],
-        held=held,
+        held,
     )
-
-
-def write_kubeconfig(path: object) -> str:
-    path.write_text(json.dumps(KUBECONFIG))  # JSON is YAML
-    return str(path)

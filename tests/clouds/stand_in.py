@@ -19,7 +19,6 @@ Answer = tuple[int, Any]
 @dataclass(frozen=True)
 class Call:
     method: str
-    host: str
     path: str
     query: dict[str, list[str]]
     headers: dict[str, str]
@@ -34,43 +33,36 @@ class StandIn:
     """What a cloud holds and answers; ``fail`` lets calls fail, ``calls`` remembers them as ``METHOD path``."""
 
     routes: list[tuple[str, str, Callable[..., Answer]]]
-    calls: list[str] = field(default_factory=list)
-    failures: dict[str, Answer | Exception] = field(default_factory=dict)
     held: SimpleNamespace = field(default_factory=SimpleNamespace)
+    calls: list[str] = field(default_factory=list)
 
     def fail(self, call: str, answer: Answer | Exception) -> None:
         """Answer calls that match ``METHOD path``, a regular expression, otherwise; or break the connection."""
-        self.failures[call] = answer
+
+        def failing(_: Call, *__: str) -> Answer:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        self.routes.insert(0, (*call.split(" ", 1), failing))
 
     def answer(self, method: str, url: str, headers: dict, body: Any) -> tuple[int, dict[str, str], bytes]:
         split = urlsplit(url)
         body = body.read() if hasattr(body, "read") else body or b""
         body = body.encode() if isinstance(body, str) else body
         given = {str(name).lower(): str(value) for name, value in headers.items()}
-        call = Call(method, split.netloc, unquote(split.path), parse_qs(split.query), given, body)
-        shown = f"{method} {call.path}"
-        self.calls.append(shown)
-        status, content = self._failure(shown) or self._route(call) or (404, {"error": f"no route for {shown}"})
-        more = {}
-        if isinstance(content, tuple):
-            content, more = content
-        kind = {} if isinstance(content, bytes) else {"Content-Type": "application/json"}
-        data = content if isinstance(content, bytes) else b"" if content is None else json.dumps(content).encode()
-        return status, {**kind, "Content-Length": str(len(data)), **more}, data
+        call = Call(method, unquote(split.path), parse_qs(split.query), given, body)
+        self.calls.append(f"{method} {call.path}")
+        status, content = self._route(call)
+        content, more = content if isinstance(content, tuple) else (content, {})
+        data = b"" if content is None else json.dumps(content).encode()
+        return status, {"Content-Type": "application/json", "Content-Length": str(len(data)), **more}, data
 
-    def _failure(self, shown: str) -> Answer | None:
-        for call, answer in self.failures.items():
-            if re.fullmatch(call, shown):
-                if isinstance(answer, Exception):
-                    raise answer
-                return answer
-        return None
-
-    def _route(self, call: Call) -> Answer | None:
+    def _route(self, call: Call) -> Answer:
         for method, path, answer in self.routes:
             if method == call.method and (match := re.fullmatch(path, call.path)):
                 return answer(call, *match.groups())
-        return None
+        return 404, {"error": f"no route for {call.method} {call.path}"}
 
 
 def install(cloud: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
@@ -83,10 +75,8 @@ def install(cloud: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     def by_urllib3(pool: Any, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> Any:
         asked = url if "://" in url else f"{pool.scheme}://{pool.host}{url}"
         status, given, data = cloud.answer(method, asked, headers or {}, body)
-        preload = options.get("preload_content", True)
-        return urllib3.HTTPResponse(
-            io.BytesIO(data), given, status, preload_content=preload, request_method=method, decode_content=False
-        )
+        more = {"preload_content": options.get("preload_content", True), "decode_content": False}
+        return urllib3.HTTPResponse(io.BytesIO(data), given, status, request_method=method, **more)
 
     monkeypatch.setattr(httpx.HTTPTransport, "handle_request", by_httpx)
     monkeypatch.setattr(urllib3.connectionpool.HTTPConnectionPool, "urlopen", by_urllib3)

@@ -25,9 +25,9 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceSt
 
 from medic.deployment.bundle import Bundle, package
 from medic.deployment.client import AsyncClient, Client, ServiceError, bearer
-from medic.deployment.service.app import advise
 from medic.deployment.service.server import ServerConfig, bind, read_token, serve
 from medic.errors import MedicError
+from medic.referral import advise
 
 pytestmark = pytest.mark.servers
 JPEG = {"content-type": "image/jpeg"}

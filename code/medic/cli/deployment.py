@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import json
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,12 +23,11 @@ from medic.cli.options import (
     TargetOption,
     TokenFileOption,
 )
-from medic.cli.targets import asking
+from medic.cli.targets import ask
 from medic.errors import MedicError
 
 if TYPE_CHECKING:
     from medic.data.prepare import Prepared
-    from medic.deployment.targets import Deployment
     from medic.modeling.training.run import Run
     from medic.predict import Model
 
@@ -126,28 +125,27 @@ def score(
     from medic.deployment.client import Client, bearer
     from medic.deployment.service.server import read_token
 
-    if dry_run and "://" not in where:
-        with asking(target, dry_run) as there:
-            there.find(where, space).score(images)
-        return
-    with contextlib.ExitStack() as stack:
-        if "://" in where or target is Target.local:
-            url = where if "://" in where else stack.enter_context(asking(target, dry_run)).find(where, space).url
-            headers = bearer(read_token(token_file))
-            client = stack.enter_context(Client(url, headers=headers, certificate=certificate))
-            client.about()
-            ask = client.answer
-        else:
-            ask = functools.partial(_row_of, stack.enter_context(asking(target, dry_run)).find(where, space))
+    def tell(answer_of: Callable[[Path], dict]) -> None:
         failed = 0
         for image in images:
             try:
-                answer = {"image": str(image), **ask(image)}
+                answer = {"image": str(image), **answer_of(image)}
             except MedicError as error:
                 answer, failed = {"image": str(image), "error": str(error)}, failed + 1
             print(json.dumps(answer, ensure_ascii=False) if as_json else _sentence(answer))
-    if failed:
-        raise MedicError(f"{failed} of {len(images)} images were not answered")
+        if failed:
+            raise MedicError(f"{failed} of {len(images)} images were not answered")
+
+    def tell_by_name(there: ModuleType) -> None:
+        deployment = there.find(where, space)
+        tell(lambda image: deployment.answers([image])[0])
+
+    if "://" in where:
+        with Client(where, headers=bearer(read_token(token_file)), certificate=certificate) as client:
+            client.about()
+            tell(client.answer)
+    else:
+        ask(target, dry_run, tell_by_name)
 
 
 @app.command()
@@ -231,23 +229,15 @@ def predict(
         print(f"skipped {more} more; the column error in {to} says why", file=sys.stderr)
 
 
-def _row_of(deployment: Deployment, image: Path) -> dict:
-    """What a cloud's deployment says of one image, as a row of a table."""
-    [row] = json.loads(deployment.score([image]).to_frame().to_json(orient="records"))
-    return row
-
-
 def _sentence(answer: dict) -> str:
     """One answer of a service as a line for a person."""
+    from medic.referral import advise
+
     if "error" in answer:
         return f"{answer['image']}: {answer['error']}"
-    chances = answer.get("probabilities") or {key[2:]: p for key, p in answer.items() if key.startswith("p_")}
-    if "class" in answer:
-        names = [answer["class"]]
-    else:
-        names = answer.get("classes") or [name for name in chances if answer.get(name) == 1]
-    said = ", ".join(f"{name} {chances[name]:.2f}" for name in names) or "none of the findings"
-    advice = f" ({answer['advice']})" if answer.get("refer") else ""
+    names = [answer["class"]] if "class" in answer else answer["classes"]
+    said = ", ".join(f"{name} {answer['probabilities'][name]:.2f}" for name in names) or "none of the findings"
+    advice = f" ({advise(answer)})" if answer.get("refer") else ""
     return f"{answer['image']}: {said}{advice}"
 
 

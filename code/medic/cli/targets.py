@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import importlib
+from collections.abc import Callable
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,18 +21,13 @@ def store(
     bundle: BundleArgument,
     target: TargetOption = Target.local,
     space: SpaceOption = "default",
-    dry_run: DryRunOption = False,
+    dry: DryRunOption = False,
 ) -> None:
     """Put a verified copy of a bundle into a space. Stored again, nothing changes.
 
-    \b
-    Example: medic store outputs/bundles/retinopathy --space demo
-             medic store outputs/bundles/retinopathy --target watsonx --space my-space
+    Example: medic store outputs/bundles/retinopathy --target watsonx --space my-space
     """
-    with asking(target, dry_run) as there:
-        answered = there.store(bundle, space)
-    if not dry_run:
-        print(answered)
+    ask(target, dry, lambda there: there.store(bundle, space))
 
 
 @app.command()
@@ -41,7 +37,7 @@ def deploy(
     space: SpaceOption = "default",
     name: Annotated[str | None, typer.Option("--name", help="Name of the deployment.")] = None,
     port: Annotated[int, typer.Option("--port", help="local: 0 takes any free one.")] = 0,
-    dry_run: DryRunOption = False,
+    dry: DryRunOption = False,
 ) -> None:
     """Store a bundle in a space and make it callable: by default a service on this machine that outlives this command.
 
@@ -53,42 +49,29 @@ def deploy(
     """
     if target is not Target.local and port:
         raise MedicError(f"--port is for the target local; {target.value} gives the address")
-    more = {"port": port} if target is Target.local else {}
-    with asking(target, dry_run) as there:
-        answered = there.deploy(bundle, space, name, **more)
-    if not dry_run:
-        print(answered)
+    more = {"port": port} if port else {}
+    ask(target, dry, lambda there: there.deploy(bundle, space, name, **more))
 
 
 @app.command()
 def deployments(target: TargetOption = Target.local, space: SpaceOption = "default") -> None:
     """List the deployments of a space.
 
-    \b
     Example: medic deployments --space demo
     """
-    from medic.deployment.targets import find_target
-
-    there = find_target(target.value).deployments(space)
-    print("\n".join(map(str, there)) or f"no deployment in the space {space!r} on {target.value}")
+    nothing = f"no deployment in the space {space!r} on {target.value}"
+    ask(target, False, lambda there: "\n".join(map(str, there.deployments(space))) or nothing)
 
 
 @app.command()
 def status(
-    name: NameArgument,
-    target: TargetOption = Target.local,
-    space: SpaceOption = "default",
-    dry_run: DryRunOption = False,
+    name: NameArgument, target: TargetOption = Target.local, space: SpaceOption = "default", dry: DryRunOption = False
 ) -> None:
     """Say how a deployment does, in one word: ready, starting, crashed or stopped.
 
-    \b
     Example: medic status eyes --space demo
     """
-    with asking(target, dry_run) as there:
-        answered = there.find(name, space).status()
-    if not dry_run:
-        print(answered)
+    ask(target, dry, lambda there: there.find(name, space).state)
 
 
 @app.command()
@@ -97,28 +80,27 @@ def delete(
     target: TargetOption = Target.local,
     space: SpaceOption = "default",
     bundle: Annotated[bool, typer.Option("--bundle", help="Remove the stored bundle, too.")] = False,
-    dry_run: DryRunOption = False,
+    dry: DryRunOption = False,
 ) -> None:
     """End a deployment and remove it, whole or half-made; its bundle stays in the space unless told otherwise.
 
-    \b
     Example: medic delete eyes --space demo
     """
-    with asking(target, dry_run) as there:
-        there.find(name, space).delete(bundle)
-    if not dry_run:
-        print(f"deployment {name} deleted")
+    ask(target, dry, lambda there: there.find(name, space).delete(bundle) or f"deployment {name} deleted")
 
 
-@contextlib.contextmanager
-def asking(target: Target, dry_run: bool) -> Iterator[ModuleType]:
-    """Give the target; in a dry run it prints its calls instead of making them."""
-    from medic.deployment.targets import find_target, recording
+def ask(target: Target, dry_run: bool, question: Callable[[ModuleType], Any]) -> None:
+    """Ask a target, and print its answer, if any; in a dry run print instead what its cloud would be asked."""
+    from medic.deployment.targets import recording
 
-    if not dry_run:
-        yield find_target(target.value)
-        return
-    if target is Target.local:
+    if dry_run and target is Target.local:
         raise MedicError("--dry-run is for a cloud or a cluster; name one with --target")
-    with recording.dry_run():
-        yield find_target(target.value)
+    try:
+        there = importlib.import_module(f"medic.deployment.targets.{target.value}")
+    except ModuleNotFoundError as error:
+        raise MedicError(f"{target.value} needs {error.name}; run: pip install 'medic[serve,cloud]'") from error
+    answer = None
+    with recording.dry_run() if dry_run else contextlib.nullcontext():
+        answer = question(there)
+    if answer is not None and not dry_run:
+        print(answer)

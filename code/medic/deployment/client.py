@@ -43,6 +43,7 @@ class Client:
         timeout: seconds that one answer may take.
         headers: sent with every request, such as ``Authorization`` (see ``bearer``).
         certificate: PEM file of a certificate to trust, for a service whose own nobody else has signed.
+        path: where images are sent.
 
     Raises:
         MedicError: the address or the certificate is none.
@@ -54,8 +55,9 @@ class Client:
         timeout: float = 30.0,
         headers: Mapping[str, str] | None = None,
         certificate: str | Path | None = None,
+        path: str = "/predict",
     ):
-        self.url = url.rstrip("/")
+        self.url, self._path = url.rstrip("/"), path
         try:
             verify = True if certificate is None else ssl.create_default_context(cafile=certificate)
             # A proxy of the environment cannot reach this machine's loopback addresses.
@@ -92,9 +94,9 @@ class Client:
             MedicError: the file cannot be read, or the service cannot be reached.
         """
         if isinstance(image, bytes):
-            return self._request("POST", "/predict", image)
+            return self._request("POST", self._path, image)
         try:
-            return self._request("POST", "/predict", Path(image).read_bytes(), f"{image}: ")
+            return self._request("POST", self._path, Path(image).read_bytes(), f"{image}: ")
         except OSError as error:
             raise MedicError(f"cannot read {image} ({error.strerror}); correct the path") from error
 

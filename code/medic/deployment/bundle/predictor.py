@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 
 from medic.deployment.bundle.heatmap import Explanation, evidence_weights, heatmap
-from medic.deployment.bundle.manifest import read_manifest
+from medic.deployment.bundle.manifest import Manifest, read_manifest
 from medic.errors import ImageError, MedicError
 from medic.referral import Referral, appearance
 from medic.task import Prediction, Task
@@ -103,28 +103,40 @@ class Predictor:
 
     def answers(self, prediction: Prediction) -> list[dict]:
         """Return a prediction as plain values for JSON, one mapping an image, with the notice that belongs to it."""
-        return [self._answer(prediction, row) for row in range(len(prediction))]
+        return answers(self.manifest, prediction)
 
-    def _answer(self, prediction: Prediction, row: int) -> dict:
-        classes, thresholds = np.array(self.task.classes), prediction.thresholds
-        answer = {"task": self.task.name, "model": self.manifest.version}
-        decided, said = prediction.decided[row], prediction.probabilities[row].tolist()
-        if self.task.kind == "multilabel":
-            answer["classes"] = classes[decided == 1].tolist()
-        else:
-            answer["label" if prediction.grade is None else "grade"] = int(decided)
-            answer["class"] = self.task.classes[decided]
-        if prediction.grade is not None:
-            answer["grade_continuous"] = float(prediction.grade[row])
-        elif thresholds is not None and self.task.kind == "multilabel":
-            answer["thresholds"] = dict(zip(self.task.classes, thresholds, strict=True))
-        elif thresholds is not None:
-            answer["threshold"] = thresholds[0]
-        answer["probabilities"] = dict(zip(self.task.classes, said, strict=True))
-        if prediction.referral is not None:
-            possible, why = classes[prediction.sets[row]].tolist(), str(prediction.why[row])
-            answer |= {"set": possible, "refer": bool(why), "why": why, "calibration": str(prediction.referral)}
-        return answer | {"notice": self.manifest.notice}
+
+def answers(manifest: Manifest, prediction: Prediction) -> list[dict]:
+    """Return a prediction as plain values for JSON, one mapping an image.
+
+    Args:
+        manifest: of the bundle that answered; its ``task``, ``version`` and ``notice`` are told.
+        prediction: with or without a referral rule.
+    """
+    return [_answer(manifest, prediction, row) for row in range(len(prediction))]
+
+
+def _answer(manifest: Manifest, prediction: Prediction, row: int) -> dict:
+    task, thresholds = manifest.task, prediction.thresholds
+    classes = np.array(task.classes)
+    answer = {"task": task.name, "model": manifest.version}
+    decided, said = prediction.decided[row], prediction.probabilities[row].tolist()
+    if task.kind == "multilabel":
+        answer["classes"] = classes[decided == 1].tolist()
+    else:
+        answer["label" if prediction.grade is None else "grade"] = int(decided)
+        answer["class"] = task.classes[decided]
+    if prediction.grade is not None:
+        answer["grade_continuous"] = float(prediction.grade[row])
+    elif thresholds is not None and task.kind == "multilabel":
+        answer["thresholds"] = dict(zip(task.classes, thresholds, strict=True))
+    elif thresholds is not None:
+        answer["threshold"] = thresholds[0]
+    answer["probabilities"] = dict(zip(task.classes, said, strict=True))
+    if prediction.referral is not None:
+        possible, why = classes[prediction.sets[row]].tolist(), str(prediction.why[row])
+        answer |= {"set": possible, "refer": bool(why), "why": why, "calibration": str(prediction.referral)}
+    return answer | {"notice": manifest.notice}
 
 
 def open_session(path: str | Path, threads: int | None = None) -> onnxruntime.InferenceSession:

@@ -35,6 +35,7 @@ from medic.deployment.counts import Counts, measure
 from medic.deployment.drift import REFERENCE, Reference
 from medic.deployment.service.middleware import HANDLERS, JSON, UPLOAD, watched
 from medic.deployment.service.telemetry import ANSWERS, REFERRED, exposition
+from medic.referral import advise
 from medic.task import Prediction
 
 if TYPE_CHECKING:
@@ -48,33 +49,6 @@ PAGE = Path(__file__).parent / "page"
 
 DRAIN_SECONDS = 1.0
 """How long a worker that ends still answers the clients it knows; each answer ends its connection."""
-
-ADVICE = {
-    "dark": "The image is too dark for an answer",
-    "bright": "The image is too bright for an answer",
-    "blurred": "The image is too blurred for an answer",
-    "unlike": "The image is not of the kind that the model was trained on",
-    "threshold": "The answer is less certain than was asked for",
-}
-"""What is said for each reason to refer (``medic.referral.REASONS``) but ``several``."""
-
-
-def advise(answer: dict) -> str:
-    """Say in a sentence whether one answer is left to a person, and why; "" where the bundle never refers.
-
-    Args:
-        answer: one of ``Predictor.answers``; with a referral rule it has ``set``, ``refer`` and ``why``.
-    """
-    if "refer" not in answer:
-        return ""
-    names = [name[:1].upper() + name[1:].replace("_", " ") for name in answer["set"]]
-    if not answer["refer"]:
-        return f"Possible: {', '.join(names) or 'none'}."
-    if answer["why"] != "several":
-        return f"{ADVICE[answer['why']]}; please refer."
-    # Grades are contiguous: the first and the last say all.
-    between = f"Between {names[0]} and {names[-1]}" if "grade" in answer else f"One of {', '.join(names)}"
-    return f"{between}; please refer."
 
 
 @dataclass(eq=False)

@@ -1,8 +1,4 @@
-"""What a target would ask of a cloud, printed instead of asked: no account, no network, no secret.
-
-A ``Recording`` takes the place of a cloud's client. Each method that is called on it prints the call, with what would
-be sent as YAML, and returns another recording, which stands for the answer in later calls.
-"""
+"""What a target would ask of a cloud, printed instead of asked: no account, no network, no secret."""
 
 from __future__ import annotations
 
@@ -12,10 +8,10 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import yaml
 
 _RUNNING: ContextVar[bool] = ContextVar("dry run", default=False)
-SECRETS = {"token", "authorization", "api_key", "password"}
+SECRETS = {"token", "authorization"}
 FILES = {"path", "code", "model"}
 """Arguments that name a file or a folder to send, where there is one of that name."""
 
@@ -41,52 +37,27 @@ def dry_running() -> bool:
     return _RUNNING.get()
 
 
-def known(value: Any) -> Any:
-    """Return what a cloud has answered.
-
-    Raises:
-        AnswerNeeded: nobody has; ends a dry run.
-    """
-    if isinstance(value, Recording):
-        raise AnswerNeeded(value)
-    return value
+def known(answer: Any) -> Any:
+    """Return what a cloud has answered; in a dry run, which has no answers, end it."""
+    if dry_running():
+        raise AnswerNeeded(answer)
+    return answer
 
 
 class Recording:
-    """Stands for a client, or for what one answered; every call is printed.
+    """Stands for a cloud's client, and for what it answers: a call is printed, with what it sends as YAML."""
 
-    Args:
-        name: how it stands in what is printed.
-        made: the call that makes the client, printed at once.
-    """
-
-    def __init__(self, name: str, made: str | None = None):
+    def __init__(self, name: str):
         self._name = name
-        if made is not None:
-            print(f"{name} = {made}")
 
     def __getattr__(self, attribute: str) -> Recording:
-        if attribute.startswith("_"):
-            raise AttributeError(attribute)
         return Recording(f"{self._name}.{attribute}")
 
     def __getitem__(self, key: object) -> Recording:
         return Recording(f"{self._name}[{key!r}]")
 
-    def __call__(self, *arguments: object, **named: object) -> Recording:
-        """Print the call, and return what stands for its answer."""
-        inline, below = [], []
-        for name, value in [*(("", one) for one in arguments), *named.items()]:
-            plain = to_plain(value, name)
-            long = isinstance(plain, Mapping | list)
-            below += [{name: plain} if name else plain] if long else []
-            shown = "..." if long else str(value) if isinstance(value, Recording) else repr(plain)
-            inline.append(f"{name}={shown}" if name else shown)
-        print(f"{self._name}({', '.join(inline)})", *map(_yaml, below), sep="\n")
-        return Recording(f"{self._name.rpartition('.')[2]}(...)")
-
     def __iter__(self) -> Iterator[Recording]:
-        return iter([self[0]])
+        yield self[0]
 
     def __contains__(self, _: object) -> bool:
         return True
@@ -97,50 +68,39 @@ class Recording:
     def __exit__(self, *_: object) -> None:
         """End: there is nothing to close."""
 
-    def __str__(self) -> str:
-        return self._name
+    def __call__(self, *arguments: object, **named: object) -> Recording:
+        """Print the call, and return what stands for its answer."""
+        given = {**dict(enumerate(arguments)), **named}
+        plain = {key: to_plain(value, str(key)) for key, value in given.items()}
+        below = {key: value for key, value in plain.items() if isinstance(value, Mapping | list)}
+        inline = {key: "..." if key in below else repr(value) for key, value in plain.items()}
+        print(f"{self._name}({', '.join(v if isinstance(k, int) else f'{k}={v}' for k, v in inline.items())})")
+        # What stands twice is written twice, as a person would.
+        dumper = type("Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda *_: True})
+        dumper.add_representer(Recording, lambda to, one: to.represent_str(f"<{one!r}>"))
+        for key, value in below.items():
+            value = value if isinstance(key, int) else {key: value}
+            text = yaml.dump(value, Dumper=dumper, sort_keys=False, width=110, allow_unicode=True)
+            print(*(f"    {line}" for line in text.splitlines()), sep="\n")
+        return Recording(f"{self._name.rpartition('.')[2]}(...)")
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return self._name
 
 
 def to_plain(value: object, key: str = "") -> Any:
-    """Return an argument as YAML takes it: files by name and size, arrays by shape and range, secrets as ``***``."""
+    """Return an argument as YAML takes it: files by name and size, pixels by their number, secrets as ``***``."""
     if key.lower() in SECRETS:
         return "***"
-    if isinstance(value, Recording):
-        return f"<{value}>"
-    if hasattr(value, "openapi_types"):  # the models of KServe and Kubernetes
-        from kubernetes.client import ApiClient
-
-        value = ApiClient().sanitize_for_serialization(value)
-    elif hasattr(value, "_to_dict"):  # the entities of Azure Machine Learning
+    if hasattr(type(value), "_to_dict"):  # the entities of Azure Machine Learning
         value = value._to_dict()
-    if isinstance(value, Path) or (key in FILES and isinstance(value, str) and Path(value).exists()):
-        return _files(Path(value))
+    if key in FILES and isinstance(value, str) and Path(value).exists():
+        files = sorted(one for one in (Path(value), *Path(value).rglob("*")) if one.is_file())
+        return {str(one.relative_to(Path(value).parent)): f"<{one.stat().st_size:,} bytes>" for one in files}
     if isinstance(value, Mapping):
         return {str(name): to_plain(one, str(name)) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        if value and isinstance(value[0], list):
-            array = np.array(value)
-            return f"<numbers {' x '.join(map(str, array.shape))}, {array.min()} to {array.max()}>"
-        return [to_plain(one) for one in value]
+    if isinstance(value, list):
+        return "<pixels>" if value and isinstance(value[0], list) else [to_plain(one) for one in value]
     if isinstance(value, bytes):
         return f"<{len(value):,} bytes>"
-    return value if value is None or isinstance(value, bool | int | float) else str(value)
-
-
-def _files(path: Path) -> dict[str, Any]:
-    """Return what would be sent of a path: each file with its size."""
-    if path.is_file():
-        return {path.name: f"<{path.stat().st_size:,} bytes>"}
-    files = sorted(one for one in path.rglob("*") if one.is_file())
-    return {f"{path.name}/": {str(one.relative_to(path)): f"<{one.stat().st_size:,} bytes>" for one in files}}
-
-
-def _yaml(value: object) -> str:
-    import yaml
-
-    # What stands twice is written twice, as a person would.
-    dumper = type("Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda *_: True})
-    text = yaml.dump(value, Dumper=dumper, sort_keys=False, width=110, allow_unicode=True)
-    return "\n".join(f"    {line}" for line in text.splitlines())
+    return value if isinstance(value, bool | int | float | None | Recording) else str(value)
