@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 # Two workers with as many threads as cores each are slower than two with their share. This must come before NumPy and
 # torch are imported, and kernels and servers that tests start inherit it.
@@ -142,18 +143,13 @@ def clone(tmp_path: Path) -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show how long each notebook ran, beside the time stated with its test, so that growth is seen."""
+    """Show how long each notebook ran, so that growth is seen."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
-    rows = sorted(
-        (times["notebook"], times["seconds"], times.get("stated"))
-        for times in (dict(report.user_properties) for report in reports if report.when == "call")
-        if "notebook" in times and "seconds" in times
-    )
-    if rows:
+    times = sorted(report.user_properties[:2] for report in reports if report.when == "call" and report.user_properties)
+    if times:
         terminalreporter.section("time of each notebook")
-    for name, seconds, stated in rows:
-        beside = f"  (stated: {stated} s)" if stated else ""
-        terminalreporter.write_line(f"{seconds:6.0f} s  {name}{beside}")
+    for (_, name), (_, seconds) in times:
+        terminalreporter.write_line(f"{seconds:6.0f} s  {name}")
 
 
 @pytest.fixture(scope="session")
@@ -229,6 +225,31 @@ def chest_runs(chest_prepared, tmp_path_factory: pytest.TempPathFactory) -> dict
         recipe = Recipe(epochs=2, batch_size=16, precision="32-true", sensitivity=sensitivity)
         runs[task.name] = fit(model, chest_prepared, folder / task.name, recipe)
     return runs
+
+
+@pytest.fixture(scope="session")
+def discs(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A small network with random weights, its bundle, and eight photographs of discs; not to be changed."""
+    import torch
+
+    from medic.data.images.preprocess import Preprocessing
+    from medic.deployment.bundle import About, package
+    from medic.deployment.export import export
+    from medic.modeling.classifier import Classifier
+    from medic.task import RETINOPATHY
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("discs")
+    model = Classifier(RETINOPATHY, "resnet18", preprocessing=Preprocessing(size=64), image_size=64).eval()
+    for number in range(8):
+        disc = cv2.circle(np.zeros((100, 120, 3), np.uint8), (60, 50), 45 - number, (40, 80 + 9 * number, 160), -1)
+        cv2.imwrite(str(folder / f"{number}.jpeg"), disc)
+    photographs = sorted(folder.glob("*.jpeg"))
+    export(model, folder / "model.onnx")
+    model.save(folder / "checkpoint")
+    golden = [("disc.jpeg", photographs[0].read_bytes())]
+    bundle = package(folder / "model.onnx", folder / "bundle", golden, About("Drawn discs.", True))
+    return SimpleNamespace(checkpoint=folder / "checkpoint", bundle=bundle, photographs=photographs)
 
 
 @pytest.fixture(scope="session")

@@ -1,94 +1,113 @@
-"""A model over the images of a store, what cannot be read included."""
+"""A model over many images, to memory and to a CSV file: unreadable ones, interruptions, very many."""
 
+import csv
+import json
+import os
+import resource
 import shutil
-from collections.abc import Iterator
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from medic.data.images.preprocess import Preprocessing
-from medic.data.stores import open_store
+from medic.data.stores import FolderStore, open_store
 from medic.errors import MedicError
-from medic.modeling.classifier import Classifier
 from medic.predict import MeanOverFlips, predict
-from medic.task import RETINOPATHY
+from medic.predict.batch import BATCH, predict_to
+from medic.task import RETINOPATHY, Prediction
+
+COUNT = 40
+BAD = {"03_left.jpeg": "unsupported", "05_right.jpeg": "truncated", "11_right.jpeg": "empty"}
 
 
-@pytest.fixture(autouse=True)
-def _in_one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+class Stopped(Exception):
+    """What ends a run in the middle of these tests, in this very process."""
 
 
-@pytest.fixture(scope="module")
-def model() -> Classifier:
-    torch.manual_seed(0)
-    settings = {"preprocessing": Preprocessing(size=96), "image_size": 64}
-    return Classifier(RETINOPATHY, "shufflenet_v2_x0_5", **settings).eval()
+class Brightness:
+    """A model that answers at once: the grade is the mean of the left half. It counts the batches."""
 
+    task = RETINOPATHY
+    preprocessing = Preprocessing(size=32)
 
-@pytest.fixture(scope="module")
-def good(tiny) -> list[str]:
-    faulty = set(pd.read_csv(tiny / "planted_faults.csv")["image"])
-    names = [name for name in open_store(tiny).names() if name.endswith(".jpeg")]
-    return [name for name in names if name.removeprefix("images/").removesuffix(".jpeg") not in faulty][:13]
+    def __init__(self, weights: str = "a"):
+        self.digest, self.batches = weights, 0
 
+    def to_dict(self) -> dict:
+        return {"kind": "brightness"}
 
-@pytest.mark.parametrize("size", [1, 5, 64])
-def test_every_image_is_answered_in_the_order_of_the_names_whatever_the_batch(size, model, tiny, good):
-    store, names = open_store(tiny), good[::-1]
-    predicted = predict(model, store, names, batch_size=size)
-    assert predicted.names == names
-    for name, row in zip(names, predicted.prediction.probabilities, strict=True):
-        alone = model.predict_pixels(model.preprocessing.pixels(store.read(name))[None])
-        assert np.allclose(row, alone.probabilities[0], atol=1e-5)
-    table = predicted.to_frame()
-    assert (table["error"] == "").all()
-    assert table["grade"].between(0, 4).all()
-
-
-def test_test_time_augmentation_is_the_mean_over_the_image_and_its_flips(model, tiny, good):
-    store = open_store(tiny)
-    pixels = np.stack([model.preprocessing.pixels(store.read(name)) for name in good])
-    said = predict(MeanOverFlips(model, ("horizontal", "vertical")), store, good).prediction
-    views = [model.predict_pixels(view.copy()) for view in (pixels, pixels[:, :, ::-1], pixels[:, ::-1])]
-    assert np.allclose(said.probabilities, np.mean([view.probabilities for view in views], axis=0), atol=1e-5)
-    assert np.allclose(said.grade, np.mean([view.grade for view in views], axis=0), atol=1e-5)
-    with pytest.raises(MedicError, match="name one or more of horizontal, vertical"):
-        MeanOverFlips(model, ("diagonal",))
+    def predict_pixels(self, images: np.ndarray) -> Prediction:
+        self.batches += images.any()  # a blank image asks only what there is to say
+        grade = (images[:, :, :16].mean(axis=(1, 2, 3)) / 64).astype(np.float32)
+        distance = np.exp(-np.abs(grade[:, None] - np.arange(5, dtype=np.float32)))
+        return Prediction(self.task, (distance / distance.sum(axis=1, keepdims=True)).astype(np.float32), grade)
 
 
 @pytest.fixture
-def mixed(tiny, good, tmp_path) -> tuple[Path, dict[str, str]]:
-    """A folder of good images with bad ones between them, and the reason for each of these."""
-    data = (tiny / good[0]).read_bytes()
-    bad = {
-        "b_text.jpeg": (b"no photograph", "unsupported"),
-        "c_cut.jpeg": (data[: len(data) // 2], "truncated"),
-        "e_empty.png": (b"", "empty"),
-    }
-    for name in ("a.jpeg", "d.jpeg", "f.jpeg"):
-        shutil.copy(tiny / good["adf".index(name[0])], tmp_path / name)
-    for name, (content, _) in bad.items():
-        (tmp_path / name).write_bytes(content)
-    (tmp_path / "g_link.jpeg").symlink_to(tmp_path / "nowhere.jpeg")
-    reasons = {name: reason for name, (_, reason) in bad.items()}
-    return tmp_path, reasons | {"g_link.jpeg": "unreadable", "h_absent.jpeg": "unreadable"}
+def images(tiny, tmp_path) -> Path:
+    """A folder of forty files: pairs of eyes, some of them no photographs."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    faulty = set(pd.read_csv(tiny / "planted_faults.csv")["image"])
+    good = [path for path in sorted((tiny / "images").iterdir()) if path.stem not in faulty][:COUNT]
+    for number, path in enumerate(good):
+        shutil.copy(path, folder / f"{number // 2:02}_{('left', 'right')[number % 2]}.jpeg")
+    whole = good[0].read_bytes()
+    contents = {"unsupported": b"no photograph", "truncated": whole[: len(whole) // 2], "empty": b""}
+    for name, reason in BAD.items():
+        (folder / name).write_bytes(contents[reason])
+    return folder
 
 
-def test_bad_images_have_a_row_with_their_reason_and_the_others_keep_their_order(model, mixed):
-    folder, reasons = mixed
-    names = sorted([*reasons, "a.jpeg", "d.jpeg", "f.jpeg"])
-    predicted = predict(model, open_store(folder), names, batch_size=2)
-    assert predicted.names == ["a.jpeg", "d.jpeg", "f.jpeg"]
-    assert predicted.failed.set_index("image")["reason"].to_dict() == reasons
-    assert predicted.failed["detail"].str.len().min() > 5
-    table = predicted.to_frame()
+def written(images: Path, to: Path, model: object = None, **options: object) -> bytes:
+    """The file that a run makes of all images."""
+    store = open_store(images)
+    predict_to(model or Brightness(), store, store.images(), to, **options)
+    return to.read_bytes()
+
+
+def interrupted(images: Path, to: Path, batches: int = 3, **options: object) -> None:
+    """End a run when so many batches are written."""
+
+    class Stopping(FolderStore):
+        def read(self, name: str) -> bytes:
+            if name >= self.images()[batches * BATCH]:
+                raise Stopped
+            return super().read(name)
+
+    store = Stopping(images)
+    with pytest.raises(Stopped):
+        predict_to(Brightness(), store, store.images(), to, **options)
+
+
+def table_of(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, keep_default_na=False, na_values=[""]).fillna({"error": ""}).set_index("image")
+
+
+def rows_kept(capsys: pytest.CaptureFixture) -> int:
+    """How many images the last run said were done already."""
+    said = capsys.readouterr().out
+    return int(said.rpartition("going on: ")[2].split()[0]) if "going on" in said else 0
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_every_image_has_a_row_in_the_order_of_the_names_whatever_the_batch(size, images):
+    (images / "20_link.jpeg").symlink_to(images / "nowhere.jpeg")
+    store, reasons = open_store(images), BAD | {"20_link.jpeg": "unreadable", "21_absent.jpeg": "unreadable"}
+    names = sorted({*os.listdir(images), *reasons}, reverse=True)
+    found = predict(Brightness(), store, names, batch_size=size)
+    assert found.names == [name for name in names if name not in reasons]
+    assert found.failed.set_index("image")["reason"].to_dict() == reasons
+    one = Brightness().predict_pixels(Brightness.preprocessing.pixels(store.read(found.names[4]))[None])
+    assert np.allclose(found.prediction.probabilities[4], one.probabilities[0], atol=1e-6)
+    table = found.to_frame()
     assert list(table["image"]) == names
     bad = table["image"].isin(list(reasons))
     assert (table["error"][~bad] == "").all()
@@ -97,9 +116,228 @@ def test_bad_images_have_a_row_with_their_reason_and_the_others_keep_their_order
     assert table["grade"].dtype == "Int64", "a whole number stays one beside missing ones"
 
 
-def test_without_one_good_image_it_is_an_error_with_the_first_reason(model, mixed):
-    folder, reasons = mixed
-    with pytest.raises(MedicError, match=r"not one of 5 images .* could be read; the first: b_text\.jpeg"):
-        predict(model, open_store(folder), sorted(reasons))
-    with pytest.raises(MedicError, match="not one of 0 images"):
-        predict(model, open_store(folder), [])
+def test_test_time_augmentation_is_the_mean_over_the_image_and_its_flips(images, tmp_path):
+    model, store = MeanOverFlips(Brightness(), ("horizontal", "vertical")), open_store(images)
+    names = ["00_left.jpeg", "00_right.jpeg"]
+    pixels = np.stack([model.preprocessing.pixels(store.read(name)) for name in names])
+    views = [Brightness().predict_pixels(view) for view in (pixels, pixels[:, :, ::-1], pixels[:, ::-1])]
+    said = predict(model, store, names).prediction
+    assert np.allclose(said.probabilities, np.mean([view.probabilities for view in views], axis=0), atol=1e-6)
+    assert np.allclose(said.grade, np.mean([view.grade for view in views], axis=0), atol=1e-6)
+    written(images, tmp_path / "flips.csv", model)
+    table = table_of(tmp_path / "flips.csv")
+    assert list(table)[-2:] == ["tta", "error"]
+    assert set(table["tta"]) == {"horizontal+vertical"}
+    with pytest.raises(MedicError, match="name one or more of horizontal, vertical"):
+        MeanOverFlips(Brightness(), ("diagonal",))
+
+
+def test_the_file_holds_what_predict_says_in_the_order_of_the_names(images, tmp_path):
+    store, to = open_store(images), tmp_path / "to" / "result.csv"
+    done = predict_to(Brightness(), store, store.images(), to)
+    assert (done.predicted, list(done.failed)) == (COUNT - len(BAD), sorted(BAD))
+    wanted = predict(Brightness(), store, store.images()).to_frame().astype({"grade": float}).set_index("image")
+    pd.testing.assert_frame_equal(table_of(to), wanted, check_dtype=False, atol=1e-6)
+    assert [path.name for path in to.parent.iterdir()] == ["result.csv"]
+
+
+@pytest.mark.parametrize("options", [{}, {"at_once": 3}], ids=str)
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_file(options, images, tmp_path, capsys):
+    whole, to = written(images, tmp_path / "whole.csv", **options), tmp_path / "result.csv"
+    interrupted(images, to, 2, **options)
+    assert not to.exists()
+    interrupted(images, to, 3, **options)
+    model = Brightness()
+    assert written(images, to, model, **options) == whole
+    assert rows_kept(capsys) == 3 * BATCH
+    assert model.batches == COUNT / BATCH - 3, "nothing is done twice"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "result.csv", "whole.csv"]
+
+
+HARMED = {
+    "a line is cut": (lambda rows: rows[:-20], BATCH),
+    "half a line more": (lambda rows: rows + b"12_left.jpeg,0,No", 2 * BATCH),
+    "no text": (lambda rows: rows + b"\0\xff\n", 2 * BATCH),
+    "a row of another image": (lambda rows: rows.replace(b"\n05_", b"\n95_"), BATCH),
+    "empty": (lambda rows: b"", 0),
+    "another table": (lambda rows: b"image,grade\n00_left.jpeg,2\n", 0),
+}
+
+
+@pytest.mark.parametrize("harm", HARMED)
+def test_what_is_cut_or_of_another_kind_is_done_again(harm, images, tmp_path, capsys):
+    whole, to = written(images, tmp_path / "whole.csv"), tmp_path / "result.csv"
+    interrupted(images, to, 2)
+    rows = tmp_path / "result.csv.partial"
+    spoil, kept = HARMED[harm]
+    rows.write_bytes(spoil(rows.read_bytes()))
+    capsys.readouterr()
+    assert written(images, to) == whole
+    assert (found := rows_kept(capsys)) == kept, found
+
+
+def test_what_belongs_to_another_model_folder_or_option_is_not_mixed_in(images, tmp_path, capsys):
+    other = Path(shutil.copytree(images, tmp_path / "other"))
+    flips = MeanOverFlips(Brightness(), ("horizontal",))
+    for changed in ({"model": Brightness("b")}, {"model": flips}, {"images": other}):
+        whole = written(**{"images": images, "to": tmp_path / "whole.csv"} | changed)
+        to = tmp_path / "result.csv"
+        interrupted(images, to)
+        capsys.readouterr()
+        assert written(**{"images": images, "to": to} | changed) == whole
+        assert f"starting anew: {to}.partial is of another model, folder or option" in capsys.readouterr().out
+
+
+def test_images_that_have_come_or_gone_meanwhile_are_as_they_are_now(images, tmp_path, capsys):
+    to = tmp_path / "result.csv"
+    interrupted(images, to, 4)
+    shutil.copy(images / "00_left.jpeg", images / "06_left_again.jpeg")
+    (images / "08_left.jpeg").unlink()
+    assert written(images, to) == written(images, tmp_path / "whole.csv")
+    assert rows_kept(capsys) == BATCH, "up to the batch in which a name has come"
+
+    class Meddling(FolderStore):
+        def read(self, name: str) -> bytes:
+            (self.location / "15_left.jpeg").unlink(missing_ok=True)
+            return super().read(name)
+
+    store = Meddling(images)
+    predict_to(Brightness(), store, store.images(), to)
+    assert table_of(to).loc["15_left.jpeg", "error"].startswith("unreadable: ")
+
+
+def test_every_name_comes_back_as_it_was(images, tmp_path):
+    odd = ["=1+1.jpeg", "+a.jpeg", "-b.jpeg", "@c.jpeg", 'a "quoted", name.jpeg', "two\nlines.jpeg", "\r.jpeg"]
+    odd += [" space.jpeg", "ünï.jpeg", "007.jpeg", "semi;colon.jpeg", "'.jpeg"]
+    for number, name in enumerate(odd):
+        (images / name).write_bytes((images / "00_left.jpeg").read_bytes() if number % 2 else b"no photograph")
+    names = open_store(images).images()
+    whole = written(images, tmp_path / "whole.csv")
+    with open(tmp_path / "whole.csv", newline="", encoding="utf-8") as file:
+        lines = list(csv.reader(file))
+    assert [line[0] for line in lines[1:]] == names
+    assert {len(line) for line in lines} == {10}
+    interrupted(images, tmp_path / "result.csv", 4)
+    assert written(images, tmp_path / "result.csv") == whole
+
+
+def test_what_cannot_be_done_is_refused_and_leaves_nothing(images, tmp_path):
+    class Second(Brightness):
+        """Starts another run to the same file in the middle of this one."""
+
+        def predict_pixels(self, pixels: np.ndarray) -> Prediction:
+            if pixels.any():
+                with pytest.raises(MedicError, match="another process writes"):
+                    written(images, tmp_path / "result.csv")
+            return super().predict_pixels(pixels)
+
+    assert written(images, tmp_path / "result.csv", Second()) == written(images, tmp_path / "whole.csv")
+    with pytest.raises(MedicError, match="it is a folder; name a file"):
+        written(images, images)
+    for path in images.iterdir():
+        path.write_bytes(b"no photograph")
+    none = r"not one of 40 images .* could be read; the first: 00_left\.jpeg, .*these 13"
+    with pytest.raises(MedicError, match=none):
+        written(images, tmp_path / "none.csv")
+    with pytest.raises(MedicError, match=none):
+        predict(Brightness(), open_store(images), sorted(os.listdir(images)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "result.csv", "whole.csv"]
+
+
+def test_a_full_disk_is_one_sentence_and_what_is_done_is_kept(images, tmp_path, capsys):
+    to, whole = tmp_path / "result.csv", written(images, tmp_path / "whole.csv")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) * 2 // 3, hard))
+    try:
+        with pytest.raises(MedicError, match=r"cannot write .*result\.csv: File too large; free some space .* is kept"):
+            written(images, to)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not to.exists()
+    assert written(images, to) == whole
+    assert rows_kept(capsys) >= BATCH
+
+
+SLOWLY = """
+import time
+from medic.data.images.preprocess import Preprocessing
+
+def dask_setup(worker, pixels=Preprocessing.pixels):
+    Preprocessing.pixels = lambda self, data: (time.sleep(0.005), pixels(self, data))[1]
+"""
+
+
+def test_a_cluster_of_which_a_worker_dies_writes_the_same_file(discs, tmp_path, monkeypatch):
+    from distributed import LocalCluster
+
+    from medic.deployment.bundle import Bundle
+
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(1000):
+        (folder / f"{number:04}.jpeg").symlink_to(discs.photographs[number % len(discs.photographs)])
+    (folder / "0500.jpeg").unlink()
+    (folder / "0500.jpeg").write_bytes(b"no photograph")
+    whole = written(folder, tmp_path / "here.csv", discs.bundle.predictor(threads=1))
+    (tmp_path / "slowly.py").write_text(SLOWLY)
+    how = {"preload": [str(tmp_path / "slowly.py")], "local_directory": str(tmp_path), "dashboard_address": None}
+    monkeypatch.chdir(
+        discs.bundle.folder.parent
+    )  # a path that workers, who work elsewhere, would not find as it stands
+    model = Bundle.load(discs.bundle.folder.name).predictor(threads=1)
+    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", **how) as cluster:
+        options = {"scheduler": cluster.scheduler_address}
+        run = threading.Thread(target=written, args=(folder, tmp_path / "there.csv", model), kwargs=options)
+        run.start()
+        partly, deadline = tmp_path / "there.csv.partial", time.monotonic() + 90
+        while not partly.exists() or partly.stat().st_size < len(whole) // 3:
+            assert run.is_alive(), "it ended before a worker could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(cluster.workers[0].pid, signal.SIGKILL)
+        run.join(timeout=90)
+    assert (tmp_path / "there.csv").read_bytes() == whole
+
+
+MANY = """
+import json, resource, sys, tempfile
+from pathlib import Path
+import cv2
+import numpy as np
+from medic.data.images.preprocess import Preprocessing
+from medic.data.stores import FolderStore
+from medic.predict.batch import predict_to
+from medic.task import RETINOPATHY, Prediction
+
+PNG = cv2.imencode(".png", np.full((8, 8, 3), 90, np.uint8))[1].tobytes()
+
+class Same(FolderStore):
+    def __contains__(self, name):
+        return True
+    def read(self, name):
+        return PNG
+
+class Flat:
+    task, preprocessing, digest = RETINOPATHY, Preprocessing(size=16, crop="square"), "a"
+    def to_dict(self):
+        return {}
+    def predict_pixels(self, images):
+        return Prediction(self.task, np.full((len(images), 5), 0.2, np.float32), np.zeros(len(images), np.float32))
+
+peaks = []
+for count in (1_000, 30_000):
+    names = [f"{number:06}.png" for number in range(count)]
+    done = predict_to(Flat(), Same(sys.argv[1]), names, Path(sys.argv[1]) / "result.csv")
+    assert done.predicted == count
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(json.dumps(peaks))
+"""
+
+
+@pytest.mark.slow
+def test_thirty_times_as_many_images_take_hardly_more_memory(tmp_path):
+    """In a process of its own, with one small image under all names and a model that answers at once."""
+    told = subprocess.check_output([sys.executable, "-c", MANY, tmp_path], text=True)
+    few, many = json.loads(told.splitlines()[-1])
+    assert many - few < 20, "MiB; 29,000 names and what is said of them would be more"
+    assert len((tmp_path / "result.csv").read_text().splitlines()) == 30_001

@@ -6,7 +6,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -64,42 +63,30 @@ def lock() -> dict[str, list[tuple[Version, str]]]:
 LOCK = lock()
 
 
-@pytest.mark.parametrize("name", sorted(DIRECT))
-def test_every_direct_dependency_is_locked_at_a_version_it_allows(name):
-    locked = LOCK.get(canonicalize_name(name))
-    assert locked, f"{name} is not in requirements.txt; run `make lock`"
-    for version, _ in locked:
-        assert DIRECT[name].specifier.contains(version, prereleases=True), (
-            f"requirements.txt has {name} {version}, pyproject.toml asks for {DIRECT[name].specifier}; run `make lock`"
-        )
+def parents(entry: str) -> set[str]:
+    """What asks for a locked package, by its entry."""
+    named = re.findall(r"^    #\s+(?:via )?\s*([A-Za-z0-9._-]+)", entry, re.MULTILINE)
+    return {canonicalize_name(name) for name in named if name != "via"}
 
 
-def test_an_extra_that_shares_a_package_asks_for_the_same_version():
+def test_the_lock_has_what_is_asked_for_with_hashes_and_reasons_and_names_no_registry():
+    for name, asked in DIRECT.items():
+        locked = LOCK.get(canonicalize_name(name), [])
+        allowed = [version for version, _ in locked if asked.specifier.contains(version, prereleases=True)]
+        assert locked, f"{name} is not in requirements.txt; run `make lock`"
+        assert len(allowed) == len(locked), f"pyproject.toml asks for {asked}; run `make lock`"
+    for name, entries in LOCK.items():
+        for _, entry in entries:
+            assert "--hash=sha256:" in entry, f"{name} has no hash"
+            assert parents(entry) & (LOCK.keys() | {"medic"}), f"nothing asks for {name}; run `make lock`"
+    assert not re.search(r"://|--index-url|--find-links", (ROOT / "requirements.txt").read_text())
+
+
+def test_extras_ask_for_one_version_of_a_package_and_serving_needs_no_torch():
     asked: dict[str, set[str]] = {}
     for line in (*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)):
         asked.setdefault(Requirement(line).name, set()).add(str(Requirement(line).specifier))
     assert {name: found for name, found in asked.items() if len(found) > 1} == {}
-
-
-def test_every_locked_package_has_hashes_and_a_reason():
-    for name, entries in LOCK.items():
-        for _, entry in entries:
-            assert "--hash=sha256:" in entry, f"{name} has no hash"
-            via = re.findall(r"^    #\s+(?:via )?\s*([A-Za-z0-9._-]+)", entry, re.MULTILINE)
-            parents = [parent for parent in via if parent != "via"]
-            assert any(parent == "medic" or canonicalize_name(parent) in LOCK for parent in parents), (
-                f"nothing asks for {name}; run `make lock`"
-            )
-
-
-def test_the_lock_names_no_registry():
-    text = (ROOT / "requirements.txt").read_text()
-    assert "://" not in text
-    assert "--index-url" not in text
-    assert "--find-links" not in text
-
-
-def test_serving_needs_no_torch():
     assert not {"torch", "torchvision", "lightning"} & {Requirement(line).name for line in EXTRAS["serve"]}
 
 
@@ -109,53 +96,32 @@ def test_an_environment_without_cuda_leaves_out_pytorch_and_what_only_pytorch_as
     names = {canonicalize_name(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", kept, re.MULTILINE)}
     left_out = LOCK.keys() - names
     assert {"torch", "torchvision", "triton", "nvidia-cublas"} <= left_out
-    assert names == LOCK.keys() - left_out
     for name in left_out - {"torch", "torchvision"}:
-        parents = re.findall(r"^    #\s+(?:via )?\s*([A-Za-z0-9._-]+)", LOCK[name][0][1], re.MULTILINE)
-        assert {parent for parent in parents if parent != "via"} <= left_out, (
-            f"{name} is asked for by more than PyTorch"
-        )
-
-
-def imported_modules() -> set[str]:
-    """Top-level names of everything that the project imports or starts as a program, notebooks included."""
-    text = "\n".join(
-        path.read_text()
-        for folder in ("code", "tests", "benchmarks", "docs")
-        for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".py", ".ipynb") and "_build" not in path.parts
-    )
-    return set(re.findall(r"\b(?:import|from) ([a-zA-Z0-9_.]+)", text)) | set(
-        re.findall(r"\bimport_module\(\"([\w.]+)", text)
-    )
+        assert parents(LOCK[name][0][1]) <= left_out, f"{name} is asked for by more than PyTorch"
 
 
 def test_what_is_declared_is_imported():
-    found = imported_modules()
-    unused = [
-        name
-        for name in DIRECT
-        if name not in PROGRAMS | PLUGINS
-        and not any(
-            one == module or one.startswith(f"{module}.") for module in [MODULES.get(name, name)] for one in found
-        )
-    ]
-    assert unused == []
+    folders = [ROOT / folder for folder in ("code", "tests", "benchmarks", "docs")]
+    paths = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".ipynb")]
+    text = "\n".join(path.read_text() for path in paths if "_build" not in path.parts)
+    found = set(re.findall(r"\b(?:import|from) ([a-zA-Z0-9_.]+)|\bimport_module\(\"([\w.]+)", text))
+    found = {name for pair in found for name in pair}
+    modules = {name: MODULES.get(name, name) for name in DIRECT if name not in PROGRAMS | PLUGINS}
+    assert [
+        name for name, module in modules.items() if not any(f"{one}.".startswith(f"{module}.") for one in found)
+    ] == []
 
 
 def test_conda_users_get_the_same_lock_and_a_python_that_fits():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
     pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
-    assert environment["name"] == "medic"
+    assert (environment["name"], pip) == ("medic", ["-r requirements.txt"])
     assert "pip" in conda
-    assert pip == ["-r requirements.txt"]
     python = SpecifierSet(next(entry.removeprefix("python ") for entry in conda if entry.startswith("python")))
-    required = SpecifierSet(PROJECT["requires-python"])
-    minors = [f"3.{minor}" for minor in range(6, 30)]
-    allowed = [minor for minor in minors if python.contains(minor)]
+    allowed = [minor for minor in (f"3.{minor}" for minor in range(6, 30)) if python.contains(minor)]
     assert allowed
-    assert all(required.contains(minor) for minor in allowed)
+    assert all(SpecifierSet(PROJECT["requires-python"]).contains(minor) for minor in allowed)
 
 
 def test_the_installed_packages_are_the_locked_ones():

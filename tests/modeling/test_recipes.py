@@ -6,12 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from medic.cli.modeling import RecipeName
 from medic.data.records import class_weights
 from medic.errors import MedicError
 from medic.modeling.augment import PublishedAugmentation
 from medic.modeling.backbones import backbone
-from medic.modeling.training.plans import BINARY, CHEXNET, LESIONS, MEDIC, PLANS, PUBLISHED, find_plan
+from medic.modeling.training.plans import BINARY, CHEXNET, LESIONS, MEDIC, PUBLISHED, find_plan
 from medic.modeling.training.recipe import Recipe
 from medic.task import (
     CHEST_XRAY,
@@ -138,10 +137,6 @@ def test_a_plan_starts_from_its_own_weights_or_those_that_are_asked_for(tiny_pre
     assert ours[name].shape == random[name].shape
     assert not ours[name].equal(random[name])
     assert ours[name].equal(MEDIC.classifier(tiny_prepared, "imagenet").backbone.state_dict()[name])
-
-
-def test_the_command_line_offers_all_recipes():
-    assert {name.value for name in RecipeName} == set(PLANS)
 
 
 @pytest.mark.parametrize(("network", "precision"), [("resnet18", "bf16-mixed"), ("efficientnet_lite0", "32-true")])

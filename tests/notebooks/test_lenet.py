@@ -13,11 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from medic.data.readers import digits, own
 from medic.data.readers.digits import read_idx_set
-from medic.data.stores import idx
-from medic.errors import MedicError
-from medic.sample.digits import write_as_own
 
 STAGE = Path(__file__).resolve().parents[2] / "code" / "02_modeling"
 PROGRAM = STAGE / "lenet_knet.jl"
@@ -69,39 +65,6 @@ def test_the_same_weights_and_batches_give_the_same_training(cells, few):
     assert ours["accuracy"].iloc[-1] > 0.2
 
 
-def test_keys_decide_the_weights_in_jax(cells):
-    one, same, other = (cells.LeNetJax(cells.jax.random.key(seed)).conv1.kernel[...] for seed in (1, 1, 2))
-    assert np.array_equal(one, same)
-    assert not np.array_equal(one, other)
-
-
-def test_variations_keep_the_digit_and_an_epoch_is_a_permutation(cells, few):
-    varied = cells.vary(few[0])
-    assert (varied.shape, varied.dtype) == (few[0].shape, np.uint8)
-    assert varied.mean() == pytest.approx(few[0].mean(), rel=0.1)
-    order = cells.batch_order(50, 8, 4)
-    assert (order.dtype, order.shape) == (np.int32, (4, 6, 8))
-    assert all(len(np.unique(epoch)) == 48 for epoch in order)
-
-
-def test_idx_parts_are_read_back_and_missing_ones_are_told(few, tmp_path):
-    images, labels = few[0], np.asarray(few[1]).astype(np.uint8)
-    idx.write(tmp_path / "train-images-idx3-ubyte.gz", images)
-    idx.write(tmp_path / "train-labels-idx1-ubyte.gz", labels)
-    with pytest.raises(MedicError, match="lacks images or labels of test"):
-        read_idx_set(tmp_path)
-    idx.write(tmp_path / "t10k-images-idx3-ubyte.gz", images[:5])
-    idx.write(tmp_path / "t10k-labels-idx1-ubyte.gz", labels[:4])
-    with pytest.raises(MedicError, match="the n-th label belongs to the n-th image"):
-        read_idx_set(tmp_path)
-
-
-def test_digits_written_as_ones_own_are_read_as_class_folders(repository, tmp_path):
-    records, store = digits.read(repository / "sample_data" / "digits")
-    write_as_own(tmp_path, records[records["label"].isin([3, 8])].groupby("label").head(5), store)
-    assert list(own.read(tmp_path)[0]["class"]) == ["digit 3"] * 5 + ["digit 8"] * 5
-
-
 STAND_IN = """
 import json, os, sys
 assert sys.argv[1] == "-O1" and sys.argv[2].endswith("lenet_knet.jl") and sys.argv[4:] == ["0.002", "0", "10"]
@@ -125,22 +88,8 @@ def test_the_cell_hands_all_arrays_to_the_julia_program_and_reads_its_lines(cell
     assert all(f'"{name}"' in text for name in sizes)
 
 
-needs_julia = pytest.mark.skipif(shutil.which("julia") is None, reason="Julia is not installed")
-
-
-@needs_julia
+@pytest.mark.skipif(shutil.which("julia") is None, reason="Julia is not installed")
 def test_the_julia_program_parses():
     check = "exit(any(part -> part isa Expr && part.head === :error, Meta.parseall(read(ARGS[1], String)).args))"
     ended = subprocess.run(["julia", "-e", check, str(PROGRAM)], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-
-
-@pytest.mark.slow
-@needs_julia
-def test_the_julia_program_learns(cells, few):
-    cells.names["julia"] = shutil.which("julia")
-    if subprocess.run(["julia", "-e", cells.names["KNET"]], check=False).returncode:
-        pytest.skip("Julia lacks Knet")
-    history, accuracy = cells.train_knet(*few, cells.batch_order(320, 32, 4), few, few)
-    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
-    assert accuracy > 0.1

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
-from medic.cli import data, deployment, drift, modeling, targets
-from medic.cli.options import DataOption
+from medic.cli import data, deployment, modeling, options, targets
 from medic.errors import MedicError
 
 app = typer.Typer(
@@ -20,32 +20,31 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for room in (data, modeling, deployment, targets, drift):
+for room in (data, modeling, deployment, targets):
     app.add_typer(room.app)
 
 
 @app.command()
 def run(
-    data: DataOption = Path("sample_data"),
-    profile: Annotated[str, typer.Option("--profile", help="quick or full.")] = "quick",
-    outputs: Annotated[Path, typer.Option("--outputs", help="Where everything goes.")] = Path("outputs"),
-    only: Annotated[list[str] | None, typer.Option("--only", help="Notebooks, such as 02_modeling/03; repeatable.")] = (
-        None
-    ),
-    again: Annotated[bool, typer.Option("--again", help="Run also what is done already.")] = False,
+    data: options.DataOption = Path("sample_data"),
+    profile: Annotated[str, Option(help="quick or full.")] = "quick",
+    outputs: Annotated[Path, Option(help="Where everything goes.")] = Path("outputs"),
+    only: Annotated[list[str] | None, Option(help="Such as 02_modeling/03; repeatable.")] = None,
+    again: Annotated[bool, Option("--again", help="Run also what is done already.")] = False,
 ) -> None:
     """Run the notebooks headless, and write outputs/index.html. Interrupted, it goes on with what is not yet done.
 
     \b
     Example: medic run --data ../shared/data --only 02_modeling
     """
-    from medic.notebooks.run import Plan, run_series
+    from medic.notebooks.run import run_series
     from medic.notebooks.session import find_root
 
-    series = run_series(Plan(find_root(Path.cwd()), data, profile, outputs, only=tuple(only or ()), again=again))
-    print(f"see {series.page}")
-    if series.failed:
-        raise MedicError(f"{len(series.failed)} notebooks failed: {', '.join(o.notebook for o in series.failed)}")
+    root = find_root(Path.cwd())
+    outcomes = run_series(root, data, profile, outputs, only or (), again)
+    print(f"see {root / outputs / 'index.html'}")
+    if failed := [outcome.notebook for outcome in outcomes if outcome.status == "failed"]:
+        raise MedicError(f"{len(failed)} notebooks failed: {', '.join(failed)}")
 
 
 def main() -> None:

@@ -5,27 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
-from medic.cli.options import (
-    DataOption,
-    ImageColumnOption,
-    ImagesOption,
-    LabelColumnOption,
-    LookedForOption,
-    PatientColumnOption,
-    PositiveOption,
-    SchedulerOption,
-    SeedOption,
-    SizeOption,
-    TaskArgument,
-    TestOption,
-    how_to_read,
-)
+from medic.cli import options
 from medic.errors import MedicError
 
 if TYPE_CHECKING:
@@ -39,16 +25,11 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-SampleName = StrEnum("SampleName", {name: name for name in ("retinopathy", "chest_xray", "digits", "skin_lesion")})
-
-
 @app.command()
 def download(
-    name: Annotated[str, typer.Argument(help="A set, such as retinamnist; an unknown name lists them.")],
-    folder: Annotated[Path, typer.Option("--folder", help="Where the sets go.")] = Path("data"),
-    limit: Annotated[
-        int | None, typer.Option("--limit", help="Images, half of them malignant; for skin_lesion, 200 when left.")
-    ] = None,
+    name: Annotated[str, Argument(help="A set, such as retinamnist; an unknown name lists them.")],
+    folder: Annotated[Path, Option(help="Where the sets go.")] = Path("data"),
+    limit: Annotated[int | None, Option(help="Images, half of them malignant; for skin_lesion, 200 when left.")] = None,
 ) -> None:
     """Fetch a public set from its home: progress, checksum, licence. Where a login is needed, how to do it.
 
@@ -62,20 +43,14 @@ def download(
 
 @app.command()
 def sample(
-    folder: Annotated[Path, typer.Argument(help="An absent or empty folder, or an earlier sample.")],
+    folder: Annotated[Path, Argument(help="An absent or empty folder, or an earlier sample.")],
     data_set: Annotated[
-        SampleName, typer.Option("--set", "--line", help="Which data set; --line is the former name.")
-    ] = SampleName.retinopathy,
-    patients: Annotated[
-        int | None, typer.Option("--patients", help="Made-up patients; the sample's number when left.")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, max=4294967295, help="The same seed gives the same files.")
-    ] = None,
-    hospital: Annotated[
-        int | None, typer.Option("--hospital", min=1, max=2, help="2 has another camera and no shortcuts.")
-    ] = None,
-    masks: Annotated[bool, typer.Option("--masks", help="Write where each lesion lies, too.")] = False,
+        str, Option("--set", "--line", help="retinopathy, chest_xray, skin_lesion or digits; once --line.")
+    ] = "retinopathy",
+    patients: Annotated[int | None, Option(help="Made-up ones; else the sample's number.")] = None,
+    seed: Annotated[int | None, Option(min=0, max=4294967295, help="Same seed, same files.")] = None,
+    hospital: Annotated[int | None, Option(min=1, max=2, help="2 has another camera.")] = None,
+    masks: Annotated[bool, Option("--masks", help="Write where each lesion lies, too.")] = False,
 ) -> None:
     """Write a sample in the published layout: synthetic fundus photographs, radiographs or lesions, or real digits.
 
@@ -85,30 +60,30 @@ def sample(
     """
     from medic.sample import SAMPLES, digits
 
-    options = {"patients": patients, "seed": seed, "hospital": hospital, "masks": masks or None}
-    asked = {key: value for key, value in options.items() if value is not None}
-    if data_set.value not in SAMPLES:
-        if asked:
-            named = ", ".join(f"--{name}" for name in asked)
-            raise MedicError(f"the digits are real scans, which are not drawn; leave {named} away")
+    given = {"patients": patients, "seed": seed, "hospital": hospital, "masks": masks or None}
+    asked = {key: value for key, value in given.items() if value is not None}
+    if data_set == "digits" and not asked:
         digits.write_sample(folder)
         print(f"scikit-learn's handwritten digits in {folder}")
-        return
-    records = SAMPLES[data_set.value].write(folder, **asked)
-    print(f"{len(records)} synthetic images of {records['patient'].nunique()} made-up patients in {folder}")
+    elif data_set in SAMPLES:
+        records = SAMPLES[data_set].write(folder, **asked)
+        print(f"{len(records)} synthetic images of {records['patient'].nunique()} made-up patients in {folder}")
+    else:
+        named = ", ".join(f"--{name}" for name in asked)
+        why = f"digits are real scans and not drawn; leave {named} away" if data_set == "digits" else "no such set"
+        raise MedicError(f"cannot draw {data_set!r}: {why}; there is: {', '.join([*SAMPLES, 'digits'])}")
 
 
 @app.command()
 def describe(
-    task: TaskArgument,
-    data: DataOption = Path("sample_data"),
-    images: ImagesOption = None,
-    label_column: LabelColumnOption = None,
-    image_column: ImageColumnOption = None,
-    patient_column: PatientColumnOption = None,
-    positive: PositiveOption = None,
-    looked_for: LookedForOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+    task: options.TaskArgument,
+    data: options.DataOption = Path("sample_data"),
+    images: options.ImagesOption = None,
+    label_column: options.LabelColumnOption = None,
+    image_column: options.ImageColumnOption = None,
+    patient_column: options.PatientColumnOption = None,
+    positive: options.PositiveOption = None,
+    as_json: Annotated[bool, Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Say what a data set holds: images, patients, classes by split, what is missing. No image is opened.
 
@@ -117,8 +92,8 @@ def describe(
     """
     from medic.data.explore import describe as describe_records
 
-    how = how_to_read(label=label_column, image=image_column, patient=patient_column)
-    records, store, found, _ = _read(task, data, images, how, positive or looked_for)
+    how = options.how_to_read(label_column, image_column, patient_column)
+    records, store, found, _ = _read(task, data, images, how, positive)
     description = describe_records(records, store, found)
     print(json.dumps(description.to_dict(), indent=2) if as_json else description)
 
@@ -126,19 +101,17 @@ def describe(
 @app.command("check")
 def check_sets(
     what: Annotated[
-        str | None, typer.Argument(help="A data folder (all sets in it are checked), or one set, such as retinopathy.")
+        str | None, Argument(help="A data folder (all sets in it are checked), or one set, such as retinopathy.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", "-d", help="Where a set is named: the data folder; sample_data when left.")
+        Path | None, Option("--data", "-d", help="Where a set is named: the data folder; sample_data when left.")
     ] = None,
-    to: Annotated[Path, typer.Option("--to", help="Folder of the tables and pages, a folder a set.")] = Path(
-        "outputs/check"
-    ),
-    label_column: LabelColumnOption = None,
-    image_column: ImageColumnOption = None,
-    patient_column: PatientColumnOption = None,
-    scheduler: SchedulerOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+    to: Annotated[Path, Option(help="Folder of the tables and pages, a folder a set.")] = Path("outputs/check"),
+    label_column: options.LabelColumnOption = None,
+    image_column: options.ImageColumnOption = None,
+    patient_column: options.PatientColumnOption = None,
+    scheduler: options.SchedulerOption = None,
+    as_json: Annotated[bool, Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Find what is wrong with images and labels before training: broken, repeated, dark, blurred, odd, rare.
 
@@ -154,29 +127,29 @@ def check_sets(
 
     name = what if what in (*DATA_SETS, OWN.name) else data_set_of(TASKS[what]).name if what in TASKS else None
     # A folder that is called as a data set and lies here is that folder, unless another is named.
-    is_folder = what is not None and data is None and (name is None or Path(what).exists())
-    folder = Path(what) if is_folder else data or Path("sample_data")
-    if what is not None and name is None and data is not None:
+    if what is not None and data is None and (name is None or Path(what).exists()):
+        data, name = Path(what), None
+    elif what is not None and name is None:
         raise MedicError(f"with --data, name a set to check ({', '.join(DATA_SETS)}, {OWN.name}), not {what!r}")
-    checked, failed = {}, []
-    sets = sets_in(folder, None if is_folder else name)
-    how = how_to_read(label=label_column, image=image_column, patient=patient_column)
+    sets, how = (
+        sets_in(data or Path("sample_data"), name),
+        options.how_to_read(label_column, image_column, patient_column),
+    )
     if how and set(sets) != {OWN.name}:
         raise MedicError(f"named columns are for images of your own; {' and '.join(sets)} have their layout")
+    checked, failed = {}, []
     for found, (data_set, source) in sets.items():
         try:
-            checked[found] = check_set(data_set, source, to / found, scheduler=scheduler, **how)
+            one = checked[found] = check_set(data_set, source, to / found, scheduler=scheduler, **how)
         except MedicError as error:
             failed.append(f"{found}: {error}")
             continue
         if not as_json:
-            count = sum(kind["found"] for kind in checked[found]["findings"].values())
-            print(
-                f"{found}: {checked[found]['images']:,} images, {f'{count:,} findings' if count else 'nothing found'}"
-            )
-            for kind, said in checked[found]["findings"].items():
+            count = sum(kind["found"] for kind in one["findings"].values())
+            print(f"{found}: {one['images']:,} images, {f'{count:,} findings' if count else 'nothing found'}")
+            for kind, said in one["findings"].items():
                 print(f"  {kind:22}{said['found']:>7,}  {said['first']}")
-            print(f"  see {checked[found]['page']}")
+            print(f"  see {one['page']}")
     if as_json:
         print(json.dumps(checked, indent=2))
     if failed:
@@ -185,15 +158,15 @@ def check_sets(
 
 @app.command("data")
 def competition_data(
-    main: Annotated[Path, typer.Option("--main", "--zip_main", "-m", help="Zip file or folder of the competition.")],
+    main: Annotated[Path, Option("--main", "--zip_main", "-m", help="Zip file or folder of the competition.")],
     extra: Annotated[
-        Path | None, typer.Option("--additional", "--zip_2015", "-a", help="Zip file or folder of the 2015 set.")
+        Path | None, Option("--additional", "--zip_2015", "-a", help="Zip file or folder of the 2015 set.")
     ] = None,
-    directory: Annotated[Path, typer.Option("--directory", "-d", help="Where the prepared set goes.")] = Path("data"),
-    per_class: Annotated[int, typer.Option("--per-class", help="Training images of each class, at most.")] = 1000,
-    validation: Annotated[float, typer.Option("--validation", help="Share of the main archive's patients.")] = 0.2,
-    size: SizeOption = 512,
-    seed: SeedOption = 0,
+    directory: Annotated[Path, Option("--directory", "-d", help="Where the prepared set goes.")] = Path("data"),
+    per_class: Annotated[int, Option(help="Training images of each class, at most.")] = 1000,
+    validation: Annotated[float, Option(help="Share of the main archive's patients.")] = 0.2,
+    size: options.SizeOption = 512,
+    seed: options.SeedOption = 0,
 ) -> None:
     """Choose training and validation images from two archives, as the competition needs them, and prepare them.
 
@@ -224,19 +197,20 @@ def competition_data(
 
 @app.command()
 def prepare(
-    task: TaskArgument,
-    data: DataOption = Path("sample_data"),
-    images: ImagesOption = None,
-    to: Annotated[Path, typer.Option("--to", help="Folder of the prepared set.")] = Path("outputs/prepared"),
-    size: SizeOption = 320,
-    test: TestOption = None,
-    label_column: LabelColumnOption = None,
-    image_column: ImageColumnOption = None,
-    patient_column: PatientColumnOption = None,
-    positive: PositiveOption = None,
-    looked_for: LookedForOption = None,
-    seed: SeedOption = 0,
-    scheduler: SchedulerOption = None,
+    task: options.TaskArgument,
+    data: options.DataOption = Path("sample_data"),
+    images: options.ImagesOption = None,
+    to: Annotated[Path, Option(help="Folder of the prepared set.")] = Path("outputs/prepared"),
+    size: options.SizeOption = 320,
+    test: Annotated[
+        float | None, Option(help="Share of patients for testing; else the source's own test split.")
+    ] = None,
+    label_column: options.LabelColumnOption = None,
+    image_column: options.ImageColumnOption = None,
+    patient_column: options.PatientColumnOption = None,
+    positive: options.PositiveOption = None,
+    seed: options.SeedOption = 0,
+    scheduler: options.SchedulerOption = None,
 ) -> None:
     """Check, split by patient, crop and scale once. Interrupted, it goes on; repeated, it does only what is new.
 
@@ -246,12 +220,19 @@ def prepare(
     from medic.data.prepare import prepare as prepare_images
     from medic.data.readers import OWN
     from medic.data.records import class_counts, lacking
+    from medic.data.split import complete_splits, split_by_patient
 
-    how = how_to_read(label=label_column, image=image_column, patient=patient_column)
-    records, store, found, data_set = _read(task, data, images, how, positive or looked_for)
+    how = options.how_to_read(label_column, image_column, patient_column)
+    records, store, found, data_set = _read(task, data, images, how, positive)
     if data_set is OWN and found.thresholds:
         print(f"of the two classes {found.classes[1]} is the positive one (--positive names the other)")
-    records = _split(records, store, found, test, seed)
+    split = {"seed": seed, "task": found, "store": store}
+    if test is not None:
+        records = split_by_patient(records, test=test, **split)
+    else:
+        if not (records["split"] == "test").any():
+            print("the source has no test split: 20 % of the patients are set aside for it")
+        records = complete_splits(records, **split)
     prepared = prepare_images(records, store, to, replace(data_set.preprocessing, size=size), scheduler=scheduler)
     print(class_counts(prepared.records, found).to_string())
     print(f"{len(prepared.records)} images prepared at {size} px in {to}")
@@ -273,15 +254,6 @@ def _read(
     if positive is not None:
         records = data_set.with_positive(records, positive)
     return records, store, data_set.task(records) if data_set is OWN else find_task(task), data_set
-
-
-def _split(records: pd.DataFrame, store: Store, task: Task, test: float | None, seed: int) -> pd.DataFrame:
-    from medic.data.split import complete_splits, split_by_patient
-
-    how = {"seed": seed, "task": task, "store": store}
-    if test is None and not (records["split"] == "test").any():
-        print("the source has no test split: 20 % of the patients are set aside for it")
-    return complete_splits(records, **how) if test is None else split_by_patient(records, test=test, **how)
 
 
 def _report_skipped(prepared: Prepared) -> None:

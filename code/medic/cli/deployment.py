@@ -1,4 +1,4 @@
-"""The commands of the deployment stage: export, package, deploy, serve, ask, predict."""
+"""The commands of the deployment stage: export, package, score, serve, predict, drift."""
 
 from __future__ import annotations
 
@@ -7,22 +7,15 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
+from medic.cli import options
 from medic.cli.modeling import evaluate_and_save
-from medic.cli.options import (
-    BundleArgument,
-    DryRunOption,
-    SpaceOption,
-    Target,
-    TargetOption,
-    TokenFileOption,
-)
 from medic.cli.targets import ask
 from medic.errors import MedicError
 
@@ -37,17 +30,10 @@ JUDGED = 1000
 """Images that int8 is judged on, at least."""
 
 
-class Compression(StrEnum):
-    """What ``package`` may do to the graph."""
-
-    none = "none"
-    int8 = "int8"
-
-
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")] = Path("outputs/runs/latest"),
-    to: Annotated[Path, typer.Option("--to", help="ONNX file to write.")] = Path("outputs/model.onnx"),
+    run: options.RunArgument = Path("outputs/runs/latest"),
+    to: Annotated[Path, Option(help="ONNX file to write.")] = Path("outputs/model.onnx"),
 ) -> None:
     """Export a run's best model to ONNX, and check that it agrees with torch.
 
@@ -62,13 +48,9 @@ def export(
 
 @app.command()
 def package(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")] = Path("outputs/runs/latest"),
-    to: Annotated[
-        Path | None, typer.Option("--to", help="Folder of the bundle; outputs/bundles/ and the task's name when left.")
-    ] = None,
-    compress: Annotated[Compression, typer.Option("--compress", help="int8 is kept only if its gate passes.")] = (
-        Compression.none
-    ),
+    run: options.RunArgument = Path("outputs/runs/latest"),
+    to: Annotated[Path | None, Option(help="The bundle; else outputs/bundles/ and the task.")] = None,
+    compress: Annotated[Literal["none", "int8"], Option(help="int8 is kept only if its gate passes.")] = "none",
 ) -> None:
     """Make a bundle of a run: graph, manifest, model card, golden images, score.py; a folder and its .tar.gz.
 
@@ -80,7 +62,7 @@ def package(
 
     finished = Run.load(run)
     to = to or Path("outputs/bundles") / finished.task.name
-    evaluation, int8 = evaluate_and_save(run, "test"), compress is Compression.int8
+    evaluation, int8 = evaluate_and_save(run, "test"), compress == "int8"
     with tempfile.TemporaryDirectory() as scratch:
         drawn = draw_images(finished, Path(scratch)) if int8 else None
         bundle, compressed = package_run(finished, evaluation, to, int8=int8, drawn=drawn)
@@ -105,16 +87,16 @@ def draw_images(run: Run, folder: Path) -> Prepared | None:
 
 @app.command()
 def score(
-    where: Annotated[str, typer.Argument(help="A service's address, or the name of a deployment.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    target: TargetOption = Target.local,
-    space: SpaceOption = "default",
-    token_file: TokenFileOption = None,
+    where: Annotated[str, Argument(help="A service's address, or the name of a deployment.")],
+    images: Annotated[list[Path], Argument(help="Image files.")],
+    target: options.TargetOption = options.Target.local,
+    space: options.SpaceOption = "default",
+    token_file: options.TokenFileOption = None,
     certificate: Annotated[
-        Path | None, typer.Option("--certificate", help="PEM file to trust, where the service's own is self-signed.")
+        Path | None, Option(help="PEM file to trust, where the service's own is self-signed.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")] = False,
-    dry_run: DryRunOption = False,
+    as_json: Annotated[bool, Option("--json", help="One JSON object a line, for machines.")] = False,
+    dry_run: options.DryRunOption = False,
 ) -> None:
     """Ask a service about images. What it refuses is named with its reason; the exit status is then 1.
 
@@ -129,9 +111,10 @@ def score(
         failed = 0
         for image in images:
             try:
-                answer = {"image": str(image), **answer_of(image)}
+                answer = answer_of(image)
             except MedicError as error:
-                answer, failed = {"image": str(image), "error": str(error)}, failed + 1
+                answer, failed = {"error": str(error)}, failed + 1
+            answer = {"image": str(image), **answer}
             print(json.dumps(answer, ensure_ascii=False) if as_json else _sentence(answer))
         if failed:
             raise MedicError(f"{failed} of {len(images)} images were not answered")
@@ -148,23 +131,32 @@ def score(
         ask(target, dry_run, tell_by_name)
 
 
+def _sentence(answer: dict) -> str:
+    """One answer of a service as a line for a person."""
+    from medic.referral import advise
+
+    if "error" in answer:
+        return f"{answer['image']}: {answer['error']}"
+    names = [answer["class"]] if "class" in answer else answer["classes"]
+    said = ", ".join(f"{name} {answer['probabilities'][name]:.2f}" for name in names) or "none of the findings"
+    return f"{answer['image']}: {said}" + (f" ({advise(answer)})" if answer.get("refer") else "")
+
+
 @app.command()
 def serve(
-    bundle: BundleArgument,
-    host: Annotated[str, typer.Option("--host", help="Other than a loopback address needs a token.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="0 takes any free one.")] = 8080,
-    grpc_port: Annotated[int | None, typer.Option("--grpc-port", help="Opens gRPC, too.")] = None,
-    token_file: TokenFileOption = None,
-    certificate: Annotated[Path | None, typer.Option("--certificate", help="TLS certificate, PEM.")] = None,
-    key: Annotated[Path | None, typer.Option("--key", help="Its private key, PEM.")] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Processes that compute; a core each when left.")
-    ] = None,
+    bundle: options.BundleArgument,
+    host: Annotated[str, Option(help="Other than a loopback address needs a token.")] = "127.0.0.1",
+    port: Annotated[int, Option(help="0 takes any free one.")] = 8080,
+    grpc_port: Annotated[int | None, Option(help="Opens gRPC, too.")] = None,
+    token_file: options.TokenFileOption = None,
+    certificate: Annotated[Path | None, Option(help="TLS certificate, PEM.")] = None,
+    key: Annotated[Path | None, Option(help="Its private key, PEM.")] = None,
+    workers: Annotated[int | None, Option(min=1, help="Processes; a core each when left.")] = None,
     counts: Annotated[
-        Path | None, typer.Option("--counts", help="Folder for counts of the answers by the hour, for medic drift.")
+        Path | None, Option("--counts", help="Folder for counts of the answers by the hour, for medic drift.")
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="What the deployment is called.")] = None,
-    descriptor: Annotated[int | None, typer.Option("--descriptor", hidden=True)] = None,
+    name: Annotated[str | None, Option("--name", help="What the deployment is called.")] = None,
+    descriptor: Annotated[int | None, Option("--descriptor", hidden=True)] = None,
 ) -> None:
     """Serve a bundle until Ctrl-C: a page for people at /, /predict for programs, /v2 and gRPC, /metrics.
 
@@ -184,16 +176,14 @@ def serve(
 
 @app.command()
 def predict(
-    images: Annotated[Path, typer.Argument(help="A folder or zip file of images.")] = Path("results/images"),
+    images: Annotated[Path, Argument(help="A folder or zip file of images.")] = Path("results/images"),
     model: Annotated[
-        Path, typer.Option("--model", "-m", help="A run, a checkpoint's folder, or a bundle (folder or .tar.gz).")
+        Path, Option("--model", "-m", help="A run, a checkpoint's folder, or a bundle (folder or .tar.gz).")
     ] = Path("outputs/runs/latest"),
-    to: Annotated[Path, typer.Option("--to", help="CSV file to write.")] = Path("results/result.csv"),
-    tta: Annotated[
-        bool,
-        typer.Option("--tta", help="Test-time augmentation: the mean over image and mirror image; twice the work."),
-    ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, whatever an interrupted run has left.")] = False,
+    to: Annotated[Path, Option(help="CSV file to write.")] = Path("results/result.csv"),
+    tta: Annotated[bool, Option("--tta", help="The mean over image and mirror image; twice the work.")] = False,
+    fresh: Annotated[bool, Option("--fresh", help="Start over, whatever an interrupted run has left.")] = False,
+    scheduler: options.SchedulerOption = None,
 ) -> None:
     """Classify a folder of images into a CSV: name, prediction, probabilities. Bad images are rows with the reason.
 
@@ -210,35 +200,26 @@ def predict(
     """
     from medic.data.stores import open_store
     from medic.predict import MeanOverFlips
-    from medic.predict.batch import predict_to, start_over
+    from medic.predict.batch import predict_to
 
     store = open_store(images)
     names = store.images()
     if not names:
         raise MedicError(f"{images} holds no image files; put JPEG, PNG or DICOM files there")
+    if scheduler and not (model / "manifest.json").is_file():
+        raise MedicError(f"a cluster needs the folder of a bundle, and {model} is none; make one with medic package")
     loaded, at_once = _load_model(model)
-    loaded = MeanOverFlips(loaded, ("horizontal",)) if tta else loaded
+    if tta:
+        loaded = MeanOverFlips(loaded, ("horizontal",))
     if fresh:
-        start_over(to)
-    written = predict_to(loaded, store, names, to, at_once=at_once)
-    print(f"{len(written.names)} images predicted in {to}")
-    print(f"probabilities: {written.prediction.referral or 'not calibrated'}")
-    for name, detail in written.failed[["image", "detail"]].head(20).itertuples(index=False):
-        print(f"skipped {name}: {detail}", file=sys.stderr)
+        to.with_name(f"{to.name}.partial").unlink(missing_ok=True)
+    written = predict_to(loaded, store, names, to, at_once=at_once, scheduler=scheduler)
+    print(f"{written.predicted} images predicted in {to}")
+    print(f"probabilities: {written.referral or 'not calibrated'}")
+    for name, error in list(written.failed.items())[:20]:
+        print(f"skipped {name}: {error}", file=sys.stderr)
     if (more := len(written.failed) - 20) > 0:
         print(f"skipped {more} more; the column error in {to} says why", file=sys.stderr)
-
-
-def _sentence(answer: dict) -> str:
-    """One answer of a service as a line for a person."""
-    from medic.referral import advise
-
-    if "error" in answer:
-        return f"{answer['image']}: {answer['error']}"
-    names = [answer["class"]] if "class" in answer else answer["classes"]
-    said = ", ".join(f"{name} {answer['probabilities'][name]:.2f}" for name in names) or "none of the findings"
-    advice = f" ({advise(answer)})" if answer.get("refer") else ""
-    return f"{answer['image']}: {said}{advice}"
 
 
 def _load_model(path: Path) -> tuple[Model, int]:
@@ -256,3 +237,31 @@ def _load_model(path: Path) -> tuple[Model, int]:
 
     # A core a batch is faster than all cores for each: between the layers of a network they would wait.
     return Bundle.load(path).predictor(threads=1), usable_cores()
+
+
+@app.command()
+def drift(
+    where: Annotated[list[str], Argument(help="A local deployment's name, or files of counts (drift-*.jsonl).")],
+    space: options.SpaceOption = "default",
+    by: Annotated[Literal["day", "hour"], Option(help="How often it looks.")] = "day",
+    as_json: Annotated[bool, Option("--json", help="One JSON object a look and property, for machines.")] = False,
+) -> None:
+    """Say what moved since the model was tested: images (brightness, sharpness, size, distance), decisions, prevalence.
+
+    A service counts what it answers by the hour, and never keeps an image. Of a hundred weeks in which nothing changes,
+    a change is reported in five at most.
+
+    \b
+    Example: medic drift eyes --space demo
+             medic drift counts/drift-*.jsonl --by hour --json
+    """
+    from medic.deployment.counts import read_counts
+    from medic.deployment.drift import compare
+    from medic.deployment.targets.local import find
+
+    files: list[str | Path] = list(where)
+    if len(where) == 1 and not Path(where[0]).is_file():
+        deployment = find(where[0], space)
+        files = sorted(deployment.folder.glob(f"drift-{deployment.bundle}-*.jsonl"))
+    found = compare(*read_counts(files), by)
+    print(found.looks.to_json(orient="records", lines=True).strip() if as_json else found)

@@ -6,52 +6,56 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 DataOption = Annotated[
-    Path, typer.Option("--data", "-d", help="Folder that holds the task's folder or zip file, or that folder itself.")
+    Path, Option("--data", "-d", help="Folder that holds the task's folder or zip file, or that folder itself.")
 ]
+PreparedOption = Annotated[Path, Option("--data", "--prepared", "-d", help="Prepared set (medic prepare, medic data).")]
 TaskArgument = Annotated[
     str,
-    typer.Argument(
+    Argument(
         help="What is predicted: retinopathy, chest_xray, chest_xray_binary, chest_xray_or_none, digits, skin_lesion; "
         "own for images of your own, in a folder a class or with a CSV file."
     ),
 ]
 PositiveOption = Annotated[
     str | None,
-    typer.Option("--positive", help="own: of two classes the positive one, such as malignant; else the last by name."),
+    Option("--positive", "--looked-for", help="own: of two classes the positive one; else the last by name."),
 ]
-LookedForOption = Annotated[str | None, typer.Option("--looked-for", hidden=True, help="The former --positive.")]
-LabelColumnOption = Annotated[str | None, typer.Option("--label-column", help="own: title of the labels' column.")]
-ImageColumnOption = Annotated[str | None, typer.Option("--image-column", help="own: title of the images' column.")]
+LabelColumnOption = Annotated[str | None, Option("--label-column", help="own: title of the labels' column.")]
+ImageColumnOption = Annotated[str | None, Option("--image-column", help="own: title of the images' column.")]
 PatientColumnOption = Annotated[
-    str | None, typer.Option("--patient-column", help="own: title of the column that tells patients apart.")
+    str | None, Option("--patient-column", help="own: title of the column that tells patients apart.")
 ]
-ImagesOption = Annotated[Path | None, typer.Option("--images", help="Folder or zip of the images, when elsewhere.")]
+ImagesOption = Annotated[Path | None, Option("--images", help="Folder or zip of the images, when elsewhere.")]
 SeedOption = Annotated[
-    int, typer.Option("--seed", min=0, max=4294967295, help="Fixes splits, order, augmentation and weights.")
+    int, Option("--seed", min=0, max=4294967295, help="Fixes splits, order, augmentation and weights.")
 ]
 SchedulerOption = Annotated[
     str | None,
-    typer.Option(
-        "--scheduler", help="A Dask cluster that does the work, such as tcp://10.0.0.1:8786 (docs/clusters.md)."
-    ),
+    Option("--scheduler", help="A Dask cluster that does the work, such as tcp://10.0.0.1:8786 (docs/clusters.md)."),
 ]
-SizeOption = Annotated[int, typer.Option("--size", help="Side of the prepared images in pixels.")]
-TestOption = Annotated[
-    float | None, typer.Option("--test", help="Share of patients for testing; by default the source's own test split.")
+SizeOption = Annotated[int, Option("--size", help="Side of the prepared images in pixels.")]
+RunArgument = Annotated[Path, Argument(help="Folder of a run.")]
+NameOption = Annotated[str, Option("--name", "-n", help="Name of this one, a folder in that of all.")]
+RecipeOption = Annotated[
+    str | None, Option("--recipe", help="medic (the usual one), published, chexnet or binary; see docs.")
+]
+EpochsOption = Annotated[int | None, Option("--epochs", "-e", help="Passes over the training images.")]
+WeightsOption = Annotated[
+    str | None, Option("--weights", help="imagenet, none (random) or a model's folder; else the recipe's own.")
 ]
 SpaceOption = Annotated[
-    str, typer.Option("--space", help="Space that holds the deployment: its name, or locally the path of its folder.")
+    str, Option("--space", help="Space that holds the deployment: its name, or locally the path of its folder.")
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Print what a cloud would be asked and sent; needs no account.")
+    bool, Option("--dry-run", help="Print what a cloud would be asked and sent; needs no account.")
 ]
-BundleArgument = Annotated[Path, typer.Argument(help="A bundle's folder or .tar.gz.")]
-NameArgument = Annotated[str, typer.Argument(help="Name of the deployment.")]
+BundleArgument = Annotated[Path, Argument(help="A bundle's folder or .tar.gz.")]
+NameArgument = Annotated[str, Argument(help="Name of the deployment.")]
 TokenFileOption = Annotated[
-    Path | None, typer.Option("--token-file", help="File with the service's token; else MEDIC_TOKEN, if set.")
+    Path | None, Option("--token-file", help="File with the service's token; else MEDIC_TOKEN, if set.")
 ]
 
 
@@ -64,10 +68,11 @@ class Target(StrEnum):
     kserve = "kserve"
 
 
-TargetOption = Annotated[Target, typer.Option("--target", help="Where: this machine, a cloud or a cluster.")]
+TargetOption = Annotated[Target, Option("--target", help="Where: this machine, a cloud or a cluster.")]
 
 
-def how_to_read(**columns: str | None) -> dict[str, object]:
+def how_to_read(label: str | None, image: str | None, patient: str | None) -> dict[str, object]:
     """What a person says of images of their own, as their reader takes it: nothing where nothing is said."""
-    named = {what: title for what, title in columns.items() if title is not None}
+    titles = {"label": label, "image": image, "patient": patient}
+    named = {what: title for what, title in titles.items() if title is not None}
     return {"columns": named} if named else {}

@@ -26,7 +26,13 @@ def usable_cores() -> int:
 
 
 def each(
-    function: Callable, items: Iterable, *, title: str, workers: int | None = None, scheduler: str | None = None
+    function: Callable,
+    items: Iterable,
+    *,
+    title: str,
+    unit: str = "image",
+    workers: int | None = None,
+    scheduler: str | None = None,
 ) -> Iterator[Any]:
     """Apply a function to every item, and give the results in the items' order.
 
@@ -37,6 +43,7 @@ def each(
         function: what to do with one item; an exception it raises reaches the caller. A cluster gets it by pickle.
         items: any number of items; a sized collection gives the progress bar its length.
         title: what the progress bar says.
+        unit: what an item is, for the bar.
         workers: threads; one a core when None. A cluster has its own number.
         scheduler: address of a ``dask.distributed`` scheduler, such as ``tcp://10.0.0.1:8786``; None works here. What a
             worker that dies has not handed over is done by another.
@@ -49,7 +56,7 @@ def each(
     pause = 0.2 if sys.stderr.isatty() else 15
     total = len(items) if isinstance(items, Sized) else None
     with contextlib.closing(results):
-        yield from tqdm(results, title, total, unit="image", delay=2, mininterval=pause, maxinterval=max(10, pause))
+        yield from tqdm(results, title, total, unit=unit, delay=2, mininterval=pause, maxinterval=max(10, pause))
 
 
 def _in_order(submit: Callable, items: Iterable, ahead: int) -> Iterator:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medic.errors import MedicError
-from medic.files import write_json
+from medic.files import sha256, write_json
 from medic.notebooks.session import Session
 
 if TYPE_CHECKING:
@@ -27,23 +27,15 @@ PREPARED_SIZE = {
 """Side of the prepared images in pixels, by line and profile. A digit has 28 of its own, and no more to show."""
 
 
-def chest_xrays(session: Session) -> Path:
-    """The folder with the chest X-rays.
-
-    The quick profile takes ``chest_xray_64px`` where the data folder has one: the same set made small, of which a CPU
-    gets through more images.
-    """
-    small = session.data / "chest_xray_64px"
-    return small if session.profile == "quick" and small.is_dir() else session.data / "chest_xray"
-
-
 def prepared_set(session: Session, line: str = "retinopathy", columns: Mapping[str, str] | None = None) -> Prepared:
     """The prepared set of ``01_data_acquisition_and_understanding/03_prepare_data``, or that of another line.
 
     Args:
         session: the notebook's.
-        line: a name in ``medic.data.readers.DATA_SETS``. For ``skin_lesion`` a data folder without that line stands for
-            itself: a person's own images. The corrections of ``04_check_and_correct_labels`` are applied there.
+        line: a name in ``medic.data.readers.DATA_SETS``. For ``chest_xray`` the quick profile takes ``chest_xray_64px``
+            where the data folder has one: the same set made small. For ``skin_lesion`` a data folder without that line
+            stands for itself: a person's own images. The corrections of ``04_check_and_correct_labels`` are applied
+            there.
         columns: of a person's own table, the titles of ``image``, ``label`` or ``patient`` where they are not found.
     """
     from medic.data.corrections import apply, beside
@@ -53,49 +45,40 @@ def prepared_set(session: Session, line: str = "retinopathy", columns: Mapping[s
     from medic.data.split import complete_splits
 
     folder = session.products / ("prepared" if line == "retinopathy" else f"prepared-{line}")
-    manifest, journal = folder / "manifest.json", corrections_file(session)
-    corrects = line == "skin_lesion" and journal.is_file()
     found, source = DATA_SETS[line], session.data / line
-    if line == "chest_xray":
-        source = chest_xrays(session)
+    if line == "chest_xray" and not session.full and (session.data / "chest_xray_64px").is_dir():
+        source = session.data / "chest_xray_64px"
     elif line == "skin_lesion":
         found, source = lesions_or_own(session.data)
+    journal = corrections_file(session) if line == "skin_lesion" else Path()
     # The reader applies the journal beside the source by itself.
-    journals = [path for path in (beside(source), *([journal] if corrects else [])) if path.is_file()]
-    named, columns = folder.with_name(f"{folder.name}-columns.json"), dict(columns or {})
-    state = "absent"
-    if manifest.is_file() and columns != (json.loads(named.read_text()) if named.is_file() else {}):
-        state = "of other columns"
-    elif manifest.is_file() and any(path.stat().st_mtime > manifest.stat().st_mtime for path in journals):
-        state = "older than the corrections"
-    elif manifest.is_file():
+    corrections = [sha256(path) for path in (beside(source), journal) if path.is_file()]
+    asked = {"columns": dict(columns or {}), "corrections": corrections, "size": PREPARED_SIZE[line][session.profile]}
+    made_from, state = folder.with_name(f"{folder.name}-made-from.json"), "absent"
+    if (folder / "manifest.json").is_file():
         try:
             prepared = Prepared.load(folder)
-        except MedicError as error:
-            state = f"of no use ({error})"
-        else:
-            if prepared.preprocessing.size != PREPARED_SIZE[line][session.profile]:
-                state = f"of {prepared.preprocessing.size} px"
-            elif bool(journals) == ("corrected" in prepared.records):
+            earlier = json.loads(made_from.read_text()) if made_from.is_file() else {"columns": {}, "corrections": []}
+            earlier["size"] = prepared.preprocessing.size
+            if earlier == asked:
                 _say(session, "prepared set", folder, "found")
                 return prepared
-            else:
-                state = "of uncorrected labels" if journals else "of corrected labels, and the corrections are gone"
+            state = f"of other {' and '.join(key for key, value in asked.items() if earlier[key] != value)}"
+        except MedicError as error:
+            state = f"of no use ({error})"
     made = "making it as 03_prepare_data does" if line == "retinopathy" else f"making it from {source.name}"
     _say(session, "prepared set", folder, f"{state}, {made}")
     records, store = found.read(source, columns=columns) if columns else found.read(source)
     task = found.task(records)
-    if corrects:
+    if journal.is_file():
         _say(session, "corrections", journal, "applied")
         records = apply(records, journal, task)
         if found is OWN:
             records = with_codes(records, journal)
             task = found.task(records)
     records = complete_splits(records, seed=session.seed, task=task, store=store)
-    size = PREPARED_SIZE[line][session.profile]
-    prepared = prepare(records, store, folder, replace(found.preprocessing, size=size))
-    if columns or named.is_file():
-        write_json(named, columns)
+    prepared = prepare(records, store, folder, replace(found.preprocessing, size=asked["size"]))
+    write_json(made_from, asked)
     for sentence in lacking(prepared.records, task) if found is OWN else ():
         print(sentence)
     return prepared
@@ -118,13 +101,13 @@ def chosen_run(session: Session) -> Run:
     from medic.modeling.training.run import Run
     from medic.task import RETINOPATHY
 
-    choice = _choice(session)
-    if choice.is_file():
-        folder = session.products / json.loads(choice.read_text())["run"]
+    if _choice(session).is_file():
+        folder = session.products / json.loads(_choice(session).read_text())["run"]
         _say(session, "trained network", folder, "found")
         return Run.load(folder)
     folder = session.products / "runs" / "short"
-    _say(session, "trained network", folder, "03_grade_retinopathy has chosen none; a last layer is learned here")
+    state = "a last layer was learned earlier" if Run.peek(folder) else "a last layer is learned here"
+    _say(session, "trained network", folder, f"03_grade_retinopathy has chosen none; {state}")
     prepared = prepared_set(session)
     settings = {"preprocessing": prepared.preprocessing, "image_size": 192, "weights": "imagenet"}
     return fit_head(Classifier(RETINOPATHY, "efficientnet_lite0", **settings), prepared, folder, seed=session.seed)
@@ -144,14 +127,14 @@ def kept_graph(session: Session, model: Classifier) -> Path:
     """The graph that ``03_deployment/01_export_and_compress`` kept, if it was made of these very weights."""
     from medic.deployment.export import export
 
-    folder = export_folder(session)
-    choice = folder / "kept.json"
-    kept = json.loads(choice.read_text()) if choice.is_file() else None
-    if kept and kept["weights"] == model.digest and (folder / kept["graph"]).is_file():
-        _say(session, "exported graph", folder / kept["graph"], "found")
-        return folder / kept["graph"]
-    graph = folder / "fp32.onnx"
-    state = "that of another training" if kept else "absent"
+    choice, state = export_folder(session) / "kept.json", "absent"
+    if choice.is_file():
+        kept = json.loads(choice.read_text())
+        graph, state = choice.with_name(kept["graph"]), "that of another training"
+        if kept["weights"] == model.digest and graph.is_file():
+            _say(session, "exported graph", graph, "found")
+            return graph
+    graph = choice.with_name("fp32.onnx")
     _say(session, "exported graph", graph, f"{state}, exporting without compressing")
     export(model, graph)
     keep_graph(session, model, graph)
@@ -159,12 +142,7 @@ def kept_graph(session: Session, model: Classifier) -> Path:
 
 
 def packaged_bundle(session: Session, run: Run | None = None) -> Bundle:
-    """The bundle of ``03_deployment/02_package_and_deploy``, of the chosen run's weights.
-
-    Args:
-        session: the notebook's.
-        run: the chosen run, where the caller has it already.
-    """
+    """The bundle of ``03_deployment/02_package_and_deploy``, made of the chosen run (``run``, where it is known)."""
     from medic.deployment.bundle import Bundle, package
     from medic.deployment.bundle.pipeline import about, golden
     from medic.modeling.evaluate import evaluate

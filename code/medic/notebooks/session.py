@@ -9,10 +9,8 @@ import os
 import platform
 import random
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -28,12 +26,12 @@ SCALAR_MIME = "application/vnd.medic.scalar+json"
 
 PARAMETERS = {
     "a whole number": (
-        (int,),
+        int,
         "SEED PAIRS PREVIEWS MEASURED SHOWN OPENED TRAINING_IMAGES TEST_IMAGES CALIBRATION_IMAGES IMAGES COPIES EPOCHS "
         "LESION_EPOCHS BATCH_SIZE REPEATS IMAGE_SIZE DRAWS MIN_PATIENTS TRIALS TRAININGS REQUESTS CLIENTS PORT",
     ),
-    "a number": ((int, float), "LEARNING_RATE SENSITIVITY CLINIC PENALTY SMOOTHING AGREEMENT"),
-    "a list": ((list, tuple), "WORKERS NETWORKS TARGETS"),
+    "a number": (int | float, "LEARNING_RATE SENSITIVITY CLINIC PENALTY SMOOTHING AGREEMENT"),
+    "a list": (list | tuple, "WORKERS NETWORKS TARGETS"),
 }
 """What the notebooks' parameters are, besides names and folders; None, where a notebook takes it, is its own choice."""
 
@@ -47,9 +45,8 @@ class Session:
         data: the folder that holds ``retinopathy/`` and the other sets.
         profile: ``"quick"`` or ``"full"``.
         outputs: ``outputs`` in the repository, or ``MEDIC_OUTPUTS``.
-        images: where figures go. The README's own folder ``image`` only for the quick profile on the committed sample,
-            so that a run on real photographs never overwrites what the README shows; ``image`` among the products
-            otherwise; ``MEDIC_IMAGES`` before both.
+        images: where figures go: ``MEDIC_IMAGES``; else the README's folder ``image`` for the quick profile on the
+            committed sample, and ``image`` among the products for anything else.
         synthetic: whether what the notebook reads was drawn rather than photographed.
         seed: what `begin` seeded with.
     """
@@ -96,7 +93,11 @@ def begin(profile: str, data: str | os.PathLike, *, line: str | None = None, see
     """
     from medic import plots
 
-    _check_types(sys._getframe(1).f_globals)
+    given = sys._getframe(1).f_globals
+    for wanted, (kind, names) in PARAMETERS.items():
+        for name in names.split():
+            if not isinstance(given.get(name), kind | None):
+                raise MedicError(f"{name} is {given[name]!r}; it must be {wanted}")
     if profile not in PROFILES:
         raise MedicError(f"PROFILE is {profile!r}; it must be 'quick' or 'full'")
     root = find_root(Path.cwd())
@@ -106,8 +107,19 @@ def begin(profile: str, data: str | os.PathLike, *, line: str | None = None, see
             f"DATA is {os.fspath(data)!r}, and there is no such folder (relative names start at the repository); "
             f"set DATA to a folder that holds retinopathy/, or to {SAMPLE!r}"
         )
-    session = settings(root, folder, profile, line=line, seed=0 if seed is None else seed)
-    _seed_everything(session.seed)
+    synthetic = is_synthetic(folder) if line is None else (folder / line / SYNTHETIC_MARK).exists()
+    outputs = _folder(root, "MEDIC_OUTPUTS", root / "outputs")
+    # The README's figures come from the quick profile on the committed sample alone.
+    readme = profile == "quick" and (root / SAMPLE).exists() and folder.samefile(root / SAMPLE)
+    images = root / "image" if readme else products(root, outputs, folder, profile) / "image"
+    images = _folder(root, "MEDIC_IMAGES", images)
+    session = Session(root, folder, profile, outputs, images, synthetic, seed or 0)
+    random.seed(session.seed)
+    # Notebooks and the libraries they call may use NumPy's global state; the library itself passes generators.
+    np.random.seed(session.seed)  # noqa: NPY002
+    # `begin` comes after a notebook's imports; to import torch here would cost each notebook without it seconds.
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(session.seed)
     plots.use_style()
     print(f"profile   {profile}" + ("" if session.full else "  (small and fast, for a CPU)"))
     print(f"data      {session.shown(folder)}")
@@ -118,23 +130,6 @@ def begin(profile: str, data: str | os.PathLike, *, line: str | None = None, see
     elif folder.name == SAMPLE:
         print(SMALL_NOTICE)
     return session
-
-
-def _check_types(given: Mapping[str, Any]) -> None:
-    for wanted, (kinds, names) in PARAMETERS.items():
-        for name in names.split():
-            if not isinstance(given.get(name), (*kinds, NoneType)):
-                raise MedicError(f"{name} is {given[name]!r}; it must be {wanted}")
-
-
-def settings(root: Path, data: Path, profile: str, *, line: str | None = None, seed: int = 0) -> Session:
-    """The session for these choices, without printing or seeding anything."""
-    synthetic = is_synthetic(data) if line is None else (data / line / SYNTHETIC_MARK).exists()
-    outputs = _folder(root, "MEDIC_OUTPUTS", root / "outputs")
-    readme = profile == "quick" and _same(data, root / SAMPLE)
-    ours = root / "image" if readme else products(root, outputs, data, profile) / "image"
-    images = _folder(root, "MEDIC_IMAGES", ours)
-    return Session(root, data, profile, outputs, images, synthetic, seed)
 
 
 def products(root: Path, outputs: Path, data: Path, profile: str) -> Path:
@@ -217,18 +212,5 @@ def show_source(thing: Any) -> Any:
     return Code(inspect.getsource(thing), language="python")
 
 
-def _seed_everything(seed: int) -> None:
-    random.seed(seed)
-    # Notebooks and the libraries they call may use NumPy's global state; the library itself passes generators.
-    np.random.seed(seed)  # noqa: NPY002
-    # `begin` comes after a notebook's imports; to import torch here would cost each notebook without it seconds.
-    if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(seed)
-
-
 def _folder(root: Path, variable: str, default: Path) -> Path:
     return Path(os.path.normpath(root / os.environ[variable])) if os.environ.get(variable) else default
-
-
-def _same(one: Path, other: Path) -> bool:
-    return other.exists() and one.samefile(other)

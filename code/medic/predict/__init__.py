@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -68,8 +67,8 @@ class MeanOverFlips:
         """Return the mean of probabilities and grades, (N, S, S, 3) to N rows; the rest is as of the image itself."""
         views = [images, *(np.ascontiguousarray(np.flip(images, FLIPS[name])) for name in self.flips)]
         said = [self.model.predict_pixels(view) for view in views]
-        first, mean = said[0], average(said)
-        return replace(first, probabilities=mean.probabilities, grade=mean.grade)
+        mean = average(said)
+        return replace(said[0], probabilities=mean.probabilities, grade=mean.grade)
 
 
 def average(predictions: Sequence[Prediction]) -> Prediction:
@@ -86,11 +85,9 @@ def average(predictions: Sequence[Prediction]) -> Prediction:
     first = predictions[0]
     if any(other.task != first.task or len(other) != len(first) for other in predictions):
         raise MedicError("only predictions of one task for the same images can be averaged; evaluate on one split")
-    probabilities = np.mean([one.probabilities for one in predictions], axis=0, dtype=np.float64).astype(np.float32)
-    grade = None
-    if first.grade is not None:
-        grade = np.mean([one.grade for one in predictions], axis=0, dtype=np.float64).astype(np.float32)
-    return Prediction(first.task, probabilities, grade)
+    mean = partial(np.mean, axis=0, dtype=np.float64)
+    grade = None if first.grade is None else mean([one.grade for one in predictions]).astype(np.float32)
+    return Prediction(first.task, mean([one.probabilities for one in predictions]).astype(np.float32), grade)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +95,12 @@ class BatchResult:
     """What came of a list of images.
 
     Attributes:
-        prediction: for the images that could be read.
+        prediction: for the images that could be read; None where none could.
         names: theirs, in the prediction's order.
         failed: the others: ``image``, ``reason``, ``detail``; the index is each one's place among all images.
     """
 
-    prediction: Prediction
+    prediction: Prediction | None
     names: list[str]
     failed: pd.DataFrame
 
@@ -115,7 +112,8 @@ class BatchResult:
 
         The columns before it are those of ``Prediction.to_frame``, which says what ``p_none`` is and is not.
         """
-        table = self.prediction.to_frame(self.names).assign(error="")
+        said = self.prediction.to_frame(self.names) if self.names else pd.DataFrame(columns=["image"], dtype=object)
+        table = said.assign(error="")
         if self.failed.empty:
             return table
         codes = {name: "Int64" for name, kind in table.dtypes.items() if pd.api.types.is_integer_dtype(kind)}
@@ -135,7 +133,8 @@ def predict(model: Model, store: Store, names: Sequence[str], batch_size: int = 
         model: a checkpoint or a bundle, or ``MeanOverFlips`` of one.
         store: where the images are.
         names: their names in the store.
-        batch_size: images a step; only a few steps' images are held in memory.
+        batch_size: images a step. A batch is made of the same names whatever can be read of it, so that its
+            predictions, to the last bit, depend on no other batch.
 
     Returns:
         Predictions, and what could not be read.
@@ -143,78 +142,50 @@ def predict(model: Model, store: Store, names: Sequence[str], batch_size: int = 
     Raises:
         MedicError: not one image could be read.
     """
-    parts = list(answers(model, store, names, batch_size))
-    failed = [(name, *why) for part in parts for name, *why in part.failed.itertuples(index=False)]
-    refuse_empty(store, len(names), failed)
-    asked = {name: place for place, name in enumerate(names)}
-    return BatchResult(
-        Prediction.joined([part.prediction for part in parts if part.names]),
-        [name for part in parts for name in part.names],
-        unread(failed, [asked[name] for name, *_ in failed]),
-    )
-
-
-def unread(failed: Sequence[tuple[str, str, str]], places: Sequence[int]) -> pd.DataFrame:
-    """Return images that could not be read as ``BatchResult.failed`` has them."""
-    return pd.DataFrame(failed, index=list(places), columns=["image", "reason", "detail"])
-
-
-def refuse_empty(store: Store, count: int, failed: Sequence[tuple[str, str, str]]) -> None:
-    """Refuse a prediction without one readable image.
-
-    Raises:
-        MedicError: as many images failed as were asked for; the message names the first.
-    """
-    if len(failed) == count:
-        shown = f"; the first: {failed[0][0]}, {failed[0][2]}" if failed else ""
-        raise MedicError(f"not one of {count} images in {store.location} could be read{shown}")
+    names = list(names)
+    batches = [names[start : start + batch_size] for start in range(0, len(names), batch_size)]
+    parts = list(answers(model, store, batches))
+    starts = np.cumsum([0, *map(len, batches)])
+    failed = [part.failed.set_axis(part.failed.index + start) for start, part in zip(starts, parts, strict=False)]
+    table = pd.concat([_failures({}), *failed])
+    if len(table) == len(names):
+        raise nothing_read(store, names, *table["detail"])
+    read = [part for part in parts if part.names]
+    known = [name for part in read for name in part.names]
+    return BatchResult(Prediction.joined([part.prediction for part in read]), known, table)
 
 
 def answers(
-    model: Model, store: Store, names: Sequence[str], batch_size: int, at_once: int = 1
+    model: Model, store: Store, batches: Iterable[list[str]], at_once: int = 1, scheduler: str | None = None
 ) -> Iterator[BatchResult]:
-    """Predict images batch by batch, in their order, with a progress bar and flat memory.
+    """Predict lists of names in order, with a progress bar; the arguments are those of ``batch.predict_to``."""
+    if scheduler:
+        yield from each(partial(_answer, model, store), batches, title="predicting", unit="batch", scheduler=scheduler)
+        return
+    with ThreadPoolExecutor(at_once) as network:  # a core each decodes; so many go through the network at a time
+        work = partial(_answer, model, store, run=lambda pixels: network.submit(model.predict_pixels, pixels).result())
+        yield from each(work, batches, title="predicting", unit="batch")
 
-    Decoding and network work at the same time. A batch is made of the same names whatever can be read of it, so that
-    its predictions, to the last bit, depend on no other batch.
 
-    Args:
-        model: a checkpoint or a bundle, or ``MeanOverFlips`` of one.
-        store: where the images are.
-        names: their names in the store.
-        batch_size: names a batch; of ``at_once + 1`` batches the pixels are held in memory.
-        at_once: batches that go through the network at a time; more than one suits a model whose calls take a thread
-            each (``bundle.predictor(threads=1)``).
-    """
-
-    def pixels(name: str) -> np.ndarray | tuple[str, str]:
-        if name not in store:
-            return "unreadable", f"not in {store.location.name}"
+def _answer(model: Model, store: Store, names: list[str], run: Callable | None = None) -> BatchResult:
+    pixels, read, failed = [], [], {}
+    for place, name in enumerate(names):
         try:
-            return model.preprocessing.pixels(store.read(name))
+            if name not in store:
+                raise ImageError(f"not in {store.location.name}", "unreadable")
+            pixels.append(model.preprocessing.pixels(store.read(name)))
+            read.append(name)
         except ImageError as error:
-            return error.reason, str(error)
-
-    def answer(batch: list[tuple[str, np.ndarray | tuple[str, str]]]) -> BatchResult:
-        read = {name: result for name, result in batch if isinstance(result, np.ndarray)}
-        failed = {place: (name, *result) for place, (name, result) in enumerate(batch) if name not in read}
-        said = model.predict_pixels(np.stack(list(read.values()))) if read else nothing(model.task)
-        return BatchResult(said, list(read), unread(list(failed.values()), list(failed)))
-
-    with contextlib.ExitStack() as stack:
-        images = stack.enter_context(contextlib.closing(each(pixels, names, title="predicting")))
-        pool = ThreadPoolExecutor(at_once)
-        stack.callback(pool.shutdown, cancel_futures=True)
-        results, waiting = zip(names, images, strict=True), []
-        while batch := list(islice(results, batch_size)):
-            waiting.append(pool.submit(answer, batch))
-            if len(waiting) > at_once:
-                yield waiting.pop(0).result()
-        for future in waiting:
-            yield future.result()
+            failed[place] = (name, error.reason, str(error))
+    said = (run or model.predict_pixels)(np.stack(pixels)) if read else None
+    return BatchResult(said, read, _failures(failed))
 
 
-def nothing(task: Task) -> Prediction:
-    """Return the prediction of no image at all."""
-    grade = np.zeros(0, np.float32) if task.kind == "ordinal" else None
-    return Prediction(task, np.zeros((0, len(task.classes)), np.float32), grade)
+def _failures(failed: dict[int, tuple[str, str, str]]) -> pd.DataFrame:
+    return pd.DataFrame(failed.values(), index=list(failed), columns=["image", "reason", "detail"])
+
+
+def nothing_read(store: Store, names: Sequence[str], *why: str) -> MedicError:
+    """Return the refusal of a prediction without one readable image, which names the first of them."""
+    first = f"; the first: {names[0]}, {why[0]}" if names else ""
+    return MedicError(f"not one of {len(names)} images in {store.location} could be read{first}")

@@ -1,30 +1,41 @@
-"""Predictions of many images, written down as they come: killed and started again, it goes on."""
+"""Predictions of many images, written to a CSV file as they come: killed and started again, it goes on."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import pandas as pd
 
 from medic.data.stores import Store
 from medic.errors import MedicError
-from medic.files import write_text
-from medic.predict import BatchResult, MeanOverFlips, Model, answers, nothing, refuse_empty, unread
-from medic.task import OF_EACH_IMAGE, Prediction
+from medic.files import replacing
+from medic.predict import MeanOverFlips, Model, answers, nothing_read
+from medic.referral import Referral
 
 BATCH = 8
 """Images that go through the network together, and that are done again after a kill. More is hardly faster where every
 core has a batch of its own (38 ms of processor time an image at 8 and at 32 for a ResNet-18), and takes more memory."""
-_FORMAT = 3
-"""Counts up when the unfinished rows change, or the numbers that the same images give: no file mixes the two."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What ``predict_to`` has written: how many predictions, what could not be read and why, and the referral rule."""
+
+    predicted: int
+    failed: dict[str, str]
+    referral: Referral | None
 
 
 def predict_to(
@@ -34,129 +45,93 @@ def predict_to(
     to: str | os.PathLike,
     *,
     at_once: int = 1,
-) -> BatchResult:
-    """Classify any number of images into a CSV file, one row an image in the order of the names.
+    scheduler: str | None = None,
+) -> Written:
+    """Classify any number of images into a CSV file, one row an image in the order of the names, in flat memory.
 
-    Until the file is written, what is done lies beside it in ``<to>.partial``, an image a line. Interrupted and called
-    again with the same model, flips and store, it goes on with the images that are not there or could not be read;
-    those that it keeps must not have changed since. Pixels are held a few batches at a time, predictions all of them.
+    Until the file is whole, the rows lie beside it in ``<to>.partial``. Interrupted and called again with the same
+    model, flips and store, it keeps the rows that begin the list of names; those images must not have changed since.
 
     Args:
         model: a checkpoint or a bundle, or ``MeanOverFlips`` of one; the column ``tta`` then names the flips.
         store: where the images are.
         names: their names in the store.
         to: the CSV file; what it held is replaced at the end, and not before.
-        at_once: as in ``medic.predict.answers``.
-
-    Returns:
-        What was written.
+        at_once: batches that go through the network at a time; more than one suits a model whose calls take a thread
+            each (``bundle.predictor(threads=1)``).
+        scheduler: a Dask cluster that does the work (``medic.data.parallel.each``); its workers read the images and
+            the bundle under the same path.
 
     Raises:
         MedicError: not one image could be read, the disk is full, or another process writes the same file.
     """
-    to, partial = Path(to), _partial(to)
-    flips = model.flips if isinstance(model, MeanOverFlips) else ()
-    about = {"version": _FORMAT, "model": _identity(model), "images": os.path.abspath(store.location), "tta": [*flips]}
-    with _writing(to):
-        to.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "a+b") as file:
-            _lock(file, to)
-            done = _kept(file, about, names)
-            left = [name for name in names if name not in done]
-            with contextlib.closing(answers(model, store, left, BATCH, at_once)) as parts:
-                for part in parts:
-                    rows = _rows(part)
-                    file.write(b"".join(json.dumps([name, *row]).encode() + b"\n" for name, row in rows.items()))
-                    file.flush()
-                    done |= rows
-        result = _joined(model, names, done)
-        if not result.names:
-            partial.unlink()
-            refuse_empty(store, len(names), list(result.failed.itertuples(index=False, name=None)))
-        table = result.to_frame()
-        if flips:
-            table.insert(table.shape[1] - 1, "tta", "+".join(flips))
-        # Python's writer quotes the characters of the line end, and a name may hold a lone carriage return.
-        text = table.to_csv(index=False, float_format="%.6f", lineterminator="\r\n")
-        write_text(to, text.replace("\r\n", "\n"))
-        partial.unlink()
-    return result
-
-
-def start_over(to: str | os.PathLike) -> None:
-    """Remove what an interrupted ``predict_to`` has left beside a CSV file; the file itself stays."""
-    with _writing(Path(to)):
-        _partial(Path(to)).unlink(missing_ok=True)
-
-
-def _partial(to: str | os.PathLike) -> Path:
-    to = Path(to)
+    to, names = Path(to), list(names)
+    batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
+    blank = model.predict_pixels(np.zeros((1, *[model.preprocessing.size] * 2, 3), np.uint8))
+    flips = "+".join(model.flips) if isinstance(model, MeanOverFlips) else None
+    columns = [*blank.to_frame(["x"]), *(["tta"] if flips else []), "error"]
+    about = [_identity(model), os.path.abspath(store.location), flips]
+    header = f"{json.dumps(about)}\n{_csv(pd.DataFrame(columns=columns), header=True)}".encode()
     if to.is_dir():
         raise MedicError(f"cannot write {to}: it is a folder; name a file")
-    return to.with_name(f"{to.name}.partial")
-
-
-def _lock(file: BinaryIO, to: Path) -> None:
-    """Keep others away until the file is closed, if by a kill."""
+    partly = to.with_name(f"{to.name}.partial")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise MedicError(f"another process writes {to} just now; wait for it or name another file") from error
-    except OSError:  # a file system without locks
-        pass
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with open(partly, "a+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise MedicError(f"another process writes {to} just now; wait for it or name another file") from error
+            kept, failed = _kept(file, header, batches)
+            with contextlib.closing(answers(model, store, batches[kept:], at_once, scheduler)) as parts:
+                for part in parts:
+                    rows = part.to_frame().assign(tta=flips)
+                    file.write(_csv(rows.reindex(columns=columns)).encode())
+                    file.flush()
+                    failed |= {name: f"{reason}: {detail}" for _, name, reason, detail in part.failed.itertuples()}
+        if len(failed) == len(names):
+            partly.unlink()
+            raise nothing_read(store, names, *failed.values())
+        with replacing(to) as whole, open(partly, "rb") as rows, open(whole, "wb") as file:
+            rows.readline()
+            shutil.copyfileobj(rows, file)
+        partly.unlink()
+    except OSError as error:
+        raise MedicError(
+            f"cannot write {to}: {error.strerror or error}; free some space or choose a folder that can be written, "
+            "and give the same command again: what is done is kept"
+        ) from error
+    return Written(len(names) - len(failed), failed, blank.referral)
 
 
-def _kept(file: BinaryIO, about: dict, names: Sequence[str]) -> dict[str, list]:
-    """The rows of an interrupted call that hold, by name; the file is then ready for more, and says what it is of."""
+def _csv(table: pd.DataFrame, header: bool = False) -> str:
+    # Python's writer quotes the characters of the line end, and a name may hold a lone carriage return.
+    text = table.to_csv(index=False, header=header, float_format="%.6f", lineterminator="\r\n")
+    return text.replace("\r\n", "\n")
+
+
+def _kept(file: BinaryIO, header: bytes, batches: Sequence[list[str]]) -> tuple[int, dict[str, str]]:
+    """How many batches an interrupted call has left whole, and what failed in them; what follows is cut off."""
     file.seek(0)
-    first, *lines = file.read().split(b"\n")
-    earlier = _parsed(first)
-    if earlier != about:
-        if first:
-            known = earlier if isinstance(earlier, dict) else {}
-            other = [key for key in about if known.get(key) != about[key]]
-            print(f"starting anew: {file.name} is of another {' and '.join(other)}", flush=True)
+    if (found := file.read(len(header))) != header:
+        if found:
+            print(f"starting anew: {file.name} is of another model, folder or option", flush=True)
         file.truncate(0)
-        file.write(json.dumps(about).encode() + b"\n")
-        return {}
-    if lines and lines[-1]:  # a kill has cut the last line
-        file.write(b"\n")
-    rows = {row[0]: row[1:] for row in map(_parsed, lines) if row}
-    kept = {name: rows[name] for name in names if name in rows and rows[name][0] is None}
-    print(f"going on: {len(kept)} of {len(names)} images are done in {file.name}", flush=True)
-    return kept
-
-
-def _parsed(line: bytes) -> object:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
-
-
-def _rows(part: BatchResult) -> dict[str, list]:
-    """Of each image, by name: reason and detail of what failed, or None and what the prediction says of it."""
-    said = {name: value.tolist() for name in OF_EACH_IMAGE if (value := getattr(part.prediction, name)) is not None}
-    rows = {
-        name: [None, None, dict(zip(said, values, strict=True))]
-        for name, *values in zip(part.names, *said.values(), strict=True)
-    }
-    return rows | {name: [reason, detail, None] for name, reason, detail in part.failed.itertuples(index=False)}
-
-
-def _joined(model: Model, names: Sequence[str], done: dict[str, list]) -> BatchResult:
-    """All rows in the order of the names, with every bit of their numbers."""
-    failed = {place: (name, *done[name][:2]) for place, name in enumerate(names) if done[name][0] is not None}
-    read = [name for name in names if done[name][0] is None]
-    prediction = nothing(model.task)
-    if read:
-        values = {key: np.array([done[name][2][key] for name in read], np.float32) for key in done[read[0]][2]}
-        prediction = Prediction(model.task, **values)
-        if model.task.thresholds or prediction.brightness is not None:
-            # Operating point and rule of referral, any prediction has.
-            blank = np.zeros((1, model.preprocessing.size, model.preprocessing.size, 3), np.uint8)
-            prediction = replace(model.predict_pixels(blank), **values)
-    return BatchResult(prediction, read, unread(list(failed.values()), list(failed)))
+        file.write(header)
+        return 0, {}
+    end, kept, failed = file.tell(), 0, {}
+    rows = csv.reader(line.decode() for line in file if line.endswith(b"\n"))
+    with contextlib.suppress(csv.Error, UnicodeDecodeError):
+        for batch in batches:
+            part = list(islice(rows, len(batch)))
+            if [row[0] for row in part if row] != batch:
+                break
+            end, kept = file.tell(), kept + 1
+            failed |= {row[0]: row[-1] for row in part if row[-1]}
+    file.truncate(end)
+    names = sum(map(len, batches))
+    print(f"going on: {sum(map(len, batches[:kept]))} of {names} images are done in {file.name}", flush=True)
+    return kept, failed
 
 
 def _identity(model: Model) -> str:
@@ -165,14 +140,3 @@ def _identity(model: Model) -> str:
     if (manifest := getattr(model, "manifest", None)) is not None:
         return manifest.digest
     return hashlib.sha256(json.dumps([model.digest, model.to_dict()], sort_keys=True).encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def _writing(to: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise MedicError(
-            f"cannot write {to}: {error.strerror or error}; free some space or choose a folder that can be written, "
-            "and give the same command again: what is done is kept"
-        ) from error

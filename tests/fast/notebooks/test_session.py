@@ -10,7 +10,7 @@ import pytest
 
 from medic import plots
 from medic.errors import MedicError
-from medic.notebooks.session import begin, find_root, record, settings, show_source
+from medic.notebooks.session import begin, find_root, record, show_source
 
 
 @pytest.fixture
@@ -88,16 +88,15 @@ def test_a_notebook_outside_a_clone_is_told_where_to_go(tmp_path):
 
 
 def test_only_the_quick_profile_on_the_sample_draws_the_readmes_figures(in_clone, monkeypatch):
-    sample, real = in_clone / "sample_data", in_clone / "photographs"
-    real.mkdir()
-    assert settings(in_clone, sample, "quick").images == in_clone / "image"
-    assert settings(in_clone, sample, "full").images == in_clone / "outputs" / "sample_data" / "full" / "image"
-    assert settings(in_clone, real, "quick").images == in_clone / "outputs" / "photographs" / "quick" / "image"
-
+    (in_clone / "photographs").mkdir()
+    outputs = in_clone / "outputs"
+    assert begin("quick", "sample_data").images == in_clone / "image"
+    assert begin("full", "sample_data").images == outputs / "sample_data" / "full" / "image"
+    assert begin("quick", "photographs").images == outputs / "photographs" / "quick" / "image"
     monkeypatch.setenv("MEDIC_OUTPUTS", "elsewhere")
-    assert settings(in_clone, real, "quick").images == in_clone / "elsewhere" / "photographs" / "quick" / "image"
+    assert begin("quick", "photographs").images == in_clone / "elsewhere" / "photographs" / "quick" / "image"
     monkeypatch.setenv("MEDIC_IMAGES", str(in_clone / "pictures"))
-    assert settings(in_clone, sample, "quick").images == in_clone / "pictures"
+    assert begin("quick", "sample_data").images == in_clone / "pictures"
 
 
 def test_one_seed_gives_the_same_numbers(in_clone):

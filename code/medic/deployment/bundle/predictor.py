@@ -50,6 +50,10 @@ class Predictor:
         self.manifest = read_manifest(self.folder)
         self.task, self.preprocessing = self.manifest.task, self.manifest.preprocessing
         self.session = open_session(self.folder / "model.onnx", threads)
+        self.threads = threads
+
+    def __reduce__(self) -> tuple:
+        return Predictor, (self.folder.absolute(), self.threads)  # another process opens it under the same path
 
     def pixels(self, data: bytes) -> np.ndarray:
         """The graph's input for one image file: uint8 (size, size, 3) RGB.
