@@ -12,19 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medic.deployment.bundle.predictor import (
-    ACTIVATION,
-    BATCH,
-    DISTANCE,
-    INPUT,
-    OUTPUTS,
-    PRECISION,
-    REFERRAL,
-    open_session,
-    outputs_of,
-    referral_of,
-    run,
-)
+from medic.deployment.bundle import predictor as graphs
+from medic.deployment.bundle.predictor import open_session, outputs_of, referral_of, run
 from medic.deployment.export import finish, quiet
 from medic.errors import MedicError
 from medic.files import write_bytes
@@ -156,9 +145,9 @@ def compress(
         said = {key: run(session, task, examples.images) for key, session in sessions.items()}
         seconds = {key: [] for key in paths}
         for key in [*paths] * 15:
-            outputs_of(sessions[key], examples.images[:1], OUTPUTS)  # the caches belong to this graph again
+            outputs_of(sessions[key], examples.images[:1], graphs.OUTPUTS)  # the caches belong to this graph again
             start = time.perf_counter()
-            outputs_of(sessions[key], examples.images[:1], OUTPUTS)
+            outputs_of(sessions[key], examples.images[:1], graphs.OUTPUTS)
             seconds[key].append(time.perf_counter() - start)
         draws = {key: resampled(metrics_for(task)[name], truth, one, examples.patients) for key, one in said.items()}
         for key, path in paths.items():
@@ -222,8 +211,10 @@ def quantize(fp32: str | Path, int8: str | Path, calibration: np.ndarray) -> Pat
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     before = open_session(fp32)
-    outputs_of(before, calibration[:1], OUTPUTS)
-    batches = [{INPUT: calibration[start : start + BATCH]} for start in range(0, len(calibration), BATCH)]
+    outputs_of(before, calibration[:1], graphs.OUTPUTS)
+    batches = [
+        {graphs.INPUT: calibration[start : start + graphs.BATCH]} for start in range(0, len(calibration), graphs.BATCH)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         try:
@@ -247,14 +238,15 @@ def quantize(fp32: str | Path, int8: str | Path, calibration: np.ndarray) -> Pat
                 )
         except Exception as error:  # the quantiser raises from many layers; none of it may reach the reader raw
             raise MedicError(f"{fp32} could not be quantised ({error!r}); go on with the fp32 graph") from error
-        said = before.get_modelmeta().custom_metadata_map | {PRECISION: "int8"}
+        said = before.get_modelmeta().custom_metadata_map | {graphs.PRECISION: "int8"}
         if (rule := referral_of(before)) and rule.distance is not None:
             # Rounding moves the features of every image, and so adds about the same to every squared distance.
             one, other = (
-                outputs_of(each, calibration, [DISTANCE])[DISTANCE] for each in (before, open_session(quantized))
+                outputs_of(each, calibration, [graphs.DISTANCE])[graphs.DISTANCE]
+                for each in (before, open_session(quantized))
             )
             limit = np.sqrt(max(0.0, rule.distance**2 + np.median(other**2 - one**2)))
-            said[REFERRAL] = json.dumps(replace(rule, distance=float(limit)).to_dict())
+            said[graphs.REFERRAL] = json.dumps(replace(rule, distance=float(limit)).to_dict())
         write_bytes(int8, finish(onnx.load(quantized), said).SerializeToString())
     return Path(int8)
 
@@ -262,7 +254,7 @@ def quantize(fp32: str | Path, int8: str | Path, calibration: np.ndarray) -> Pat
 def _quantizable(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     """Return the nodes after the first convolutions, up to the last one and what follows it before the average."""
     sizes = {tensor.name: np.prod(tensor.dims) for tensor in graph.initializer}
-    needed, nodes = {output.name for output in graph.output} - {ACTIVATION, DISTANCE}, []
+    needed, nodes = {output.name for output in graph.output} - {graphs.ACTIVATION, graphs.DISTANCE}, []
     for node in reversed(graph.node):  # what only the map or the distance needs stays float
         if not needed.isdisjoint(node.output):
             needed.update(node.input)
