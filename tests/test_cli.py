@@ -669,7 +669,7 @@ def test_serve_answers_until_ctrl_c_and_a_port_in_use_is_one_sentence(line, pict
         port = other.getsockname()[1]
         for command in ("deploy", "serve"):
             said = failed(medic(command, line.bundle, "--port", port, cwd=pictures))
-            assert f"port {port} on 127.0.0.1 is in use" in said
+            assert f"port {port} on 127.0.0.1 cannot be used" in said
     assert "no deployment" in succeeded(medic("deployments", cwd=pictures))
 
 

@@ -304,7 +304,7 @@ class TestWhatReadersWithoutAKernelSee:
         cell = new_code_cell("editor", outputs=[new_output("execute_result", data=bundle, execution_count=1)])
         notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {"state": {}}})
         path = write_notebook(tmp_path / "01_look.ipynb", [cell])
-        assert [one for one in check_notebook(path) if "cell 1 shows a widget" in one]
+        assert [one for one in check_notebook(path) if "widget state is saved (cells [1])" in one]
         leave_pictures(notebook)
         assert set(cell.outputs[0]["data"]) == {"image/png", "text/plain"}
         assert "widgets" not in notebook.metadata
