@@ -3,6 +3,7 @@
 import base64
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -170,6 +171,10 @@ def test_an_answer_that_comes_late_is_not_shown_for_another_file(page, photograp
     page.route("**/explain", lambda route: held.append(route) if not held else route.continue_())
     choose(page, "first.jpeg", photographs[0])
     expect(page.locator("#waiting")).to_have_text("first.jpeg is with the service")
+    deadline = time.monotonic() + 60
+    while not held:  # or the second could be held in its place
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(20)
     choose(page, "second.jpeg", photographs[4])
     expect(page.locator("#picture-caption")).to_contain_text("second.jpeg")
     held[0].fulfill(json={"class": "Wrong", "grade": 0, "probabilities": {}})
