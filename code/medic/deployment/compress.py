@@ -42,11 +42,13 @@ class Examples:
         images: prepared pixels, uint8 (N, size, size, 3) RGB.
         labels: class codes, int (N,); for multilabel tasks int (N, C), 0 or 1.
         patients: whose image it is (N,).
+        drawn: how many of them a program drew, where the others are photographs.
     """
 
     images: np.ndarray
     labels: np.ndarray
     patients: np.ndarray
+    drawn: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Compressed:
     Attributes:
         path: the graph to go on with: the int8 one if it passed its gate, otherwise the fp32 one.
         images: how many images the figures rest on.
+        drawn: how many of these were drawn.
         table: size, speed, agreement and metric of both; ``low`` and ``high`` bound the metric's difference.
         sensitivities: share of each class's images that each of them finds.
         gate: the rule.
@@ -91,6 +94,7 @@ class Compressed:
 
     path: Path
     images: int
+    drawn: int
     table: pd.DataFrame
     sensitivities: pd.DataFrame
     gate: AcceptanceCriteria
@@ -103,9 +107,9 @@ class Compressed:
 
     def __str__(self) -> str:
         tables = [one.to_string(float_format="%.3f", na_rep="") for one in (self.table, self.sensitivities)]
-        outcome = "failed: " + "; ".join(self.reasons) if self.reasons else "passed"
-        kept = "fp32 stays" if self.reasons else "int8 is kept"
-        return "\n\n".join([*tables, f"{self.gate}. On {self.images} images it {outcome}; {kept}"])
+        outcome = f"failed: {'; '.join(self.reasons)}; fp32 stays" if self.reasons else "passed; int8 is kept"
+        drawn = f", {self.drawn} of them drawn (synthetic)," if self.drawn else ""
+        return "\n\n".join([*tables, f"{self.gate}. On {self.images} images{drawn} it {outcome}"])
 
 
 def compress(
@@ -170,7 +174,7 @@ def compress(
         if not reasons:
             write_bytes(int8, paths["int8"].read_bytes())
     table = pd.DataFrame(rows).T.rename_axis("model")
-    return Compressed(fp32 if reasons else int8, len(truth), table, classes, gate, reasons)
+    return Compressed(fp32 if reasons else int8, len(truth), examples.drawn, table, classes, gate, reasons)
 
 
 def _reasons(gate: AcceptanceCriteria, row: dict, classes: pd.DataFrame, metric: str) -> tuple[str, ...]:
@@ -212,9 +216,8 @@ def quantize(fp32: str | Path, int8: str | Path, calibration: np.ndarray) -> Pat
 
     before = open_session(fp32)
     outputs_of(before, calibration[:1], graphs.OUTPUTS)
-    batches = [
-        {graphs.INPUT: calibration[start : start + graphs.BATCH]} for start in range(0, len(calibration), graphs.BATCH)
-    ]
+    starts = range(0, len(calibration), graphs.BATCH)
+    batches = [{graphs.INPUT: calibration[start : start + graphs.BATCH]} for start in starts]
     with tempfile.TemporaryDirectory() as folder:
         prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         try:

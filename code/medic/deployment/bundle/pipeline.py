@@ -38,7 +38,7 @@ def package_run(
         run: a finished run whose prepared set and originals are there.
         evaluation: of that model on held-out images; its figures go on the model card.
         folder: where the bundle goes; its archive beside it.
-        int8: compress, and take the int8 graph if it passes its gate on the validation images.
+        int8: compress, and take the int8 graph if it passes its gate on the validation images, and on ``drawn``.
         drawn: more images for the gate, where the validation split is too small for it.
 
     Returns:
@@ -57,7 +57,7 @@ def package_run(
                 more = examples(drawn, model.task, None)
                 patients = np.concatenate([judged.patients, [f"drawn {name}" for name in more.patients]])
                 images, labels = np.r_[judged.images, more.images], np.r_[judged.labels, more.labels]
-                judged = Examples(images, labels, patients)
+                judged = Examples(images, labels, patients, len(more.labels))
             int8_graph = Path(scratch) / "int8.onnx"
             compressed = compress(graph, int8_graph, calibration(prepared), judged, model.task)
             graph = compressed.path
