@@ -1,5 +1,6 @@
 """What is fitted after the training holds on the validation images as a service reads them, and travels to it."""
 
+import time
 from dataclasses import replace
 
 import cv2
@@ -75,6 +76,24 @@ def test_the_wanted_sensitivity_is_reached_on_the_validation_images_through_the_
     assert by_bundle.sets[np.arange(len(rows)), rows["label"]].mean() >= 0.9
     for word, share in (("dark", 0.05), ("bright", 0.05), ("blurred", 0.05), ("unlike", 0.05)):
         assert (by_bundle.why == word).mean() <= share
+
+
+def test_answers_and_truths_keep_together_whichever_images_are_read_first(trained, lesions, tmp_path, monkeypatch):
+    slow = [*lesions.split("validation")["image"][:3]]
+    read = FolderStore.read
+
+    def late(store, name):
+        time.sleep(0.5 * (name in slow))
+        return read(store, name)
+
+    monkeypatch.setattr(FolderStore, "read", late)
+    monkeypatch.setattr("medic.modeling.training.decide.BATCH", 8)
+    torch.manual_seed(0)
+    objective = weighted(CrossEntropy(), lesions.records, SKIN_LESION)
+    model = Classifier(SKIN_LESION, "efficientnet_lite0", objective, lesions.preprocessing, 64, "imagenet")
+    other, first = fit_head(model, lesions, tmp_path / "spots", sensitivity=0.9).model(), trained.model()
+    assert other.thresholds == pytest.approx(first.thresholds, abs=1e-4)
+    assert (other.scale, other.shift) == (pytest.approx(first.scale, rel=1e-3), pytest.approx(first.shift, rel=1e-3))
 
 
 def test_a_weighted_loss_is_taken_out_of_the_probabilities(trained):

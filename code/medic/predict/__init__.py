@@ -168,17 +168,24 @@ def answers(
 
 
 def _answer(model: Model, store: Store, names: list[str], run: Callable | None = None) -> BatchResult:
+    pixels, read, failed = read_pixels(model.preprocessing, store, names)
+    return BatchResult((run or model.predict_pixels)(np.stack(pixels)) if read else None, read, failed)
+
+
+def read_pixels(
+    preprocessing: Preprocessing, store: Store, names: Sequence[str]
+) -> tuple[list[np.ndarray], list[str], pd.DataFrame]:
+    """Return what a model gets of named images, uint8 (S, S, 3) each; their names; and ``BatchResult.failed``."""
     pixels, read, failed = [], [], {}
     for place, name in enumerate(names):
         try:
             if name not in store:
                 raise ImageError(f"not in {store.location.name}", "unreadable")
-            pixels.append(model.preprocessing.pixels(store.read(name)))
+            pixels.append(preprocessing.pixels(store.read(name)))
             read.append(name)
         except ImageError as error:
             failed[place] = (name, error.reason, str(error))
-    said = (run or model.predict_pixels)(np.stack(pixels)) if read else None
-    return BatchResult(said, read, _failures(failed))
+    return pixels, read, _failures(failed)
 
 
 def _failures(failed: dict[int, tuple[str, str, str]]) -> pd.DataFrame:

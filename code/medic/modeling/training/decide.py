@@ -1,12 +1,12 @@
 """What is fitted after the training: calibration, operating point, prediction sets, and when a person is asked.
 
-All of it rests on the validation images as a service reads them: their original bytes, through ``medic.predict``.
+All of it rests on the validation images as a service reads them: from their original bytes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ import torch
 from scipy.special import logit
 from torch import Tensor
 
+from medic.data.parallel import each
 from medic.data.prepare import Prepared
 from medic.data.records import originals, targets
 from medic.errors import MedicError
@@ -24,12 +25,14 @@ from medic.modeling.objectives import MultiLabel
 from medic.modeling.thresholds import set_thresholds, threshold_for
 from medic.modeling.training.distance import FeatureDistance
 from medic.modeling.training.recipe import Recipe
-from medic.predict import predict
+from medic.predict import nothing_read, read_pixels
 from medic.referral import Referral, appearance
 from medic.task import Prediction, Task
 
 FEWEST = 20
 """Validation patients below which nothing is calibrated: what is fitted on fewer would be chance."""
+BATCH = 32
+"""Validation images a step."""
 MOST = 256
 """Training images, evenly picked, from which the distance in feature space is learned."""
 COVERAGE = 0.9
@@ -167,27 +170,34 @@ def _answers(
         outputs and the last layer's inputs, as ``_run`` has them; the limits within which brightness and sharpness of
         nearly all images lie, as ``Referral`` has them.
     """
-    kept, looks, split = [], [], "validation"
-
-    def note(images: np.ndarray) -> Prediction:
-        kept.append(_run(model, images))
-        looks.append(appearance(images))
-        return _decoded(model, kept[-1][0])
-
+    split = "validation"
     try:
         store = prepared.store
     except MedicError as error:
         print(f"{error}; until then calibration and operating point rest on the prepared images")
         split = "validation (prepared images)"
-        for files in np.array_split(rows["file"].to_numpy(), -(-len(rows) // 32)):
-            note(np.stack([*map(prepared.pixels, files)]))
+
+        def read(part: pd.DataFrame) -> tuple[list[np.ndarray], pd.DataFrame, Sequence[str]]:
+            return [*map(prepared.pixels, part["file"])], part, ()
     else:
-        noting = SimpleNamespace(task=model.task, preprocessing=model.preprocessing, predict_pixels=note)
-        rows = rows[rows["image"].isin(predict(noting, store, list(rows["image"])).names)].reset_index(drop=True)
-    raw, inputs = zip(*kept, strict=True)
-    brightness, sharpness = map(np.concatenate, zip(*looks, strict=True))
+
+        def read(part: pd.DataFrame) -> tuple[list[np.ndarray], pd.DataFrame, Sequence[str]]:
+            pixels, names, failed = read_pixels(model.preprocessing, store, part["image"])
+            return pixels, part[part["image"].isin(names)], failed["detail"]
+
+    kept, why = [], []
+    batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+    for pixels, part, failed in each(read, batches, title="calibrating", unit="batch"):
+        why += failed
+        if pixels:
+            images = np.stack(pixels)
+            kept.append((part, *_run(model, images), *appearance(images)))
+    if not kept:
+        raise nothing_read(store, [*rows["image"]], *why)
+    parts, raw, inputs, brightness, sharpness = zip(*kept, strict=True)
     limits = {
-        "brightness": tuple(np.quantile(brightness, [ODD, 1 - ODD]).tolist()),
-        "sharpness": float(np.quantile(sharpness, ODD)),
+        "brightness": tuple(np.quantile(np.concatenate(brightness), [ODD, 1 - ODD]).tolist()),
+        "sharpness": float(np.quantile(np.concatenate(sharpness), ODD)),
     }
-    return rows, split, torch.cat(raw), None if inputs[0] is None else torch.cat(inputs), limits
+    inputs = None if inputs[0] is None else torch.cat(inputs)
+    return pd.concat(parts, ignore_index=True), split, torch.cat(raw), inputs, limits
