@@ -10,8 +10,6 @@ cross-validation: by its nearest neighbour on 32 x 32 pixels, and by logistic re
 EfficientNet-Lite0.
 """
 
-from __future__ import annotations
-
 import tempfile
 import zipfile
 from collections.abc import Callable

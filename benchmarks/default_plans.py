@@ -7,8 +7,6 @@ learns from two of them, and is scored on its answers for the third, all folds t
 below ``outputs/``: started again, it goes on.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

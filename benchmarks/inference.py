@@ -6,8 +6,6 @@ own with the same number of threads. The processes take turns and are blocked in
 the network alone, from floats that are normalised already. The network's weights are random: nothing is decided here.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -5,8 +5,6 @@ the same photographs with the very same augmentation, with the library's version
 the limit, decoding the prepared JPEG and nothing else.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path

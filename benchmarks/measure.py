@@ -6,8 +6,6 @@ changes for all methods of a round alike.
     python benchmarks/measure.py      # draw the charts of benchmarks/results, put its tables into docs/benchmarks.md
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import importlib.metadata

@@ -5,8 +5,6 @@ own crop, its own decoder and its own resize), ours, and the physical limit: dec
 Quality is the PSNR against decoding everything and averaging over areas, with the same crop.
 """
 
-from __future__ import annotations
-
 import io
 import itertools
 import tempfile

@@ -12,8 +12,6 @@ these reach does not depend on the clock, so they may run beside other work; eac
 repeated when this is started again.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.metadata
 import json

@@ -7,8 +7,6 @@ scaling to it, a thread a core. Batch: ``medic predict`` beside the loop that on
 of a fresh process for many small generated images. All take turns, and what has no turn is blocked.
 """
 
-from __future__ import annotations
-
 import csv
 import http.client
 import itertools

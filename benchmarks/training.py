@@ -5,8 +5,6 @@ memory. ``fit`` is timed by its own clock in the second of two epochs: its steps
 bookkeeping, without its start. What other libraries reach is in ``quality_in_time.py``.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import sys

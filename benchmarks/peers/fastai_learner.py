@@ -3,8 +3,6 @@
 Howard & Gugger, fastai: A Layered API for Deep Learning, Information 11(2), 2020; https://docs.fast.ai.
 """
 
-from __future__ import annotations
-
 import pandas as pd
 import torch
 from fastai.vision.all import (  # the whole of it: methods of the learner are added as modules are imported

@@ -1,7 +1,5 @@
 """What every peer is told, and how it answers. It imports what both environments have: torch, timm, Pillow, NumPy."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import json
 import sys
@@ -42,7 +40,7 @@ class Job:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_arguments(cls) -> Job:
+    def from_arguments(cls) -> "Job":
         """Read the job from the file that the command line names, and set torch's threads and seed."""
         with open(sys.argv[-1], encoding="utf-8") as file:
             job = cls(**json.load(file))

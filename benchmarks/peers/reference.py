@@ -6,8 +6,6 @@ augmentation, one operation after the other. It is what the library is measured 
 cut by themselves no longer lie on each other.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 

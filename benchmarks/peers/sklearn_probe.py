@@ -1,7 +1,5 @@
 """scikit-learn on frozen features: one pass of the network, then a logistic regression. It has no epochs."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from peers.job import Job, answer, lite0, now

@@ -4,8 +4,6 @@ Ross Wightman, PyTorch Image Models, https://github.com/huggingface/pytorch-imag
 ``create_loader``, AdamW, a cosine with warm-up, label smoothing 0.1. (The script itself is not in timm's wheel.)
 """
 
-from __future__ import annotations
-
 import torch
 from peers.job import Job, answer, lite0, now
 from PIL import Image

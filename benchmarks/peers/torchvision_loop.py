@@ -1,7 +1,5 @@
 """A plain PyTorch loop with torchvision's transforms, as careful tutorials have it: one cycle, class weights."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from peers.job import Job, answer, lite0, now

@@ -3,8 +3,6 @@
 NumPy is all that is needed here, because this file travels inside every bundle.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -43,7 +41,7 @@ class Referral:
     distance: float | None = None
     confidence: float | None = None
 
-    def sets(self, prediction: Prediction) -> np.ndarray:
+    def sets(self, prediction: "Prediction") -> np.ndarray:
         """Return which classes are possible: bool (N, C).
 
         The decision is always among them. Of an ordinal task, so are all grades between two possible ones. Of several
@@ -59,7 +57,7 @@ class Referral:
             possible = from_below & from_above[:, ::-1]
         return possible
 
-    def reasons(self, prediction: Prediction) -> np.ndarray:
+    def reasons(self, prediction: "Prediction") -> np.ndarray:
         """Return why each answer is left to a person: a word of ``REASONS``, or "" where it is not; str (N,).
 
         ``dark``, ``bright``, ``blurred``: the prepared pixels. ``unlike``: the image is far from those of the training.
@@ -86,7 +84,7 @@ class Referral:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: dict) -> Referral:
+    def from_dict(cls, values: dict) -> "Referral":
         """Return what ``to_dict`` wrote."""
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
@@ -96,7 +94,7 @@ def _beyond(values: np.ndarray | None, limit: float | None, sign: int) -> np.nda
     return False if values is None or limit is None else ~(sign * values <= np.float32(sign * limit))
 
 
-def confidence(prediction: Prediction) -> np.ndarray:
+def confidence(prediction: "Prediction") -> np.ndarray:
     """Return the probability of each decision, float32 (N,) in 0..1.
 
     Of several findings it is that of the least certain one: the least probability, over the findings, of what was

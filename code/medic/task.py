@@ -3,8 +3,6 @@
 Only NumPy is needed here (pandas for tables alone), because this file travels inside every bundle.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -56,7 +54,7 @@ class Task:
         return 1 if self.kind == "multiclass" and len(self.classes) == 2 else 0
 
     @classmethod
-    def from_dict(cls, values: dict) -> Task:
+    def from_dict(cls, values: dict) -> "Task":
         """The task that ``to_dict`` wrote."""
         return cls(values["name"], values["kind"], tuple(values["classes"]))
 
@@ -147,7 +145,7 @@ class Prediction:
     distance: np.ndarray | None = None
     brightness: np.ndarray | None = None
     sharpness: np.ndarray | None = None
-    referral: Referral | None = None
+    referral: "Referral | None" = None
 
     def __post_init__(self) -> None:
         shape = self.probabilities.shape
@@ -165,12 +163,12 @@ class Prediction:
             )
 
     @classmethod
-    def joined(cls, parts: Sequence[Prediction]) -> Prediction:
+    def joined(cls, parts: "Sequence[Prediction]") -> "Prediction":
         """Predictions of one model, one after the other."""
         known = [name for name in OF_EACH_IMAGE if getattr(parts[0], name) is not None]
         return replace(parts[0], **{name: np.concatenate([getattr(part, name) for part in parts]) for name in known})
 
-    def rows(self, chosen: np.ndarray) -> Prediction:
+    def rows(self, chosen: np.ndarray) -> "Prediction":
         """Those of some images, chosen by position or by a mask."""
         known = {name: value for name in OF_EACH_IMAGE if (value := getattr(self, name)) is not None}
         return replace(self, **{name: value[chosen] for name, value in known.items()})
@@ -207,7 +205,7 @@ class Prediction:
         """
         return np.prod(1 - self.probabilities, axis=1)
 
-    def to_frame(self, names: list[str] | None = None) -> pd.DataFrame:
+    def to_frame(self, names: list[str] | None = None) -> "pd.DataFrame":
         """A table with one row an image: ``image`` (when names are given), the decision, the probabilities.
 
         For ordinal tasks the decision is ``grade`` (int) with ``grade_continuous`` beside it; for multiclass ones

@@ -1,7 +1,5 @@
 """The command line: each step of the series as one command. Every ``--help`` ends with an example."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated

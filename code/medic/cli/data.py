@@ -1,7 +1,5 @@
 """The commands of the data stage: fetch, draw, describe, check and prepare images."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import replace
@@ -243,7 +241,7 @@ def prepare(
 
 def _read(
     task: str, data: Path, images: Path | None, how: dict[str, object], positive: str | None
-) -> tuple[pd.DataFrame, Store, Task, DataSet]:
+) -> "tuple[pd.DataFrame, Store, Task, DataSet]":
     from medic.data.readers import OWN, data_set_of
     from medic.task import find_task
 
@@ -256,6 +254,6 @@ def _read(
     return records, store, data_set.task(records) if data_set is OWN else find_task(task), data_set
 
 
-def _report_skipped(prepared: Prepared) -> None:
+def _report_skipped(prepared: "Prepared") -> None:
     for row in prepared.skipped.itertuples():
         print(f"skipped {row.image}: {row.reason}, {row.detail}", file=sys.stderr)

@@ -1,7 +1,5 @@
 """The commands of the deployment stage: export, package, score, serve, predict, drift."""
 
-from __future__ import annotations
-
 import json
 import socket
 import sys
@@ -71,7 +69,7 @@ def package(
     print(bundle)
 
 
-def draw_images(run: Run, folder: Path) -> Prepared | None:
+def draw_images(run: "Run", folder: Path) -> "Prepared | None":
     """Draw images for the gate of int8 where the validation split has fewer than it needs; None where none can be."""
     from medic.data.prepare import prepare
     from medic.data.readers import DATA_SETS
@@ -222,7 +220,7 @@ def predict(
         print(f"skipped {more} more; the column error in {to} says why", file=sys.stderr)
 
 
-def _load_model(path: Path) -> tuple[Model, int]:
+def _load_model(path: Path) -> "tuple[Model, int]":
     """A run's best model, a checkpoint or a bundle, whatever lies there; and how many of its calls suit all cores."""
     if (path / "run.json").is_file():
         from medic.modeling.training.run import Run

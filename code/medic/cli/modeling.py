@@ -1,7 +1,5 @@
 """The commands of the modeling stage: train, tune, evaluate, report."""
 
-from __future__ import annotations
-
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -195,7 +193,7 @@ def report(
     print(write_report(Run.load(run), evaluate_and_save(run, "test"), to))
 
 
-def evaluate_and_save(run: Path, split: str) -> Evaluation:
+def evaluate_and_save(run: Path, split: str) -> "Evaluation":
     """Evaluate a run on a split and write the evaluation beside it."""
     from medic.modeling.evaluate import evaluate as evaluate_run
     from medic.modeling.training.run import Run
@@ -209,7 +207,7 @@ def _given(**values: object) -> dict[str, object]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _task_of_prepared(name: str, prepared: Prepared) -> Task:
+def _task_of_prepared(name: str, prepared: "Prepared") -> "Task":
     """The task of that name; for images of one's own that of their classes, each of which must have kept an image."""
     import pandas as pd
 

@@ -1,7 +1,5 @@
 """The commands that put a bundle on this machine, into a cloud or onto a cluster: store, deploy, status, delete."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Calling a service: image files in, a prediction out."""
 
-from __future__ import annotations
-
 import asyncio
 import ssl
 from collections.abc import Mapping, Sequence
@@ -136,7 +134,7 @@ class Client:
             raise ServiceError(f"{name}the service refused with {found.status_code}: {reason}", found.status_code)
         return answer
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> "Client":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -152,7 +150,7 @@ class AsyncClient(Client):
         """See ``Client.answer``."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, super().answer, image)
 
-    async def __aenter__(self) -> AsyncClient:
+    async def __aenter__(self) -> "AsyncClient":
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -1,7 +1,5 @@
 """Smaller and faster: static int8, kept only when its decisions pass a gate."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 import time
@@ -95,8 +93,8 @@ class Compressed:
     path: Path
     images: int
     drawn: int
-    table: pd.DataFrame
-    sensitivities: pd.DataFrame
+    table: "pd.DataFrame"
+    sensitivities: "pd.DataFrame"
     gate: AcceptanceCriteria
     reasons: tuple[str, ...]
 
@@ -177,7 +175,7 @@ def compress(
     return Compressed(fp32 if reasons else int8, len(truth), examples.drawn, table, classes, gate, reasons)
 
 
-def _reasons(gate: AcceptanceCriteria, row: dict, classes: pd.DataFrame, metric: str) -> tuple[str, ...]:
+def _reasons(gate: AcceptanceCriteria, row: dict, classes: "pd.DataFrame", metric: str) -> tuple[str, ...]:
     reasons = []
     if not row["agreement"] >= gate.agreement:
         reasons.append(f"{row['agreement']:.1%} of the decisions are the same, less than {gate.agreement:.0%}")
@@ -254,7 +252,7 @@ def quantize(fp32: str | Path, int8: str | Path, calibration: np.ndarray) -> Pat
     return Path(int8)
 
 
-def _quantizable(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+def _quantizable(graph: "onnx.GraphProto") -> "list[onnx.NodeProto]":
     """Return the nodes after the first convolutions, up to the last one and what follows it before the average."""
     sizes = {tensor.name: np.prod(tensor.dims) for tensor in graph.initializer}
     needed, nodes = {output.name for output in graph.output} - {graphs.ACTIVATION, graphs.DISTANCE}, []
@@ -274,7 +272,7 @@ def _quantizable(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     return chosen
 
 
-def _correct_biases(graph: onnx.ModelProto, convolutions: list[onnx.NodeProto], batches: list[dict]) -> None:
+def _correct_biases(graph: "onnx.ModelProto", convolutions: "list[onnx.NodeProto]", batches: list[dict]) -> None:
     """Take out of biases what rounding the weights to 7 bits adds on average, over the calibration images."""
     import onnx
     import onnxruntime

@@ -1,7 +1,5 @@
 """What a service keeps of its answers: images by hour in the bins of its bundle's reference; no image and no name."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import os

@@ -4,8 +4,6 @@ A bundle carries a `Reference`: histograms of its test images and of the answers
 same bins, by the hour (`medic.deployment.counts`). `compare` tests one against the other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -63,7 +61,7 @@ class Reference:
     @classmethod
     def fit(
         cls, measures: Measures, prediction: Prediction, truth: np.ndarray, patients: Sequence, split: str
-    ) -> Reference:
+    ) -> "Reference":
         """Fit to N answered images of known class.
 
         Args:
@@ -105,7 +103,7 @@ class Reference:
         return asdict(self) | {"task": self.task.to_dict()}
 
     @classmethod
-    def from_dict(cls, values: dict) -> Reference:
+    def from_dict(cls, values: dict) -> "Reference":
         """Return what ``to_dict`` wrote."""
         return cls(**{**values, "task": Task.from_dict(values["task"])})
 
@@ -134,8 +132,8 @@ class Drift:
             ``high`` (95 % interval). Now is since the decisions moved, or else the last window.
     """
 
-    looks: pd.DataFrame
-    shares: pd.DataFrame
+    looks: "pd.DataFrame"
+    shares: "pd.DataFrame"
 
     @property
     def since(self) -> dict[str, str]:
@@ -250,7 +248,7 @@ def images_needed(reference: Reference, name: str, level: float) -> float:
     return float(np.ceil(1 / share)) if share > 0 else np.inf
 
 
-def class_shares(reference: Reference, counts: Mapping[str, np.ndarray], draws: int = 1000) -> pd.DataFrame:
+def class_shares(reference: Reference, counts: Mapping[str, np.ndarray], draws: int = 1000) -> "pd.DataFrame":
     """Estimate the shares of the true classes from the decisions, by the inverse of the confusion matrix.
 
     It is right where prevalence changed and the images of each class look as before (black box shift estimation;

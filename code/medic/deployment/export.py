@@ -1,7 +1,5 @@
 """A trained model as one ONNX file: resize, normalise, network and decoding in a single graph."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io
@@ -61,7 +59,7 @@ class Exported:
         return f"{self.path}: {self.size / 1e6:.1f} MB, largest difference to torch {parity}"
 
 
-def export(model: Classifier, path: str | Path, pixels: np.ndarray | None = None) -> Exported:
+def export(model: "Classifier", path: str | Path, pixels: np.ndarray | None = None) -> Exported:
     """Write a model as ONNX (opset 18, IR 9, weights inside, any batch size), once it agrees with torch.
 
     The graph takes ``images`` uint8 (N, size, size, 3) RGB with ``size`` of the model's preprocessing, and gives
@@ -136,7 +134,7 @@ def export(model: Classifier, path: str | Path, pixels: np.ndarray | None = None
     return Exported(path, path.stat().st_size, parity)
 
 
-def finish(graph: onnx.ModelProto, said: Mapping[str, str]) -> onnx.ModelProto:
+def finish(graph: "onnx.ModelProto", said: Mapping[str, str]) -> "onnx.ModelProto":
     """Make a graph one that old runtimes read, write what is said of it into its metadata, and check it.
 
     Opset imports that no node uses are dropped (old runtimes refuse unknown ones), and so are the exporter's notes on

@@ -3,8 +3,6 @@
 ``transforms(size)`` gives a ``v2.Compose`` of PIL images, which Pillow varies faster than torch does tensors.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
@@ -58,7 +56,7 @@ class _Preset:
 
 
 @lru_cache(maxsize=32)
-def _transforms(augmentation: _Preset, size: int) -> v2.Compose:
+def _transforms(augmentation: _Preset, size: int) -> "v2.Compose":
     return augmentation.transforms(size)
 
 
@@ -84,7 +82,7 @@ class Augmentation(_Preset):
     contrast: float = 0.1
     colour: float = 0.03
 
-    def transforms(self, size: int) -> v2.Compose:
+    def transforms(self, size: int) -> "v2.Compose":
         """Return the steps that make images of ``size`` pixels."""
         from torchvision.transforms import v2  # it takes seconds, and only a training varies images
 
@@ -115,7 +113,7 @@ class PublishedAugmentation(_Preset):
     probability: float = 0.5
     kind: ClassVar = "published"
 
-    def transforms(self, size: int) -> v2.Compose:
+    def transforms(self, size: int) -> "v2.Compose":
         """Return the steps that make images of ``size`` pixels."""
         from torchvision.transforms import v2
 
@@ -141,9 +139,9 @@ class Pipeline(_Preset):
         steps: transforms that take and return an RGB image of Pillow's; the result is resized where needed.
     """
 
-    steps: tuple[v2.Transform, ...]
+    steps: "tuple[v2.Transform, ...]"
 
-    def transforms(self, size: int) -> v2.Compose:
+    def transforms(self, size: int) -> "v2.Compose":
         """Return the steps, whatever the size."""
         from torchvision.transforms import v2
 

@@ -1,7 +1,5 @@
 """Networks by name: EfficientNet-Lite, torchvision's and timm's, the last layer made to fit the task."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import math

@@ -1,7 +1,5 @@
 """Calibration: whether a stated probability of 0.3 is right three times in ten, and how to make it so."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

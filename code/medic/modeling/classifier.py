@@ -1,7 +1,5 @@
 """The model: resize, normalise, network and decoding as one module, so that one export holds all of it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path
@@ -198,7 +196,7 @@ class Classifier(nn.Module):
         }
 
     @classmethod
-    def load(cls, folder: str | Path, task: Task | None = None) -> Classifier:
+    def load(cls, folder: str | Path, task: Task | None = None) -> "Classifier":
         """Load what ``save`` wrote into a folder, in evaluation mode.
 
         Raises:

@@ -1,7 +1,5 @@
 """Comparison: how far scores are apart on the same patients, and how certainly."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

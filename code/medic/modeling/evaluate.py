@@ -1,7 +1,5 @@
 """Evaluation: the same bytes that a service would get, metrics with their intervals, and the mistakes."""
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import dataclass, field
@@ -211,7 +209,7 @@ class Evaluation:
         return "\n".join(lines + ([f"  {len(self.failed)} images could not be read"] if len(self.failed) else []))
 
 
-def evaluate(run: Run, split: str = "test", which: str = "best", tta: tuple[str, ...] = ()) -> Evaluation:
+def evaluate(run: "Run", split: str = "test", which: str = "best", tta: tuple[str, ...] = ()) -> Evaluation:
     """Evaluate a run's model on one split, from the original image files.
 
     Args:

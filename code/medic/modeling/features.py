@@ -1,7 +1,5 @@
 """A frozen network as a featuriser, and a linear head that is learned on its features; the result is a run."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -4,8 +4,6 @@ Every metric takes how often each image counts in each of D samples. scikit-lear
 2,000 samples of an area under the ROC curve take it a hundred times as long.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Objectives: what the network's raw outputs mean for a task, the loss that teaches it, and the decoding."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar
@@ -218,7 +216,7 @@ def objective_from_dict(values: dict) -> Objective:
     return OBJECTIVES[name](**settings)
 
 
-def weighted(objective: Objective, records: pd.DataFrame, task: Task) -> Objective:
+def weighted(objective: Objective, records: "pd.DataFrame", task: Task) -> Objective:
     """Return the objective with weights against imbalance, counted on the training rows of the records."""
     trained = records[records["split"] == "train"]
     if isinstance(objective, MultiLabel):

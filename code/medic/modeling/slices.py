@@ -1,7 +1,5 @@
 """Slices: how well a model does on parts of the images, and which parts differ from the rest by more than chance."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Sequence
@@ -28,7 +26,7 @@ _NO_GROUPS += ["copy", "copy_of", "patient_source", *(name for task in TASKS.val
 
 
 def slices(
-    evaluation: Evaluation, columns: Sequence[str] | None = None, metric: str | None = None, draws: int = 2000
+    evaluation: "Evaluation", columns: Sequence[str] | None = None, metric: str | None = None, draws: int = 2000
 ) -> pd.DataFrame:
     """Compare each slice of the images with all others.
 
@@ -76,7 +74,7 @@ def slices(
     return table.assign(p_holm=corrected.where(asked, corrected.shift()))
 
 
-def _compared(evaluation: Evaluation, metric: str, inside: np.ndarray, draws: int) -> dict:
+def _compared(evaluation: "Evaluation", metric: str, inside: np.ndarray, draws: int) -> dict:
     """One row of ``slices`` for the images ``inside``, bool (N,)."""
     function, said, truth = metrics.metrics_for(evaluation.task)[metric], evaluation.prediction, evaluation.truth
     whose, sides = evaluation.whose, (inside, ~inside)

@@ -1,7 +1,5 @@
 """Where a probability becomes a decision: operating points, prediction sets, and what is left to a person."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -1,7 +1,5 @@
 """Tuning: a study of short trainings that looks for better settings than a plan's own; stopped, it goes on."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import time
@@ -54,7 +52,7 @@ class SearchSpace:
     backbone: tuple[str, ...] | None = None
 
     @classmethod
-    def around(cls, plan: Plan) -> SearchSpace:
+    def around(cls, plan: Plan) -> "SearchSpace":
         """Return a usual space with the plan in it; network and image size, which decide the time, do not vary."""
         rate, size = plan.recipe.learning_rate, plan.recipe.batch_size
         return cls(

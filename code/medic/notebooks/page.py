@@ -1,7 +1,5 @@
 """The page of a run, ``outputs/index.html``, and the headline of each notebook with what changed since the last run."""
 
-from __future__ import annotations
-
 import base64
 import datetime
 import json
@@ -85,7 +83,7 @@ def render(
     data: Path,
     profile: str,
     outputs: Path,
-    outcomes: Iterable[Outcome],
+    outcomes: "Iterable[Outcome]",
     before: Mapping[str, float],
     since: str,
 ) -> str:

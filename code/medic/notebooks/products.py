@@ -1,7 +1,5 @@
 """What an earlier notebook makes, for a later one: found when it is there, made when it is absent, and said which."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,7 +25,7 @@ PREPARED_SIZE = {
 """Side of the prepared images in pixels, by line and profile. A digit has 28 of its own, and no more to show."""
 
 
-def prepared_set(session: Session, line: str = "retinopathy", columns: Mapping[str, str] | None = None) -> Prepared:
+def prepared_set(session: Session, line: str = "retinopathy", columns: Mapping[str, str] | None = None) -> "Prepared":
     """The prepared set of ``01_data_acquisition_and_understanding/03_prepare_data``, or that of another line.
 
     Args:
@@ -89,12 +87,12 @@ def corrections_file(session: Session) -> Path:
     return session.products / "corrections.csv"
 
 
-def choose(session: Session, run: Run) -> None:
+def choose(session: Session, run: "Run") -> None:
     """Say which run the notebooks of stage 03 take."""
     write_json(_choice(session), {"run": run.folder.relative_to(session.products).as_posix()})
 
 
-def chosen_run(session: Session) -> Run:
+def chosen_run(session: Session) -> "Run":
     """Return the run that ``02_modeling/03_grade_retinopathy`` has chosen; otherwise a frozen Lite0 with a new head."""
     from medic.modeling.classifier import Classifier
     from medic.modeling.features import fit_head
@@ -118,12 +116,12 @@ def export_folder(session: Session) -> Path:
     return session.products / "export"
 
 
-def keep_graph(session: Session, model: Classifier, graph: Path) -> None:
+def keep_graph(session: Session, model: "Classifier", graph: Path) -> None:
     """Say which graph of this model ``02_package_and_deploy`` takes; it lies in ``export_folder``."""
     write_json(export_folder(session) / "kept.json", {"graph": graph.name, "weights": model.digest})
 
 
-def kept_graph(session: Session, model: Classifier) -> Path:
+def kept_graph(session: Session, model: "Classifier") -> Path:
     """The graph that ``03_deployment/01_export_and_compress`` kept, if it was made of these very weights."""
     from medic.deployment.export import export
 
@@ -141,7 +139,7 @@ def kept_graph(session: Session, model: Classifier) -> Path:
     return graph
 
 
-def packaged_bundle(session: Session, run: Run | None = None) -> Bundle:
+def packaged_bundle(session: Session, run: "Run | None" = None) -> "Bundle":
     """The bundle of ``03_deployment/02_package_and_deploy``, made of the chosen run (``run``, where it is known)."""
     from medic.deployment.bundle import Bundle, package
     from medic.deployment.bundle.pipeline import about, golden

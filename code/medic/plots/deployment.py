@@ -1,7 +1,5 @@
 """Figures of a service: how a bundle gets there, and how fast it answers."""
 
-from __future__ import annotations
-
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure

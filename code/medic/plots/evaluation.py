@@ -1,7 +1,5 @@
 """Figures of how well a model does: ROC and precision-recall curves, confusion, calibration, slices, heatmaps."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -174,7 +172,7 @@ def over(pixels: np.ndarray, heatmap: np.ndarray, opacity: float = 0.6) -> np.nd
     return (pixels + opacity * fine * (colours - pixels)).round().astype(np.uint8)
 
 
-def heatmaps(explanations: Sequence[Explanation]) -> Figure:
+def heatmaps(explanations: "Sequence[Explanation]") -> Figure:
     """Draw pictures with what was decided above, the same with their heatmaps below; grey where a network has none."""
     names = [one.prediction.task.classes[int(one.prediction.decided[0])] for one in explanations]
     covered = [

@@ -1,7 +1,5 @@
 """A model over the images of a store: the same for a checkpoint and for a bundle, from the original bytes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace

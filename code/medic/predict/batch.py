@@ -1,7 +1,5 @@
 """Predictions of many images, written to a CSV file as they come: killed and started again, it goes on."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import fcntl

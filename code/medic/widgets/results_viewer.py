@@ -1,7 +1,5 @@
 """Click through what a model decided: by outcome, by confidence, image by image."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +48,7 @@ class ResultsViewer(ImagesWidget):
     order = traitlets.Enum(ORDERS, ORDERS[0]).tag(sync=True)
     chosen = traitlets.Unicode("").tag(sync=True)
 
-    def __init__(self, evaluation: Evaluation, store: Store):
+    def __init__(self, evaluation: "Evaluation", store: Store):
         self._evaluation, self.task = evaluation, evaluation.task
         self._records = evaluation.records.set_index("image", drop=False)
         self._questions, self._outcomes = evaluation.questions if self.task.thresholds else {}, OUTCOMES

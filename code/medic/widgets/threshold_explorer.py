@@ -1,7 +1,5 @@
 """Move the threshold and see what it does: to the curves, to the confusion matrix, to a thousand people."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +39,7 @@ class ThresholdExplorer(PicturedWidget):
     threshold = traitlets.Float(0.5, min=0.0, max=1.0).tag(sync=True)
     prevalence = traitlets.Float(0.5, min=0.0, max=1.0).tag(sync=True)
 
-    def __init__(self, evaluation: Evaluation):
+    def __init__(self, evaluation: "Evaluation"):
         if not evaluation.task.thresholds:
             raise MedicError(f"{evaluation.task.name!r} has no threshold, but several classes; use ResultsViewer")
         self._questions = {name: one for name, one in evaluation.questions.items() if 0 < one[0].mean() < 1}

@@ -1,7 +1,5 @@
 """The artifact: a folder (or its .tar.gz) that holds a model, what it says of itself, and the proof that it works."""
 
-from __future__ import annotations
-
 import datetime
 import importlib.metadata
 import json
@@ -71,7 +69,7 @@ class Bundle:
     _unpacked: tempfile.TemporaryDirectory | None = field(default=None, repr=False)
 
     @classmethod
-    def load(cls, path: str | Path) -> Bundle:
+    def load(cls, path: str | Path) -> "Bundle":
         """Open a bundle's folder or archive and verify every file.
 
         An archive is unpacked into a temporary folder that lasts as long as the returned object.

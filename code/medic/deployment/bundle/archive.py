@@ -1,7 +1,5 @@
 """A bundle's folder as one file, ``.tar.gz``, and back."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import tarfile

@@ -5,8 +5,6 @@ evidence. Heatmaps of two images cannot be compared, and none is a segmentation:
 network's last feature map, and what it shows is what the network went by, which need not be the disease.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -3,8 +3,6 @@
 Only the standard library and NumPy are needed here, because this file travels inside every bundle.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +47,7 @@ class Manifest:
     digest: str = ""
 
     @classmethod
-    def of(cls, values: dict, digest: str = "") -> Manifest:
+    def of(cls, values: dict, digest: str = "") -> "Manifest":
         """Return the manifest of these values; raises what missing or malformed ones raise."""
         referral = values["model"].get("referral")
         return cls(

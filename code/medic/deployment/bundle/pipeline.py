@@ -1,7 +1,5 @@
 """From a finished run to a bundle in one call: export, compress if the gate lets it, package."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +28,7 @@ CALIBRATION_IMAGES, REFERENCE_IMAGES, GOLDEN_IMAGES = 256, 600, 5
 
 
 def package_run(
-    run: Run, evaluation: Evaluation, folder: str | Path, int8: bool = False, drawn: Prepared | None = None
+    run: "Run", evaluation: "Evaluation", folder: str | Path, int8: bool = False, drawn: "Prepared | None" = None
 ) -> tuple[Bundle, Compressed | None]:
     """Make a bundle of a run's best model.
 
@@ -64,17 +62,17 @@ def package_run(
         return package(graph, folder, golden(prepared), about(run, evaluation)), compressed
 
 
-def pixels_of(prepared: Prepared, split: str, count: int | None = None) -> np.ndarray:
+def pixels_of(prepared: "Prepared", split: str, count: int | None = None) -> np.ndarray:
     """Return the first prepared images of a split, uint8 (N, size, size, 3) RGB; all of them when ``count`` is None."""
     return np.stack([prepared.pixels(file) for file in prepared.split(split)["file"].iloc[:count]])
 
 
-def calibration(prepared: Prepared) -> np.ndarray:
+def calibration(prepared: "Prepared") -> np.ndarray:
     """Return the training images that quantisation reads its ranges from, uint8 (N, size, size, 3)."""
     return pixels_of(prepared, "train", CALIBRATION_IMAGES)
 
 
-def examples(prepared: Prepared, task: Task, split: str | None = "validation") -> Examples:
+def examples(prepared: "Prepared", task: Task, split: str | None = "validation") -> Examples:
     """Return labelled images on which a compressed model is judged, read from the originals, as a service reads them.
 
     The test split stays for the final evaluation; None takes every split, of a set that is for judging alone.
@@ -84,7 +82,7 @@ def examples(prepared: Prepared, task: Task, split: str | None = "validation") -
     return Examples(np.stack(list(pixels)), targets(rows, task), rows["patient"].to_numpy())
 
 
-def golden(prepared: Prepared) -> list[tuple[str, bytes]]:
+def golden(prepared: "Prepared") -> list[tuple[str, bytes]]:
     """Return the first test images of each label, as (name, file bytes): what a bundle proves itself with."""
     rows = prepared.split("test")
     of_each = -(-GOLDEN_IMAGES // rows["label"].nunique())
@@ -92,7 +90,7 @@ def golden(prepared: Prepared) -> list[tuple[str, bytes]]:
     return [(name, prepared.store.read(name)) for name in rows["image"]]
 
 
-def about(run: Run, evaluation: Evaluation) -> About:
+def about(run: "Run", evaluation: "Evaluation") -> About:
     """Return what the manifest and the card say of data and figures, with the reference for ``medic drift``.
 
     The reference is fitted to about 600 of the evaluation's originals, as a service reads them.
@@ -113,7 +111,7 @@ def about(run: Run, evaluation: Evaluation) -> About:
     return About(data, evaluation.synthetic, evaluation.to_dict(), reference)
 
 
-def partition(records: pd.DataFrame, synthetic: bool) -> str:
+def partition(records: "pd.DataFrame", synthetic: bool) -> str:
     """Say in one sentence how many images each split has, and whether patients are kept apart."""
     counts = originals(records)["split"].value_counts()
     kept = "no patient is in two splits" if patients_known(records) else "no patient is known: each image counts as one"

@@ -1,7 +1,5 @@
 """Predictions from an exported graph with onnxruntime alone. This file travels inside every bundle."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

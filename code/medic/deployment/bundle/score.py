@@ -9,8 +9,6 @@ It needs onnxruntime, NumPy, OpenCV, Pillow and simplejpeg, and pydicom for DICO
 library that it uses travel in the bundle.
 """
 
-from __future__ import annotations
-
 import base64
 import functools
 import importlib.util

@@ -1,7 +1,5 @@
 """The service as an application: what it answers, in each of its worker processes."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import contextlib
@@ -65,7 +63,7 @@ class Service:
     """
 
     predictor: Predictor
-    config: ServerConfig
+    config: "ServerConfig"
     replaces: bool = False
     under_way: int = 0
     draining: bool = False

@@ -1,7 +1,5 @@
 """Around every request: who asks, how much comes, and afterwards what became of it."""
 
-from __future__ import annotations
-
 import hmac
 import logging
 import time
@@ -93,7 +91,7 @@ def check_token(authorization: str, token: str | None) -> None:
         raise HTTPException(401, "this service asks for a token; send it as 'Authorization: Bearer TOKEN'")
 
 
-def watched(app: Callable, service: Service) -> Callable:
+def watched(app: Callable, service: "Service") -> Callable:
     """Put token, limits, headers, metrics and one line of log a request around an ASGI application."""
 
     async def answer_request(scope: dict, receive: Callable, send: Callable) -> None:
@@ -136,7 +134,7 @@ def watched(app: Callable, service: Service) -> Callable:
     return answer_request
 
 
-async def _body(request: Request, service: Service) -> bytes:
+async def _body(request: Request, service: "Service") -> bytes:
     """Read the whole body of a request that is let in."""
     if request.url.path not in OPEN:
         check_token(request.headers.get("authorization", ""), service.config.token)

@@ -3,8 +3,6 @@
 Importing this takes seconds, because it imports kserve.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import re

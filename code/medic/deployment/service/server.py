@@ -5,8 +5,6 @@ replaces a worker that ends. On SIGHUP it replaces the workers one after the oth
 the bundle's folder; on SIGTERM they finish what they have accepted.
 """
 
-from __future__ import annotations
-
 import functools
 import ipaddress
 import logging

@@ -1,7 +1,5 @@
 """What the service says of itself while it runs: Prometheus metrics and one JSON line an event. Never an image."""
 
-from __future__ import annotations
-
 import json
 import logging
 import sys

@@ -6,8 +6,6 @@ cloud carries tags: by them it is found and removed, from any machine. Within ``
 what they would ask of a cloud, and ask nothing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re
@@ -43,7 +41,7 @@ class Deployment:
         facts: what its target needs to call it.
     """
 
-    target: Target
+    target: "Target"
     name: str
     space: str | Path
     bundle: str
@@ -84,7 +82,7 @@ class Deployment:
             ):
                 self.target._remove_bundle(self)
 
-    def __enter__(self) -> Deployment:
+    def __enter__(self) -> "Deployment":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -4,8 +4,6 @@ The whole bundle becomes a registered model, and its ``score.py`` runs in Azure'
 files as they are. ``docs/deploy_azureml.md`` explains the settings.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import io
 import os

@@ -4,8 +4,6 @@ The pods run the server of ``medic serve``, in an image that ``Dockerfile`` desc
 from the cluster's storage. ``docs/deploy_kserve.md`` explains the settings.
 """
 
-from __future__ import annotations
-
 import base64
 import os
 import secrets

@@ -1,7 +1,5 @@
 """This machine as a target: a space is a folder, a deployment a process of its own on a loopback port."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

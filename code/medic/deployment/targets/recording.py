@@ -1,7 +1,5 @@
 """What a target would ask of a cloud, printed instead of asked: no account, no network, no secret."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
@@ -50,25 +48,25 @@ class Recording:
     def __init__(self, name: str):
         self._name = name
 
-    def __getattr__(self, attribute: str) -> Recording:
+    def __getattr__(self, attribute: str) -> "Recording":
         return Recording(f"{self._name}.{attribute}")
 
-    def __getitem__(self, key: object) -> Recording:
+    def __getitem__(self, key: object) -> "Recording":
         return Recording(f"{self._name}[{key!r}]")
 
-    def __iter__(self) -> Iterator[Recording]:
+    def __iter__(self) -> "Iterator[Recording]":
         yield self[0]
 
     def __contains__(self, _: object) -> bool:
         return True
 
-    def __enter__(self) -> Recording:
+    def __enter__(self) -> "Recording":
         return self
 
     def __exit__(self, *_: object) -> None:
         """End: there is nothing to close."""
 
-    def __call__(self, *arguments: object, **named: object) -> Recording:
+    def __call__(self, *arguments: object, **named: object) -> "Recording":
         """Print the call, and return what stands for its answer."""
         given = {**dict(enumerate(arguments)), **named}
         plain = {key: to_plain(value, str(key)) for key, value in given.items()}

@@ -4,8 +4,6 @@ The service takes the ONNX file alone and scores nested lists of numbers: so ima
 here, with the bundle's own preprocessing. ``docs/deploy_watsonx.md`` explains the settings.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

@@ -1,7 +1,5 @@
 """What is written of an evaluation: one page for the eye, and the model report with its checklists, never by hand."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -3,8 +3,6 @@
 All of it rests on the validation images as a service reads them: from their original bytes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

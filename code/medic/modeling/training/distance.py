@@ -1,7 +1,5 @@
 """How far an image lies from those of the training: what tells a radiograph from an eye."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -32,7 +30,7 @@ class FeatureDistance(nn.Module):
             self.register_buffer(name, value)
 
     @classmethod
-    def fit(cls, features: np.ndarray) -> FeatureDistance:
+    def fit(cls, features: np.ndarray) -> "FeatureDistance":
         """Return the distance to training images with these features, float (N, D); N at least 3."""
         x = features.astype(np.float64) / np.linalg.norm(features, axis=1, keepdims=True)
         _, sizes, axes = np.linalg.svd(x - (centre := x.mean(axis=0)), full_matrices=False)

@@ -1,7 +1,5 @@
 """Training, with Lightning underneath; a run that was killed goes on and ends as if nothing had happened."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import logging

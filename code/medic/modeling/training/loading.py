@@ -1,7 +1,5 @@
 """From the prepared set to batches."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sized
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """What Lightning runs: the loss of a step, the metrics of an epoch, optimizer, schedule, and what an epoch leaves."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Whole plans by name: the network and how to train it, as measured here and as published."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path

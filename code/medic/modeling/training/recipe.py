@@ -1,7 +1,5 @@
 """How to train: all the settings of a training but the model and the data."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field, replace
 
@@ -87,7 +85,7 @@ class Recipe:
         """Return the metric that judges an epoch: ``choose_by``, or the task's last one where that is open or last."""
         return list(metrics_for(task))[-1] if self.choose_by in (None, "last") else self.choose_by
 
-    def resolved(self, task: Task, network: nn.Module | None = None) -> Recipe:
+    def resolved(self, task: Task, network: nn.Module | None = None) -> "Recipe":
         """Return the recipe with everything that was left open decided for this machine and task.
 
         Raises:

@@ -1,7 +1,5 @@
 """A training run: the folder that says what was trained, on what, how it went, and holds the weights."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import json
@@ -39,7 +37,7 @@ class Run:
     about: dict
 
     @classmethod
-    def load(cls, folder: str | os.PathLike) -> Run:
+    def load(cls, folder: str | os.PathLike) -> "Run":
         """Open a finished run; a MedicError says where there is none, or where it was interrupted."""
         run = cls.peek(folder)
         if run is None:
@@ -49,7 +47,7 @@ class Run:
         return run
 
     @classmethod
-    def peek(cls, folder: str | os.PathLike, settings: dict | None = None) -> Run | None:
+    def peek(cls, folder: str | os.PathLike, settings: dict | None = None) -> "Run | None":
         """Open a run, finished or not; None where there is none.
 
         Raises:

@@ -1,7 +1,5 @@
 """Experiment tracking with MLflow or TensorBoard, through Lightning's loggers (``pip install medic[track]``)."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
     from medic.modeling.evaluate import Evaluation
 
 
-def tracker(name: str, folder: Path) -> Logger:
+def tracker(name: str, folder: Path) -> "Logger":
     """Return the logger of the run in a folder; a run that goes on gets the one that it had.
 
     ``tensorboard`` writes to ``tensorboard/`` beside the run; ``mlflow`` to what ``MLFLOW_TRACKING_URI`` names,
@@ -39,7 +37,7 @@ def tracker(name: str, folder: Path) -> Logger:
     return logger
 
 
-def log_evaluation(logger: Logger, evaluation: Evaluation) -> None:
+def log_evaluation(logger: "Logger", evaluation: "Evaluation") -> None:
     """Log an evaluation's values, and its pictures, to the run of a logger."""
     from medic.plots import evaluation as plots
 
