@@ -163,3 +163,32 @@ def annotated(
             style = {"color": "white", "fontsize": 9, "ha": "center", "va": "center"}
             axes.annotate(name, (x, y), text, arrowprops=arrow, bbox=box, **style)
     return figure
+
+
+STEPS = {
+    "checkpoint": "weights as\nsafetensors",
+    "export": "model.onnx\nparity checked",
+    "compress": "int8, kept if\nits gate passes",
+    "package": "bundle with\nhashes and card",
+    "store": "a version\nin a space",
+    "deploy": "a service\non a port",
+    "score": "image in,\ngrade out",
+}
+
+
+def deploy_flow() -> Figure:
+    """Draw how a checkpoint becomes an answer: the steps, and what each hands to the next."""
+    figure, axes = plt.subplots(figsize=(10, 2.3))
+    axes.set(xlim=(-0.6, len(STEPS) - 0.4), ylim=(-0.95, 0.75))
+    axes.set_axis_off()
+    for name, first, last, colour in (("modeling", 0, 0, COLOURS[2]), ("deployment", 1, 6, COLOURS[0])):
+        axes.plot([first - 0.4, last + 0.4], [-0.72, -0.72], color=colour, lw=3, solid_capstyle="butt")
+        axes.text((first + last) / 2, -0.79, f"medic.{name}", ha="center", va="top", color=colour)
+    for place, (step, product) in enumerate(STEPS.items()):
+        box = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": COLOURS[0 if place else 2], "lw": 1.8}
+        axes.text(place, 0, product, ha="center", va="center", fontsize=8, linespacing=1.4, bbox=box)
+        axes.text(place, 0.47, step, ha="center", va="center", fontweight="bold", bbox={"fc": "white", "ec": "none"})
+        if place:
+            arrow = {"arrowstyle": "-|>", "color": "0.3", "lw": 1.4}
+            axes.annotate("", (place - 0.42, 0), (place - 0.58, 0), arrowprops=arrow)
+    return figure
