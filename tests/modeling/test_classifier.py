@@ -103,16 +103,6 @@ def spoilt(saved, folder, file: str, content: bytes | None):
     return folder
 
 
-def test_a_model_saved_before_there_were_some_settings_has_none_of_them(tmp_path, saved):
-    settings = json.loads((saved / "model.json").read_text())
-    for name in ("flips", "dropout", "thresholds"):
-        del settings[name]
-    settings |= {"contrast": None, "objective": {"name": "cross_entropy", "cuts": None}}
-    loaded = Classifier.load(spoilt(saved, tmp_path / "model", "model.json", json.dumps(settings).encode()))
-    assert (loaded.flips, loaded.dropout, loaded.thresholds) == (False, None, None)
-    assert loaded.objective == CrossEntropy()
-
-
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [

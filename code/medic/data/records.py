@@ -72,15 +72,10 @@ def targets(records: pd.DataFrame, task: Task) -> np.ndarray:
     return records[list(task.classes)].to_numpy(np.int64)
 
 
-def originals(records: pd.DataFrame) -> pd.DataFrame:
-    """Return each image once: without the varied copies that sets of earlier versions may hold."""
-    return records[records["copy"] == 0] if {"copy", "copy_of"} <= set(records) else records
-
-
 def read_records(path: str | os.PathLike) -> pd.DataFrame:
     """Read records back from the CSV file they were saved as; names stay text, also ``007`` and ``NA``."""
     # A class may be called NA: of names and classes nothing is missing, of all else only what is empty.
-    text = dict.fromkeys(("image", "patient", "patient_source", "group", "class", "copy_of"), str)
+    text = dict.fromkeys(("image", "patient", "patient_source", "group", "class"), str)
     kinds = text | dict.fromkeys(("eye", "sex", "view", "note", "diagnosis", "corrected"), "string")
     kinds |= dict.fromkeys(("age", "width", "height"), "Int64")
     empty = {name: [""] for name in pd.read_csv(path, nrows=0).columns if name not in text}

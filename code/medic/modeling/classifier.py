@@ -22,8 +22,6 @@ from medic.modeling.training.distance import FeatureDistance, LastInput
 from medic.referral import Referral, appearance
 from medic.task import Prediction, Task
 
-SETTINGS = {"flips": False, "dropout": None, "thresholds": None, "calibration": None, "referral": None}
-"""What a ``model.json`` that was written before there were these settings stands for."""
 _DISTANCE = "distance."  # what its weights' names begin with, in the file
 
 
@@ -205,16 +203,13 @@ class Classifier(nn.Module):
         folder = Path(folder)
         settings, weights = _read(folder)
         try:
-            settings = SETTINGS | settings
-            if settings.get("contrast") is not None:
-                raise TypeError("it was trained with the setting contrast, which there is no longer")
             made_for, options = Task.from_dict(settings["task"]), {}
             options |= {name: settings[name] for name in ("backbone", "image_size", "flips", "dropout")}
             options["objective"] = objective_from_dict(settings["objective"])
             options["preprocessing"] = Preprocessing.from_dict(settings["preprocessing"])
-            numbers = {"thresholds": settings["thresholds"], **(settings["calibration"] or {})}
+            numbers = {"thresholds": settings["thresholds"], **settings.get("calibration", {})}
             fitted = {name: values and tuple(values) for name, values in numbers.items()}
-            fitted["referral"] = settings["referral"] and Referral.from_dict(settings["referral"])
+            fitted["referral"] = Referral.from_dict(settings["referral"]) if "referral" in settings else None
         except (KeyError, TypeError, AttributeError) as error:
             raise MedicError(
                 f"the checkpoint {folder} is damaged or of another version ({error!r}); restore it or train again"

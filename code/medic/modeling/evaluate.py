@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix
 
-from medic.data.records import originals, targets
+from medic.data.records import targets
 from medic.errors import MedicError
 from medic.files import replacing, write_json
 from medic.modeling import metrics
@@ -224,8 +224,7 @@ def evaluate(run: "Run", split: str = "test", which: str = "best", tta: tuple[st
     Raises:
         MedicError: the prepared set or the originals are gone, or a patient of the split was trained on.
     """
-    # Varied copies that were trained on have no original file: the training split is judged by its photographs.
-    rows = originals(run.records[run.records["split"] == split]).reset_index(drop=True)
+    rows = run.records[run.records["split"] == split].reset_index(drop=True)
     if rows.empty:
         raise MedicError(f"the run {run.folder} has no images in the split {split!r}")
     trained_on = run.records[run.records["split"] == "train"]
@@ -240,7 +239,7 @@ def evaluate(run: "Run", split: str = "test", which: str = "best", tta: tuple[st
     predicted = predict(model, prepared.store, list(rows["image"]))
     skipped = prepared.skipped[prepared.skipped["split"] == split][["image", "reason", "detail"]]
     title = f"{run.folder.name}, {split} split{', mean over flips' if tta else ''}"
-    if split == "validation" and (recipe.get("cut_points") or recipe.get("sensitivity")) is not None:
+    if split == "validation" and recipe["sensitivity"] is not None:
         title += " (the thresholds were chosen on it)"
     several, usual = run.task.kind == "multilabel", int(trained_on["label"].mode()[0])
     return Evaluation(

@@ -211,8 +211,6 @@ def objective_from_dict(values: dict) -> Objective:
     if name not in OBJECTIVES:
         raise MedicError(f"no objective is called {name!r}; there is: {', '.join(OBJECTIVES)}")
     settings = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    if settings.get("cuts", ()) is None:  # of earlier versions; given ones are refused as unknown
-        del settings["cuts"]
     return OBJECTIVES[name](**settings)
 
 

@@ -22,7 +22,7 @@ COLUMNS = ["column", "slice", "metric", "images", "patients", "value", "low", "h
 COLUMNS += ["p", "p_holm", "needed", "note"]
 
 _NO_GROUPS = ["image", "patient", "split", "label", "class", "file", "group", "note", "diagnosis", "corrected"]
-_NO_GROUPS += ["copy", "copy_of", "patient_source", *(name for task in TASKS.values() for name in task.classes)]
+_NO_GROUPS += ["patient_source", *(name for task in TASKS.values() for name in task.classes)]
 
 
 def slices(

@@ -12,7 +12,6 @@ from medic.data.records import (
     class_counts,
     class_weights,
     lacking,
-    originals,
     read_records,
     targets,
     task_of,
@@ -89,7 +88,6 @@ def test_classes_are_counted_weighed_and_missed_by_split():
         "the class 'cat' has no image in train: it cannot be learned; add images of it",
         "the class 'cat' has no image in test: it cannot be measured there; add patients",
     ]
-    assert originals(rows(copy=[0, 1, 0], copy_of=["", "1", ""]))["image"].tolist() == ["1", "3"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 
 from medic.data.explore import some_patients
 from medic.data.parallel import each
-from medic.data.records import originals, targets
+from medic.data.records import targets
 from medic.data.split import patients_known
 from medic.deployment.bundle import About, Bundle, package
 from medic.deployment.compress import Compressed, Examples, compress
@@ -77,7 +77,7 @@ def examples(prepared: "Prepared", task: Task, split: str | None = "validation")
 
     The test split stays for the final evaluation; None takes every split, of a set that is for judging alone.
     """
-    rows = originals(prepared.records if split is None else prepared.split(split))
+    rows = prepared.records if split is None else prepared.split(split)
     pixels = each(lambda name: prepared.preprocessing.pixels(prepared.store.read(name)), rows["image"], title="reading")
     return Examples(np.stack(list(pixels)), targets(rows, task), rows["patient"].to_numpy())
 
@@ -113,7 +113,7 @@ def about(run: "Run", evaluation: "Evaluation") -> About:
 
 def partition(records: "pd.DataFrame", synthetic: bool) -> str:
     """Say in one sentence how many images each split has, and whether patients are kept apart."""
-    counts = originals(records)["split"].value_counts()
+    counts = records["split"].value_counts()
     kept = "no patient is in two splits" if patients_known(records) else "no patient is known: each image counts as one"
     return (
         f"{counts.get('train', 0)} {'synthetic images, drawn by a program' if synthetic else 'images'}, for training, "

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from medic.data.check import measure
 from medic.data.check.report import thumbnail
-from medic.data.records import class_counts, originals
+from medic.data.records import class_counts
 from medic.data.split import patients_known
 from medic.files import write_text
 from medic.modeling import calibrate, thresholds
@@ -102,8 +102,8 @@ def write_report(run: Run, evaluation: Evaluation, path: str | os.PathLike) -> P
         "evaluation": evaluation,
         "task": task,
         "patients_known": patients_known(run.records),
-        "counts": class_counts(originals(run.records), task),
-        "patients": originals(run.records).groupby("split")["patient"].nunique().to_dict(),
+        "counts": class_counts(run.records, task),
+        "patients": run.records.groupby("split")["patient"].nunique().to_dict(),
         "slices": slices(evaluation, draws=1000),
         **run.about["settings"],
     }

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medic.data.parallel import each
 from medic.data.prepare import Prepared
-from medic.data.records import originals, targets
+from medic.data.records import targets
 from medic.errors import MedicError
 from medic.modeling.calibrate import calibration_errors, fit_scale_and_shift, fit_temperature
 from medic.modeling.classifier import Classifier
@@ -54,7 +54,7 @@ def decide(folder: Path, prepared: Prepared, task: Task, recipe: Recipe, feature
         recipe: names the wanted sensitivity.
         features: float32 (N, D), the last layer's input for training images, where it is known.
     """
-    rows = originals(prepared.split("validation"))
+    rows = prepared.split("validation")
     if (patients := rows["patient"].nunique()) < FEWEST:
         print(f"{patients} validation patients are too few to calibrate on; {FEWEST} are needed")
         if recipe.sensitivity is None:
@@ -141,7 +141,7 @@ def _decoded(model: Classifier, raw: Tensor) -> Prediction:
 
 def _training_features(model: Classifier, prepared: Prepared) -> np.ndarray:
     """Return the last layer's input for some training images, float32 (N, D)."""
-    files = originals(prepared.split("train"))["file"].to_numpy()
+    files = prepared.split("train")["file"].to_numpy()
     parts = np.array_split(files[_evenly(len(files))], 16)
     return torch.cat([_run(model, np.stack([*map(prepared.pixels, part)]))[1] for part in parts if len(part)]).numpy()
 
