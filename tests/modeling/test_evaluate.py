@@ -101,7 +101,7 @@ def test_each_label_and_all_together_have_scikit_learns_metrics():
     value = evaluation.table()["value"]
     assert value["macro_f1"] == pytest.approx(reference.f1_score(truth, decided, average="macro", zero_division=0))
     assert value["mean_auroc"] == pytest.approx(reference.roc_auc_score(truth[:, :13], scores[:, :13]))
-    assert len(curves(evaluation.questions, "").axes[1].get_legend().get_texts()) == 13
+    assert len(curves(evaluation.questions).axes[1].get_legend().get_texts()) == 13
 
 
 @pytest.mark.parametrize(

@@ -12,20 +12,19 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 
-from medic.plots import COLOURS, SEQUENTIAL, headline, image_grid
+from medic.plots import COLOURS, SEQUENTIAL, image_grid
 from medic.task import Task
 
 if TYPE_CHECKING:
     from medic.deployment.bundle.heatmap import Explanation
 
 
-def curves(questions: Mapping[str, tuple[np.ndarray, np.ndarray, float]], text: str) -> Figure:
+def curves(questions: Mapping[str, tuple[np.ndarray, np.ndarray, float]]) -> Figure:
     """Draw ROC curves on the left, precision-recall curves on the right, with a dot at the operating point.
 
     Args:
         questions: by the name that the legend shows, as ``Evaluation.questions`` has them: truth (N,) of 0 and 1,
             probabilities (N,), threshold. One without images of both kinds has no curve, and is left out.
-        text: the title.
     """
     figure, (roc, precise) = plt.subplots(1, 2, figsize=(9.4, 4.6))
     known = {name: one for name, one in questions.items() if 0 < np.mean(one[0]) < 1}
@@ -47,17 +46,15 @@ def curves(questions: Mapping[str, tuple[np.ndarray, np.ndarray, float]], text: 
     precise.set(xlabel="sensitivity", ylabel="precision (share of those called that have it)", ylim=(0, 1.03))
     for axes in (roc, precise) if known else ():
         axes.legend(fontsize=8, title="finding (images), area; dot: operating point", title_fontsize=8)
-    headline(figure, text)
     return figure
 
 
-def confusion_matrix(confusion: np.ndarray, task: Task, text: str) -> Figure:
+def confusion_matrix(confusion: np.ndarray, task: Task) -> Figure:
     """Draw a confusion matrix: colour and upper number the share of the row, lower number the count.
 
     Args:
         confusion: int (C, C), rows are the truth.
         task: names the classes.
-        text: the title.
     """
     images = confusion.sum(axis=1)
     share = confusion / np.maximum(images, 1)[:, None]
@@ -71,11 +68,10 @@ def confusion_matrix(confusion: np.ndarray, task: Task, text: str) -> Figure:
     axes.set(xlabel="decided", ylabel="truth (images)")
     axes.tick_params(axis="x", rotation=20)
     axes.tick_params(axis="y", rotation=0)
-    headline(figure, text)
     return figure
 
 
-def forest(slices: pd.DataFrame, overall: float, text: str) -> Figure:
+def forest(slices: pd.DataFrame, overall: float) -> Figure:
     """Draw the value of each slice with its interval, beside that of all images (a forest plot).
 
     Orange differs from the rest by more than chance (p < 0.05 after Holm's correction); grey is not judged.
@@ -83,7 +79,6 @@ def forest(slices: pd.DataFrame, overall: float, text: str) -> Figure:
     Args:
         slices: of ``medic.modeling.slices.slices``.
         overall: the metric of all images.
-        text: the title.
     """
     figure, axes = plt.subplots(figsize=(7.4, 1.4 + 0.3 * len(slices)))
     axes.axvline(overall, color="0.6", lw=1, ls="--")
@@ -98,16 +93,14 @@ def forest(slices: pd.DataFrame, overall: float, text: str) -> Figure:
     axes.grid(axis="y", visible=False)
     metric = slices["metric"].iloc[0].replace("_", " ")
     axes.set(xlabel=f"{metric} (dashed: all images)", ylim=(len(slices) - 0.5, -0.5))
-    headline(figure, text)
     return figure
 
 
-def reliability(tables: Mapping[str, pd.DataFrame], text: str) -> Figure:
+def reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw stated probabilities against observed shares, with their intervals, beside the diagonal.
 
     Args:
         tables: of ``medic.modeling.calibrate.reliability``, by name.
-        text: the title.
     """
     figure, axes = plt.subplots(figsize=(5.2, 4.6))
     axes.plot([0, 1], [0, 1], color="0.6", lw=1, ls="--")
@@ -116,26 +109,23 @@ def reliability(tables: Mapping[str, pd.DataFrame], text: str) -> Figure:
         axes.plot(table["stated"], table["observed"], "o-", color=colour, ms=5, label=name)
     axes.set(xlabel="stated probability", ylabel="share that came true", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.legend()
-    headline(figure, text)
     return figure
 
 
-def risk_coverage(table: pd.DataFrame, text: str) -> Figure:
+def risk_coverage(table: pd.DataFrame) -> Figure:
     """Draw the error among the answers that are kept over their share; ``medic.modeling.thresholds.risk_coverage``."""
     figure, axes = plt.subplots(figsize=(5.6, 3.6))
     axes.plot(table["kept"], table["error"], drawstyle="steps-post")
     axes.set(xlabel="share of answers kept, the most confident first", ylabel="share of them that are wrong")
     axes.set(xlim=(0, 1), ylim=(0, None))
-    headline(figure, text)
     return figure
 
 
-def decision_curves(tables: Mapping[str, pd.DataFrame], text: str) -> Figure:
+def decision_curves(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw the net benefit of the model, of acting on all and on none over thresholds, one panel a question.
 
     Args:
         tables: of ``medic.modeling.thresholds.decision_curve``, by question.
-        text: the title.
     """
     columns = min(len(tables), 3)
     rows = -(-len(tables) // columns)
@@ -152,7 +142,6 @@ def decision_curves(tables: Mapping[str, pd.DataFrame], text: str) -> Figure:
         axes.set_title(name, fontsize=10)
     panels[0, 0].set_ylabel("net benefit")
     panels[0, 0].legend(fontsize=8)
-    headline(figure, text)
     return figure
 
 

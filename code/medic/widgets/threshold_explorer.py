@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from sklearn import metrics
 
 from medic.errors import MedicError
+from medic.plots import headline
 from medic.plots.evaluation import curves
 from medic.widgets.pictured import PicturedWidget, front_end
 
@@ -82,4 +83,6 @@ class ThresholdExplorer(PicturedWidget):
     def static(self) -> Figure:
         """Return ROC and precision-recall curve with the present threshold marked, and what it decides as title."""
         truth, scores, _ = self._questions[self.finding]
-        return curves({self.finding: (truth, scores, self.threshold)}, f"{self._title}: {self!r}")
+        figure = curves({self.finding: (truth, scores, self.threshold)})
+        headline(figure, f"{self._title}: {self!r}")
+        return figure

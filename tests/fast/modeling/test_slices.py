@@ -47,7 +47,7 @@ def test_a_planted_gap_is_found_and_nothing_else_is():
     said = in_words(table.reset_index())
     assert "site second: auroc 0." in said
     assert "sex" not in said
-    figure = forest(table.reset_index(), 0.8, "slices (synthetic)")
+    figure = forest(table.reset_index(), 0.8)
     assert "site: second" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
 
 

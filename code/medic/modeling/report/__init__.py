@@ -60,14 +60,14 @@ def write_page(run: Run, evaluation: Evaluation, path: str | os.PathLike) -> pd.
         use_style()
         mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "medic"})
         overall = evaluation.table()["value"].get(table["metric"].iloc[0]) if len(table) else None
-        confusion = plots.confusion_matrix(evaluation.confusion, task, "") if task.kind != "multilabel" else None
+        confusion = plots.confusion_matrix(evaluation.confusion, task) if task.kind != "multilabel" else None
         pictures = {
             "confusion": confusion and _svg(confusion),
-            "curves": _svg(plots.curves(evaluation.questions, "")) if task.thresholds else None,
-            "reliability": _svg(plots.reliability(reliability, "")),
-            "risk_coverage": _svg(plots.risk_coverage(thresholds.risk_coverage(wrong, confidence(said)), "")),
-            "decision": _svg(plots.decision_curves(decision, "")) if decision else None,
-            "forest": _svg(plots.forest(table, overall, "")) if len(table) else None,
+            "curves": _svg(plots.curves(evaluation.questions)) if task.thresholds else None,
+            "reliability": _svg(plots.reliability(reliability)),
+            "risk_coverage": _svg(plots.risk_coverage(thresholds.risk_coverage(wrong, confidence(said)))),
+            "decision": _svg(plots.decision_curves(decision)) if decision else None,
+            "forest": _svg(plots.forest(table, overall)) if len(table) else None,
         }
     calibration = calibrate.compare_calibration(truth, versions, whose, evaluation.seed)
     page = _ENVIRONMENT.get_template("evaluation.html.j2").render(

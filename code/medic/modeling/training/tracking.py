@@ -40,14 +40,16 @@ def tracker(name: str, folder: Path) -> "Logger":
 def log_evaluation(logger: "Logger", evaluation: "Evaluation") -> None:
     """Log an evaluation's values, and its pictures, to the run of a logger."""
     from medic.plots import evaluation as plots
+    from medic.plots import headline
 
     logger.log_metrics({f"evaluation_{name}": value for name, value in evaluation.table()["value"].items()})
     drawn, task = {}, evaluation.task
     if task.thresholds:
-        drawn["curves"] = plots.curves(evaluation.questions, evaluation.heading)
+        drawn["curves"] = plots.curves(evaluation.questions)
     if task.kind != "multilabel":
-        drawn["confusion"] = plots.confusion_matrix(evaluation.confusion, task, evaluation.heading)
+        drawn["confusion"] = plots.confusion_matrix(evaluation.confusion, task)
     for name, figure in drawn.items():
+        headline(figure, evaluation.heading)
         if hasattr(logger.experiment, "add_figure"):
             logger.experiment.add_figure(name, figure)
         else:
