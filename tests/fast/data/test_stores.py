@@ -3,7 +3,6 @@
 import os
 import pickle
 import re
-import sys
 import unicodedata
 import zipfile
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 
 from medic.data import stores
-from medic.data.stores import FolderStore, JointStore, ZipStore, idx, open_from, open_store
+from medic.data.stores import JointStore, ZipStore, idx, open_from, open_store
 from medic.errors import ImageError, MedicError
 
 DICOM = bytes(128) + b"DICM" + bytes(20)
@@ -176,16 +175,3 @@ def test_images_inside_idx_files_are_png_files_by_name(tmp_path):
         assert np.array_equal(cv2.imdecode(np.frombuffer(store.read(name), np.uint8), -1), image)
     assert store.read(store.names()[0]) == (tmp_path / store.names()[0]).read_bytes()
     assert open_store(lay(tmp_path, "photo.png")).images() == ["photo.png"], "among other images they are none"
-
-
-def test_many_threads_may_be_the_first_to_ask_a_store(tmp_path):
-    idx.write(tmp_path / "train-images-idx3-ubyte.gz", np.zeros((12, 28, 28), np.uint8))
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with ThreadPoolExecutor(8) as pool:
-            for _ in range(50):
-                store = FolderStore(tmp_path)
-                assert all(pool.map(store.read, [f"train/{number:05d}.png" for number in range(12)]))
-    finally:
-        sys.setswitchinterval(interval)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from medic.data.stores import IMAGE_SUFFIXES, JointStore, Store, ZipStore, composed, is_image_name, open_store
+from medic.data.stores import IMAGE_SUFFIXES, JointStore, Store, ZipStore, composed, open_store
 from medic.errors import MedicError
 
 EACH_IMAGE, BY_EYES, BY_PATHS = "image", "file names (left/right)", "paths"
@@ -72,7 +72,7 @@ def find_images(listed: Sequence[str], store: Store) -> list[str]:
         if len(found) > 1:
             several[name] = found
         taken[name] = found[0] if found else path if path in store else name
-        if found and not found[0].endswith(base) and is_image_name(base):
+        if found and not found[0].endswith(base) and stem(base) != base:
             other.append(name)
     covered = Counter(os.path.dirname(file) for name, file in taken.items() if name not in several)
     for name, found in several.items():

@@ -7,11 +7,11 @@ import socket
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import cached_property, partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -22,9 +22,8 @@ from medic.files import write_text
 SYNTHETIC_MARK = "SYNTHETIC.md"  # a set of generated images holds a file of this name, which says how they were made
 PRODUCT_MARK = ".medic-product"
 """A folder that medic wrote holds a file of this name (``mark_product``): below a data folder, it is passed over."""
-NOT_READ = (".gif", ".webp", ".heic", ".heif", ".avif", ".jp2")
-"""Endings of pictures in formats that are not read, such as the HEIC of telephones. They are listed, to be refused."""
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", *NOT_READ)
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
+IMAGE_SUFFIXES += (".gif", ".webp", ".heic", ".heif", ".avif", ".jp2")  # not read, but listed, to be refused
 
 _PART = "is one part of a split archive; unpack all its parts together, and name the folder"
 # What people name as data and is neither folder nor zip file.
@@ -45,7 +44,8 @@ class Store:
         location: the folder or file; for several together, what messages call them.
     """
 
-    location: Path
+    def __init__(self, location: Path):
+        self.location = location
 
     def __getstate__(self) -> dict:
         return {"location": self.location.absolute()}
@@ -54,8 +54,8 @@ class Store:
         return composed(name) in self._listed
 
     @cached_property
-    def _listed(self) -> Mapping[str, Any]:
-        return self._list()  # what stands for each name; ``_open`` gives its bytes
+    def _listed(self) -> Mapping[str, Callable[[], IO[bytes]]]:
+        return self._list()  # by each name what opens the file
 
     def names(self) -> list[str]:
         """Return all names, sorted; hidden files and what macOS leaves in archives are left out."""
@@ -83,7 +83,7 @@ class Store:
             ImageError: there is no such file, or it cannot be read, is damaged or encrypted.
         """
         try:
-            with self._open(self._listed[composed(name)]) as file:
+            with self._listed[composed(name)]() as file:
                 return file.read(count)
         except (KeyError, OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             why = "no such file" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
@@ -101,22 +101,22 @@ class FolderStore(Store):
         MedicError: there is no such folder, or its IDX files hold no images; said when its files are first asked for.
     """
 
-    def __init__(self, location: Path):
-        self.location = location
-
-    def _list(self) -> dict[str, Path | np.ndarray]:
+    def _list(self) -> dict[str, Callable[[], IO[bytes]]]:
         if not self.location.is_dir():
             host = socket.gethostname()
             raise MedicError(f"{host} does not see {self.location}; give a folder that all workers share at one place")
         # A name that is no UTF-8 text can be read, but not be written to any table.
         files = ((os.fsencode(file).decode(errors="replace"), file) for file in _files_below(str(self.location)))
-        found = {composed(name): self.location / file for name, file in files}
-        return found if any(map(is_image_name, found)) else found | idx.read_images(self.location)
+        found = {composed(name): partial(open, self.location / file, "rb") for name, file in files}
+        if any(name.lower().endswith(IMAGE_SUFFIXES) for name in found):
+            return found
+        return found | {name: partial(_as_png, pixels) for name, pixels in idx.read_images(self.location).items()}
 
-    def _open(self, entry: Path | np.ndarray) -> IO[bytes]:
-        import cv2  # opening a store should not cost the time that loading OpenCV takes
 
-        return open(entry, "rb") if isinstance(entry, Path) else io.BytesIO(cv2.imencode(".png", entry)[1])
+def _as_png(pixels: np.ndarray) -> IO[bytes]:
+    import cv2  # opening a store should not cost the time that loading OpenCV takes
+
+    return io.BytesIO(cv2.imencode(".png", pixels)[1])
 
 
 def _files_below(root: str) -> Iterator[str]:
@@ -144,7 +144,7 @@ class ZipStore(Store):
     _opened: tuple[int, zipfile.ZipFile] | None = None
 
     def __init__(self, location: Path):
-        self.location = location
+        super().__init__(location)
         # Of an archive in parts only the last looks like a zip file, and it lists what is in the others.
         parts = any(location.parent.glob(f"{glob.escape(location.stem)}.[zZ][0-9]*"))
         members = [] if parts else self._archive().infolist()
@@ -163,12 +163,12 @@ class ZipStore(Store):
                 raise MedicError(f"{self.location} is no zip file that can be read ({error}); get it again") from error
         return self._opened[1]
 
-    def _list(self) -> dict[str, zipfile.ZipInfo]:
-        found = {_name(member): member for member in self._archive().infolist()}
-        return {name: member for name, member in found.items() if not name.endswith("/") and not is_litter(name)}
+    def _list(self) -> dict[str, Callable[[], IO[bytes]]]:
+        found = {_name(member): partial(self._open, member) for member in self._archive().infolist()}
+        return {name: opened for name, opened in found.items() if not name.endswith("/") and not is_litter(name)}
 
-    def _open(self, entry: zipfile.ZipInfo) -> IO[bytes]:
-        return self._archive().open(entry)
+    def _open(self, member: zipfile.ZipInfo) -> IO[bytes]:
+        return self._archive().open(member)
 
 
 def _name(member: zipfile.ZipInfo) -> str:
@@ -184,18 +184,15 @@ class JointStore(Store):
     """Several ``stores`` by key as one: a name is the key, a slash, and the name in that store."""
 
     def __init__(self, stores: Mapping[str, Store]):
+        super().__init__(Path(" + ".join(store.location.name or "." for store in stores.values())))
         self.stores = dict(stores)
-        self.location = Path(" + ".join(store.location.name or "." for store in stores.values()))
 
     def __getstate__(self) -> dict:
         return {"stores": self.stores, "location": self.location}
 
-    def _list(self) -> dict[str, tuple[Store, Any]]:
-        listed = ((key, store, *item) for key, store in self.stores.items() for item in store._listed.items())
-        return {f"{key}/{name}": (store, entry) for key, store, name, entry in listed}
-
-    def _open(self, entry: tuple[Store, Any]) -> AbstractContextManager[IO[bytes]]:
-        return entry[0]._open(entry[1])
+    def _list(self) -> dict[str, Callable[[], IO[bytes]]]:
+        parts = self.stores.items()
+        return {f"{key}/{name}": opened for key, store in parts for name, opened in store._listed.items()}
 
 
 def open_store(location: str | os.PathLike) -> Store:
@@ -237,11 +234,6 @@ def is_synthetic(store: Store) -> bool:
 def mark_product(folder: str | os.PathLike) -> None:
     """Make a folder known as one that medic wrote: its tables are no labels and its images no originals."""
     write_text(Path(folder) / PRODUCT_MARK, "medic wrote this folder: nothing in it is read as data\n")
-
-
-def is_image_name(name: str) -> bool:
-    """Return whether a name ends as image files do, in upper or lower case, and is no litter."""
-    return name.lower().endswith(IMAGE_SUFFIXES) and not is_litter(name)
 
 
 def is_litter(name: str) -> bool:
