@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from medic.data.download import SOURCES, download, isic, sources_table
+from medic.data import download as downloading
+from medic.data.download import SOURCES, download, sources_table
 from medic.data.readers import retinopathy, skin_lesion
 from medic.errors import MedicError
 
@@ -44,7 +45,7 @@ def server(monkeypatch):
         web.url = f"http://127.0.0.1:{running.server_port}"
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         monkeypatch.setattr("time.sleep", lambda seconds: None)
-        monkeypatch.setattr(isic, "API", web.url)
+        monkeypatch.setattr(downloading, "API", web.url)
         yield web
         running.shutdown()
 
