@@ -7,6 +7,7 @@ Quality is the PSNR against decoding everything and averaging over areas, with t
 
 import io
 import itertools
+import os
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +26,6 @@ from torchvision.transforms.v2 import functional as v2
 from medic.data.images.crop import find_disc, window
 from medic.data.images.decode import decode
 from medic.data.images.preprocess import Preprocessing
-from medic.data.parallel import usable_cores
 from medic.data.prepare import JPEG_QUALITY, prepare
 from medic.data.stores import open_store
 from medic.sample.fundus import fundus_photograph
@@ -169,11 +169,14 @@ def whole_set(photographs: list[bytes], images: int, rounds: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as originals, tempfile.TemporaryDirectory() as made:
         records, number = write_originals(Path(originals), photographs, images), itertools.count()
 
-        def anew(workers: int) -> None:
-            place = Path(made) / str(next(number))
-            prepare(records, open_store(originals), place, Preprocessing(SIZE), workers=workers)
+        cores = os.sched_getaffinity(0)
 
-        methods = {f"medic.prepare, threads: {count}": partial(anew, count) for count in {1, usable_cores()}}
+        def anew(threads: int) -> None:
+            os.sched_setaffinity(0, sorted(cores)[:threads])  # one thread a core
+            prepare(records, open_store(originals), Path(made) / str(next(number)), Preprocessing(SIZE))
+            os.sched_setaffinity(0, cores)
+
+        methods = {f"medic.prepare, threads: {count}": partial(anew, count) for count in {1, len(cores)}}
         reference, metric = "medic.prepare, threads: 1", "images_per_s_on_disk"
         return rows(NAME, interleave(methods, rounds), reference=reference, work=images, metric=metric)
 

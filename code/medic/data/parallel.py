@@ -31,27 +31,25 @@ def each(
     *,
     title: str,
     unit: str = "image",
-    workers: int | None = None,
     scheduler: str | None = None,
 ) -> Iterator[Any]:
     """Apply a function to every item, and give the results in the items' order.
 
-    Here it runs in threads: decoding, scaling and encoding release Python's lock. Only a few results are held at a
-    time. When the caller stops early or a call raises, what has not begun is dropped.
+    Here it runs in threads, one a core: decoding, scaling and encoding release Python's lock. Only a few results are
+    held at a time. When the caller stops early or a call raises, what has not begun is dropped.
 
     Args:
         function: what to do with one item; an exception it raises reaches the caller. A cluster gets it by pickle.
         items: any number of items; a sized collection gives the progress bar its length.
         title: what the progress bar says.
         unit: what an item is, for the bar.
-        workers: threads; one a core when None. A cluster has its own number.
         scheduler: address of a ``dask.distributed`` scheduler, such as ``tcp://10.0.0.1:8786``; None works here. What a
             worker that dies has not handed over is done by another.
 
     Raises:
         MedicError: the scheduler cannot be reached, has no worker, or its workers die or lack medic.
     """
-    results = _on_cluster(function, items, scheduler) if scheduler else _in_threads(function, items, workers)
+    results = _on_cluster(function, items, scheduler) if scheduler else _in_threads(function, items)
     # Nothing for work of a moment; a moving bar on a terminal; a line now and then in a log or a notebook.
     pause = 0.2 if sys.stderr.isatty() else 15
     total = len(items) if isinstance(items, Sized) else None
@@ -68,12 +66,11 @@ def _in_order(submit: Callable, items: Iterable, ahead: int) -> Iterator:
         yield result
 
 
-def _in_threads(function: Callable, items: Iterable, workers: int | None) -> Iterator:
+def _in_threads(function: Callable, items: Iterable) -> Iterator:
     cv2.setNumThreads(1)
-    workers = workers or usable_cores()
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(usable_cores())
     try:
-        yield from _in_order(partial(pool.submit, function), items, 4 * workers)
+        yield from _in_order(partial(pool.submit, function), items, 4 * usable_cores())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -58,7 +58,7 @@ class Prepared:
             manifest = json.loads((folder / "manifest.json").read_text())
             if manifest["format"] != _FORMAT:
                 raise ValueError(f"format {manifest['format']}, not {_FORMAT}: another version of medic made it")
-            preprocessing = Preprocessing.from_dict(manifest["preprocessing"])
+            preprocessing = Preprocessing(**manifest["preprocessing"])
             records, skipped = (read_records(folder / name) for name in ("records.csv", "skipped.csv"))
         except (OSError, ValueError, KeyError, TypeError) as error:
             why = f"no complete prepared set ({getattr(error, 'strerror', None) or error})"
@@ -114,7 +114,6 @@ def prepare(
     store: Store,
     folder: str | os.PathLike,
     preprocessing: Preprocessing | None = None,
-    workers: int | None = None,
     scheduler: str | None = None,
 ) -> Prepared:
     """Crop and scale every image once, and write it as JPEG (quality 95) under a name made from its content.
@@ -128,7 +127,6 @@ def prepare(
         store: where the images are.
         folder: where the prepared set goes.
         preprocessing: size and crop; the defaults when None.
-        workers: threads; one a core when None.
         scheduler: a Dask cluster that does the work instead (``medic.data.parallel.each``). Its workers read the
             originals and write the images themselves, so that both folders must be shared with them.
 
@@ -137,15 +135,14 @@ def prepare(
             image could be read, or the cluster fails.
     """
     folder, records = Path(folder), records.reset_index(drop=True)
-    how = {"workers": workers, "scheduler": scheduler}
     refuse_crossing(records)
     mark_product(folder)
     preprocessing = preprocessing or Preprocessing()
-    if preprocessing.bits is None and (bits := bits_of_set(store, records["image"], **how)):
+    if preprocessing.bits is None and (bits := bits_of_set(store, records["image"], scheduler)):
         print(f"the images of 16 bits use {bits} of them: they are scaled by that")
         preprocessing = replace(preprocessing, bits=bits)
     work = partial(_prepare_one, store, preprocessing, folder.absolute())
-    outcomes = each(work, records["image"].tolist(), title="preparing", **how)
+    outcomes = each(work, records["image"].tolist(), title="preparing", scheduler=scheduler)
     made = pd.DataFrame(outcomes, columns=["file", "reason", "detail"])
     # A worker knows the originals by their full path.
     made["detail"] = [text.replace(os.path.abspath(store.location), str(store.location)) for text in made["detail"]]
@@ -170,13 +167,15 @@ def prepare(
     return Prepared.load(folder)
 
 
-def bits_of_set(store: Store, names: Sequence[str], **how) -> int | None:
+def bits_of_set(store: Store, names: Sequence[str], scheduler: str | None = None) -> int | None:
     """Return how many of 16 bits the PNG and TIFF files of a set use; None where it is all, or none has 16.
 
-    Files that cannot be read say nothing. ``workers`` and ``scheduler`` are those of ``medic.data.parallel.each``.
+    Files that cannot be read say nothing. ``scheduler`` is that of ``medic.data.parallel.each``.
     """
     names = [name for name in names if not name.lower().endswith(_EIGHT_BITS)]
-    bits = max(each(partial(_bits, store), names, title="looking for images of 16 bits", **how), default=0)
+    bits = max(
+        each(partial(_bits, store), names, title="looking for images of 16 bits", scheduler=scheduler), default=0
+    )
     return bits if 9 <= bits < 16 else None
 
 

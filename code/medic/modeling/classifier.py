@@ -206,7 +206,7 @@ class Classifier(nn.Module):
             made_for, options = Task.from_dict(settings["task"]), {}
             options |= {name: settings[name] for name in ("backbone", "image_size", "flips", "dropout")}
             options["objective"] = objective_from_dict(settings["objective"])
-            options["preprocessing"] = Preprocessing.from_dict(settings["preprocessing"])
+            options["preprocessing"] = Preprocessing(**settings["preprocessing"])
             numbers = {"thresholds": settings["thresholds"], **settings.get("calibration", {})}
             fitted = {name: values and tuple(values) for name, values in numbers.items()}
             fitted["referral"] = Referral.from_dict(settings["referral"]) if "referral" in settings else None

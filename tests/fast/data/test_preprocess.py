@@ -110,7 +110,7 @@ def test_settings_out_of_range_and_bytes_that_are_no_image_are_refused(settings)
 @pytest.mark.parametrize("bits", [None, 12])
 def test_settings_come_back_from_a_manifest_as_they_were(bits):
     settings = Preprocessing(size=160, crop="square", bits=bits)
-    assert Preprocessing.from_dict(settings.to_dict()) == settings
+    assert Preprocessing(**settings.to_dict()) == settings
     assert ("bits" in settings.to_dict()) == (bits is not None), "older bundles have no such key"
 
 

@@ -61,7 +61,7 @@ def stats_of_set(
     store: Store, names: Sequence[str], *, title: str, scheduler: str | None = None
 ) -> tuple[pd.DataFrame, int | None]:
     """Return ``image`` and ``ImageStats`` by row, and how many of 16 bits the set uses where it is not all of them."""
-    bits = bits_of_set(store, names, scheduler=scheduler)
+    bits = bits_of_set(store, names, scheduler)
     rows = list(each(partial(_stats, store, bits=bits), names, title=title, scheduler=scheduler))
     return pd.DataFrame(rows, columns=ImageStats._fields).assign(image=list(names)), bits
 

@@ -55,10 +55,5 @@ class Preprocessing:
         return cv2.cvtColor(cv2.cvtColor(subject, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) if self.grey else subject
 
     def to_dict(self) -> dict:
-        """Return plain values, for JSON; without ``bits`` where all 16 are used."""
+        """Return the arguments as plain values, for JSON; without ``bits`` where all 16 are used."""
         return {key: value for key, value in asdict(self).items() if key != "bits" or value is not None}
-
-    @classmethod
-    def from_dict(cls, values: dict) -> "Preprocessing":
-        """Return what ``to_dict`` wrote."""
-        return cls(**values)

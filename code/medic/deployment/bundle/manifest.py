@@ -53,7 +53,7 @@ class Manifest:
         return cls(
             values,
             task=Task.from_dict(values["task"]),
-            preprocessing=Preprocessing.from_dict(values["preprocessing"]),
+            preprocessing=Preprocessing(**values["preprocessing"]),
             precision=values["precision"],
             tolerance=float(values["tolerance"]),
             synthetic=bool(values["data"]["synthetic"]),

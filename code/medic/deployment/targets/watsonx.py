@@ -85,7 +85,7 @@ class Watsonx(Target):
 
     def _service(self, deployment: Deployment) -> contextlib.AbstractContextManager:
         client, facts = connect(deployment.space), known(deployment.facts["custom"])
-        task, preprocessing = Task.from_dict(facts["task"]), Preprocessing.from_dict(facts["preprocessing"])
+        task, preprocessing = Task.from_dict(facts["task"]), Preprocessing(**facts["preprocessing"])
         rule = {"thresholds": facts["thresholds"] and tuple(facts["thresholds"])}
         rule["referral"] = Referral.from_dict(facts["referral"]) if facts.get("referral") else None
         bundle = SimpleNamespace(task=task, version=deployment.bundle, notice=facts.get("notice", ""))
