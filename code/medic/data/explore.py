@@ -1,9 +1,8 @@
-"""What a data set holds, in words for a person and in JSON for a machine; rows to look at, and pairs to compare."""
+"""What a data set holds, in words for a person and in JSON for a machine; and rows to look at."""
 
 from dataclasses import dataclass
 from typing import get_args
 
-import numpy as np
 import pandas as pd
 
 from medic.data.check import unlisted_files
@@ -94,9 +93,3 @@ def some_patients(records: pd.DataFrame, images: int | None, *, seed: int = 0) -
     if images is not None and images < len(records):
         patients = patients.sample(frac=images / len(records), random_state=seed)
     return records[records["patient"].isin(patients)].reset_index(drop=True)
-
-
-def standardised_difference(one: pd.DataFrame, other: pd.DataFrame) -> pd.Series:
-    """Return ``other``'s means minus ``one``'s in standard deviations, by column (Austin, Stat. Med. 28, 2009)."""
-    spread = np.sqrt((one.var() + other.var()) / 2)
-    return (other.mean() - one.mean()) / spread.replace(0, np.nan)

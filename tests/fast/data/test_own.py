@@ -183,6 +183,7 @@ FAULTS = {
     "image,label,split\n1,a,train\n2,b,hold\n": "line 3: 'hold' is an unknown split",
     "image,label\n1,a\n2,a\n": "one class only, 'a'",
     "image,label\n1,a\n2,A\n": "one class in two ways",
+    "image,label\n1,1\n2,1.0\n": "one class in two ways, '1' and '1.0'",
     "image,label\n7,a\n8,b\n": "2 of the 2 images",
     "picture,what\n1,a\n2,b\n": "1 of the 3 images .*--image-column",
     b"PK\x03\x04 a workbook": "but perhaps a spreadsheet",

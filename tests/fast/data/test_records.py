@@ -1,12 +1,12 @@
-"""Records are checked once, at the boundary, and keep what was written; trees of findings are data."""
+"""Records are checked once, at the boundary, and keep what was written; a description counts them."""
 
 import json
-import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from medic.data import explore
 from medic.data.readers import OWN
 from medic.data.records import (
     class_counts,
@@ -18,12 +18,13 @@ from medic.data.records import (
     validate,
     with_codes,
 )
-from medic.data.taxonomy import read_taxonomy
+from medic.data.stores import open_store
 from medic.errors import MedicError
-from medic.task import FINDINGS, NO_FINDING, Task
+from medic.task import CHEST_XRAY, FINDINGS, NO_FINDING, Task
 
 PETS = Task("pets", "multiclass", ("cat", "dog"))
 SIGNS = Task("signs", "multilabel", ("red", "round"))
+ANIMALS = ("cat", "dog", "owl")
 
 
 def rows(**changed: list) -> pd.DataFrame:
@@ -98,19 +99,6 @@ def test_classes_get_codes_in_the_order_of_numbers_where_all_are_numbers(classes
     assert with_codes(rows(**{"class": classes}), "here")["label"].tolist() == codes
 
 
-@pytest.mark.parametrize(
-    ("classes", "message"),
-    [
-        (["cat"] * 3, "one class only, 'cat'"),
-        (["1", "1.0", "2"], "one class in two ways, '1' and '1.0'"),
-        (["Bär ", "ba\u0308r", "2"], "one class in two ways"),
-    ],
-)
-def test_classes_that_cannot_be_told_apart_are_refused(classes, message):
-    with pytest.raises(MedicError, match=message):
-        with_codes(rows(**{"class": classes}), "here")
-
-
 def test_of_two_classes_the_positive_one_is_second_and_a_lost_class_is_said():
     records = with_codes(rows(), "here")
     assert OWN.with_positive(records, "cat")["label"].tolist() == [1, 0, 0]
@@ -121,36 +109,53 @@ def test_of_two_classes_the_positive_one_is_second_and_a_lost_class_is_said():
         task_of(coded[1:], "own")
 
 
-# Trees of findings
+# What is told about a set before a network sees it
 
 
-def test_the_leaves_of_the_tree_that_comes_with_the_library_are_the_findings():
-    tree = read_taxonomy()
-    assert tree.none == NO_FINDING
-    assert tree.descent((*FINDINGS, NO_FINDING))[0].tolist() == [True] * 14 + [False]
-    assert all(parent < place for place, parent in enumerate(tree.parents))
+def shown(classes: tuple[str, ...], *images: str) -> pd.DataFrame:
+    """One row for each text such as "cat|dog"."""
+    table = pd.DataFrame({name: [int(name in text.split("|")) for text in images] for name in classes})
+    label, rows = table.max(axis=1), [f"{row}.png" for row in range(len(images))]
+    return table.assign(label=label, image=rows, patient=rows, split="train", **{NO_FINDING: 1 - label})
 
 
-def test_a_node_of_a_readers_own_tree_is_there_when_any_leaf_below_it_is(tmp_path):
-    eggs = {"none": "Whole", "tree": {"Any": {"Shell": {"Crack": {}, "Dent": {}}, "Spot": {}}}}
-    (tmp_path / "eggs.json").write_text(json.dumps(eggs))
-    tree = read_taxonomy(tmp_path / "eggs.json")
-    assert (tree.nodes, tree.parents) == (("Any", "Shell", "Spot", "Crack", "Dent"), (-1, 0, 0, 1, 1))
-    below = tree.descent(("Crack", "Dent", "Spot", "Whole")).astype(int).tolist()
-    assert below == [[1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0]]
-    for classes, odd in ((("Crack", "Dent"), "Spot"), (("Crack", "Dent", "Spot", "Hole"), "Hole")):
-        with pytest.raises(MedicError, match=rf"the leaves of the tree and the classes differ \({odd}\)"):
-            tree.descent(classes)
+def test_images_people_and_files_are_counted_in_words_and_as_json(tmp_path):
+    for name in ("0", "2", "x"):
+        (tmp_path / f"{name}.png").touch()
+    records = shown(FINDINGS, "Mass|Nodule", "", "Mass", "").assign(
+        patient=list("1123"),
+        split=["train", "test", "test", "test"],
+        age=pd.array([40, 41, 60, None], dtype="Int64"),
+        sex=pd.array(["F", "F", "F", None], dtype="string"),
+        view=["AP", "PA", "PA", "PA"],
+    )
+    described = explore.describe(records, open_store(tmp_path), CHEST_XRAY)
+    words = str(described)
+    for sentence in (
+        "4 images of 3 patients\n",
+        "median age 41 years; F 3; PA 3, AP 1",
+        "2 listed images are absent",
+        "1 image files are in no row of the table",
+        "1 patients have images in more than one split: split again by patient",
+    ):
+        assert sentence in words
+    assert words.splitlines()[-1].split() == ["images", "1", "3", "4"], "findings that meet make no more images"
+    values = json.loads(json.dumps(described.to_dict()))
+    assert (values["images"], values["patients"], values["absent_images"], values["unlisted_images"]) == (4, 3, 2, 1)
+    assert (values["age_median"], values["sex"], values["view"]) == (41, {"F": 3}, {"PA": 3, "AP": 1})
+    assert values["images_by_split"] == {"train": 1, "test": 3, "total": 4}
+    assert values["classes"]["Mass"] == {"train": 1, "test": 1, "total": 2}
 
 
-NO_TREES = ["{", "[]", "{}", '{"tree": 3}', '{"tree": {"a": ["b"]}}', '{"tree": {"a": "b"}}', '{"tree": {}}']
-NO_TREES += ['{"tree": {"a": {}, "b": {}}}', '{"tree": {"a": {"b": {"c": {}}, "d": {"c": {}}}}}']
+def test_only_images_without_pixels_are_unreadable():
+    records = shown(ANIMALS, "cat", "dog", "owl", "cat")
+    found = pd.DataFrame({"image": ["0.png", "1.png", "2.png"], "finding": ["truncated", "identical", "absent"]})
+    assert list(explore.readable(records, found)["image"]) == ["1.png", "3.png"]
+    assert explore.readable(records, found.head(0)).equals(records)
 
 
-@pytest.mark.parametrize("text", NO_TREES)
-def test_a_file_that_holds_no_tree_is_one_sentence(tmp_path, text):
-    path = tmp_path / "tree.json"
-    path.write_text(text)
-    for file in (path, tmp_path / "absent.json"):
-        with pytest.raises(MedicError, match=re.escape(f"{file} holds no tree of findings (")):
-            read_taxonomy(file)
+def test_patients_are_drawn_with_all_their_images():
+    records = shown(ANIMALS, *["cat"] * 40).assign(patient=list("abcdefghij" * 4))
+    assert list(explore.some_patients(records, 20, seed=1)["patient"].value_counts()) == [4] * 5
+    for enough in (None, 40, 1000):
+        assert explore.some_patients(records, enough).equals(records)
