@@ -69,14 +69,6 @@ def resumed(build: Callable[[], Classifier], prepared: Prepared, folder: Path, r
 
 
 @pytest.fixture(scope="module")
-def few(chest_prepared) -> Prepared:
-    """64 images to train on, and all that validate: nothing here is about how well it learns."""
-    records = chest_prepared.records
-    kept = [records[records["split"] == "train"].head(64), records[records["split"] == "validation"]]
-    return replace(chest_prepared, records=pd.concat(kept, ignore_index=True))
-
-
-@pytest.fixture(scope="module")
 def build(chest_prepared) -> Callable[..., Classifier]:
     def make() -> Classifier:
         torch.manual_seed(1)

@@ -62,26 +62,18 @@ def pretend(plan, prepared, folder, each_epoch):
 
 
 @pytest.fixture(scope="module")
-def small(chest_prepared):
-    """64 images to train on, and those that validate; none to test on, which no study may touch."""
-    records = chest_prepared.records
-    kept = [records[records["split"] == "train"].head(64), records[records["split"] == "validation"]]
-    return replace(chest_prepared, records=pd.concat(kept, ignore_index=True))
-
-
-@pytest.fixture(scope="module")
-def folder(small, tmp_path_factory):
+def folder(few, tmp_path_factory):
     """Where a study of 12 pretended trials lies."""
     folder = tmp_path_factory.mktemp("studies") / "undisturbed"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Plan, "train", pretend)
         for trials in (5, 12):  # stopped in between
-            tune(PLAN, small, folder, SPACE, trials)
+            tune(PLAN, few, folder, SPACE, trials)
     return folder
 
 
-def test_a_study_begins_with_the_plan_keeps_to_the_space_prunes_and_keeps_the_best_run_alone(small, folder):
-    study = tune(PLAN, small, folder, SPACE, trials=12)
+def test_a_study_begins_with_the_plan_keeps_to_the_space_prunes_and_keeps_the_best_run_alone(few, folder):
+    study = tune(PLAN, few, folder, SPACE, trials=12)
     table = study.trials_dataframe()
     assert table.loc[0, ["params_learning_rate", "params_dropout", "params_image_size"]].tolist() == [1e-3, 0.0, 32]
     assert table["params_learning_rate"].between(1e-4, 1e-1).all()
@@ -96,8 +88,8 @@ def test_a_study_begins_with_the_plan_keeps_to_the_space_prunes_and_keeps_the_be
     assert [path.name for path in folder.iterdir() if path.is_dir()] == [study.best_trial.user_attrs["run"]]
 
 
-def test_two_processes_work_on_one_study(small, start, tmp_path):
-    given = (PLAN, small, tmp_path / "study", SPACE, 6)
+def test_two_processes_work_on_one_study(few, start, tmp_path):
+    given = (PLAN, few, tmp_path / "study", SPACE, 6)
     processes = [start(TUNE, study=given, train=pretend, heartbeat=5) for _ in range(2)]
     for process in processes:
         process.join(120)
@@ -110,9 +102,9 @@ def test_two_processes_work_on_one_study(small, start, tmp_path):
     assert any(one < other for one, other in zip(began[1:], ended, strict=False)), "two at the same time"
 
 
-def test_a_study_killed_in_the_middle_of_a_trial_goes_on_in_its_epoch(small, start, tmp_path, monkeypatch, capsys):
+def test_a_study_killed_in_the_middle_of_a_trial_goes_on_in_its_epoch(few, start, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "study"
-    process = start(TUNE, study=(PLAN, small, folder, SPACE, 2), train=None, heartbeat=1)
+    process = start(TUNE, study=(PLAN, few, folder, SPACE, 2), train=None, heartbeat=1)
     deadline = time.monotonic() + 120
     while not (folder / "trial-001" / "resume.ckpt").is_file():
         assert process.is_alive(), "it ended before it could be killed"
@@ -123,7 +115,7 @@ def test_a_study_killed_in_the_middle_of_a_trial_goes_on_in_its_epoch(small, sta
     assert process.exitcode == -signal.SIGKILL
 
     monkeypatch.setattr(tuning, "HEARTBEAT", 1)
-    study = tune(PLAN, small, folder, SPACE, 2)
+    study = tune(PLAN, few, folder, SPACE, 2)
     said = capsys.readouterr().out
     assert "waiting 4 s" in said
     assert re.findall(r"epoch +(\d)/3", said)[0] == "2"
@@ -132,16 +124,16 @@ def test_a_study_killed_in_the_middle_of_a_trial_goes_on_in_its_epoch(small, sta
     assert study.trials[2].user_attrs["run"] == "trial-001"
 
 
-def test_an_interrupted_trial_is_the_next_one(small, tmp_path, monkeypatch):
+def test_an_interrupted_trial_is_the_next_one(few, tmp_path, monkeypatch):
     monkeypatch.setattr(Plan, "train", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        tune(PLAN, small, tmp_path, SPACE, 1)
+        tune(PLAN, few, tmp_path, SPACE, 1)
     monkeypatch.setattr(Plan, "train", pretend)
-    interrupted, again = tune(PLAN, small, tmp_path, SPACE, 1).trials
+    interrupted, again = tune(PLAN, few, tmp_path, SPACE, 1).trials
     assert (again.params, again.user_attrs) == (interrupted.params, interrupted.user_attrs)
 
 
-def test_a_trial_that_fails_does_not_end_the_study_unless_all_do(small, tmp_path, monkeypatch):
+def test_a_trial_that_fails_does_not_end_the_study_unless_all_do(few, tmp_path, monkeypatch):
     def unlucky(plan, *given, **named):
         if plan.image_size == 32:
             raise RuntimeError("out of memory")
@@ -149,22 +141,22 @@ def test_a_trial_that_fails_does_not_end_the_study_unless_all_do(small, tmp_path
 
     monkeypatch.setattr(Plan, "train", unlucky)
     with pytest.raises(MedicError, match=r"no trial of the study in .* has finished"):
-        tune(PLAN, small, tmp_path, SPACE, 1)
-    study = tune(PLAN, small, tmp_path, SPACE, 6)
+        tune(PLAN, few, tmp_path, SPACE, 1)
+    study = tune(PLAN, few, tmp_path, SPACE, 6)
     assert {trial.state.name for trial in study.trials} >= {"COMPLETE", "FAIL"}
     assert study.best_params["image_size"] == 24
 
 
-def test_another_study_a_damaged_one_and_an_augmentation_without_strength_are_refused(small, folder, tmp_path):
+def test_another_study_a_damaged_one_and_an_augmentation_without_strength_are_refused(few, folder, tmp_path):
     with pytest.raises(MedicError, match=r"space dropout \[0, 0.5\] there"):
-        tune(PLAN, small, folder, replace(SPACE, dropout=(0, 0.3)), 12)
+        tune(PLAN, few, folder, replace(SPACE, dropout=(0, 0.3)), 12)
     with pytest.raises(MedicError, match=r"recipe\.epochs 3 there, 4 here"):
-        tune(replace(PLAN, recipe=replace(PLAN.recipe, epochs=4)), small, folder, SPACE, 12)
+        tune(replace(PLAN, recipe=replace(PLAN.recipe, epochs=4)), few, folder, SPACE, 12)
     (tmp_path / "study.db").write_bytes(b"no database" * 200)
     with pytest.raises(MedicError, match=r"study\.db cannot be used .*delete the file if it is damaged"):
-        tune(PLAN, small, tmp_path, SPACE, 12)
+        tune(PLAN, few, tmp_path, SPACE, 12)
     with pytest.raises(MedicError, match="there is nothing to tune"):
-        tune(PLAN, small, tmp_path / "study", SearchSpace(), 12)
+        tune(PLAN, few, tmp_path / "study", SearchSpace(), 12)
 
 
 def test_settings_go_from_a_plan_into_the_space_and_back():

@@ -103,9 +103,7 @@ def predict_to(
 
 
 def _csv(table: pd.DataFrame, header: bool = False) -> str:
-    # Python's writer quotes the characters of the line end, and a name may hold a lone carriage return.
-    text = table.to_csv(index=False, header=header, float_format="%.6f", lineterminator="\r\n")
-    return text.replace("\r\n", "\n")
+    return table.to_csv(index=False, header=header, float_format="%.6f")
 
 
 def _kept(file: BinaryIO, header: bytes, batches: Sequence[list[str]]) -> tuple[int, dict[str, str]]:
