@@ -121,7 +121,7 @@ def test_what_cannot_be_judged_is_refused(run, tmp_path):
     patient = records.loc[records["split"] == "test", "patient"].iloc[0]
     records.loc[records.index[records["split"] == "train"][0], "patient"] = patient
     records.to_csv(folder / "records.csv", index=False)
-    with pytest.raises(MedicError, match=r"1 patients of the split 'test' were trained on .*split by patient"):
+    with pytest.raises(MedicError, match="1 patients have images in more than one of train, test"):
         evaluate(Run.load(folder))
 
 

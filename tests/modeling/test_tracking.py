@@ -6,7 +6,7 @@ import pytest
 
 from medic.modeling.evaluate import evaluate
 from medic.modeling.training.fit import fit
-from medic.modeling.training.tracking import log_evaluation, tracker
+from medic.modeling.training.run import log_evaluation, tracker
 
 
 @pytest.fixture

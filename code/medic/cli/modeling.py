@@ -62,8 +62,7 @@ def train(
     from medic.modeling.features import fit_head
     from medic.modeling.objectives import OBJECTIVES
     from medic.modeling.training.plans import find_plan
-    from medic.modeling.training.run import is_first
-    from medic.modeling.training.tracking import log_evaluation, tracker
+    from medic.modeling.training.run import is_first, log_evaluation, tracker
 
     images = Prepared.load(prepared)
     plan = find_plan(_task_of_prepared(task, images), recipe)

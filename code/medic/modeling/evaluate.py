@@ -12,6 +12,7 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix
 
 from medic.data.records import targets
+from medic.data.split import refuse_crossing
 from medic.errors import MedicError
 from medic.files import replacing, write_json
 from medic.modeling import metrics
@@ -222,18 +223,13 @@ def evaluate(run: "Run", split: str = "test", which: str = "best", tta: tuple[st
         The evaluation; ``save`` keeps it.
 
     Raises:
-        MedicError: the prepared set or the originals are gone, or a patient of the split was trained on.
+        MedicError: the prepared set or the originals are gone, or a patient is in two splits.
     """
     rows = run.records[run.records["split"] == split].reset_index(drop=True)
     if rows.empty:
         raise MedicError(f"the run {run.folder} has no images in the split {split!r}")
     trained_on = run.records[run.records["split"] == "train"]
-    shared = set(rows["patient"]) & set(trained_on["patient"]) if split != "train" else set()
-    if shared:
-        raise MedicError(
-            f"{len(shared)} patients of the split {split!r} were trained on (for instance {min(shared)}); "
-            "split by patient, prepare and train again"
-        )
+    refuse_crossing(run.records)
     prepared, recipe = run.prepared, run.about["settings"]["recipe"]
     model = MeanOverFlips(run.model(which), tuple(tta)) if tta else run.model(which)
     predicted = predict(model, prepared.store, list(rows["image"]))

@@ -168,20 +168,17 @@ def _answers(
         outputs and the last layer's inputs, as ``_run`` has them; the limits within which brightness and sharpness of
         nearly all images lie, as ``Referral`` has them.
     """
-    split = "validation"
     try:
-        store = prepared.store
+        store, split = prepared.store, "validation"
     except MedicError as error:
         print(f"{error}; until then calibration and operating point rest on the prepared images")
-        split = "validation (prepared images)"
+        store, split = None, "validation (prepared images)"
 
-        def read(part: pd.DataFrame) -> tuple[list[np.ndarray], pd.DataFrame, Sequence[str]]:
+    def read(part: pd.DataFrame) -> tuple[list[np.ndarray], pd.DataFrame, Sequence[str]]:
+        if store is None:
             return [*map(prepared.pixels, part["file"])], part, ()
-    else:
-
-        def read(part: pd.DataFrame) -> tuple[list[np.ndarray], pd.DataFrame, Sequence[str]]:
-            pixels, names, failed = read_pixels(model.preprocessing, store, part["image"])
-            return pixels, part[part["image"].isin(names)], failed["detail"]
+        pixels, names, failed = read_pixels(model.preprocessing, store, part["image"])
+        return pixels, part[part["image"].isin(names)], failed["detail"]
 
     kept, why = [], []
     batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]

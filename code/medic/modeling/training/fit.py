@@ -25,8 +25,7 @@ from medic.modeling.metrics import metrics_for, score
 from medic.modeling.training.decide import decide
 from medic.modeling.training.loading import EpochSampler, PreparedDataset, loader
 from medic.modeling.training.recipe import Recipe
-from medic.modeling.training.run import Run, begin_run, is_first, processes, settings_of
-from medic.modeling.training.tracking import tracker
+from medic.modeling.training.run import Run, begin_run, is_first, processes, settings_of, tracker
 from medic.task import Prediction
 
 

@@ -34,7 +34,7 @@ class Recipe:
             tasks that ask whether something is present. None leaves it at 0.5.
         frozen: parts of the network whose weights and statistics of batches stay, such as ``("conv1", "bn1")``.
         compile: compile the network with ``torch.compile``; worth its start-up time on a GPU.
-        track: ``mlflow`` or ``tensorboard`` (see ``medic.modeling.training.tracking``); None writes history.csv alone.
+        track: ``mlflow`` or ``tensorboard`` (see ``tracker`` beside ``Run``); None writes history.csv alone.
 
     Raises:
         MedicError: a setting makes no sense; the message says which values do.
