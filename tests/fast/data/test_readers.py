@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from medic.data.images.decode import decode
 from medic.data.readers import DATA_SETS, OWN, chest_xray, data_set_of, digits, retinopathy, skin_lesion
-from medic.data.readers.digits import grey_arrays
 from medic.data.stores import JointStore, idx
 from medic.errors import MedicError
 from medic.task import CHEST_XRAY, FINDINGS, Task
@@ -195,7 +195,8 @@ def test_digits_are_read_from_mnists_four_files_and_kept_as_they_are(tmp_path):
     assert records["split"].value_counts().to_dict() == {"train": 12, "test": 4}
     assert records["label"].tolist()[:4] == [0, 1, 2, 3]
     assert set(records["patient_source"]) == {"image"}
-    assert np.array_equal(grey_arrays(records[records["split"] == "train"], store, 28), pixels)
+    stored = [decode(store.read(name))[:, :, 0] for name in records["image"][records["split"] == "train"]]
+    assert np.array_equal(stored, pixels)
     idx.write(tmp_path / "t10k-labels-idx1-ubyte.gz", np.uint8([1, 2, 3, 14]))
     with pytest.raises(MedicError, match="1 of 16 images have a label outside"):
         digits.read(tmp_path)

@@ -1,4 +1,4 @@
-"""Handwritten digits as MNIST is published; images as one array, for networks that are fed from memory."""
+"""Handwritten digits as MNIST is published, as records and as arrays."""
 
 import os
 from pathlib import Path
@@ -7,27 +7,11 @@ import numpy as np
 import pandas as pd
 
 from medic.data.corrections import corrected
-from medic.data.images.preprocess import Preprocessing
-from medic.data.parallel import each
 from medic.data.readers.listed_images import EACH_IMAGE
 from medic.data.records import validate
 from medic.data.stores import FolderStore, Store, idx
 from medic.errors import MedicError
 from medic.task import DIGITS
-
-
-def grey_arrays(records: pd.DataFrame, store: Store, size: int) -> np.ndarray:
-    """Read every image as one grey channel, padded to a square and scaled, as everywhere.
-
-    Returns:
-        uint8 (N, size, size), in the rows' order; ``size`` is 16..4096. An image of this size keeps its pixels.
-
-    Raises:
-        ImageError: an image is not in the store, or cannot become pixels.
-    """
-    preprocessing = Preprocessing(size, crop="square", grey=True)
-    names = records["image"].tolist()
-    return np.stack([*each(lambda name: preprocessing.pixels(store.read(name))[:, :, 0], names, title="reading")])
 
 
 def read_idx_set(folder: str | os.PathLike) -> dict[str, tuple[np.ndarray, np.ndarray]]:
