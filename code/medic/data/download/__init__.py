@@ -199,7 +199,7 @@ def _get(client: httpx.Client, url: httpx.URL | str) -> httpx.Response:
 def _row(entry: dict) -> dict[str, str]:
     """What ``metadata.csv`` says of an entry, as text; empty where the archive does not tell."""
     known = {**entry["metadata"]["acquisition"], **entry["metadata"]["clinical"], **entry}
-    finest = (known[level] for level in (f"diagnosis_{depth}" for depth in (5, 4, 3, 2)) if known.get(level))
+    finest = filter(None, (known.get(f"diagnosis_{depth}") for depth in (5, 4, 3, 2)))
     known |= {"benign_malignant": known["diagnosis_1"].lower(), "diagnosis": next(finest, None)}
     known |= {"pixelsX": known.get("pixels_x"), "pixelsY": known.get("pixels_y")}
     return {name: " ".join(str("" if known.get(name) is None else known[name]).split()) for name in COLUMNS}

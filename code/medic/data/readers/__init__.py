@@ -52,20 +52,19 @@ class DataSet:
 
 _CHEST_TASKS = (CHEST_XRAY, CHEST_XRAY_BINARY, CHEST_XRAY_OR_NONE)
 _SQUARE, _GREY = Preprocessing(crop="square"), Preprocessing(crop="square", grey=True)
-_PUBLISHED = (
-    DataSet("retinopathy", (RETINOPATHY,), retinopathy.read, Preprocessing(crop="fundus")),
-    DataSet("chest_xray", _CHEST_TASKS, chest_xray.read, _GREY),
-    DataSet("digits", (DIGITS,), digits.read, _GREY),
-    DataSet("skin_lesion", (SKIN_LESION,), skin_lesion.read, _SQUARE),
-)
-DATA_SETS = {one.name: one for one in _PUBLISHED}
+DATA_SETS = {
+    "retinopathy": DataSet("retinopathy", (RETINOPATHY,), retinopathy.read, Preprocessing(crop="fundus")),
+    "chest_xray": DataSet("chest_xray", _CHEST_TASKS, chest_xray.read, _GREY),
+    "digits": DataSet("digits", (DIGITS,), digits.read, _GREY),
+    "skin_lesion": DataSet("skin_lesion", (SKIN_LESION,), skin_lesion.read, _SQUARE),
+}
 OWN = DataSet("own", (), own.read, _SQUARE)
 """A person's own images. Their classes are read with them: ``medic.data.records.task_of`` makes the task."""
 
 
 def data_set_of(task: Task) -> DataSet:
     """Return the data set that a task belongs to; ``OWN`` for a task that is none of the series'."""
-    return next((one for one in _PUBLISHED if task in one.tasks), OWN)
+    return next((one for one in DATA_SETS.values() if task in one.tasks), OWN)
 
 
 def lesions_or_own(data: Path) -> tuple[DataSet, Path]:

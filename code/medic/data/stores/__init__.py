@@ -129,7 +129,7 @@ def _files_below(root: str) -> Iterator[str]:
                 below.clear()
                 continue
             seen.add(real)
-            below[:] = [name for name in below if not is_litter(f"{name}/")]
+            below[:] = [name for name in below if not is_litter(name)]
             tops += [path for name in below if os.path.islink(path := os.path.join(folder, name))]
             yield from (os.path.normpath(f"{inside}/{name}") for name in files if not is_litter(name))
 
@@ -238,7 +238,7 @@ def mark_product(folder: str | os.PathLike) -> None:
 
 def is_litter(name: str) -> bool:
     """Return whether a name is hidden or what macOS adds to archives: ``__MACOSX/._1.jpeg`` is no image."""
-    return name.startswith((".", "__MACOSX/")) or "/." in name or "/__MACOSX/" in name
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
 def composed(name: str) -> str:
