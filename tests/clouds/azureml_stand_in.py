@@ -4,8 +4,7 @@ import uuid
 from types import SimpleNamespace
 
 from medic.deployment.bundle import Bundle
-from medic.errors import ImageError
-from stand_in import Answer, Call, StandIn
+from stand_in import Answer, Call, StandIn, answer_of
 
 SCOPE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/demo"
 ENVIRONMENT = {"AZURE_SUBSCRIPTION_ID": "s", "AZURE_RESOURCE_GROUP": "g", "AZURE_CORE_RETRY_TOTAL": "0"}
@@ -68,13 +67,7 @@ def azureml(bundle: Bundle) -> StandIn:
         return 204, None
 
     def predict(call: Call) -> Answer:
-        if call.headers.get("authorization") != "Bearer a-key-of-nobody":
-            return 401, {"error": "key"}
-        predictor = bundle.predictor()
-        try:
-            return 200, predictor.answers(predictor.predict([call.body]))[0]
-        except ImageError as error:
-            return 424, {"error": str(error)}
+        return answer_of(bundle, call, "a-key-of-nobody", refused=424)
 
     store, assets = "/datastores/workspaceblobstore", "((?:models|codes|environments)/[^/]+/versions/[^/]+)"
     endpoint, behind = "/onlineEndpoints/([^/]+)", "/onlineEndpoints/([^/]+/)deployments/([^/]+)"

@@ -4,8 +4,7 @@ import base64
 from types import SimpleNamespace
 
 from medic.deployment.bundle import Bundle
-from medic.errors import ImageError
-from stand_in import Answer, Call, StandIn
+from stand_in import Answer, Call, StandIn, answer_of
 
 SERVICES = "/apis/serving.kserve.io/v1beta1/namespaces/demo/inferenceservices"
 SECRETS = "/api/v1/namespaces/demo/secrets"
@@ -50,13 +49,7 @@ def kserve(bundle: Bundle) -> StandIn:
         return 200, {"kind": "Status"}
 
     def predict(call: Call) -> Answer:
-        if call.headers.get("authorization") != f"Bearer {held.secrets['eyes-token']['stringData']['token']}":
-            return 401, {"error": "this service asks for a token"}
-        predictor = bundle.predictor()
-        try:
-            return 200, predictor.answers(predictor.predict([call.body]))[0]
-        except ImageError as error:
-            return 422, {"error": str(error)}
+        return answer_of(bundle, call, held.secrets["eyes-token"]["stringData"]["token"], refused=422)
 
     return StandIn(
         [

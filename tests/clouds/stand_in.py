@@ -13,6 +13,9 @@ import httpx
 import pytest
 import urllib3
 
+from medic.deployment.bundle import Bundle
+from medic.errors import ImageError
+
 Answer = tuple[int, Any]
 
 
@@ -63,6 +66,17 @@ class StandIn:
             if method == call.method and (match := re.fullmatch(path, call.path)):
                 return answer(call, *match.groups())
         return 404, {"error": f"no route for {call.method} {call.path}"}
+
+
+def answer_of(bundle: Bundle, call: Call, token: str, refused: int) -> Answer:
+    """What a bundle's service says of the image in a request that shows its token."""
+    if call.headers.get("authorization") != f"Bearer {token}":
+        return 401, {"error": "this service asks for a token"}
+    predictor = bundle.predictor()
+    try:
+        return 200, predictor.answers(predictor.predict([call.body]))[0]
+    except ImageError as error:
+        return refused, {"error": str(error)}
 
 
 def install(cloud: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:

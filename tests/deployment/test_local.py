@@ -17,6 +17,7 @@ from medic.deployment.counts import measure, read_counts
 from medic.deployment.drift import Reference
 from medic.deployment.targets import local
 from medic.errors import MedicError
+from medic.files import write_json
 
 pytestmark = pytest.mark.servers
 
@@ -54,7 +55,7 @@ def test_the_five_verbs(bundle, space, photographs):
     assert not psutil.pid_exists(deployment.pid)
     assert local.deployments(space) == []
     assert Bundle.load(stored.folder).verify() <= 1e-4, "the stored bundle stays"
-    with pytest.raises(MedicError, match="deleted before"):
+    with pytest.raises(MedicError, match="delete failed"):
         deployment.delete()
     with pytest.raises(MedicError, match="no service answers"):
         deployment.score(photographs[:1])
@@ -105,8 +106,11 @@ def test_a_deployment_outlives_its_program_and_its_crash_and_is_exchanged(bundle
 def test_a_process_number_that_is_now_another_programs_is_left_alone(space):
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        stale = local.Deployment(local.LOCAL, "stale", space, "0" * 12, "http://127.0.0.1:9", pid=other.pid)
-        stale.save()
+        folder = space / "deployments" / "stale"
+        write_json(folder / local.RECORD, {"url": "http://127.0.0.1:9", "pid": other.pid})
+        (folder / local.LINK).symlink_to("no bundle")
+        (folder / "server.log").touch()
+        stale = local.find("stale", space)
         assert stale.status() == "crashed"
         stale.delete()
         assert other.poll() is None
@@ -115,19 +119,22 @@ def test_a_process_number_that_is_now_another_programs_is_left_alone(space):
         other.wait()
 
 
-@pytest.mark.parametrize("there", [False, True])
-def test_a_server_that_cannot_start_leaves_its_reason_and_what_was_there(bundle, space, monkeypatch, there):
-    stored, record = local.store(bundle, space), space / "deployments" / "eyes" / local.RECORD
-    if there:
-        first = local.deploy(bundle, space, name="eyes")
-        os.kill(first.pid, signal.SIGKILL)
-        wait_for(lambda: first.status() == "crashed")
-    before = record.read_bytes() if there else None
-    monkeypatch.setattr(local.LOCAL, "store", lambda *_: stored)
+def test_a_server_that_cannot_start_leaves_its_reason_and_can_be_started_again(bundle, space, monkeypatch):
+    stored = local.store(bundle, space)
+    monkeypatch.setattr(local.LOCAL, "_put", lambda *_: stored)
+    sound = (stored.folder / "model.onnx").read_bytes()
     (stored.folder / "model.onnx").write_bytes(b"damaged")
-    with pytest.raises(MedicError, match=r"end of its log:\n(?s:.*)changed or damaged at model\.onnx"):
+    said = r"eyes is crashed .the end of its log:\n(?s:.*)changed or damaged at model\.onnx(?s:.*)medic delete eyes"
+    with pytest.raises(MedicError, match=said):
         local.deploy(bundle, space, name="eyes")
-    assert (record.read_bytes() if there else list((space / "deployments").iterdir()) or None) == before
+    failed = local.find("eyes", space)
+    (stored.folder / "model.onnx").write_bytes(sound)
+    again = local.deploy(bundle, space, name="eyes")
+    assert (failed.state, again.state, again.url) == ("crashed", "ready", failed.url)
+    (stored.folder / "model.onnx").write_bytes(b"damaged")
+    with pytest.raises(MedicError, match=r"did not take the bundle; (?s:.*)changed or damaged at model\.onnx"):
+        local.deploy(bundle, space, name="eyes")
+    assert (again.status(), local.find("eyes", space).pid) == ("ready", again.pid)
 
 
 def test_spaces_have_names_below_one_folder_and_hold_sound_bundles(bundle, copied, tmp_path, monkeypatch):

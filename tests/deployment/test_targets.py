@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from medic.cli import app
-from medic.deployment import targets
 from medic.deployment.bundle import Bundle, package
 from medic.deployment.export import export
+from medic.deployment.targets import Target
 from medic.deployment.targets.recording import dry_run
 from medic.errors import MedicError
 from medic.referral import Referral
@@ -42,7 +42,7 @@ def cloud(request, bundle, tmp_path, monkeypatch) -> StandIn:
     """The stand-in of the cloud that the test names, and an environment that points at it."""
     name = request.param
     stand_in = importlib.import_module(f"{name}_stand_in")
-    monkeypatch.setattr(targets, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(Target, "poll_seconds", 0.01)
     for variable, value in {**stand_in.ENVIRONMENT, "MEDIC_WAIT_SECONDS": "0.1"}.items():
         monkeypatch.setenv(variable, value)
     if name == "azureml":
@@ -73,7 +73,8 @@ def test_the_five_verbs(cloud, bundle, photographs, tmp_path):
         scored = target.find("eyes", "demo").score(photographs[:10])  # as from another machine
         np.testing.assert_allclose(scored.probabilities, expected.probabilities, atol=1e-4)
         assert (scored.task, scored.thresholds) == (bundle.task, expected.thresholds)
-        answers = deployment.answers(photographs[:10])
+        with deployment.service() as service:
+            answers = [service.answer(image) for image in photographs[:10]]
         assert [answer["why"] for answer in answers] == list(expected.why)
         assert {answer["refer"] for answer in answers} == {True, False}
         assert [answer["set"] for answer in answers] == [

@@ -4,7 +4,6 @@ import json
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -104,12 +103,13 @@ def score(
     """
     from medic.deployment.client import Client, bearer
     from medic.deployment.service.server import read_token
+    from medic.deployment.targets.recording import known
 
-    def tell(answer_of: Callable[[Path], dict]) -> None:
+    def tell(service: Client) -> None:
         failed = 0
         for image in images:
             try:
-                answer = answer_of(image)
+                answer = known(service.answer(image))
             except MedicError as error:
                 answer, failed = {"error": str(error)}, failed + 1
             answer = {"image": str(image), **answer}
@@ -118,13 +118,13 @@ def score(
             raise MedicError(f"{failed} of {len(images)} images were not answered")
 
     def tell_by_name(there: ModuleType) -> None:
-        deployment = there.find(where, space)
-        tell(lambda image: deployment.answers([image])[0])
+        with there.find(where, space).service() as service:
+            tell(service)
 
     if "://" in where:
         with Client(where, headers=bearer(read_token(token_file)), certificate=certificate) as client:
             client.about()
-            tell(client.answer)
+            tell(client)
     else:
         ask(target, dry_run, tell_by_name)
 

@@ -14,6 +14,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ from medic.task import Prediction, Task
 
 NAME, VERSION = "medic-name", "medic-bundle"
 """The tags of what is made in a cloud: the deployment's name and the bundle's version."""
-POLL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,20 +54,24 @@ class Deployment:
         """Return ``ready``, ``starting``, ``crashed`` (it ended or failed by itself) or ``stopped`` (deleted)."""
         return next((one.state for one in self.target.deployments(self.space) if one.name == self.name), "stopped")
 
-    def answers(self, images: Sequence[Image]) -> list[dict]:
-        """Return what it says of each image file (bytes or path), as ``Client.answer`` does.
+    def service(self) -> AbstractContextManager[Client]:
+        """Return what answers, for a ``with`` block: ``answer`` takes an image file (bytes or path), see ``Client``.
+
+        A cloud is asked for its key here, once. Raises a ``MedicError`` where it cannot be reached.
+        """
+        with self.target._asking("score"):
+            return self.target._service(self)
+
+    def score(self, images: Sequence[Image]) -> Prediction:
+        """Return one prediction for all image files (bytes or paths), in their order.
 
         Raises:
             MedicError: there is no image, one cannot be read or is refused, or the service cannot be reached.
         """
         if not images:
             raise MedicError("there is no image to score; give one or more")
-        with self.target._asking("score"), self.target._service(self) as service:
-            return [known(service.answer(image)) for image in images]
-
-    def score(self, images: Sequence[Image]) -> Prediction:
-        """Return one prediction for all image files (bytes or paths), in their order; raises as ``answers``."""
-        answers = self.answers(images)
+        with self.service() as service:
+            answers = [known(service.answer(image)) for image in images]
         first = answers[0]
         kind = "ordinal" if "grade" in first else "multilabel" if "classes" in first else "multiclass"
         thresholds = [first["threshold"]] if "threshold" in first else [*first.get("thresholds", {}).values()]
@@ -96,6 +100,8 @@ class Deployment:
 class Target:
     """What all targets share; a subclass says how to put a bundle there, to make, look for and remove a deployment."""
 
+    poll_seconds = 5.0
+
     def store(self, bundle: Bundle | str | Path, space: str = "default") -> Any:
         """Put a bundle, its folder or its archive into a space, unless that version is there; return what it is there.
 
@@ -104,10 +110,13 @@ class Target:
         with self._asking("store"):
             return self._put(bundle if isinstance(bundle, Bundle) else Bundle.load(bundle), space)
 
-    def deploy(self, bundle: Bundle | str | Path, space: str = "default", name: str | None = None) -> Deployment:
+    def deploy(
+        self, bundle: Bundle | str | Path, space: str = "default", name: str | None = None, **options: Any
+    ) -> Deployment:
         """Store a bundle, make it callable, and wait until it answers. In a cloud it costs money from then on.
 
-        The name is unique in the space; None makes one of the task's name and six random digits.
+        The name is unique in the space; None makes one of the task's name and six random digits. ``options`` are what
+        the target knows besides, such as this machine's ``port``.
 
         Raises:
             MedicError: the name is taken, or a step failed; the message says why.
@@ -115,12 +124,10 @@ class Target:
         with self._asking("deploy"):
             bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
             name = check_name(name, bundle)
-            self._make(bundle, space, name)
-            deadline = time.monotonic() + float(os.environ.get("MEDIC_WAIT_SECONDS", 1800))
+            self._make(bundle, space, name, **options)
+            deadline = time.monotonic() + (0 if dry_running() else float(os.environ.get("MEDIC_WAIT_SECONDS", 1800)))
             while (found := self.find(name, space)).state == "starting" and time.monotonic() < deadline:
-                if dry_running():
-                    break
-                time.sleep(POLL_SECONDS)
+                time.sleep(self.poll_seconds)
         if found.state != "ready" and not dry_running():
             remove = f"medic delete {name} --target {self} --space {space}"
             raise MedicError(f"{self}: {name} is {found.state} ({found.said}); mend that, or remove it: {remove}")
@@ -139,9 +146,6 @@ class Target:
                 return replace(one, name=name)
         others = f"there is: {', '.join(one.name for one in there) or 'none'}"
         raise MedicError(f"the space {space} has no deployment {name!r}; {others}; name another with --space")
-
-    def _service(self, deployment: Deployment) -> Client:
-        return Client(deployment.url)
 
     @contextlib.contextmanager
     def _asking(self, verb: str) -> Iterator[None]:

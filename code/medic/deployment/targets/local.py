@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,7 +25,7 @@ from medic.errors import MedicError
 from medic.files import replacing, write_json
 
 RECORD, LINK = "deployment.json", "bundle"
-"""In a deployment's folder: what ``find`` needs, and a link to the stored bundle that it serves."""
+"""In a deployment's folder: its address and its process, and a link to the stored bundle that it serves."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,52 +48,22 @@ class Deployment(targets.Deployment):
         """Return its process, if it still runs: the number may since have become another's."""
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(self.pid)
-            return process if str(self.folder.absolute()) in process.cmdline() else None
-
-    def save(self) -> None:
-        """Write down what ``find`` needs."""
-        write_json(self.folder / RECORD, {"url": self.url, "bundle": self.bundle, "pid": self.pid})
+            return process if str(self.folder) in process.cmdline() else None
 
 
 class Local(targets.Target):
-    """Processes of this machine. A space is a name, or a folder's path (a ``Path``, or a text with a ``/`` in it)."""
+    """Processes of this machine. A space is a name, or a folder's path (a ``Path``, or a text with a ``/`` in it).
 
-    def deploy(
-        self, bundle: Bundle | str | Path, space: str | Path = "default", name: str | None = None, port: int = 0
-    ) -> Deployment:
-        """Store a bundle and serve it in a process of its own on loopback ports, until it is deleted.
+    ``deploy`` takes a ``port``, too; 0 is any free one, or the one that the deployment had. Under the name of a
+    deployment that runs, the new bundle takes over at the same address, and no request is dropped; if the server
+    refuses it, nothing changes. One that crashed is started again where it was.
+    """
 
-        Under the name of a deployment that runs, the new bundle takes over at the same address, and no request is
-        dropped. One that crashed is started again where it was. A ``port`` of 0 takes any free one, or that one's.
-
-        Raises:
-            MedicError: the port is in use, or the server did not take the bundle (one of another task, for example):
-                the message holds the end of its log. What was there is there still.
-        """
-        stored = self.store(bundle, space)
-        name, version = targets.check_name(name, stored), stored.manifest.version
-        there = next((one for one in self._look(space) if one.name == name), None)
-        used = there and urlsplit(there.url).port
-        if there and port not in (0, used):
-            raise MedicError(f"{name!r} is at port {used}, not {port}; leave the port away, or delete it first")
-        if not there or there.state == "crashed":
-            return _start(version, _folder(space) / "deployments" / name, used or port, there)
-        _wait(there)  # it may have been started just now
-        logged = there.log.stat().st_size
-        _link(there.folder, version)
-        os.kill(there.pid, signal.SIGHUP)
-        try:
-            _wait(there, lambda: there.log.read_bytes()[logged:].decode(errors="replace"))
-        except MedicError:
-            _link(there.folder, there.bundle)
-            raise
-        exchanged = replace(there, bundle=version, state="ready")
-        exchanged.save()
-        return exchanged
+    poll_seconds = 0.05
 
     def find(self, name: str, space: str | Path = "default") -> Deployment:
         """See ``Target.find``."""
-        return super().find(name, _folder(space).absolute())
+        return super().find(name, _folder(space))
 
     def _put(self, bundle: Bundle, space: str | Path) -> Bundle:
         folder = _folder(space) / "bundles" / bundle.manifest.version
@@ -103,17 +73,33 @@ class Local(targets.Target):
                 Bundle.load(new)
         return Bundle.load(folder)
 
+    def _make(self, bundle: Bundle, space: str | Path, name: str, port: int = 0) -> None:
+        version = self._put(bundle, space).manifest.version
+        there = next((one for one in self._look(space) if one.name == name), None)
+        used = there and urlsplit(there.url).port
+        if there and port not in (0, used):
+            raise MedicError(f"{name!r} is at port {used}, not {port}; leave the port away, or delete it first")
+        while there and there.state == "starting":
+            time.sleep(self.poll_seconds)
+            there = self.find(name, space)
+        if there and there.state == "ready":
+            _exchange(there, version)
+        else:
+            _start(version, _folder(space) / "deployments" / name, used or port)
+
     def _look(self, space: str | Path) -> Iterator[Deployment]:
         for record in (_folder(space) / "deployments").glob(f"*/{RECORD}"):
-            known, at = json.loads(record.read_text()), (record.parent.name, record.parents[2])
-            found = Deployment(self, *at, known["bundle"], known["url"], pid=known["pid"])
+            folder, known = record.parent, json.loads(record.read_text())
+            at = (folder.name, folder.parents[1], (folder / LINK).readlink().name, known["url"])
+            found = Deployment(self, *at, pid=known["pid"])
             with Client(found.url, timeout=5) as client:
                 state = "crashed" if not found.process() else "ready" if client.ready() else "starting"
-            yield replace(found, state=state)
+            yield replace(found, state=state, said="" if state == "ready" else _end_of(found.log))
+
+    def _service(self, deployment: Deployment) -> Client:
+        return Client(deployment.url)
 
     def _remove(self, deployment: Deployment) -> None:
-        if not deployment.folder.exists():
-            raise MedicError(f"the deployment {deployment.name!r} was deleted before; there is nothing to delete")
         if process := deployment.process():
             process.terminate()
             # Longer than the service takes to finish what it has accepted, over HTTP and gRPC.
@@ -125,45 +111,36 @@ class Local(targets.Target):
         shutil.rmtree(Path(deployment.space) / "bundles" / deployment.bundle, ignore_errors=True)
 
 
-def _start(version: str, folder: Path, port: int, there: Deployment | None) -> Deployment:
-    """Start a server for a stored bundle; nothing new is left of it if it does not become ready."""
+def _start(version: str, folder: Path, port: int) -> None:
+    """Start a server for a stored bundle in the deployment's folder, and write down how it is found again."""
     # Workers whose server was killed need a moment to notice, and to let its port go.
-    again = {"stop": tenacity.stop_after_delay(30 if there else 0), "wait": tenacity.wait_fixed(0.1), "reraise": True}
-    with contextlib.closing(tenacity.retry(**again)(bind)("127.0.0.1", port)) as taken:
+    stop = tenacity.stop_after_delay(30 if folder.exists() else 0)
+    free = tenacity.retry(stop=stop, wait=tenacity.wait_fixed(0.1), reraise=True)(bind)
+    with contextlib.closing(free("127.0.0.1", port)) as taken:
         folder.mkdir(parents=True, exist_ok=True)
         _link(folder, version)
-        command = [sys.executable, "-m", "medic.cli", "serve", str((folder / LINK).absolute())]
-        command += ["--name", folder.name, "--descriptor", str(taken.fileno()), "--grpc-port", "0"]
-        command += ["--counts", str(folder.absolute())]
+        command = [sys.executable, "-m", "medic.cli", "serve", str(folder / LINK), "--name", folder.name]
+        command += ["--descriptor", str(taken.fileno()), "--grpc-port", "0", "--counts", str(folder)]
         # A token in the environment of whoever deploys is meant for something else: nobody else reaches loopback.
         options = {"env": {key: value for key, value in os.environ.items() if key != "MEDIC_TOKEN"}}
         with open(folder / "server.log", "ab") as log:
             # In a session of its own: Ctrl-C in the notebook or the shell is not meant for it.
             options |= {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
             child = subprocess.Popen(command, pass_fds=[taken.fileno()], **options)
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-    started = Deployment(LOCAL, folder.name, folder.parents[1], version, url, "ready", pid=child.pid)
-    try:
-        started.save()  # at once: should this program be killed while it waits, the server can still be found
-        _wait(started)
-    except BaseException:
-        child.kill()
-        child.wait()
-        there.save() if there else shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return replace(started, facts={"child": child})  # kept, or Python warns that it still runs
+        child.returncode = 0  # or Python warns that it still runs: it is found by its record from here on
+        write_json(folder / RECORD, {"url": f"http://127.0.0.1:{taken.getsockname()[1]}", "pid": child.pid})
 
 
-def _wait(deployment: Deployment, said: Callable[[], str] | None = None) -> None:
-    """Wait until a server is ready, or where its log goes on with ``said``, until it has exchanged its bundle."""
-    deadline = time.monotonic() + 300
-    with Client(deployment.url, timeout=5) as client:
-        while not (EXCHANGED in said() if said else client.ready()):
-            failed = not deployment.process() or (said and NOT_EXCHANGED in said())
-            if failed or time.monotonic() > deadline:
-                end = "\n".join(deployment.log.read_text(errors="replace").splitlines()[-15:])
-                raise MedicError(f"{deployment.name!r} did not take the bundle; the end of its log:\n{end}")
-            time.sleep(0.05)
+def _exchange(there: Deployment, version: str) -> None:
+    """Have a server take another stored bundle; it goes on with the one it has if it refuses."""
+    before = there.log.stat().st_size
+    _link(there.folder, version)
+    os.kill(there.pid, signal.SIGHUP)
+    while EXCHANGED not in (said := there.log.read_bytes()[before:].decode(errors="replace")):
+        if NOT_EXCHANGED in said or not there.process():
+            _link(there.folder, there.bundle)
+            raise MedicError(f"{there.name!r} did not take the bundle; {_end_of(there.log)}")
+        time.sleep(Local.poll_seconds)
 
 
 def _link(folder: Path, version: str) -> None:
@@ -173,10 +150,14 @@ def _link(folder: Path, version: str) -> None:
     os.replace(new, folder / LINK)
 
 
+def _end_of(log: Path) -> str:
+    return "the end of its log:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+
+
 def _folder(space: str | Path) -> Path:
-    if isinstance(space, Path) or "/" in space:
-        return Path(space)
-    return Path(os.environ.get("MEDIC_SPACES") or Path("outputs") / "spaces") / targets.check_name(space)
+    if not isinstance(space, Path) and "/" not in space:
+        space = Path(os.environ.get("MEDIC_SPACES") or Path("outputs") / "spaces") / targets.check_name(space)
+    return Path(space).absolute()
 
 
 LOCAL = Local()

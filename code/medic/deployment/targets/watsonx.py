@@ -93,10 +93,11 @@ class Watsonx(Target):
         def answer(image: Image) -> dict:
             try:
                 pixels = preprocessing.pixels(image if isinstance(image, bytes) else Path(image).read_bytes())[None]
-            except ImageError as error:
-                raise ImageError(f"{'image' if isinstance(image, bytes) else image}: {error}", error.reason) from error
-            request = {"input_data": [{"values": pixels.tolist()}]}
-            said = client.deployments.score(deployment.facts["id"], request)["predictions"]
+            except (OSError, ImageError) as error:
+                raise MedicError(f"{'image' if isinstance(image, bytes) else image}: {error}") from error
+            with self._asking("score"):
+                request = {"input_data": [{"values": pixels.tolist()}]}
+                said = client.deployments.score(deployment.facts["id"], request)["predictions"]
             outputs = {one["id"]: np.float32(one["values"]).reshape(-1) for one in said if one["id"] in OUTPUTS}
             outputs["probabilities"] = outputs["probabilities"][None]
             outputs["brightness"], outputs["sharpness"] = appearance(pixels)
