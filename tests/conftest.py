@@ -19,7 +19,7 @@ import cv2
 import nbformat
 import numpy as np
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,44 +89,19 @@ def screenshots() -> Path:
 
 
 @pytest.fixture(scope="session")
-def notebook_cells() -> Callable[..., list]:
-    """Cells of a small notebook that keeps the standard, as if executed; ``work`` are its code cells."""
+def write_notebook() -> Callable[..., Path]:
+    """Write a small notebook with a title, parameters, imports, `begin` and ``work``, its further code cells."""
 
-    def cells(*work: str) -> list:
-        code = [
-            'PROFILE = "quick"  # "full" for the published recipe\nDATA = "sample_data"  # a folder of your own\n'
-            "EPOCHS = 1  # more is slower and better",
-            "from medic.notebooks.session import begin, record",
-            "session = begin(PROFILE, DATA, seed=1)",
-            *(work or ('record("epochs", EPOCHS)',)),
-        ]
-        made = [new_code_cell(source, execution_count=number) for number, source in enumerate(code, start=1)]
-        made[0].metadata["tags"] = ["parameters"]
-        made[2].outputs = [
-            new_output("stream", name="stdout", text="profile   quick\nSYNTHETIC sample: nothing here is clinical\n")
-        ]
-        exercise = "<details><summary>Answer</summary>\n\nIt grows.\n\n</details>\n"
-        return [
-            new_markdown_cell("# Grade a photograph\n\nFrom one `JPEG` to one **grade**."),
-            new_markdown_cell(
-                "| | |\n| --- | --- |\n| You will learn | a |\n| Time | b |\n| Needs | c |\n| Makes | d |"
-            ),
-            *made,
-            new_markdown_cell("## What was made\n\nNothing."),
-            new_markdown_cell(f"## What to try\n\n1. Train for longer.\n{exercise}\n2. Train for less.\n{exercise}"),
-            new_markdown_cell("## What comes next\n\nThe next notebook."),
-        ]
-
-    return cells
-
-
-@pytest.fixture(scope="session")
-def write_notebook() -> Callable[[Path, list], Path]:
-    def write(path: Path, cells: list) -> Path:
+    def write(path: Path, *work: str) -> Path:
+        parameters = new_code_cell(
+            'PROFILE = "quick"\nDATA = "sample_data"\nEPOCHS = 1', metadata={"tags": ["parameters"]}
+        )
+        opening = ("from medic.notebooks.session import begin, record", "session = begin(PROFILE, DATA, seed=1)")
+        cells = [new_markdown_cell("# Grade a photograph\n\nFrom one `JPEG` to one **grade**."), parameters]
+        cells += map(new_code_cell, (*opening, *(work or ('record("epochs", EPOCHS)',))))
         kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
         path.parent.mkdir(parents=True, exist_ok=True)
-        notebook = new_notebook(cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}})
-        nbformat.write(notebook, path)
+        nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
         return path
 
     return write

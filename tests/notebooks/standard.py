@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nbclient
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 
 from medic.errors import MedicError
 from medic.files import replacing
-from medic.notebooks.run import WIDGET_VIEW, leave_pictures
+from medic.notebooks.run import WIDGET_VIEW, run_cells
 from medic.notebooks.session import SAMPLE, SMALL_NOTICE, SYNTHETIC_NOTICE
 
 MAX_LINES, MAX_CELL_LINES, MAX_BYTES = 200, 30, 1_500_000
@@ -28,8 +27,6 @@ KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language":
 FILE_NAME = re.compile(r"\d{2}_[a-z0-9]+(_[a-z0-9]+)*\.ipynb")
 # A path of somebody's machine. What stands before keeps URLs (https://host/home) and relative paths out.
 MACHINE_PATH = re.compile(r"(?<![\w./~-])/(?:home|root|tmp|work|Users)\b(?:/[\w.-]*)?|\b[A-Z]:\\(?![nrt'\"])[\w.-]*")
-SHELL_INSTALL = re.compile(r"^\s*[!%]\s*(pip|conda|uv|mamba)\b", re.MULTILINE)
-PATH_EDIT = re.compile(r"\bsys\s*\.\s*path\b")
 
 
 def check_notebook(path: Path) -> list[str]:
@@ -105,14 +102,6 @@ def _cells(code: list) -> Iterator[str]:
     for expected, (cell, lines) in enumerate(zip(code, counts, strict=True), start=1):
         if lines > MAX_CELL_LINES:
             yield f"cell {cell.number} has {lines} lines of code, {MAX_CELL_LINES} are allowed; split it"
-        try:
-            _statements(cell)
-        except SyntaxError as error:
-            yield f"cell {cell.number} is not Python: {error.msg} in line {error.lineno}"
-        if SHELL_INSTALL.search(cell.source):
-            yield f"cell {cell.number} installs packages; add them to pyproject.toml and `make lock` instead"
-        if PATH_EDIT.search(cell.source):
-            yield f"cell {cell.number} touches sys.path; the package is installed, import from it"
         if cell.execution_count != expected:
             yield f"cell {cell.number} was executed as {cell.execution_count}, not as {expected}; run `make notebooks`"
         for output in cell.outputs:
@@ -166,12 +155,9 @@ def execute_in_place(path: Path) -> None:
         MedicError: a cell failed; the file is left as it was.
     """
     notebook = nbformat.read(path, as_version=4)
-    how = {"kernel_name": "python3", "store_widget_state": False, "extra_arguments": ["--log-level=ERROR"]}
-    try:
-        nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(path.parent)}}, **how).execute()
-    except nbclient.exceptions.CellExecutionError as error:
-        raise MedicError(f"{path.name} was not written: {error.ename}: {error.evalue}; mend the cell first") from error
-    leave_pictures(notebook)
+    if failure := run_cells(notebook, path.parent):
+        why = failure.error.splitlines()[-1]
+        raise MedicError(f"{path.name} was not written: cell {failure.cell}: {why}; mend it first")
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for cell in notebook.cells:
         tags = cell.metadata.get("tags")

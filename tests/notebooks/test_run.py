@@ -1,6 +1,5 @@
 """The runner behind ``make run``: what it executes, keeps, shows, and how it ends."""
 
-import json
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from medic.errors import MedicError
 from medic.notebooks.page import HEADLINES, headline, render
 from medic.notebooks.run import Failure, Outcome, find_notebooks, run_series
 from medic.notebooks.session import recorded
+from standard import execute_in_place
 
 FIRST = "01_data_acquisition_and_understanding/01_observe.ipynb"
 SECOND = "02_modeling/01_break.ipynb"
@@ -31,15 +31,15 @@ FIGURE = (
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory, notebook_cells, write_notebook):
+def ran(tmp_path_factory, write_notebook):
     """A run of three notebooks of which the second fails, in a path with spaces and braces."""
     root = tmp_path_factory.mktemp("runner") / "a clone {with} spaces"
     for folder in ("code/medic", "image", "my sample/sample_data/retinopathy"):
         (root / folder).mkdir(parents=True)
     (root / "pyproject.toml").write_text("")
-    write_notebook(root / "code" / FIRST, notebook_cells(*FIGURE))
-    write_notebook(root / "code" / SECOND, notebook_cells('colour = "red & <blue>"', "colour.missing"))
-    write_notebook(root / "code" / THIRD, notebook_cells())
+    write_notebook(root / "code" / FIRST, *FIGURE)
+    write_notebook(root / "code" / SECOND, 'colour = "red & <blue>"', "colour.missing")
+    write_notebook(root / "code" / THIRD)
     before = {path: path.read_bytes() for path in root.rglob("*.ipynb")}
     outcomes, page = run_series(root, DATA, EPOCHS=7), root / "outputs" / "index.html"
     return SimpleNamespace(root=root, before=before, outcomes=outcomes, page=page, text=page.read_text())
@@ -60,7 +60,7 @@ class TestARunWithOneFailure:
 
     def test_the_page_shows_the_failing_cell_what_was_recorded_and_what_exists(self, ran):
         for text in (
-            "Cell 7 failed",
+            "Cell 6 failed",
             "colour.missing",
             "AttributeError",
             "2 of 3 notebooks done, 1 failed",
@@ -103,10 +103,8 @@ class TestARunWithOneFailure:
             browser.close()
         assert all(url.startswith(("file:", "data:")) for url in asked), asked
 
-    def test_run_again_keeps_what_is_done_repeats_what_failed_and_says_what_changed(
-        self, ran, notebook_cells, write_notebook, capsys
-    ):
-        write_notebook(ran.root / "code" / SECOND, notebook_cells('record("headline", 0.31)'))
+    def test_run_again_keeps_what_is_done_repeats_what_failed_and_says_what_changed(self, ran, write_notebook, capsys):
+        write_notebook(ran.root / "code" / SECOND, 'record("headline", 0.31)')
         outcomes = run_series(ran.root, DATA, EPOCHS=7)
         assert capsys.readouterr().out.count("done before") == 2
         assert [(one.status, one.kept) for one in outcomes] == [("done", True), ("done", False), ("done", True)]
@@ -115,7 +113,7 @@ class TestARunWithOneFailure:
         assert [text.count(f'same">{word}') for word in ("same", "new")] == [1, 1]
 
         worse = (*FIGURE[:2], FIGURE[2].replace("0.78", "0.61").replace("0.7,", "0.49,"), FIGURE[3])
-        write_notebook(ran.root / "code" / FIRST, notebook_cells(*worse))
+        write_notebook(ran.root / "code" / FIRST, *worse)
         run_series(ran.root, DATA, EPOCHS=7)
         text = ran.page.read_text()
         assert "0.78 → 0.61" in text
@@ -128,39 +126,56 @@ class TestARunWithOneFailure:
 
 
 @pytest.mark.notebooks
-def test_a_runner_killed_at_work_goes_on_where_it_stopped(clone, notebook_cells, write_notebook, capsys):
-    write_notebook(clone / "code" / FIRST, notebook_cells())
-    wait = "import time\nwhile (session.root / 'hold').exists():\n    time.sleep(0.1)"
-    write_notebook(clone / "code" / SECOND, notebook_cells(wait))
+def test_a_runner_killed_at_work_goes_on_where_it_stopped(clone, write_notebook, capsys):
+    write_notebook(clone / "code" / FIRST)
+    wait = "import time\n(session.root / 'begun').touch()\n"
+    wait += "while (session.root / 'hold').exists():\n    time.sleep(0.1)"
+    write_notebook(clone / "code" / SECOND, wait)
     (clone / "hold").touch()
     program = (
         "import sys; from pathlib import Path; from medic.notebooks.run import run_series; "
         "run_series(Path(sys.argv[1]), 'sample_data')"
     )
     runner = subprocess.Popen([sys.executable, "-c", program, clone], stdout=subprocess.PIPE)
-    state, partial = clone / "outputs" / "series.json", clone / "outputs" / "notebooks" / "02_modeling"
-    deadline = time.monotonic() + 120
-    while not (state.exists() and json.loads(state.read_text()) and list(partial.glob(".*.running.ipynb"))):
+    copies, deadline = clone / "outputs" / "notebooks", time.monotonic() + 120
+    while not (clone / "begun").exists():
         assert runner.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
     runner.send_signal(signal.SIGKILL)
     runner.communicate()
-    assert not (partial / "01_break.ipynb").exists(), "nothing half-written takes its place"
+    assert [path.name for path in copies.rglob("*.ipynb")] == ["01_observe.ipynb"], "nothing is half-written"
 
     (clone / "hold").unlink()
     outcomes = run_series(clone, "sample_data")
     assert [(one.status, one.kept) for one in outcomes] == [("done", True), ("done", False)]
     assert "[1/2] 01_data_acquisition_and_understanding/01_observe  done before" in capsys.readouterr().out
-    assert [path.name for path in partial.glob("*.ipynb")] == ["01_break.ipynb"]
+    assert len(list(copies.rglob("*.ipynb"))) == 2
 
 
 @pytest.mark.notebooks
-def test_a_notebook_whose_kernel_dies_is_a_failure_too(clone, notebook_cells, write_notebook):
-    write_notebook(clone / "code" / FIRST, notebook_cells("import os\nos._exit(1)"))
-    write_notebook(clone / "code" / THIRD, notebook_cells())
+def test_a_notebook_whose_kernel_dies_is_a_failure_too(clone, write_notebook):
+    write_notebook(clone / "code" / FIRST, "import os\nos._exit(1)")
+    write_notebook(clone / "code" / THIRD)
     assert [one.status for one in run_series(clone, "sample_data")] == ["failed", "done"]
     assert "DeadKernelError" in (clone / "outputs" / "index.html").read_text()
+
+
+@pytest.mark.notebooks
+def test_a_notebook_is_executed_in_place_with_its_scalars_or_not_written(clone, write_notebook):
+    work = (
+        "import numpy as np",
+        'record("kappa", np.float32(0.5)); record("images", 12); record("kappa", float("nan"))',
+        'record("network", "small"); record("gate", np.bool_(True))',
+    )
+    path = write_notebook(clone / "code" / FIRST, *work)
+    execute_in_place(path)
+    assert recorded(path) == {"kappa": None, "images": 12, "network": "small", "gate": True}
+    write_notebook(path, "1 / 0")
+    before = path.read_bytes()
+    with pytest.raises(MedicError, match="ZeroDivisionError"):
+        execute_in_place(path)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -172,17 +187,17 @@ def test_a_notebook_whose_kernel_dies_is_a_failure_too(clone, notebook_cells, wr
         ({"EPOCH": 3}, r"01_observe\.ipynb has no parameter EPOCH; it has DATA, EPOCHS, PROFILE"),
     ],
 )
-def test_a_plan_that_cannot_be_run_is_refused_before_anything_runs(change, told, clone, notebook_cells, write_notebook):
+def test_a_plan_that_cannot_be_run_is_refused_before_anything_runs(change, told, clone, write_notebook):
     with pytest.raises(MedicError, match="no notebooks"):
         find_notebooks(clone)
-    write_notebook(clone / "code" / FIRST, notebook_cells())
+    write_notebook(clone / "code" / FIRST)
     with pytest.raises(MedicError, match=told):
         run_series(**{"root": clone, "data": "sample_data", **change})
     assert not (clone / "outputs").exists()
 
 
-def test_the_page_of_real_photographs_does_not_call_them_synthetic(clone, notebook_cells, write_notebook):
-    write_notebook(clone / "code" / FIRST, notebook_cells())
+def test_the_page_of_real_photographs_does_not_call_them_synthetic(clone, write_notebook):
+    write_notebook(clone / "code" / FIRST)
     (clone / "photographs").mkdir()
     outcome = Outcome(FIRST, "failed", 3700.0, failure=Failure(None, "", "CellTimeoutError: took too long"))
     page = render(clone, clone / "photographs", "full", clone / "outputs", [outcome], {}, "last run")

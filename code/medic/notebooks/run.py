@@ -5,7 +5,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from medic.files import replacing, write_json, write_text
 from medic.notebooks.page import convert, headline, render
 from medic.notebooks.session import PROFILES, SAMPLE, products, recorded
 
-# Cells that papermill adds; a person counts without them.
-ADDED = {"injected-parameters", "papermill-error-cell-tag"}
+ADDED = "injected-parameters"
+"""The tag of the cell that papermill adds; a person counts without it."""
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -151,14 +151,11 @@ def find_notebooks(root: Path) -> dict[str, Path]:
     return {f"{path.parent.name}/{path.name}": path for path in paths}
 
 
-def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
-    """Raise a `MedicError` for a parameter that the notebook's own parameters cell does not define.
-
-    Papermill would only log a warning.
-    """
-    import papermill
-
-    defined = papermill.inspect_notebook(_literal(notebook))
+def check_parameters(notebook: Path, parameters: Iterable[str]) -> None:
+    """Raise a `MedicError` for a parameter that the notebook's own parameters cell does not define."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    own = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    defined = re.findall(r"^(\w+) =", "\n".join(own), re.MULTILINE)
     for name in parameters:
         if name not in defined:
             raise MedicError(
@@ -171,7 +168,7 @@ def execute(notebook: Path, copy: Path, parameters: Mapping[str, Any], *, timeou
 
     Args:
         notebook: the source, which is never written.
-        copy: where the executed notebook goes.
+        copy: where the executed notebook goes, whole or not at all.
         parameters: values for constants of the cell tagged ``parameters``.
         timeout: seconds that one cell may take; None for no limit.
 
@@ -179,30 +176,35 @@ def execute(notebook: Path, copy: Path, parameters: Mapping[str, Any], *, timeou
         None if all cells ran.
     """
     import nbformat
-    import papermill
+    from papermill.iorw import load_notebook_node
+    from papermill.parameterize import parameterize_notebook
 
     check_parameters(notebook, parameters)
-    # Papermill saves after each cell; the copy takes its name only when it is whole.
-    partial = copy.with_name(f".{copy.stem}.running.ipynb")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    how = {"kernel_name": "python3", "cwd": notebook.parent, "execution_timeout": timeout}
-    how["progress_bar"] = {"desc": notebook.stem, "disable": None, "leave": False}  # on a terminal only
-    how["extra_arguments"] = ["--log-level=ERROR"]  # kernels warn of their transport at each start
-    problem = None
-    try:
-        papermill.execute_notebook(_literal(notebook), _literal(partial), dict(parameters), **how)
-    except (KeyboardInterrupt, SystemExit):
-        partial.unlink(missing_ok=True)
-        raise
-    except Exception as error:  # a dead kernel and a timeout are the notebook's failures too
-        problem = error
-    executed = nbformat.read(partial, as_version=4) if partial.exists() else nbformat.v4.new_notebook()
-    executed.metadata.pop("papermill", None)  # it names folders of this machine
-    leave_pictures(executed)
+    executed = parameterize_notebook(load_notebook_node(str(notebook)), dict(parameters))
+    executed.metadata.pop("papermill")
+    failure = run_cells(executed, notebook.parent, timeout)
     with replacing(copy) as temporary:
         nbformat.write(executed, temporary)
-    partial.unlink(missing_ok=True)
-    return _failure(executed, problem) if problem else None
+    return failure
+
+
+def run_cells(notebook: Any, folder: Path, timeout: int | None = None) -> Failure | None:
+    """Run all cells of a notebook in place, in a new kernel that starts in ``folder``; see `leave_pictures`.
+
+    Returns:
+        None if all cells ran.
+    """
+    from nbconvert.preprocessors import ExecutePreprocessor
+
+    how = {"kernel_name": "python3", "timeout": timeout, "store_widget_state": False}
+    how["extra_arguments"] = ["--log-level=ERROR"]  # kernels warn of their transport at each start
+    try:
+        ExecutePreprocessor(**how).preprocess(notebook, {"metadata": {"path": str(folder)}})
+    except Exception as error:  # a dead kernel and a timeout are the notebook's failures too
+        return _failure(notebook, error)
+    finally:
+        leave_pictures(notebook)
+    return None
 
 
 def leave_pictures(notebook: Any) -> None:
@@ -218,7 +220,7 @@ def leave_pictures(notebook: Any) -> None:
 
 
 def _failure(notebook: Any, problem: Exception) -> Failure:
-    cells = [cell for cell in notebook.cells if not ADDED & set(cell.metadata.get("tags", []))]
+    cells = [cell for cell in notebook.cells if ADDED not in cell.metadata.get("tags", [])]
     for number, cell in enumerate(cells, start=1):
         for output in cell.get("outputs", []):
             if output.output_type == "error":
@@ -234,17 +236,11 @@ def _values(copies: Mapping[str, Path]) -> dict[str, float]:
 
 def _load_state(path: Path, keys: Mapping[str, str]) -> dict[str, Outcome]:
     """Every notebook's outcome: the earlier one if all it depends on is as it was, waiting otherwise."""
-    try:
-        earlier = (
-            {one["notebook"]: one for one in json.loads(path.read_text(encoding="utf-8"))} if path.exists() else {}
-        )
-    except (ValueError, TypeError, KeyError) as error:
-        raise MedicError(f"{path} is damaged ({error}); remove it, and every notebook runs again") from error
     state = {name: Outcome(name, key=key) for name, key in keys.items()}
-    for name, one in earlier.items():
-        if one["key"] == keys.get(name):
+    for one in json.loads(path.read_text(encoding="utf-8")) if path.exists() else []:
+        if one["key"] == keys.get(one["notebook"]):
             failure = Failure(**one["failure"]) if one["failure"] else None
-            state[name] = Outcome(**{**one, "failure": failure, "kept": True})
+            state[one["notebook"]] = Outcome(**{**one, "failure": failure, "kept": True})
     return state
 
 
@@ -267,8 +263,3 @@ def _keys(root: Path, data: Path, paths: Mapping[str, Path], parameters: Mapping
         cells = [[cell["cell_type"], cell["source"]] for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
         keys[name] = hashlib.sha256(f"{shared.hexdigest()} {json.dumps(cells)}".encode()).hexdigest()
     return keys
-
-
-def _literal(path: Path) -> str:
-    """Papermill fills braces in a path with parameters; doubled, they stand for themselves."""
-    return str(path.absolute()).replace("{", "{{").replace("}", "}}")
