@@ -12,7 +12,6 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -268,10 +267,6 @@ def described(cwd: Path, *arguments: object) -> dict:
 
 def test_describe_counts_folder_zip_and_tables_alone(tiny, tmp_path):
     about = described(tmp_path, "retinopathy", "--data", tiny.parent)
-    assert about == described(tmp_path, "retinopathy", "--data", tiny)
-    labels = pd.concat([pd.read_csv(tiny / f"{split}_label.csv", header=None)[0] for split in ("train", "test")])
-    counted = {name: int((labels == code).sum()) for code, name in enumerate(RETINOPATHY.classes)}
-    assert {name: row["total"] for name, row in about["classes"].items()} == counted
     shown = succeeded(medic("describe", "retinopathy", "-d", tiny, cwd=tmp_path))
     assert "retinopathy: 80 images of 40 patients, 40 of them with both eyes" in shown
     with zipfile.ZipFile(tmp_path / "retinopathy.zip", "w") as archive:
@@ -284,27 +279,37 @@ def test_describe_counts_folder_zip_and_tables_alone(tiny, tmp_path):
         shutil.copy(path, tmp_path / "tables")
     alone = ("retinopathy", "--data", "tables")
     assert described(tmp_path, *alone)["absent_images"] == 80
-    assert described(tmp_path, *alone, "--images", tiny / "images")["absent_images"] == 0
+    assert described(tmp_path, *alone, "--images", tiny / "images") == about
 
 
 def test_prepare_names_what_it_skipped_and_deals_out_a_test_split(tiny, tmp_path):
-    ended = medic("prepare", "retinopathy", "--data", tiny, "--size", "32", "--to", "made", cwd=tmp_path)
+    ended = medic(
+        "prepare", "retinopathy", "--data", tiny, "--size", "32", "--to", "made", "--test", "0.4", cwd=tmp_path
+    )
     faults = pd.read_csv(tiny / "planted_faults.csv")
     unreadable = faults.loc[faults["fault"].isin(["truncated", "not an image"]), "image"]
     assert f"{80 - len(unreadable)} images prepared at 32 px in made" in succeeded(ended)
-    for image in unreadable:
-        assert re.search(rf"^skipped \S*{image}\.jpeg: ", ended.err, re.MULTILINE)
-    assert pd.read_csv(tmp_path / "made" / "records.csv").groupby("patient")["split"].nunique().max() == 1
+    assert all(re.search(rf"^skipped \S*{image}\.jpeg: ", ended.err, re.MULTILINE) for image in unreadable)
+    records = pd.read_csv(tmp_path / "made" / "records.csv")
+    assert records.groupby("patient")["split"].nunique().max() == 1
+    assert 0.3 < records.loc[records["split"] == "test", "patient"].nunique() / records["patient"].nunique() < 0.5
     (tmp_path / "one").mkdir()
     names, labels = (pd.read_csv(tiny / f"train_{table}.csv", header=None)[0] for table in ("img", "label"))
     pd.DataFrame({"image": names, "level": labels}).to_csv(tmp_path / "one" / "trainLabels.csv", index=False)
-    arguments = ("prepare", "retinopathy", "--size", "32", "--images", tiny / "images")
-    shown = succeeded(medic(*arguments, "--data", "one", "--to", "dealt", cwd=tmp_path))
-    assert "no test split: 20 % of the patients are set aside" in shown
+    arguments = (
+        "prepare",
+        "retinopathy",
+        "--size",
+        "32",
+        "--images",
+        tiny / "images",
+        "--data",
+        "one",
+        "--to",
+        "dealt",
+    )
+    assert "no test split: 20 % of the patients are set aside" in succeeded(medic(*arguments, cwd=tmp_path))
     assert set(pd.read_csv(tmp_path / "dealt" / "records.csv")["split"]) == {"train", "validation", "test"}
-    succeeded(medic(*arguments, "--data", tiny, "--test", "0.4", "--to", "asked", cwd=tmp_path))
-    records = pd.read_csv(tmp_path / "asked" / "records.csv")
-    assert 0.3 < records.loc[records["split"] == "test", "patient"].nunique() / records["patient"].nunique() < 0.5
 
 
 @pytest.fixture
@@ -325,7 +330,6 @@ def test_own_images_are_described_corrected_and_prepared_with_the_positive_class
     assert "of the two classes fine is the positive one (--positive names the other)" in shown
     shown = succeeded(medic(*arguments, "--looked-for", "bad", cwd=tmp_path))
     assert "of the two classes bad is the positive one" in shown
-    assert "20 images prepared at 32 px in made" in shown
     records = pd.read_csv(tmp_path / "made" / "records.csv")
     assert records.groupby("class")["label"].unique().map(list).to_dict() == {"bad": [1], "fine": [0]}
     (moles / "corrections.csv").write_text(
@@ -338,9 +342,8 @@ def test_own_images_are_described_corrected_and_prepared_with_the_positive_class
 def test_a_class_with_one_image_is_said_and_one_without_is_not_trained(moles, tmp_path):
     emu = moles / "emu" / "0.png"
     emu.parent.mkdir()
-    emu.write_bytes((moles / "bad" / "north 0.JPG").read_bytes()[:-40])
+    cv2.imwrite(str(emu), np.full((24, 32, 3), 90, np.uint8))
     arguments = ("prepare", "own", "--data", moles, "--size", "32")
-    emu.write_bytes(cv2.imencode(".png", np.full((24, 32, 3), 90, np.uint8))[1].tobytes())
     ended = medic(*arguments, cwd=tmp_path)
     assert re.search(r"^emu +1 +0 +0 +1$", succeeded(ended), re.MULTILINE)
     assert "the class 'emu' has no image in test" in ended.err
@@ -403,19 +406,12 @@ def test_package_compresses_only_behind_its_gate_and_says_what_came_of_it(line, 
 def test_training_again_returns_at_once_or_names_the_difference(line):
     before = (line.run / "run.json").stat().st_mtime_ns
     shown = succeeded(medic(*TRAIN, cwd=line.folder))
-    assert "epoch   1/1" in line.printed["train"]
-    assert "epoch   1/1" not in shown
+    assert ("epoch   1/1" in line.printed["train"], "epoch   1/1" in shown) == (True, False)
     assert "best epoch 1 of 1" in shown
     assert (line.run / "run.json").stat().st_mtime_ns == before
-    for other, difference in {
-        ("--epochs", "2"): "recipe.epochs 1 there, 2 here",
-        ("--objective", "corn"): "model.objective",
-        ("--recipe", "published"): "recipe.batch_size 16 there, 18 here",
-        ("--seed", "5"): "recipe.seed 0 there, 5 here",
-    }.items():
-        said = failed(medic(*TRAIN, *other, cwd=line.folder))
+    said = failed(medic(*TRAIN, "--recipe", "published", "--seed", "5", cwd=line.folder))
+    for difference in ("recipe.batch_size 16 there, 18 here", "recipe.seed 0 there, 5 here", "choose another folder"):
         assert difference in said
-        assert "choose another folder" in said
 
 
 def test_options_go_before_the_recipe_and_weights_come_from_a_saved_model(line, tmp_path):
@@ -436,34 +432,18 @@ def test_options_go_before_the_recipe_and_weights_come_from_a_saved_model(line, 
     assert "epoch   1/1" in succeeded(medic(*again, cwd=line.folder))
 
 
-def test_a_killed_training_goes_on_and_an_interrupted_one_says_so(line):
-    arguments = {name: (*TRAIN, "--epochs", "20", "-s", ".", "-n", name) for name in ("killed", "interrupted")}
-
-    def stop(name: str, number: int) -> tuple[int, str]:
-        with started(*arguments[name], cwd=line.folder) as process:
-            first = next(line for line in process.stdout if line.startswith(b"epoch"))
-            process.send_signal(number)
-            rest, said = process.communicate(timeout=60)
-        assert first.startswith(b"epoch   1/20"), said
-        assert b"epoch  20/20" not in rest, "it ended before it could be stopped"
-        return process.returncode, said.decode()
-
-    # At the same time: most of it is waiting for the libraries to load.
-    with ThreadPoolExecutor() as pool:
-        killed, interrupted = pool.map(stop, arguments, (signal.SIGKILL, signal.SIGINT))
-    assert (killed[0], interrupted[0]) == (-signal.SIGKILL, 130)
-    assert "Traceback" not in interrupted[1]
-    assert "medic: stopped; give the same command again to go on" in interrupted[1]
-    assert "was interrupted; start the same training again" in failed(medic("evaluate", "killed", cwd=line.folder))
-    histories = []
-    for name, command in arguments.items():
-        shown = succeeded(medic(*command, cwd=line.folder))
-        assert "epoch   1/20" not in shown
-        assert "epoch  20/20" in shown
-        histories.append(pd.read_csv(line.folder / name / "history.csv"))
-    assert list(histories[0]["epoch"]) == list(range(1, 21))
-    same = [history.drop(columns=["images_per_second", "seconds"]) for history in histories]
-    pd.testing.assert_frame_equal(*same, rtol=1e-4)
+def test_an_interrupted_training_says_so_and_goes_on(line):
+    command = (*TRAIN, "--epochs", "20", "-s", ".", "-n", "interrupted")
+    with started(*command, cwd=line.folder) as process:
+        first = next(line for line in process.stdout if line.startswith(b"epoch"))
+        process.send_signal(signal.SIGINT)
+        rest, said = process.communicate(timeout=60)
+    assert (process.returncode, first.split()[1], b"epoch  20/20" in rest) == (130, b"1/20", False)
+    assert "Traceback" not in said.decode()
+    assert "medic: stopped; give the same command again to go on" in said.decode()
+    assert "was interrupted; start the same training again" in failed(medic("evaluate", "interrupted", cwd=line.folder))
+    shown = succeeded(medic(*command, cwd=line.folder))
+    assert ("epoch   1/20" in shown, "epoch  20/20" in shown) == (False, True)
 
 
 def test_run_checkpoint_bundle_and_archive_predict_the_same(line, pictures):
@@ -517,45 +497,32 @@ def test_bad_images_are_rows_with_the_reason_and_the_first_are_named(line, pictu
     assert sorted(os.listdir(pictures / "results")) == ["images", "result.csv"]
 
 
-def on(command: str, model: object) -> tuple:
-    """A command with the model it is for: an option of ``predict``, the argument of all others."""
-    return (command, "-m", model) if command == "predict" else (command, model)
-
-
-@pytest.mark.parametrize("command", ["predict", "evaluate", "export", "package"])
+@pytest.mark.parametrize("command", ["predict -m", "evaluate", "export", "package"])
 def test_a_damaged_checkpoint_or_one_of_another_task_is_said_with_the_remedy(command, line, pictures):
     from medic.data.images.preprocess import Preprocessing
     from medic.modeling.classifier import Classifier
 
     shutil.copytree(line.folder / "outputs" / "prepared", pictures / "outputs" / "prepared")
     run = Path(shutil.copytree(line.run, pictures / "outputs" / "runs" / "latest"))
-    for name, spoilt, said in (
-        ("best/model.safetensors", lambda whole: whole[: len(whole) // 2], "damaged"),
-        ("best/model.safetensors", None, "train"),
-        ("best/model.json", lambda whole: whole[: len(whole) // 2], "damaged"),
-        ("best/model.json", None, "no checkpoint"),
-        ("run.json", lambda whole: b"{", "damaged"),
-    ):
+    for name, content, said in (("run.json", b"{", "damaged"), ("best/model.safetensors", b"", "damaged")):
         whole = (run / name).read_bytes()
-        (run / name).write_bytes(spoilt(whole)) if spoilt else (run / name).unlink()
-        assert said in failed(medic(*on(command, run), cwd=pictures))
+        (run / name).write_bytes(content)
+        assert said in failed(medic(*command.split(), run, cwd=pictures))
         (run / name).write_bytes(whole)
     other = Task("cats", "ordinal", ("small", "middling", "large"))
     Classifier(other, NETWORK[1], preprocessing=Preprocessing(size=96), image_size=64).save(run / "best")
-    said = failed(medic(*on(command, run), cwd=pictures))
-    assert "is for the task 'cats'" in said
-    assert "not for 'retinopathy'" in said
+    assert "is for the task 'cats', not for 'retinopathy'" in failed(medic(*command.split(), run, cwd=pictures))
 
 
-@pytest.mark.parametrize("command", ["predict", "deploy", "serve"])
+@pytest.mark.parametrize("command", ["predict -m", "deploy", "serve"])
 def test_a_damaged_bundle_is_said_with_the_remedy(command, line, pictures):
     bundle = Path(shutil.copytree(line.bundle, pictures / "bundle"))
     graph = bundle / "model.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"?")
-    assert "changed or damaged at model.onnx" in failed(medic(*on(command, bundle), cwd=pictures))
+    assert "changed or damaged at model.onnx" in failed(medic(*command.split(), bundle, cwd=pictures))
     archive = pictures / "bundle.tar.gz"
     archive.write_bytes(line.bundle.with_name("retinopathy.tar.gz").read_bytes()[:5000])
-    assert "damaged" in failed(medic(*on(command, archive), cwd=pictures))
+    assert "damaged" in failed(medic(*command.split(), archive, cwd=pictures))
 
 
 # Radiographs and digits

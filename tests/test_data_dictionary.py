@@ -43,66 +43,63 @@ def documented(repository) -> dict[str, list[str]]:
     return sections
 
 
-@pytest.fixture(scope="module")
-def evaluation() -> Evaluation:
-    records = pd.DataFrame(
-        {
-            "image": ["images/1_left.jpeg", "images/1_right.jpeg", "images/2_left.jpeg"],
-            "patient": ["1", "1", "2"],
-            "eye": ["left", "right", "left"],
-            "split": "test",
-            "label": [0, 4, 2],
-            "file": ["images/aa/1.jpg", "images/bb/2.jpg", "images/cc/3.jpg"],
-        }
-    )
-    probabilities = np.eye(5, dtype=np.float32)[[0, 1, 2]]
-    return Evaluation("a test", Prediction(RETINOPATHY, probabilities, np.float32([0, 1, 2])), records, majority=0)
+def columns(**tables: object) -> dict[str, list[str]]:
+    """The columns of tables (a name ``a_b`` is the heading ``a b``)."""
+    return {name.replace("_", " "): list(table) for name, table in tables.items()}
 
 
-def test_what_readers_and_checks_give_is_documented(documented, sample):
+def check_all(found: dict[str, list[str]], documented: dict[str, list[str]]) -> None:
+    assert found == {name: documented[name] for name in found}
+
+
+def test_what_readers_checks_and_samples_give_is_documented(documented, sample, tmp_path):
     records, store = retinopathy.read(sample)
-    assert list(records) == documented["records"]
-    assert list(check(records, store)) == documented["findings"]
-    assert list(measure(records.head(2), store)) == documented["measures"]
-    assert list(class_counts(split_by_patient(records), RETINOPATHY)) == documented["class counts"]
-    assert list(describe(records, store, RETINOPATHY).to_dict()) == documented["description"]
-    assert list(sources_table()) == documented["sources"]
+    found = columns(
+        records=records,
+        findings=check(records, store),
+        measures=measure(records.head(2), store),
+        class_counts=class_counts(split_by_patient(records), RETINOPATHY),
+        description=describe(records, store, RETINOPATHY).to_dict(),
+        sources=sources_table(),
+        sample_records=SAMPLES["retinopathy"].write(tmp_path / "sample", patients=40, size=64),
+    )
+    check_all(found | {"planted_faults.csv": list(pd.read_csv(sample / "planted_faults.csv"))}, documented)
 
 
-@pytest.fixture(scope="module")
-def radiographs(documented, tmp_path_factory) -> Path:
-    """A chest X-ray table with the documented titles, one odd row, the two lists and no images."""
-    folder = tmp_path_factory.mktemp("chest_xray")
+def test_each_kind_of_finding_is_documented(repository):
+    text = (repository / "docs" / "data_dictionary.md").read_text(encoding="utf-8")
+    assert [kind for kind in KINDS if f"`{kind}`" not in text] == []
+
+
+@pytest.mark.parametrize("heading", ["trainLabels.csv (Kaggle 2015)", "train.csv (Kaggle 2019)"])
+def test_the_published_layouts_are_read_by_their_documented_columns(heading, documented, tmp_path):
+    (tmp_path / heading.split()[0]).write_text(f"{','.join(documented[heading])}\n7_left,3\n")
+    records, _ = retinopathy.read(tmp_path)
+    assert records[["image", "label"]].to_numpy().tolist() == [["7_left", 3]]
+
+
+def test_chest_x_rays_are_read_by_their_documented_columns_and_give_the_documented_ones(documented, tmp_path):
     header = ",".join(documented["Data_Entry_2017.csv (NIH ChestX-ray14)"])
     rows = ["1_000.png,Mass|Hernia,0,1,058Y,M,PA,2500,2048", "2_000.png,No Finding,0,2,412,F,AP,2500,2048"]
-    (folder / "Data_Entry_2017.csv").write_text("\n".join([header, *rows]))
-    (folder / "train_val_list.txt").write_text("1_000.png\n")
-    (folder / "test_list.txt").write_text("2_000.png\n")
-    return folder
-
-
-def test_chest_x_rays_are_read_by_their_documented_columns_and_give_the_documented_ones(documented, radiographs):
-    records, store = chest_xray.read(radiographs)
-    assert list(records) == documented["chest X-ray records"]
+    (tmp_path / "Data_Entry_2017.csv").write_text("\n".join([header, *rows]))
+    (tmp_path / "train_val_list.txt").write_text("1_000.png\n")
+    (tmp_path / "test_list.txt").write_text("2_000.png\n")
+    records, store = chest_xray.read(tmp_path)
     assert records[["age", "width", "height"]].to_numpy(object).tolist() == [[58, 2500, 2048], [pd.NA, 2500, 2048]]
     assert list(class_counts(records, CHEST_XRAY)) == ["train", "test", "total"]
-    assert list(describe(records, store, CHEST_XRAY).to_dict()) == documented["description"]
-    assert {name.name for name in radiographs.iterdir()} == {
-        heading.removesuffix(" (NIH ChestX-ray14)")
-        for headings in documented
-        if headings.endswith("(NIH ChestX-ray14)")
-        for heading in headings.split(", ")
-    }
+    description = describe(records, store, CHEST_XRAY).to_dict()
+    check_all({"chest X-ray records": list(records), "description": list(description)}, documented)
+    headings = [name for name in documented if name.endswith("(NIH ChestX-ray14)")]
+    named = {file for name in headings for file in name.removesuffix(" (NIH ChestX-ray14)").split(", ")}
+    assert named == {path.name for path in tmp_path.iterdir()}
 
 
 def test_skin_lesions_are_read_by_their_documented_columns_and_give_the_documented_ones(documented, tmp_path):
     given = {"isic_id": "ISIC_1", "benign_malignant": "benign", "age_approx": "45", "sex": "male", "pixelsX": "640"}
-    columns = documented["metadata.csv (ISIC Archive)"]
-    (tmp_path / "metadata.csv").write_text(
-        f"{','.join(columns)}\n{','.join(given.get(column, '') for column in columns)}\n"
-    )
+    titles = documented["metadata.csv (ISIC Archive)"]
+    (tmp_path / "metadata.csv").write_text(f"{','.join(titles)}\n{','.join(given.get(one, '') for one in titles)}\n")
     records, _ = skin_lesion.read(tmp_path)
-    assert list(records) == documented["skin lesion records"]
+    check_all(columns(skin_lesion_records=records), documented)
     assert records[["class", "age", "sex", "width"]].to_numpy().tolist() == [["benign", 45, "M", 640]]
 
 
@@ -111,76 +108,51 @@ def test_own_records_and_the_journal_of_corrections_are_documented(documented, t
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     records, _ = own.read(tmp_path)
-    assert list(records) == documented["own records"]
     kept = Corrections(tmp_path / "corrections.csv", records, task_of(records, "own"))
     kept.label("cat/1.png", "dog")
-    assert list(pd.read_csv(kept.path)) == list(kept.table()) == documented["corrections.csv"]
+    check_all({"own records": list(records), "corrections.csv": list(pd.read_csv(kept.path))}, documented)
+    assert list(kept.table()) == documented["corrections.csv"]
     assert list(own.read(tmp_path)[0]) == documented["own records"] + documented["corrected records"]
 
 
-def test_each_kind_of_finding_is_documented(repository):
-    text = (repository / "docs" / "data_dictionary.md").read_text(encoding="utf-8")
-    assert [kind for kind in KINDS if f"`{kind}`" not in text] == []
-
-
-def test_the_published_layouts_are_read_by_their_documented_columns(documented, tmp_path):
-    for heading in ("trainLabels.csv (Kaggle 2015)", "train.csv (Kaggle 2019)"):
-        folder = tmp_path / heading.split(".")[0]
-        folder.mkdir()
-        (folder / heading.split()[0]).write_text(f"{','.join(documented[heading])}\n7_left,3\n")
-        records, _ = retinopathy.read(folder)
-        assert records[["image", "label"]].to_numpy().tolist() == [["7_left", 3]]
-
-
-def test_what_comes_with_the_sample_is_documented(documented, sample, tmp_path):
-    assert list(pd.read_csv(sample / "planted_faults.csv")) == documented["planted_faults.csv"]
-    drawn = SAMPLES["retinopathy"].write(tmp_path / "sample", patients=40, size=64)
-    assert list(drawn) == documented["sample records"]
-
-
-def test_the_files_of_a_prepared_set_are_documented(documented, sample, tmp_path):
+def test_the_files_of_prepared_sets_and_of_selections_are_documented(documented, sample, tiny, tmp_path):
     records, store = retinopathy.read(sample)
     faults = pd.read_csv(sample / "planted_faults.csv")["image"]
-    folder = prepare(
-        records[records["image"].map(lambda name: Path(name).stem).isin(faults)],
-        store,
-        tmp_path / "prepared",
-        Preprocessing(size=32),
-    ).folder
+    faulty = records[records["image"].map(lambda name: Path(name).stem).isin(faults)]
+    folder = prepare(faulty, store, tmp_path / "prepared", Preprocessing(size=32)).folder
     assert {path.name for path in folder.iterdir()} == PREPARED | {"images"}
-    for name in ("records.csv", "skipped.csv"):
-        assert list(pd.read_csv(folder / name)) == documented[name]
-    assert list(json.loads((folder / "manifest.json").read_text())) == documented["manifest.json"]
-
-
-def test_the_files_of_a_selection_are_documented(documented, tiny, tmp_path):
-    listed, store = select(tiny, per_class=3)
-    prepared = write(listed, store, tmp_path / "data", Preprocessing(size=32))
-    made = {path.name for path in prepared.folder.iterdir()} - PREPARED - {"images"}
-    assert made == {"labels_train.csv", "labels_val.csv", "selection.csv"}
-    for name in ("labels_train.csv", "labels_val.csv"):
-        assert list(pd.read_csv(prepared.folder / name)) == documented["labels_train.csv, labels_val.csv"]
-    assert list(pd.read_csv(prepared.folder / "selection.csv")) == documented["selection.csv"]
+    found = {name: list(pd.read_csv(folder / name)) for name in ("records.csv", "skipped.csv")}
+    check_all(found | {"manifest.json": list(json.loads((folder / "manifest.json").read_text()))}, documented)
+    folder = write(*select(tiny, per_class=3), tmp_path / "data", Preprocessing(size=32)).folder
+    found = {path.name: list(pd.read_csv(path)) for path in folder.glob("*.csv") if path.name not in PREPARED}
+    labels, names = documented["labels_train.csv, labels_val.csv"], ("labels_train.csv", "labels_val.csv")
+    assert found == dict.fromkeys(names, labels) | {"selection.csv": documented["selection.csv"]}
 
 
 def test_the_history_of_a_run_is_documented(documented, tiny_prepared, tmp_path):
-    model = Classifier(
-        RETINOPATHY, "mobilenet_v3_small", preprocessing=tiny_prepared.preprocessing, image_size=32, weights=None
-    )
+    how = {"preprocessing": tiny_prepared.preprocessing, "image_size": 32, "weights": None}
+    model = Classifier(RETINOPATHY, "mobilenet_v3_small", **how)
     fit(model, tiny_prepared, tmp_path / "run", Recipe(epochs=1, precision="32-true"))
     assert set(pd.read_csv(tmp_path / "run" / "history.csv")) == set(documented["history.csv"])
 
 
-def test_predictions_and_evaluations_are_documented(documented, evaluation, tmp_path):
+def test_predictions_and_evaluations_are_documented(documented, tmp_path):
+    names = ["images/1_left.jpeg", "images/1_right.jpeg", "images/2_left.jpeg"]
+    table = {"image": names, "patient": list("112"), "eye": ["left", "right", "left"], "split": "test"}
+    table |= {"label": [0, 4, 2], "file": ["images/aa/1.jpg", "images/bb/2.jpg", "images/cc/3.jpg"]}
+    answer = Prediction(RETINOPATHY, np.eye(5, dtype=np.float32)[[0, 1, 2]], np.float32([0, 1, 2]))
+    evaluation = Evaluation("a test", answer, pd.DataFrame(table), majority=0)
     failed = pd.DataFrame([("x.jpeg", "empty", "no bytes")], columns=["image", "reason", "detail"])
-    names = list(evaluation.records["image"])
-    assert list(evaluation.prediction.to_frame(names)) == documented["predictions"]
-    assert list(BatchResult(evaluation.prediction, names, failed).to_frame()) == documented["result.csv"]
-    assert list(pd.read_csv(evaluation.save(tmp_path) / "predictions.csv")) == documented["predictions.csv"]
-    assert list(evaluation.table()) == documented["figures"]
-    assert list(evaluation.by_class()) == documented["by class"]
-    assert list(slices(evaluation, ["eye"])) == documented["slices"]
-    assert list(evaluation.worst()) == documented["most wrong images"]
+    found = columns(
+        predictions=answer.to_frame(names),
+        figures=evaluation.table(),
+        by_class=evaluation.by_class(),
+        slices=slices(evaluation, ["eye"]),
+        most_wrong_images=evaluation.worst(),
+    )
+    found["result.csv"] = list(BatchResult(answer, names, failed).to_frame())
+    found["predictions.csv"] = list(pd.read_csv(evaluation.save(tmp_path) / "predictions.csv"))
+    check_all(found, documented)
 
 
 def test_what_is_said_of_each_label_is_documented(documented):

@@ -24,62 +24,47 @@ def in_clone(clone, monkeypatch):
         yield clone
 
 
-def test_begin_says_what_the_notebook_runs_on_without_naming_a_folder_of_the_machine(in_clone, capsys):
-    session = begin("quick", "sample_data", seed=3)
-
-    printed = capsys.readouterr().out
-    assert "SYNTHETIC sample: nothing here is clinical" in printed
-    assert "profile   quick" in printed
-    assert "data      sample_data\n" in printed
-    assert "numpy " in printed
-    assert str(in_clone) not in printed
-    assert (session.root, session.data) == (in_clone, in_clone / "sample_data")
-    assert session.synthetic
-    assert not session.full
-
-
-def test_data_outside_the_clone_is_shown_relative_and_is_not_called_synthetic(in_clone, capsys):
-    (in_clone.parent / "shared" / "data").mkdir(parents=True)
-    session = begin("full", "../shared/data")
-
-    printed = capsys.readouterr().out
-    assert "data      ../shared/data\n" in printed
-    assert "SYNTHETIC" not in printed
-    assert session.full
-    assert session.products == in_clone / "outputs" / "shared-data" / "full"
-
-
-def test_a_generated_set_elsewhere_is_synthetic_if_it_says_so(in_clone, capsys):
-    folder = in_clone / "elsewhere" / "retinopathy"
-    folder.mkdir(parents=True)
-    (folder / "SYNTHETIC.md").write_text("drawn")
-    assert begin("quick", "elsewhere").synthetic
-
-
 @pytest.mark.parametrize(
-    ("profile", "data", "told"), [("fast", "sample_data", "'quick' or 'full'"), ("quick", "absent", "no such folder")]
-)
-def test_begin_refuses_what_it_does_not_know(in_clone, profile, data, told):
-    with pytest.raises(MedicError, match=told):
-        begin(profile, data)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("marked", "profile", "data", "line", "notice"),
     [
-        ("PAIRS", "abc", "PAIRS is 'abc'; it must be a whole number"),
-        ("SEED", 0.5, "SEED is 0.5; it must be a whole number"),
-        ("SENSITIVITY", "0.9", "SENSITIVITY is '0.9'; it must be a number"),
-        ("NETWORKS", "resnet18", "NETWORKS is 'resnet18'; it must be a list"),
+        (None, "quick", "sample_data", None, "SYNTHETIC sample: nothing here is clinical"),
+        (None, "quick", "sample_data", "digits", "SMALL sample: real images, too few to compare with anything"),
+        (None, "full", "../shared/data", None, ""),
+        ("../shared/data/retinopathy", "quick", "../shared/data", None, "SYNTHETIC"),
     ],
 )
-def test_begin_refuses_a_parameter_of_another_type(in_clone, monkeypatch, name, value, told):
-    for fine in (None, 1, [1]):
-        monkeypatch.setitem(globals(), "NETWORKS" if isinstance(fine, list) else "EPOCHS", fine)
-    begin("quick", "sample_data")
-    monkeypatch.setitem(globals(), name, value)
+def test_begin_says_what_the_notebook_runs_on_without_naming_a_folder_of_the_machine(
+    in_clone, capsys, marked, profile, data, line, notice
+):
+    (in_clone / "../shared/data/retinopathy").mkdir(parents=True)
+    if marked:
+        (in_clone / marked / "SYNTHETIC.md").write_text("drawn")
+    session = begin(profile, data, line=line)
+    printed = capsys.readouterr().out
+    for said in (f"profile   {profile}", f"data      {data}\n", "numpy ", notice):
+        assert said in printed
+    assert str(in_clone) not in printed
+    assert ("SYNTHETIC" in printed) == session.synthetic == notice.startswith("SYNTHETIC")
+    assert (session.root, session.full) == (in_clone, profile == "full")
+    assert session.products == in_clone / "outputs" / data.replace("../", "").replace("/", "-") / profile
+
+
+@pytest.mark.parametrize(
+    ("profile", "data", "given", "told"),
+    [
+        ("fast", "sample_data", {}, "'quick' or 'full'"),
+        ("quick", "absent", {}, "no such folder"),
+        ("quick", "sample_data", {"PAIRS": "abc"}, "PAIRS is 'abc'; it must be a whole number"),
+        ("quick", "sample_data", {"SEED": 0.5}, "SEED is 0.5; it must be a whole number"),
+        ("quick", "sample_data", {"SENSITIVITY": "0.9"}, "SENSITIVITY is '0.9'; it must be a number"),
+        ("quick", "sample_data", {"NETWORKS": "resnet18"}, "NETWORKS is 'resnet18'; it must be a list"),
+    ],
+)
+def test_begin_refuses_what_it_does_not_know(in_clone, monkeypatch, profile, data, given, told):
+    for name, value in {"EPOCHS": 1, "TRIALS": None, "WORKERS": [1], **given}.items():
+        monkeypatch.setitem(globals(), name, value)
     with pytest.raises(MedicError, match=told):
-        begin("quick", "sample_data")
+        begin(profile, data)
 
 
 def test_a_notebook_outside_a_clone_is_told_where_to_go(tmp_path):
@@ -89,14 +74,17 @@ def test_a_notebook_outside_a_clone_is_told_where_to_go(tmp_path):
 
 def test_only_the_quick_profile_on_the_sample_draws_the_readmes_figures(in_clone, monkeypatch):
     (in_clone / "photographs").mkdir()
-    outputs = in_clone / "outputs"
-    assert begin("quick", "sample_data").images == in_clone / "image"
-    assert begin("full", "sample_data").images == outputs / "sample_data" / "full" / "image"
-    assert begin("quick", "photographs").images == outputs / "photographs" / "quick" / "image"
+
+    def images(profile: str, data: str) -> str:
+        return begin(profile, data).images.relative_to(in_clone).as_posix()
+
+    assert images("quick", "sample_data") == "image"
+    assert images("full", "sample_data") == "outputs/sample_data/full/image"
+    assert images("quick", "photographs") == "outputs/photographs/quick/image"
     monkeypatch.setenv("MEDIC_OUTPUTS", "elsewhere")
-    assert begin("quick", "photographs").images == in_clone / "elsewhere" / "photographs" / "quick" / "image"
+    assert images("quick", "photographs") == "elsewhere/photographs/quick/image"
     monkeypatch.setenv("MEDIC_IMAGES", str(in_clone / "pictures"))
-    assert begin("quick", "sample_data").images == in_clone / "pictures"
+    assert images("quick", "sample_data") == "pictures"
 
 
 def test_one_seed_gives_the_same_numbers(in_clone):
@@ -135,11 +123,3 @@ def test_a_figure_from_the_sample_says_so_and_is_the_same_file_each_time(tmp_pat
     assert files[0] == files[1]
     assert b"Software" not in files[0]
     assert os.listdir(tmp_path) == ["line.png"]
-
-
-def test_begin_says_that_a_sample_of_real_images_is_small(in_clone, capsys):
-    session = begin("quick", "sample_data", line="digits")
-    printed = capsys.readouterr().out
-    assert not session.synthetic
-    assert "SMALL sample: real images, too few to compare with anything published" in printed
-    assert "SYNTHETIC" not in printed
