@@ -280,11 +280,6 @@ def photograph() -> Callable[..., np.ndarray]:
     return draw
 
 
-@pytest.fixture(scope="session")
-def psnr() -> Callable[[np.ndarray, np.ndarray], float]:
-    return lambda one, other: cv2.PSNR(one, other)
-
-
 @pytest.fixture
 def unwritable(tmp_path: Path) -> Path:
     """A folder that nobody may write to; below a regular file, because permission bits do not bind root."""

@@ -14,20 +14,6 @@ import numpy as np
 import pytest
 
 COLUMNS = ["benchmark", "method", "metric", "value", "low", "high", "ratio", "target", "reached"]
-SMALL = """
-import sys
-import numpy as np
-import measure
-
-options = measure.arguments("x").parse_args(["--quick", "--to", sys.argv[1]])
-seconds = {"reference": np.array([2.0, 2.2, 1.8]), "ours": np.array([0.5, 0.4, 0.6])}
-seconds["limit"] = np.array([0.4, 0.4, 0.4])
-table = measure.rows("small", seconds, reference="reference", work=10, targets={"ours": 4, "limit": 9})
-table.append(measure.compared("small", seconds, "ours", "limit", target=1.3, at_most=True))
-table.append(measure.figure("small", "ours", "psnr_db", 48, target=47))
-measure.show(table, measure.origin(options.data))
-measure.write(table, "small", options)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +30,6 @@ def network(script, sample: Path) -> Path:
     return script("inference").network(sample.parent)
 
 
-def run(repository: Path, *arguments: object) -> subprocess.CompletedProcess:
-    program = [sys.executable, *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    where = repository / "benchmarks"
-    ended = subprocess.run(program, cwd=where, capture_output=True, text=True, check=False, env=environment)
-    assert ended.returncode == 0, ended.stderr
-    return ended
-
-
 def table(path: Path) -> list[dict[str, str]]:
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -60,8 +37,16 @@ def table(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def test_ratios_are_of_medians_and_targets_are_judged_by_them(repository, tmp_path):
-    printed = run(repository, "-c", SMALL, tmp_path).stdout
+def test_ratios_are_of_medians_and_targets_are_judged_by_them(script, tmp_path, capsys):
+    measure = script("measure")
+    options = measure.arguments("x").parse_args(["--quick", "--to", str(tmp_path)])
+    seconds = {"reference": np.array([2.0, 2.2, 1.8]), "ours": np.array([0.5, 0.4, 0.6]), "limit": np.full(3, 0.4)}
+    rows = measure.rows("small", seconds, reference="reference", work=10, targets={"ours": 4, "limit": 9})
+    rows.append(measure.compared("small", seconds, "ours", "limit", target=1.3, at_most=True))
+    rows.append(measure.figure("small", "ours", "psnr_db", 48, target=47))
+    measure.show(rows, measure.origin(options.data))
+    measure.write(rows, "small", options)
+    printed = capsys.readouterr().out
     reference, ours, limit, over, quality = table(tmp_path / "small.csv")
     assert (float(reference["value"]), float(reference["ratio"])) == (5, 1)
     assert (float(ours["value"]), float(ours["ratio"]), ours["reached"]) == (20, 4, "yes")
@@ -102,7 +87,10 @@ def test_quality_in_time_is_drawn_over_minutes_and_gets_a_section_of_its_own(scr
 def test_a_quick_run_writes_its_table_and_touches_no_committed_figure(name, ours, repository, sample, tmp_path):
     committed = repository / "benchmarks" / "results" / f"{name}.csv"
     before = committed.read_bytes()
-    run(repository, f"{name}.py", "--quick", "--data", sample.parent, "--to", tmp_path)
+    command = [sys.executable, f"{name}.py", "--quick", "--data", str(sample.parent), "--to", str(tmp_path)]
+    environment, where = os.environ | {"OMP_NUM_THREADS": "1"}, repository / "benchmarks"
+    ended = subprocess.run(command, cwd=where, capture_output=True, text=True, check=False, env=environment)
+    assert ended.returncode == 0, ended.stderr
     rows = table(tmp_path / f"{name}.csv")
     assert {row["benchmark"] for row in rows} == {name}
     speeds = {row["method"]: row for row in rows if row["metric"].startswith("images_per_s")}

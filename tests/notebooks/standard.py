@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from IPython.core.inputtransformer2 import TransformerManager
 
 from medic.errors import MedicError
 from medic.files import replacing
@@ -30,16 +29,8 @@ MACHINE_PATH = re.compile(r"(?<![\w./~-])/(?:home|root|tmp|work|Users)\b(?:/[\w.
 
 
 def check_notebook(path: Path) -> list[str]:
-    """What breaks the standard in a committed notebook: one sentence each, with the cell (1 is the first).
-
-    Raises:
-        MedicError: the file is no notebook.
-    """
-    path = Path(path)
-    try:
-        notebook = nbformat.read(path, as_version=4)
-    except Exception as error:
-        raise MedicError(f"{path.name} is no notebook that can be read ({error}); restore it from git") from error
+    """What breaks the standard in a committed notebook: one sentence each, with the cell (1 is the first)."""
+    notebook = nbformat.read(path, as_version=4)
     for number, cell in enumerate(notebook.cells, start=1):
         cell.number, cell.code, cell.tags = number, cell.cell_type == "code", cell.metadata.get("tags", [])
     code = [cell for cell in notebook.cells if cell.code]
@@ -71,12 +62,12 @@ def _opening(cells: list, code: list) -> Iterator[str]:
         yield f"the cells {tagged} are tagged 'parameters'; tag exactly one, the first of three code cells or more"
         return
     parameters, imports, begins = code[:3]
-    if not all(isinstance(statement, ast.Import | ast.ImportFrom) for statement in _statements(imports)):
+    if not all(isinstance(statement, ast.Import | ast.ImportFrom) for statement in ast.parse(imports.source).body):
         yield f"cell {imports.number} (the second code cell) does more than import; only imports stand there"
     if "begin(PROFILE, DATA" not in begins.source:
         yield f"cell {begins.number} (the third code cell) does not call begin(PROFILE, DATA); call it there"
     names, lines = {}, parameters.source.splitlines()
-    for statement in _statements(parameters):
+    for statement in ast.parse(parameters.source).body:
         target = statement.targets[0] if isinstance(statement, ast.Assign) else None
         if not isinstance(target, ast.Name) or not target.id.isupper():
             yield f"cell {parameters.number}: '{ast.unparse(statement)}' is not one UPPER_CASE constant"
@@ -129,11 +120,6 @@ def _ending(cells: list) -> Iterator[str]:
     folded = exercises.count("<details>")
     if not 2 <= folded <= 4 or folded != exercises.count("</details>"):
         yield f"'What to try' has {folded} folded answers; give 2 to 4 exercises, each answer in <details>, closed"
-
-
-def _statements(cell: Any) -> list[ast.stmt]:
-    """The cell's top-level statements; magics are read as the calls that IPython makes of them."""
-    return ast.parse(TransformerManager().transform_cell(cell.source)).body
 
 
 def _texts(cell: Any) -> Iterator[str]:

@@ -58,8 +58,7 @@ def sample(
     """
     from medic.sample import SAMPLES, digits
 
-    given = {"patients": patients, "seed": seed, "hospital": hospital, "masks": masks or None}
-    asked = {key: value for key, value in given.items() if value is not None}
+    asked = options.given(patients=patients, seed=seed, hospital=hospital, masks=masks or None)
     if data_set == "digits" and not asked:
         digits.write_sample(folder)
         print(f"scikit-learn's handwritten digits in {folder}")
@@ -129,10 +128,8 @@ def check_sets(
         data, name = Path(what), None
     elif what is not None and name is None:
         raise MedicError(f"with --data, name a set to check ({', '.join(DATA_SETS)}, {OWN.name}), not {what!r}")
-    sets, how = (
-        sets_in(data or Path("sample_data"), name),
-        options.how_to_read(label_column, image_column, patient_column),
-    )
+    sets = sets_in(data or Path("sample_data"), name)
+    how = options.how_to_read(label_column, image_column, patient_column)
     if how and set(sets) != {OWN.name}:
         raise MedicError(f"named columns are for images of your own; {' and '.join(sets)} have their layout")
     checked, failed = {}, []

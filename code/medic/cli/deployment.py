@@ -86,7 +86,7 @@ def draw_images(run: "Run", folder: Path) -> "Prepared | None":
 def score(
     where: Annotated[str, Argument(help="A service's address, or the name of a deployment.")],
     images: Annotated[list[Path], Argument(help="Image files.")],
-    target: options.TargetOption = options.Target.local,
+    target: options.TargetOption = "local",
     space: options.SpaceOption = "default",
     token_file: options.TokenFileOption = None,
     certificate: Annotated[

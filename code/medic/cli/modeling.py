@@ -72,15 +72,15 @@ def train(
             f"the set {prepared} was prepared with {images.preprocessing}, the task {plan.task.name!r} is read "
             f"with {usual}; name the task of the set, or prepare one with medic prepare {plan.task.name}"
         )
-    learned = _given(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, compile=compile)
+    learned = options.given(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, compile=compile)
     if frozen and learned:
         refused = ", ".join(f"--{key.replace('_', '-')}" for key in learned)
         raise MedicError(f"--frozen computes the last layer at once, without {refused}; leave them away")
     changed = replace(
-        plan.recipe, **learned, **_given(sensitivity=sensitivity, track=track, workers=workers, seed=seed)
+        plan.recipe, **learned, **options.given(sensitivity=sensitivity, track=track, workers=workers, seed=seed)
     )
     unweighted = plan.weighted and objective not in (None, plan.objective.name)
-    shape = _given(backbone=backbone, image_size=image_size, dropout=dropout)
+    shape = options.given(backbone=backbone, image_size=image_size, dropout=dropout)
     plan = replace(plan, recipe=changed, **shape, weighted=0 if unweighted else plan.weighted)
     if objective is not None:
         if objective not in OBJECTIVES:
@@ -134,8 +134,8 @@ def tune(
 
     images = Prepared.load(prepared)
     plan = find_plan(_task_of_prepared(task, images), recipe)
-    first = _given(backbone=(backbones or [None])[0], image_size=(sizes or [None])[0], weights=weights)
-    plan = replace(plan, recipe=replace(plan.recipe, seed=seed, **_given(epochs=epochs)), **first)
+    first = options.given(backbone=(backbones or [None])[0], image_size=(sizes or [None])[0], weights=weights)
+    plan = replace(plan, recipe=replace(plan.recipe, seed=seed, **options.given(epochs=epochs)), **first)
     choices = {"backbone": backbones or [], "image_size": sizes or []}
     wider = {key: tuple(given) for key, given in choices.items() if len(given) > 1}
     study = tune_plan(plan, images, save / name, replace(SearchSpace.around(plan), **wider), trials)
@@ -148,7 +148,7 @@ def tune(
     best = f"trial {study.best_trial.number} has the best {score} on validation"
     print(f"{best}, which flatters the best of many trials: ")
     print("train with its settings, under other seeds too, and judge that on the test split:")
-    fixed = _given(recipe=recipe, epochs=plan.recipe.epochs, weights=weights, seed=seed, name=f"{name}-best")
+    fixed = options.given(recipe=recipe, epochs=plan.recipe.epochs, weights=weights, seed=seed, name=f"{name}-best")
     fixed |= {"backbone": plan.backbone, "image_size": plan.image_size} | study.best_params
     words = [word for key, value in fixed.items() for word in (f"--{key.replace('_', '-')}", str(value))]
     print(shlex.join(["medic", "train", task, "-d", str(prepared), *words]))
@@ -200,10 +200,6 @@ def evaluate_and_save(run: Path, split: str) -> "Evaluation":
     evaluation = evaluate_run(Run.load(run), split)
     evaluation.save(run / f"evaluation-{split}")
     return evaluation
-
-
-def _given(**values: object) -> dict[str, object]:
-    return {key: value for key, value in values.items() if value is not None}
 
 
 def _task_of_prepared(name: str, prepared: "Prepared") -> "Task":

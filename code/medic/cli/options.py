@@ -1,8 +1,7 @@
 """The options and arguments that several commands share."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from typer import Argument, Option
 
@@ -55,22 +54,16 @@ NameArgument = Annotated[str, Argument(help="Name of the deployment.")]
 TokenFileOption = Annotated[
     Path | None, Option("--token-file", help="File with the service's token; else MEDIC_TOKEN, if set.")
 ]
-
-
-class Target(StrEnum):
-    """Where a bundle becomes a service."""
-
-    local = "local"
-    watsonx = "watsonx"
-    azureml = "azureml"
-    kserve = "kserve"
-
-
+Target = Literal["local", "watsonx", "azureml", "kserve"]
 TargetOption = Annotated[Target, Option("--target", help="Where: this machine, a cloud or a cluster.")]
 
 
+def given(**values: object) -> dict[str, object]:
+    """Return what a person has said: the options that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def how_to_read(label: str | None, image: str | None, patient: str | None) -> dict[str, object]:
-    """What a person says of images of their own, as their reader takes it: nothing where nothing is said."""
-    titles = {"label": label, "image": image, "patient": patient}
-    named = {what: title for what, title in titles.items() if title is not None}
-    return {"columns": named} if named else {}
+    """Return what a person says of images of their own, as their reader takes it: nothing where nothing is said."""
+    columns = given(label=label, image=image, patient=patient)
+    return {"columns": columns} if columns else {}

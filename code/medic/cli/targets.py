@@ -17,7 +17,7 @@ app = typer.Typer()
 @app.command()
 def store(
     bundle: BundleArgument,
-    target: TargetOption = Target.local,
+    target: TargetOption = "local",
     space: SpaceOption = "default",
     dry: DryRunOption = False,
 ) -> None:
@@ -31,7 +31,7 @@ def store(
 @app.command()
 def deploy(
     bundle: BundleArgument,
-    target: TargetOption = Target.local,
+    target: TargetOption = "local",
     space: SpaceOption = "default",
     name: Annotated[str | None, typer.Option("--name", help="Name of the deployment.")] = None,
     port: Annotated[int, typer.Option("--port", help="local: 0 takes any free one.")] = 0,
@@ -45,25 +45,25 @@ def deploy(
     Example: medic deploy outputs/bundles/retinopathy --space demo --name eyes --port 8080
              medic deploy outputs/bundles/retinopathy --target azureml --name eyes --dry-run
     """
-    if target is not Target.local and port:
-        raise MedicError(f"--port is for the target local; {target.value} gives the address")
+    if target != "local" and port:
+        raise MedicError(f"--port is for the target local; {target} gives the address")
     more = {"port": port} if port else {}
     ask(target, dry, lambda there: there.deploy(bundle, space, name, **more))
 
 
 @app.command()
-def deployments(target: TargetOption = Target.local, space: SpaceOption = "default") -> None:
+def deployments(target: TargetOption = "local", space: SpaceOption = "default") -> None:
     """List the deployments of a space.
 
     Example: medic deployments --space demo
     """
-    nothing = f"no deployment in the space {space!r} on {target.value}"
+    nothing = f"no deployment in the space {space!r} on {target}"
     ask(target, False, lambda there: "\n".join(map(str, there.deployments(space))) or nothing)
 
 
 @app.command()
 def status(
-    name: NameArgument, target: TargetOption = Target.local, space: SpaceOption = "default", dry: DryRunOption = False
+    name: NameArgument, target: TargetOption = "local", space: SpaceOption = "default", dry: DryRunOption = False
 ) -> None:
     """Say how a deployment does, in one word: ready, starting, crashed or stopped.
 
@@ -75,7 +75,7 @@ def status(
 @app.command()
 def delete(
     name: NameArgument,
-    target: TargetOption = Target.local,
+    target: TargetOption = "local",
     space: SpaceOption = "default",
     bundle: Annotated[bool, typer.Option("--bundle", help="Remove the stored bundle, too.")] = False,
     dry: DryRunOption = False,
@@ -91,12 +91,12 @@ def ask(target: Target, dry_run: bool, question: Callable[[ModuleType], Any]) ->
     """Ask a target, and print its answer, if any; in a dry run print instead what its cloud would be asked."""
     from medic.deployment.targets import recording
 
-    if dry_run and target is Target.local:
+    if dry_run and target == "local":
         raise MedicError("--dry-run is for a cloud or a cluster; name one with --target")
     try:
-        there = importlib.import_module(f"medic.deployment.targets.{target.value}")
+        there = importlib.import_module(f"medic.deployment.targets.{target}")
     except ModuleNotFoundError as error:
-        raise MedicError(f"{target.value} needs {error.name}; run: pip install 'medic[serve,cloud]'") from error
+        raise MedicError(f"{target} needs {error.name}; run: pip install 'medic[serve,cloud]'") from error
     answer = None
     with recording.dry_run() if dry_run else contextlib.nullcontext():
         answer = question(there)

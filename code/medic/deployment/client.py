@@ -105,11 +105,9 @@ class Client:
             ServiceError: the service refuses one; the message names it and carries the service's reason.
             MedicError: there is no image, one cannot be read, or the service cannot be reached.
         """
-        if not images:
-            raise MedicError("there is no image to score; give one or more")
-        about = self.about()
-        answers = [self.answer(image) for image in images]
-        return prediction_of(Task.from_dict(about["task"]), about.get("thresholds"), answers)
+        if images:
+            self.about()
+        return prediction_of([self.answer(image) for image in images])
 
     @tenacity.retry(
         retry=tenacity.retry_if_exception(lambda error: getattr(error, "status", None) in (0, 503)),
@@ -157,19 +155,20 @@ class AsyncClient(Client):
         self._http.close()
 
 
-def prediction_of(task: Task, thresholds: Sequence[float] | None, answers: Sequence[Mapping[str, Any]]) -> Prediction:
-    """Put services' answers together.
+def prediction_of(answers: Sequence[Mapping[str, Any]]) -> Prediction:
+    """Put the answers of one service together, one an image, as ``Client.answer`` gives them.
 
-    Args:
-        task: what they answer.
-        thresholds: the model's operating point, one for each class that has one; None without.
-        answers: one an image, with ``probabilities`` by class and, for ordinal tasks, ``grade_continuous``.
+    Raises:
+        MedicError: there is none.
     """
-    probabilities = [[answer["probabilities"][name] for name in task.classes] for answer in answers]
-    grade = [answer["grade_continuous"] for answer in answers] if task.kind == "ordinal" else None
-    return Prediction(
-        task,
-        np.array(probabilities, np.float32),
-        None if grade is None else np.array(grade, np.float32),
-        None if thresholds is None else tuple(thresholds),
+    if not answers:
+        raise MedicError("there is no image to score; give one or more")
+    first = answers[0]
+    kind = "ordinal" if "grade" in first else "multilabel" if "classes" in first else "multiclass"
+    task = Task(first["task"], kind, tuple(first["probabilities"]))
+    thresholds = [first["threshold"]] if "threshold" in first else [*first.get("thresholds", {}).values()]
+    probabilities = np.array(
+        [[answer["probabilities"][name] for name in task.classes] for answer in answers], np.float32
     )
+    grade = np.array([answer["grade_continuous"] for answer in answers], np.float32) if kind == "ordinal" else None
+    return Prediction(task, probabilities, grade, tuple(thresholds) or None)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from medic.errors import MedicError
 from medic.files import replacing, write_json, write_text
@@ -112,9 +113,8 @@ def run_series(
         write_json(outputs / "series.json", [asdict(one) for one in state.values() if one.finished])
         write_text(outputs / "index.html", render(root, data, profile, outputs, state.values(), before, since))
 
-    environment = dict(os.environ)  # kernels inherit it; the runner itself is left as it was
-    os.environ |= {"MEDIC_OUTPUTS": str(outputs), "MEDIC_IMAGES": str(made / "image"), "JUPYTER_PREFER_ENV_PATH": "1"}
-    try:
+    folders = {"MEDIC_OUTPUTS": str(outputs), "MEDIC_IMAGES": str(made / "image")}
+    with mock.patch.dict(os.environ, folders, JUPYTER_PREFER_ENV_PATH="1"):  # kernels inherit it
         for number, name in enumerate(chosen, start=1):
             label, copy = f"[{number}/{len(chosen)}] {name.removesuffix('.ipynb')}", outputs / "notebooks" / name
             if state[name].status == "done" and not again and copy.exists():
@@ -135,9 +135,6 @@ def run_series(
                 print(f"{label}  {told or f'done in {seconds:.0f} s'}", flush=True)
             finally:
                 keep(outcome)
-    finally:
-        os.environ.clear()
-        os.environ.update(environment)
     done = {name: outputs / "notebooks" / name for name, one in state.items() if one.status == "done"}
     write_json(ended, before | _values(done))
     return list(state.values())

@@ -70,24 +70,24 @@ def test_odd_shapes_still_give_a_square_with_the_image_in_the_middle(size):
 
 
 @pytest.mark.parametrize(("radius", "size"), [(900, 384), (900, 200), (1200, 224), (400, 224), (250, 224)])
-def test_reduced_decoding_looks_like_decoding_at_full_size(radius, size, photograph, encode, psnr):
+def test_reduced_decoding_looks_like_decoding_at_full_size(radius, size, photograph, encode):
     drawn = cv2.GaussianBlur(photograph(2400, 1800, 1180, 910, radius, noise=0), (0, 0), 8)
     data = encode(drawn, "JPEG", quality=95)
     shown = Preprocessing(size).pixels(data)
     assert (shown.shape, shown.dtype) == ((size, size, 3), np.uint8)
-    assert psnr(shown, cv2.resize(fundus(decode(data)), (size, size), interpolation=cv2.INTER_AREA)) >= 40
+    assert cv2.PSNR(shown, cv2.resize(fundus(decode(data)), (size, size), interpolation=cv2.INTER_AREA)) >= 40
 
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("size", [256, 384, 512])
-def test_prepared_pixels_of_camera_photographs_keep_47_decibels(size, real_data, psnr):
+def test_prepared_pixels_of_camera_photographs_keep_47_decibels(size, real_data):
     for path in sorted((real_data / "retinopathy" / "fullres").glob("*.jpeg")):
         data = path.read_bytes()
         frame, full = decode(data, at_least=size), decode(data)
         factor = len(full) / len(frame)
         cut = window(full, *(round(value * factor) for value in find_disc(frame).square))
         wanted = cv2.resize(cut, (size, size), interpolation=cv2.INTER_AREA)
-        assert psnr(Preprocessing(size).pixels(data), wanted) >= 47, path.name
+        assert cv2.PSNR(Preprocessing(size).pixels(data), wanted) >= 47, path.name
 
 
 @pytest.mark.parametrize(("radius", "sides"), [(1000, [225]), (600, [225, 450]), (400, [225, 900]), (300, [225, 900])])

@@ -23,7 +23,7 @@ from medic.deployment.bundle import Bundle
 from medic.deployment.client import Client, Image, prediction_of
 from medic.deployment.targets.recording import AnswerNeeded, dry_running, known
 from medic.errors import MedicError
-from medic.task import Prediction, Task
+from medic.task import Prediction
 
 NAME, VERSION = "medic-name", "medic-bundle"
 """The tags of what is made in a cloud: the deployment's name and the bundle's version."""
@@ -68,22 +68,15 @@ class Deployment:
         Raises:
             MedicError: there is no image, one cannot be read or is refused, or the service cannot be reached.
         """
-        if not images:
-            raise MedicError("there is no image to score; give one or more")
         with self.service() as service:
-            answers = [known(service.answer(image)) for image in images]
-        first = answers[0]
-        kind = "ordinal" if "grade" in first else "multilabel" if "classes" in first else "multiclass"
-        thresholds = [first["threshold"]] if "threshold" in first else [*first.get("thresholds", {}).values()]
-        return prediction_of(Task(first["task"], kind, tuple(first["probabilities"])), thresholds or None, answers)
+            return prediction_of([known(service.answer(image)) for image in images])
 
     def delete(self, bundle: bool = False) -> None:
         """End it and remove it; with ``bundle`` the stored bundle too, unless another deployment serves it."""
         with self.target._asking("delete"):
             self.target._remove(self)
-            if bundle and all(
-                self.bundle != one.bundle or dry_running() for one in self.target.deployments(self.space)
-            ):
+            served = [one.bundle for one in self.target.deployments(self.space)] if bundle else []
+            if bundle and (self.bundle not in served or dry_running()):
                 self.target._remove_bundle(self)
 
     def __enter__(self) -> "Deployment":

@@ -64,11 +64,8 @@ class KServe(Target):
             return Recording("Client")
         if deployment.url is None:
             raise MedicError(f"kserve: the deployment {deployment.name} is {deployment.state}; ask it when it is ready")
-        headers, ingress = (
-            bearer(base64.b64decode(secret.data["token"]).decode()),
-            os.environ.get("MEDIC_KSERVE_INGRESS"),
-        )
-        headers |= {"Host": urlsplit(deployment.url).netloc} if ingress else {}
+        token, ingress = base64.b64decode(secret.data["token"]).decode(), os.environ.get("MEDIC_KSERVE_INGRESS")
+        headers = bearer(token) | ({"Host": urlsplit(deployment.url).netloc} if ingress else {})
         return Client(ingress or deployment.url, headers=headers)
 
     def _remove(self, deployment: Deployment) -> None:
@@ -102,9 +99,8 @@ def _storage(space: str, version: str) -> tuple[str, Path | None]:
     """Return where the cluster finds a stored bundle, and the space's folder here, where the storage is mounted."""
     root = setting("MEDIC_KSERVE_STORAGE", r"(pvc|s3|gs|file)://[^@?]+", "pvc://CLAIM/medic").rstrip("/")
     mounted = root.removeprefix("file://") if root.startswith("file://") else os.environ.get("MEDIC_KSERVE_MOUNT")
-    return f"{root}/{check_name(space)}/bundles/{version}", Path(
-        mounted
-    ) / space if mounted and not dry_running() else None
+    folder = Path(mounted) / space if mounted and not dry_running() else None
+    return f"{root}/{check_name(space)}/bundles/{version}", folder
 
 
 KSERVE = KServe()
