@@ -1,29 +1,25 @@
 """Two processes train together: each on its share of the images, with the metrics of all of them."""
 
-import inspect
 import multiprocessing
 import threading
+from dataclasses import replace
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from medic.data.prepare import Prepared
-from medic.modeling.classifier import Classifier
 from medic.modeling.training.recipe import Recipe
 from medic.modeling.training.run import Run
-from medic.task import RETINOPATHY
 
 # In the first life the second process breaks off after the first epoch; in the second life the run goes on.
 TWO = """
 import os
 import torch
-from medic.data.prepare import Prepared
+from dataclasses import replace
 from medic.errors import MedicError
 from medic.modeling.classifier import Classifier
 from medic.modeling.training.fit import fit
@@ -34,23 +30,17 @@ def breaking(row):
         raise MedicError("broken off")
 
 torch.set_num_threads(1)
-prepared = Prepared.load(source)
-first = prepared.split("validation")["file"][0]
-prepared = replace(prepared, records=prepared.records[prepared.records["file"] != first])
+torch.manual_seed(1)
+model = Classifier(RETINOPATHY, "squeezenet1_1", preprocessing=prepared.preprocessing, image_size=32)
 try:
-    fit(small(prepared), prepared, folder / "refused", replace(recipe, batch_size=5))
+    fit(model, prepared, folder / "refused", replace(recipe, batch_size=5))
 except MedicError as error:
     print(f"refused: {error}", flush=True)
-fit(small(prepared), prepared, folder / "run", recipe, breaking)
+fit(model, prepared, folder / "run", recipe, breaking)
 """
 
 
-def small(prepared: Prepared) -> Classifier:
-    torch.manual_seed(1)
-    return Classifier(RETINOPATHY, "squeezenet1_1", preprocessing=prepared.preprocessing, image_size=32)
-
-
-def torchrun(copies: BaseContext, prepared: Prepared, folder: Path, life: str, recipe: Recipe) -> tuple[str, str]:
+def torchrun(copies: BaseContext, folder: Path, life: str, **names: object) -> tuple[str, str]:
     """Run two processes as torchrun runs them, by the agent behind it: what they print, and the error that ends it."""
     settings = LaunchConfig(
         min_nodes=1,
@@ -64,12 +54,10 @@ def torchrun(copies: BaseContext, prepared: Prepared, folder: Path, life: str, r
         start_method=copies.get_start_method(),
         signals_to_handle="",  # those of this process stay pytest's
     )
-    program = "from __future__ import annotations\nfrom dataclasses import replace\n" + inspect.getsource(small) + TWO
-    names = {"source": prepared.folder, "folder": folder, "life": life, "recipe": recipe}
     hanging = threading.Timer(300, lambda: [process.kill() for process in multiprocessing.active_children()])
     hanging.start()
     try:
-        elastic_launch(settings, exec)(program, names)
+        elastic_launch(settings, exec)(TWO, {"folder": folder, "life": life, **names})
         error = ""
     except ChildFailedError as failed:
         error = str(failed)
@@ -84,12 +72,14 @@ def test_two_processes_train_together_and_go_on_after_one_of_them_broke_off(
 ):
     monkeypatch.setenv("TORCHELASTIC_SIGNALS_TO_HANDLE", "")  # so that what the agent sets is put back
     recipe = Recipe(epochs=2, batch_size=8, learning_rate=1e-3, precision="32-true", choose_by="last")
-    broken, error = torchrun(copies, tiny_prepared, tmp_path, "first", recipe)
+    first = tiny_prepared.split("validation")["file"][0]
+    prepared = replace(tiny_prepared, records=tiny_prepared.records[tiny_prepared.records["file"] != first])
+    broken, error = torchrun(copies, tmp_path, "first", prepared=prepared, recipe=recipe)
     assert error, "the end of one is the end of all"
     assert broken.count("5 images a step cannot be shared evenly by 2 processes") == 2
     assert broken.count("epoch   1/2") == 1, "only one prints"
     assert not (tmp_path / "refused").exists()
-    ended, error = torchrun(copies, tiny_prepared, tmp_path, "second", recipe)
+    ended, error = torchrun(copies, tmp_path, "second", prepared=prepared, recipe=recipe)
     assert error == ""
     assert ended.count("epoch   1/2") == 0
     assert ended.count("epoch   2/2") == 1
@@ -97,6 +87,6 @@ def test_two_processes_train_together_and_go_on_after_one_of_them_broke_off(
     assert run.about["processes"] == 2
 
     # One of the 11 validation images is given to both processes, and counts once.
-    rows = tiny_prepared.split("validation").iloc[1:]
+    rows = prepared.split("validation")
     prediction = run.model("last").predict_pixels(np.stack([tiny_prepared.pixels(file) for file in rows["file"]]))
     assert (prediction.decided == rows["label"]).mean() == pytest.approx(run.history["validation_accuracy"].iloc[-1])

@@ -67,8 +67,8 @@ def _noisy_loss(of_truth: np.ndarray, classes: int) -> float:
     return -np.log((1 - NOISE) * np.asarray(of_truth, float) + NOISE / classes).sum()
 
 
-def reliability(truth: np.ndarray, prediction: Prediction, patients: np.ndarray, bins: int = 10) -> pd.DataFrame:
-    """Return stated probability against observed share, in bins that hold equally many predictions.
+def reliability(truth: np.ndarray, prediction: Prediction, patients: np.ndarray) -> pd.DataFrame:
+    """Return stated probability against observed share, in ten bins that hold equally many predictions.
 
     Bins of equal width would leave most of them empty where findings are rare (Nixon et al., arXiv 1904.01685, section
     4.1, on adaptive bins). What is stated are all findings of a multilabel task together, the second of two classes,
@@ -78,14 +78,13 @@ def reliability(truth: np.ndarray, prediction: Prediction, patients: np.ndarray,
         truth: int (N,) codes, for multilabel tasks (N, C) of 0 and 1.
         prediction: of the N images.
         patients: (N,), the patient of each image.
-        bins: how many; equal probabilities stay in one bin, so that there may be fewer.
 
     Returns:
-        One row a bin: ``stated`` (mean probability), ``observed`` (share that came true), ``count``, and ``low`` and
-        ``high``, the 95 % bootstrap interval of the observed share.
+        One row a bin, fewer where equal probabilities stay in one: ``stated`` (mean probability), ``observed`` (share
+        that came true), ``count``, and ``low`` and ``high``, the 95 % bootstrap interval of the observed share.
     """
     stated, came_true = _stated(truth, prediction)
-    of_bin = _bins(stated, bins)
+    of_bin = _bins(stated)
     grouped = pd.DataFrame({"stated": stated.ravel(), "observed": came_true.ravel()}).groupby(of_bin.ravel())
     table = grouped.mean().assign(count=grouped.size())
     inside = of_bin[:, :, None] == table.index.to_numpy()
@@ -112,7 +111,7 @@ def calibration_errors(truth: np.ndarray, prediction: Prediction, counts: np.nda
     large by chance alone. A ``medic.modeling.metrics.Metric``.
     """
     stated, came_true = _stated(truth, prediction)
-    bins = _bins(stated, 10)
+    bins = _bins(stated)
     # What an image adds to the distance in each bin; (N, bins), so that samples are one product of matrices.
     beyond = np.stack([((stated - came_true) * (bins == one)).sum(axis=1) for one in range(bins.max() + 1)], axis=1)
     return np.abs(ratio(beyond, stated.shape[1], counts)).sum(axis=1)
@@ -167,7 +166,7 @@ def _stated(truth: np.ndarray, prediction: Prediction) -> tuple[np.ndarray, np.n
     return np.take_along_axis(probabilities, said, axis=1), np.take_along_axis(having, said, axis=1)
 
 
-def _bins(stated: np.ndarray, count: int) -> np.ndarray:
-    """Return the bin of each probability, from 0: ``count`` of equal size, as far as ties allow."""
-    edges = np.unique(np.quantile(stated, np.linspace(0, 1, count + 1)[1:-1]))
+def _bins(stated: np.ndarray) -> np.ndarray:
+    """Return the bin of each probability, from 0: ten of equal size, as far as ties allow."""
+    edges = np.unique(np.quantile(stated, np.linspace(0, 1, 11)[1:-1]))
     return np.searchsorted(edges, stated, "right")

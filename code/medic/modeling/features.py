@@ -37,7 +37,7 @@ COSTS = {"logistic": (1e-4, 1e-3, 1e-2, 1e-1), "svm": (1e-5, 1e-4, 1e-3)}
 
 
 @torch.inference_mode()
-def featurise(model: Classifier, prepared: Prepared, split: str, batch_size: int = 32) -> np.ndarray:
+def featurise(model: Classifier, prepared: Prepared, split: str) -> np.ndarray:
     """Return what a network hands to its last layer for each image of a split, without augmentation.
 
     It is kept in the prepared set's folder, in a file named by the weights below the last layer and by the images.
@@ -46,7 +46,6 @@ def featurise(model: Classifier, prepared: Prepared, split: str, batch_size: int
         model: any classifier; put into evaluation mode. Where it averages over mirror images, so do the features.
         prepared: the prepared set.
         split: ``train``, ``validation`` or ``test``.
-        batch_size: images a step.
 
     Returns:
         float32 (N, D), rows in the order of ``prepared.split(split)``; D is 1,280 for an EfficientNet-Lite.
@@ -61,7 +60,7 @@ def featurise(model: Classifier, prepared: Prepared, split: str, batch_size: int
     if kept.is_file():
         return np.load(kept)
     device = model.eval().mean.device
-    inputs = (model.inputs(batch.images.to(device)) for batch in loader(data, batch_size))
+    inputs = (model.inputs(batch.images.to(device)) for batch in loader(data, 32))
     features = torch.cat([model.raw_and_features(x)[1].float().cpu() for x in inputs]).numpy()
     kept.parent.mkdir(exist_ok=True)
     with replacing(kept) as temporary, open(temporary, "wb") as file:

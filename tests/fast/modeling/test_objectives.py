@@ -1,6 +1,5 @@
 """What raw outputs mean: losses against hand-computed cases, and the decoding that every export carries."""
 
-import json
 import math
 
 import numpy as np
@@ -14,7 +13,6 @@ from medic.modeling.objectives import (
     CrossEntropy,
     MultiLabel,
     Regression,
-    default_objective,
     objective_from_dict,
     weighted,
 )
@@ -137,9 +135,3 @@ def test_weights_are_counted_on_the_training_images_alone():
 def test_what_does_not_fit_is_refused(make, message):
     with pytest.raises(MedicError, match=message):
         make()
-
-
-def test_an_objective_comes_back_from_json_as_it_was_and_each_kind_of_task_has_a_usual_one():
-    some = [CrossEntropy((1.0, 2.0, 3.0), 0.1), Regression(beta=0.5), Corn(), MultiLabel((0.1, 0.2), 0.1)]
-    assert [objective_from_dict(json.loads(json.dumps(one.to_dict()))) for one in some] == some
-    assert [default_objective(task) for task in (CHEST_XRAY, STAGES)] == [MultiLabel(), CrossEntropy()]
