@@ -3,6 +3,7 @@
 import io
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import matplotlib as mpl
@@ -32,35 +33,8 @@ class Source(Protocol):
 
 def use_style() -> None:
     """Set matplotlib's defaults for the series: colours, fonts, spines and a size that keeps notebooks small."""
-    mpl.rcParams.update(
-        {
-            "axes.prop_cycle": mpl.cycler(color=COLOURS),
-            "axes.axisbelow": True,
-            "axes.grid": True,
-            "axes.grid.axis": "y",
-            "axes.labelsize": 10,
-            "axes.spines.right": False,
-            "axes.spines.top": False,
-            "axes.titlelocation": "left",
-            "axes.titlepad": 10,
-            "axes.titlesize": 11,
-            "axes.titleweight": "bold",
-            "figure.constrained_layout.use": True,
-            "figure.dpi": 90,
-            "figure.figsize": (7.0, 4.0),
-            "figure.titlesize": 12,
-            "figure.titleweight": "bold",
-            "font.family": "sans-serif",
-            "font.sans-serif": ["DejaVu Sans"],
-            "font.size": 10,
-            "grid.alpha": 0.3,
-            "grid.linewidth": 0.6,
-            "image.cmap": SEQUENTIAL,
-            "legend.frameon": False,
-            "lines.linewidth": 1.8,
-            "savefig.dpi": 144,
-        }
-    )
+    plt.style.use(Path(__file__).with_name("medic.mplstyle"))
+    mpl.rcParams.update({"axes.prop_cycle": mpl.cycler(color=COLOURS), "image.cmap": SEQUENTIAL})
 
 
 def headline(figure: Figure, text: str) -> None:
