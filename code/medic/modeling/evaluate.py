@@ -141,18 +141,21 @@ class Evaluation:
         """Return the most wrong images: furthest from the truth, then least probability for the truth.
 
         Returns:
-            Up to ``count`` wrongly decided rows with ``decided`` (a code; the labels' names for multilabel tasks),
-            ``error`` (grades for ordinal tasks, wrong labels for multilabel ones, else 1) and ``p_truth`` (for
-            multilabel tasks the least probability that the truth about any label gets).
+            Up to ``count`` wrongly decided rows with ``truth`` and ``decided`` in words, ``error`` (grades for ordinal
+            tasks, wrong labels for multilabel ones, else 1) and ``p_truth`` (for multilabel tasks the least probability
+            that the truth about any label gets).
         """
-        probabilities, decided = self.prediction.probabilities, self.prediction.decided
-        distance = np.abs(decided - self.truth) if self.task.kind == "ordinal" else (decided != self.truth) * 1
+        said, true, decided = self.prediction.probabilities, self.truth, self.prediction.decided
         if self.task.kind == "multilabel":
-            distance, p_truth = distance.sum(axis=1), np.where(self.truth, probabilities, 1 - probabilities).min(axis=1)
-            decided = ["|".join(np.array(self.task.classes)[row == 1]) for row in decided]
+            error, p_truth = (decided != true).sum(axis=1), np.where(true, said, 1 - said).min(axis=1)
         else:
-            p_truth = probabilities[np.arange(len(self.truth)), self.truth]
-        table = self.records.assign(decided=decided, error=distance, p_truth=p_truth).query("error > 0")
+            error = np.abs(decided - true) if self.task.kind == "ordinal" else (decided != true) * 1
+            p_truth = said[np.arange(len(true)), true]
+        columns = {
+            name: ["|".join(np.array(self.task.classes)[there]) or "nothing" for there in present(codes, self.task)]
+            for name, codes in {"truth": true, "decided": decided}.items()
+        }
+        table = self.records.assign(**columns, error=error, p_truth=p_truth).query("error > 0")
         return table.sort_values(["error", "p_truth"], ascending=[False, True], kind="stable").head(count)
 
     @property

@@ -9,7 +9,6 @@ from pathlib import Path
 import jinja2
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -79,7 +78,7 @@ def write_page(run: Run, evaluation: Evaluation, path: str | os.PathLike) -> pd.
         reasons=None if said.referral is None else pd.Series(said.why[said.why != ""]).value_counts(),
         ahead={name: table.loc[table["gain_low"] > 0, "threshold"].to_list() for name, table in decision.items()},
         slices=table,
-        worst=[row | {"picture": thumbnail(store, row["image"])} for row in _worst(evaluation).to_dict("records")],
+        worst=[row | {"picture": thumbnail(store, row["image"])} for row in evaluation.worst().to_dict("records")],
         **pictures,
     )
     write_text(Path(path), page)
@@ -111,7 +110,7 @@ def write_report(run: Run, evaluation: Evaluation, path: str | os.PathLike) -> P
     page = _ENVIRONMENT.get_template("model_report.md.j2").render(
         **known,
         confusion=None if task.kind == "multilabel" else pd.DataFrame(evaluation.confusion, names, task.classes),
-        worst=_worst(evaluation).set_index("image"),
+        worst=evaluation.worst().set_index("image")[["truth", "decided", "p_truth"]],
         checklists=[_filled(name, known) for name in ("tripod_ai", "claim")],
     )
     write_text(path, page)
@@ -125,17 +124,6 @@ def _filled(name: str, known: dict) -> dict:
         said = _ENVIRONMENT.from_string(item.get("says", "")).render(known)
         item["says"] = " ".join(said.replace("|", "/").split())
     return checklist
-
-
-def _worst(evaluation: Evaluation) -> pd.DataFrame:
-    """The most wrong images: ``image``, ``truth`` and ``decided`` in words, ``p_truth``."""
-    worst, names = evaluation.worst(8), np.array(evaluation.task.classes)
-    if evaluation.task.kind == "multilabel":
-        true = ["|".join(names[row == 1]) or "nothing" for row in worst[list(names)].to_numpy()]
-        decided = worst["decided"].replace("", "nothing")
-    else:
-        true, decided = names[worst["label"]], names[worst["decided"].to_numpy(int)]
-    return worst.assign(truth=true, decided=decided)[["image", "truth", "decided", "p_truth"]]
 
 
 def _svg(figure: Figure) -> str:
