@@ -4,7 +4,13 @@ from typing import Literal
 
 
 class MedicError(Exception):
-    """Anything that a person can mend: a wrong path, a label outside the task, a port in use."""
+    """Anything that a person can mend: a wrong path, a label outside the task, a port in use.
+
+    Attributes:
+        status: what a service answers with over HTTP.
+    """
+
+    status = 400
 
 
 ImageReason = Literal["empty", "unsupported", "truncated", "unreadable", "too_large"]
@@ -20,4 +26,4 @@ class ImageError(MedicError):
 
     def __init__(self, message: str, reason: ImageReason):
         super().__init__(message)
-        self.reason = reason
+        self.reason, self.status = reason, {"unsupported": 415, "too_large": 413}.get(reason, 422)

@@ -1,6 +1,7 @@
 """What the deployment tests share: drawn discs, a small model that really tells them apart, its graph, its bundle."""
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -126,13 +127,7 @@ def bundle(
 @pytest.fixture
 def copied(bundle: Bundle, tmp_path: Path) -> Path:
     """A copy of the bundle's folder that a test may harm."""
-    folder = tmp_path / "copied"
-    for name in bundle.folder.rglob("*"):
-        if name.is_file():
-            target = folder / name.relative_to(bundle.folder)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(name.read_bytes())
-    return folder
+    return shutil.copytree(bundle.folder, tmp_path / "copied")
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from pathlib import Path
 import grpc
 import httpx
 import numpy as np
+import onnx
 import psutil
 import pytest
 from certificate import write_certificate
@@ -24,10 +25,13 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
 from medic.deployment.bundle import Bundle, package
+from medic.deployment.bundle.predictor import REFERRAL
 from medic.deployment.client import AsyncClient, Client, ServiceError, bearer
+from medic.deployment.service.app import Service
+from medic.deployment.service.open_inference import Protocol
 from medic.deployment.service.server import ServerConfig, bind, read_token, serve
 from medic.errors import MedicError
-from medic.referral import advise
+from medic.referral import Referral, advise
 
 pytestmark = pytest.mark.servers
 JPEG = {"content-type": "image/jpeg"}
@@ -216,18 +220,12 @@ BODIES = [
     {"inputs": [SOUND, SOUND]},
     {"inputs": [SOUND], "outputs": [{"name": "other"}]},
     {"inputs": [SOUND], "outputs": [{"name": "grade"}] * 2},
-    {"inputs": [SOUND | {"name": "pictures"}]},
-    {"inputs": [SOUND | {"datatype": "FP32"}]},
-    {"inputs": [SOUND | {"shape": [100_000, 96, 96, 3]}]},
-    {"inputs": [SOUND | {"shape": [-1, 96, 96, 3]}]},
-    {"inputs": [SOUND | {"data": [300] * 27648}]},
-    {"inputs": [SOUND | {"data": [0.5] * 27648}]},
-    {"inputs": [SOUND | {"data": [True] * 27648}]},
-    {"inputs": [SOUND | {"data": ["a" * 100_000] + [""] * 30_000}]},
-    {"inputs": [SOUND | {"data": [[1, 2], [3]]}]},
-    {"inputs": [tensor("image", "BYTES", [1], ["not base64!"])]},
-    {"inputs": [tensor("image", "BYTES", [2], ["dGV4dA=="])]},
-    {"inputs": [tensor("image", "BYTES", [1], [7])]},
+    *(
+        {"inputs": [SOUND | wrong]}
+        for wrong in ({"name": "pictures"}, {"datatype": "FP32"}, {"shape": [-1, 96, 96, 3]})
+    ),
+    *({"inputs": [SOUND | {"data": data}]} for data in ([300] * 27648, [0.5] * 27648, [True] * 27648, [[1, 2], [3]])),
+    *({"inputs": [tensor("image", "BYTES", [1], data)]} for data in (["not base64!"], ["dGV4dA=="] * 2, [7])),
 ]
 """Malformed bodies of the Open Inference Protocol: 400 each."""
 
@@ -512,6 +510,24 @@ def test_a_token_is_long_and_comes_from_a_file_or_the_environment(tmp_path, monk
 def test_a_referral_is_a_sentence(answer, said):
     assert advise(answer).startswith(said)
     assert advise(answer).endswith("please refer.") == bool(answer.get("refer"))
+
+
+def test_a_referral_is_three_outputs_of_the_open_protocol(exported, photographs, about, tmp_path):
+    graph, rule = onnx.load(exported.path), Referral(10, "validation", (0.2,) * 5)
+    known = {entry.key: entry.value for entry in graph.metadata_props}
+    onnx.helper.set_model_props(graph, known | {REFERRAL: json.dumps(rule.to_dict())})
+    onnx.save(graph, tmp_path / "model.onnx")
+    predictor = package(tmp_path / "model.onnx", tmp_path / "made", [("a.jpeg", photographs[0])], about).predictor()
+    protocol = Protocol(Service(predictor, ServerConfig()))
+    files = InferInput("image", [8], "BYTES", [base64.b64encode(data).decode() for data in photographs[:8]])
+    answer = asyncio.run(protocol.infer(InferRequest("retinopathy", [files])))
+    expected = predictor.predict(photographs[:8])
+    given = {output["name"]: output["data"] for output in answer.to_rest()[0]["outputs"]}
+    assert [output["name"] for output in protocol.model("retinopathy", "1")["outputs"]] == list(given)
+    assert np.array_equal(np.reshape(given["set"], (8, 5)), expected.sets)
+    assert given["why"] == expected.why.tolist()
+    assert given["refer"] == [bool(why) for why in expected.why]
+    assert [output.name for output in answer.to_grpc().outputs] == list(given)
 
 
 @pytest.fixture

@@ -162,9 +162,9 @@ def serve(
     Example: medic serve outputs/bundles/retinopathy --port 8080
     Then:    curl --data-binary @eye.jpeg -H 'Content-Type: image/jpeg' http://127.0.0.1:8080/predict
     """
+    from medic.deployment.service.middleware import log_as_json
     from medic.deployment.service.server import ServerConfig, read_token
     from medic.deployment.service.server import serve as serve_bundle
-    from medic.deployment.service.telemetry import log_as_json
 
     log_as_json()
     config = ServerConfig(host, port, grpc_port, read_token(token_file), certificate, key, name, workers, counts)

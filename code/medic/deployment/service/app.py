@@ -6,14 +6,11 @@ import contextlib
 import functools
 import importlib
 import json
-import logging
 import multiprocessing
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +19,9 @@ import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from markdown_it import MarkdownIt
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 
@@ -31,8 +30,7 @@ from medic.data.parallel import usable_cores
 from medic.deployment.bundle.predictor import Predictor
 from medic.deployment.counts import Counts, measure
 from medic.deployment.drift import REFERENCE, Reference
-from medic.deployment.service.middleware import HANDLERS, JSON, UPLOAD, watched
-from medic.deployment.service.telemetry import ANSWERS, REFERRED, exposition
+from medic.deployment.service.middleware import ANSWERS, HANDLERS, JSON, LOG, REFERRED, UPLOAD, watched
 from medic.referral import advise
 from medic.task import Prediction
 
@@ -41,82 +39,58 @@ if TYPE_CHECKING:
 
 MultiPartParser.spool_max_size = sys.maxsize  # no upload goes to the disk; its bytes have been counted
 
-LOG = logging.getLogger("medic")
-
 PAGE = Path(__file__).parent / "page"
 
 DRAIN_SECONDS = 1.0
 """How long a worker that ends still answers the clients it knows; each answer ends its connection."""
 
 
-@dataclass(eq=False)
 class Service:
-    """One worker process: a bundle's predictor, and the threads that decode and compute with it.
+    """One worker process: a bundle's predictor, and what it has under way. Its calls take a thread's time.
 
-    Attributes:
+    Args:
         predictor: what answers.
         config: where the service listens, and how much it takes on.
         replaces: whether it takes another worker's place, whose ports must not close before its own are open.
-        under_way: HTTP requests that are received, computed or answered.
-        draining: true while the worker ends.
-        protocol: loads the Open Inference Protocol's application and gRPC server in the background.
     """
 
-    predictor: Predictor
-    config: "ServerConfig"
-    replaces: bool = False
-    under_way: int = 0
-    draining: bool = False
-    protocol: asyncio.Task | None = None
-    _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(usable_cores()))
-    _counts: Counts | None = None
-
-    def __post_init__(self) -> None:
-        self.manifest, reference = self.predictor.manifest, self.predictor.folder / REFERENCE
-        if self.config.counts is not None and reference.is_file():
+    def __init__(self, predictor: Predictor, config: "ServerConfig", *, replaces: bool = False):
+        self.predictor, self.manifest, self.config, self.replaces = predictor, predictor.manifest, config, replaces
+        self.under_way = 0  # HTTP requests that are received, computed or answered
+        self.draining = False  # true while the worker ends
+        self.protocol: asyncio.Task | None = None  # loads the Open Inference Protocol, and opens its gRPC server
+        reference = predictor.folder / REFERENCE
+        self.counts: Counts | None = None
+        if config.counts is not None and reference.is_file():
             fitted = Reference.from_dict(json.loads(reference.read_text()))
-            self._counts = Counts(self.config.counts, fitted, self.manifest.version)
+            self.counts = Counts(config.counts, fitted, self.manifest.version)
 
-    async def predict(self, images: list[bytes] | np.ndarray) -> tuple[Prediction, list[dict]]:
+    def predict(self, images: list[bytes] | np.ndarray) -> tuple[Prediction, list[dict]]:
         """Classify image files, or prepared pixels uint8 (N, size, size, 3): the prediction, and an answer an image."""
+        files = isinstance(images, list)
+        pixels = np.stack([self.predictor.pixels(data) for data in images]) if files else images
+        prediction = self.predictor.predict_pixels(pixels)
+        return prediction, self._answers(prediction, images if files else [], pixels)
 
-        def compute() -> Prediction:
-            if isinstance(images, np.ndarray):
-                return self.predictor.predict_pixels(images)
-            pixels = np.stack([self.predictor.pixels(data) for data in images])
-            prediction = self.predictor.predict_pixels(pixels)
-            self._count(images, pixels, prediction)
-            return prediction
-
-        # If whoever asked is gone, the thread ends its work and nobody else notices.
-        prediction = await asyncio.get_running_loop().run_in_executor(self._threads, compute)
-        return prediction, self._answers(prediction)
-
-    async def explain(self, data: bytes) -> dict:
+    def explain(self, data: bytes) -> dict:
         """Classify one image file: the answer with its heatmap, the pixels that the network saw, and words."""
+        explained = self.predictor.explain(data)
+        [answer] = self._answers(explained.prediction, [data], explained.pixels[None])
+        picture = cv2.imencode(".jpeg", explained.pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+        heatmap = explained.heatmap
+        rows = None if heatmap is None else heatmap.round(3).astype(float).tolist()
+        doubt = "The numbers are not calibrated: 0.80 does not mean right in 80 of 100 images."
+        return {
+            **answer,
+            "words": f"The probabilities are {answer['calibration']}." if "calibration" in answer else doubt,
+            "picture": "data:image/jpeg;base64," + base64.b64encode(picture).decode(),
+            "heatmap": None if rows is None else {"of": explained.of, "rows": rows},
+        }
 
-        def compute() -> dict:
-            explained = self.predictor.explain(data)
-            self._count([data], explained.pixels[None], explained.prediction)
-            [answer] = self._answers(explained.prediction)
-            picture = cv2.imencode(".jpeg", explained.pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
-            heatmap = explained.heatmap
-            rows = None if heatmap is None else heatmap.round(3).astype(float).tolist()
-            doubt = "The numbers are not calibrated: 0.80 does not mean right in 80 of 100 images."
-            return {
-                **answer,
-                "words": f"The probabilities are {answer['calibration']}." if "calibration" in answer else doubt,
-                "picture": "data:image/jpeg;base64," + base64.b64encode(picture).decode(),
-                "heatmap": None if rows is None else {"of": explained.of, "rows": rows},
-            }
-
-        return await asyncio.get_running_loop().run_in_executor(self._threads, compute)
-
-    def _count(self, images: list[bytes], pixels: np.ndarray, prediction: Prediction) -> None:
-        if self._counts is not None:
-            self._counts.add(measure(images, pixels, prediction), prediction)
-
-    def _answers(self, prediction: Prediction) -> list[dict]:
+    def _answers(self, prediction: Prediction, files: list[bytes], pixels: np.ndarray) -> list[dict]:
+        """Return what is said of images, and count them; those without a file are not watched for drift."""
+        if self.counts is not None and files:
+            self.counts.add(measure(files, pixels, prediction), prediction)
         answers = [{**answer, "advice": advise(answer)} for answer in self.predictor.answers(prediction)]
         for answer in answers:
             for name in answer.get("classes", [answer.get("class")]) or ["none"]:
@@ -142,11 +116,6 @@ class Service:
             "token": config.token is not None,
             "grpc": config.grpc,
         }
-
-    def close(self) -> None:
-        """Write the last counts."""
-        if self._counts is not None:
-            self._counts.close()
 
 
 def application(service: Service) -> Callable:
@@ -179,45 +148,47 @@ def application(service: Service) -> Callable:
 
     @app.post("/predict")
     async def predict(request: Request) -> Response:
-        return JSONResponse((await service.predict([await _image(request)]))[1][0])
+        image = await _image(request)
+        _, [answer] = await asyncio.to_thread(service.predict, [image])
+        return JSONResponse(answer)
 
     @app.post("/explain")
     async def explain(request: Request) -> Response:
-        return JSONResponse(await service.explain(await _image(request)))
+        return JSONResponse(await asyncio.to_thread(service.explain, await _image(request)))
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(exposition(service.manifest), media_type=CONTENT_TYPE_LATEST)
+        workers = CollectorRegistry()
+        MultiProcessCollector(workers)  # all workers together
+        return Response(generate_latest(workers), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/v2/health/live")
     @app.get("/v2/health/ready")
     async def health() -> dict:
         return {"live": True, "ready": True}
 
-    async def route(scope: dict, receive: Callable, send: Callable) -> None:
-        path = scope.get("path", "")
-        v2 = path == "/v2" or (path.startswith("/v2/") and not path.startswith("/v2/health/"))
-        await ((await service.protocol)[0] if v2 else app)(scope, receive, send)
-
-    return watched(route, service)
+    return watched(app, service)
 
 
-async def _load_protocol(service: Service) -> tuple[Any, Any]:
-    """Return the Open Inference Protocol's application and its gRPC server; importing kserve takes seconds."""
+async def _load_protocol(app: FastAPI, service: Service) -> Any:
+    """Let the Open Inference Protocol be spoken, and return its gRPC server; importing kserve takes seconds."""
     try:
-        module = await asyncio.to_thread(importlib.import_module, "medic.deployment.service.open_inference")
-        return module.application(service), await module.open_grpc(service)
+        module = await run_in_threadpool(importlib.import_module, "medic.deployment.service.open_inference")
+        protocol = module.Protocol(service)
+        module.add_routes(app, protocol)
+        return None if service.config.grpc is None else await module.open_grpc(protocol)
     except Exception:
         LOG.exception("the Open Inference Protocol is not spoken")
         raise
 
 
 @contextlib.asynccontextmanager
-async def _lifespan(service: Service, _: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(service: Service, app: FastAPI) -> AsyncIterator[None]:
     """From before a worker takes its first request until after its last answer."""
     loop, size = asyncio.get_running_loop(), service.predictor.preprocessing.size
+    loop.set_default_executor(ThreadPoolExecutor(usable_cores()))
     service.predictor.predict_pixels(np.zeros((1, size, size, 3), np.uint8))  # the first call is a slow one
-    service.protocol = asyncio.create_task(_load_protocol(service))
+    service.protocol = asyncio.create_task(_load_protocol(app, service))
     if service.replaces:
         await service.protocol
     end = signal.getsignal(signal.SIGTERM)  # uvicorn's, which ends idle connections at once
@@ -226,7 +197,7 @@ async def _lifespan(service: Service, _: FastAPI) -> AsyncIterator[None]:
     async def drain() -> None:
         for server in end.__self__.servers:
             server.close()  # who comes now goes to another worker
-        if service.protocol.done() and not service.protocol.exception() and (rpc := service.protocol.result()[1]):
+        if service.protocol.done() and not service.protocol.exception() and (rpc := service.protocol.result()):
             ending.append(asyncio.create_task(rpc.stop(DRAIN_SECONDS)))
         await asyncio.sleep(DRAIN_SECONDS)
         end(signal.SIGTERM, None)
@@ -242,12 +213,13 @@ async def _lifespan(service: Service, _: FastAPI) -> AsyncIterator[None]:
 
         def orphaned() -> None:
             loop.remove_reader(parent.sentinel)
-            os.kill(os.getpid(), signal.SIGTERM)
+            begin_to_end()
 
         loop.add_reader(parent.sentinel, orphaned)
     yield
     await asyncio.gather(*ending)
-    service.close()
+    if service.counts is not None:
+        service.counts.close()
 
 
 async def _image(request: Request) -> bytes:

@@ -1,18 +1,23 @@
-"""Around every request: who asks, how much comes, and afterwards what became of it."""
+"""Around every request: who asks, how much comes, and afterwards what became of it, as metrics and a line of log.
+
+Neither ever holds an image or its name.
+"""
 
 import hmac
+import json
 import logging
+import re
+import sys
 import time
-import uuid
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from prometheus_client import Counter, Histogram
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
-from medic.deployment.service.telemetry import REJECTED, REQUESTS, SECONDS
 from medic.errors import ImageError, MedicError
 
 if TYPE_CHECKING:
@@ -35,9 +40,6 @@ HEADERS = {
     "x-content-type-options": "nosniff",
 }
 
-STATUS = {"empty": 422, "truncated": 422, "unreadable": 422, "unsupported": 415, "too_large": 413}
-"""The HTTP status for each reason why bytes are no image."""
-
 REASONS = {400: "malformed", 401: "token", 404: "unknown", 405: "method", 413: "too_large", 415: "unsupported"}
 REASONS |= {422: "unreadable", 500: "failed", 503: "busy"}
 """One word for programs, where the error has none of its own."""
@@ -47,10 +49,42 @@ RETRY = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
 UPLOAD, JSON = 32 << 20, 8 << 20
 """Bytes of one request's body, and of one that is JSON: numbers as text take many times their size in memory."""
 
+BINARY = "inference-header-content-length"
+"""The header by which the Open Inference Protocol says that binary tensors follow the JSON."""
+
 WAITING = 32
 """Requests that one worker takes on at a time."""
 
 LOG = logging.getLogger("medic")
+
+REQUESTS = Counter("medic_requests", "Requests answered, by route and status", ["route", "status"])
+SECONDS = Histogram(
+    "medic_request_seconds",
+    "Seconds from request to answer, by route",
+    ["route"],
+    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
+)
+REJECTED = Counter("medic_inputs_rejected", "Inputs that were refused, by reason", ["reason"])
+ANSWERS = Counter("medic_answers", "Images answered, by the class decided (one count for each of several)", ["decided"])
+REFERRED = Counter("medic_answers_referred", "Images left to a person, by reason", ["why"])
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
+        line = {"time": when, "level": record.levelname.lower(), "event": record.getMessage()}
+        line |= getattr(record, "facts", {})
+        if record.exc_info:  # the traceback, with no value of a variable
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def log_as_json() -> None:
+    """Send all logging of this process to the standard error output, as JSON lines."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    LOG.setLevel(logging.INFO)
 
 
 def refusal(error: Exception) -> tuple[int, dict]:
@@ -58,12 +92,12 @@ def refusal(error: Exception) -> tuple[int, dict]:
 
     It is counted or, where nobody foresaw it, logged without the request's content.
     """
-    status, sentence = 500, "the service failed; its log says more"
     if isinstance(error, HTTPException):
         status, sentence = error.status_code, error.detail
     elif isinstance(error, MedicError):
-        status, sentence = STATUS.get(getattr(error, "reason", ""), 400), str(error)
+        status, sentence = error.status, str(error)
     else:
+        status, sentence = 500, "the service failed; its log says more"
         LOG.error("a request failed", exc_info=error)
     reason = error.reason if isinstance(error, ImageError) else REASONS.get(status, "refused")
     if status in (400, 413, 415, 422):
@@ -97,7 +131,7 @@ def watched(app: Callable, service: "Service") -> Callable:
     async def answer_request(scope: dict, receive: Callable, send: Callable) -> None:
         if scope["type"] != "http":
             return await app(scope, receive, send)
-        start, facts = time.perf_counter(), {"id": uuid.uuid4().hex[:12], "status": 0, "bytes": 0}
+        start, facts = time.perf_counter(), {"status": 0, "bytes": 0}
         # Uvicorn sends no body to HEAD.
         scope = {**scope, "method": "GET" if scope["method"] == "HEAD" else scope["method"], "medic": facts}
         request = Request(scope, receive)
@@ -105,22 +139,22 @@ def watched(app: Callable, service: "Service") -> Callable:
         async def answer(message: dict) -> None:
             if message["type"] == "http.response.start":
                 facts["status"] = message["status"]
-                more = {**HEADERS, "x-request-id": facts["id"]}
                 # What is left of a body that is too large is not waited for. Who waits to be told to send one, and is
                 # not, would begin the next request in its place.
-                if service.draining or facts["status"] == 413 or "expect" in request.headers:
-                    more["connection"] = "close"
+                ends = service.draining or facts["status"] == 413 or "expect" in request.headers
+                more = HEADERS | ({"connection": "close"} if ends else {})
                 message["headers"] = [*message["headers"], *((n.encode(), v.encode()) for n, v in more.items())]
             await send(message)
 
         service.under_way += 1
         try:
-            body = await _body(request, service)
-            replayed = [{"type": "http.request", "body": body, "more_body": False}]
+            replayed = [{"type": "http.request", "body": await _body(request, service), "more_body": False}]
 
             async def receive_again() -> dict:
                 return replayed.pop() if replayed else await receive()
 
+            if re.match("/v2(?!/health/)(/|$)", scope["path"]):
+                await service.protocol
             await app(scope, receive_again, answer)
         except ClientDisconnect:  # nobody is there to be answered
             facts["reason"] = "gone"
@@ -142,7 +176,7 @@ async def _body(request: Request, service: "Service") -> bytes:
         raise HTTPException(503, "the service is busy; try again in a second")
     if packed := request.headers.get("content-encoding", "").replace("identity", ""):
         raise HTTPException(415, f"content encoding {packed[:40]!r} is not read here; send the body as it is")
-    as_json = request.url.path.endswith("/infer") and "inference-header-content-length" not in request.headers
+    as_json = request.url.path.endswith("/infer") and BINARY not in request.headers
     most, facts, parts = JSON if as_json else UPLOAD, request.scope["medic"], []
     async for part in request.stream():
         parts.append(part)

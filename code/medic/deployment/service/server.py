@@ -111,7 +111,7 @@ def _start_worker(folder: Path, config: ServerConfig, replaced: Task | None = No
     """Load the bundle in a worker process, which may replace one that answers a task, and return its application."""
     from medic.deployment.bundle.predictor import Predictor
     from medic.deployment.service.app import Service, application
-    from medic.deployment.service.telemetry import log_as_json
+    from medic.deployment.service.middleware import log_as_json
 
     log_as_json()
     try:
