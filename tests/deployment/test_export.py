@@ -12,23 +12,21 @@ from medic.deployment.export import export
 from medic.errors import MedicError
 from medic.modeling.classifier import Classifier
 from medic.modeling.objectives import Corn, CrossEntropy, Regression
-from medic.task import RETINOPATHY, Task
-
-DIGITS = Task("three_digits", "multiclass", ("one", "two", "three"))
+from medic.task import RETINOPATHY
 
 
 @pytest.mark.parametrize(
-    ("backbone", "objective", "flips"),
+    ("backbone", "objective", "options"),
     [
-        ("resnet18", CrossEntropy(), False),
-        ("shufflenet_v2_x0_5", Corn(), True),
-        ("efficientnet_lite0", Regression(), False),
-        ("efficientnet_lite0", Regression(), True),
+        ("resnet18", CrossEntropy(), {"dropout": 0.5}),
+        ("shufflenet_v2_x0_5", Corn(), {"flips": True}),
+        ("efficientnet_lite0", Regression(), {}),
+        ("efficientnet_lite0", Regression(), {"flips": True}),
     ],
 )
-def test_the_graph_agrees_with_torch_at_every_batch_size(backbone, objective, flips, pixels, tmp_path):
+def test_the_graph_agrees_with_torch_at_every_batch_size(backbone, objective, options, pixels, tmp_path):
     torch.manual_seed(1)
-    model = Classifier(RETINOPATHY, backbone, objective, Preprocessing(size=96), image_size=64, flips=flips)
+    model = Classifier(RETINOPATHY, backbone, objective, Preprocessing(size=96), image_size=64, **options)
     if isinstance(objective, Regression):  # a grade in the middle of the scale, where clipping hides nothing
         list(model.backbone.modules())[-1].bias.data.fill_(2.3)
     exported = export(model, tmp_path / "model.onnx", pixels[:4])
@@ -36,24 +34,13 @@ def test_the_graph_agrees_with_torch_at_every_batch_size(backbone, objective, fl
     model.eval()
     assert set(exported.parity) == {1, 4}
     assert max(exported.parity.values()) <= 1e-4
+    assert "Dropout" not in [node.op_type for node in onnx.load(exported.path).graph.node]
     session = open_session(exported.path)
     for count in (1, 3, 7):
         expected, actual = model.predict_pixels(pixels[:count]), run(session, RETINOPATHY, pixels[:count])
         np.testing.assert_allclose(actual.probabilities, expected.probabilities, atol=1e-4)
         np.testing.assert_allclose(actual.grade, expected.grade, atol=1e-4)
         assert np.array_equal(actual.decided, expected.decided)
-
-
-def test_dropout_is_for_training_and_leaves_no_trace_in_the_graph(pixels, tmp_path):
-    operators = []
-    for dropout in (None, 0.5):
-        torch.manual_seed(1)
-        model = Classifier(RETINOPATHY, "resnet18", None, Preprocessing(size=96), image_size=64, dropout=dropout)
-        exported = export(model.train(), tmp_path / f"{dropout}.onnx", pixels[:4])
-        assert max(exported.parity.values()) <= 1e-4
-        operators.append([node.op_type for node in onnx.load(exported.path).graph.node])
-    assert operators[0] == operators[1]
-    assert "Dropout" not in operators[1]
 
 
 def test_the_file_is_for_old_runtimes_and_says_nothing_of_this_machine(exported):
@@ -64,14 +51,6 @@ def test_the_file_is_for_old_runtimes_and_says_nothing_of_this_machine(exported)
     assert [value.name for value in graph.graph.output] == ["probabilities", "grade", "class_activation"]
     assert not any(tensor.external_data for tensor in graph.graph.initializer)
     assert b"site-packages" not in exported.path.read_bytes()
-
-
-def test_a_task_without_order_has_no_grade(tmp_path):
-    model = Classifier(DIGITS, "shufflenet_v2_x0_5", None, Preprocessing(size=32, crop="square"), image_size=32)
-    exported = export(model, tmp_path / "model.onnx")
-    prediction = run(open_session(exported.path), DIGITS, np.zeros((2, 32, 32, 3), np.uint8))
-    assert prediction.probabilities.shape == (2, 3)
-    assert prediction.grade is None
 
 
 @pytest.mark.parametrize("harmed", ["Gemm", "Conv"])  # the last layer; the layer that gives the map

@@ -9,9 +9,13 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from medic.deployment.bundle.predictor import (
     ACTIVATION,
@@ -25,11 +29,7 @@ from medic.deployment.bundle.predictor import (
 )
 from medic.errors import MedicError
 from medic.files import replacing
-
-if TYPE_CHECKING:
-    import onnx
-
-    from medic.modeling.classifier import Classifier
+from medic.modeling.classifier import Classifier
 
 OPSET = 18
 """The first with an antialiased Resize, and the last that the clouds' runtimes (onnxruntime 1.16) know well."""
@@ -59,16 +59,15 @@ class Exported:
         return f"{self.path}: {self.size / 1e6:.1f} MB, largest difference to torch {parity}"
 
 
-def export(model: "Classifier", path: str | Path, pixels: np.ndarray | None = None) -> Exported:
+def export(model: Classifier, path: str | Path, pixels: np.ndarray | None = None) -> Exported:
     """Write a model as ONNX (opset 18, IR 9, weights inside, any batch size), once it agrees with torch.
 
     The graph takes ``images`` uint8 (N, size, size, 3) RGB with ``size`` of the model's preprocessing, and gives
     ``probabilities`` float32 (N, C), for ordinal tasks ``grade`` float32 (N,), and where the model measures it
     ``distance`` float32 (N,) to the training images. The calibration is inside, so that what leaves the graph is
     calibrated. Where the network ends in an average over all places and one linear layer, as most but not all do,
-    ``class_activation`` float32 (N, K, h, w) comes last: what each place adds to each of the K raw outputs (see
-    ``medic.deployment.class_activation``). Its metadata hold all that a bundle is made of: the model's settings, a
-    digest of its weights, operating point and referral rule.
+    ``class_activation`` float32 (N, K, h, w) comes last (see ``WithActivation``). Its metadata hold all that a bundle
+    is made of: the model's settings, a digest of its weights, operating point and referral rule.
 
     Args:
         model: the classifier; it is left as it is.
@@ -83,10 +82,6 @@ def export(model: "Classifier", path: str | Path, pixels: np.ndarray | None = No
         MedicError: the exporter failed, or the graph differs from torch by more than ``TOLERANCE`` (nothing is written
             then).
     """
-    import torch
-
-    from medic.deployment.class_activation import WithActivation, has_activation
-
     path, size = Path(path), model.preprocessing.size
     if pixels is None:
         pixels = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
@@ -134,14 +129,12 @@ def export(model: "Classifier", path: str | Path, pixels: np.ndarray | None = No
     return Exported(path, path.stat().st_size, parity)
 
 
-def finish(graph: "onnx.ModelProto", said: Mapping[str, str]) -> "onnx.ModelProto":
+def finish(graph: onnx.ModelProto, said: Mapping[str, str]) -> onnx.ModelProto:
     """Make a graph one that old runtimes read, write what is said of it into its metadata, and check it.
 
     Opset imports that no node uses are dropped (old runtimes refuse unknown ones), and so are the exporter's notes on
     each node, which hold paths of the machine.
     """
-    import onnx
-
     graph.ir_version = IR_VERSION
     used = {node.domain for node in graph.graph.node} | {node.domain for f in graph.functions for node in f.node}
     opsets = [entry for entry in graph.opset_import if entry.domain in used]
@@ -167,3 +160,60 @@ def quiet() -> Iterator[None]:
             yield
         finally:
             logging.disable(before)
+
+
+class WithActivation(nn.Module):
+    """A classifier in evaluation mode that gives its class activation map, too, last: float32 (N, K, h, w).
+
+    The map is what each place of an image adds to each of the K raw outputs. A network that averages its last feature
+    map over all places and then applies one linear layer may as well apply the layer first, place by place, and average
+    afterwards (Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016, section 2). The mean of
+    the map over the places plus the layer's bias is the raw output, exactly. Grad-CAM (Selvaraju et al., ICCV 2017) is
+    its positive part divided by the number of places. With the mirror image averaged in, so is its map, mirrored back.
+    """
+
+    def __init__(self, model: Classifier):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Classify uint8 (N, H, W, 3) and append the map to what ``Classifier.forward`` gives."""
+        with _Ending() as ending:
+            answers = self.model.outputs(self.model.inputs(images))
+        activation = F.conv2d(ending.features, ending.weight[:, :, None, None])
+        if self.model.flips:
+            count = images.shape[0]
+            activation = (activation[:count] + activation[count:].flip(3)) / 2
+        return (*answers, activation)
+
+
+@torch.inference_mode()
+def has_activation(model: Classifier) -> bool:
+    """Try, on noise, whether the raw outputs of a model (in evaluation mode, on the CPU) are averages of such a map."""
+    generator = torch.Generator().manual_seed(0)
+    with _Ending() as ending:
+        raw = model.backbone(torch.randn((2, 3, model.image_size, model.image_size), generator=generator))
+    if ending.features is None or ending.weight.shape != (raw.shape[1], ending.features.shape[1]):
+        return False
+    expected = F.linear(ending.features.mean(dim=(2, 3)), ending.weight, ending.bias)
+    return torch.allclose(expected, raw, rtol=1e-4, atol=1e-4)
+
+
+class _Ending(TorchFunctionMode):
+    """Notes the last feature map that a network averages over all places, and the last linear layer after it.
+
+    Hooks on layers would not do: many networks average by a function in ``forward``.
+    """
+
+    features: Tensor | None = None
+
+    def __torch_function__(self, called, types, args=(), kwargs=None) -> object:  # torch's own signature
+        result = called(*args, **(kwargs or {}))
+        if called in (F.adaptive_avg_pool2d, torch.mean, Tensor.mean) and args[0].ndim == 4:
+            channels = args[0].shape[1]
+            if result.shape[1:] in ((channels,), (channels, 1, 1)):
+                # The identity stays where no layer follows.
+                self.features, self.weight, self.bias = args[0], torch.eye(channels, dtype=args[0].dtype), None
+        elif called is F.linear:
+            self.weight, self.bias = args[1], args[2] if len(args) > 2 else None
+        return result

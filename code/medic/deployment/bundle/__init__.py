@@ -1,9 +1,13 @@
 """The artifact: a folder (or its .tar.gz) that holds a model, what it says of itself, and the proof that it works."""
 
 import datetime
+import gzip
 import importlib.metadata
+import io
 import json
 import platform
+import shutil
+import tarfile
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,12 +20,11 @@ import numpy as np
 import medic
 from medic.data.images.decode import decode, read_header
 from medic.deployment.bundle import predictor as graphs
-from medic.deployment.bundle.archive import pack, unpack
 from medic.deployment.bundle.manifest import FORMAT, MANIFEST, VERSION, Manifest, list_files, read_manifest
 from medic.deployment.bundle.predictor import ACTIVATION, OUTPUTS, Predictor, open_session, outputs_of, said_of
 from medic.deployment.drift import REFERENCE, Reference
 from medic.errors import MedicError
-from medic.files import sha256, write_bytes, write_json, write_text
+from medic.files import replacing, sha256, write_bytes, write_json, write_text
 from medic.task import Prediction, Task
 
 RUNTIME = "errors files referral task data/images/decode data/images/dicom data/images/crop data/images/preprocess "
@@ -84,7 +87,13 @@ class Bundle:
             archive = path.with_name(f"{path.name}.tar.gz")
             return cls(path, read_manifest(path), archive if archive.is_file() else None)
         unpacked = tempfile.TemporaryDirectory(prefix="medic-bundle-")
-        folder = unpack(path, Path(unpacked.name))
+        try:
+            shutil.unpack_archive(path, unpacked.name, "gztar", filter="data")
+            [folder] = Path(unpacked.name).iterdir()
+        except (shutil.ReadError, tarfile.TarError, EOFError, OSError, ValueError) as error:
+            raise MedicError(
+                f"{path} is no bundle's archive or is damaged ({error}); get it again from its source"
+            ) from error
         return cls(folder, read_manifest(folder), path, unpacked)
 
     @property
@@ -177,36 +186,38 @@ def package(
     outputs = [output.name for output in session.get_outputs()]
     values = _values(model, folder.name, said_of(session, graphs.PRECISION), about, outputs)
     packed = folder.with_name(f"{folder.name}.tar.gz")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-            new = Path(scratch) / "new"
-            write_bytes(new / "model.onnx", Path(graph).read_bytes())
-            _write_golden(new / "golden", session, Manifest.of(values), golden)
-            _write_card(new, values)
-            for name in [f"{module}.py" for module in RUNTIME.split()]:
-                write_bytes(new / "medic" / name, (PACKAGE / name).read_bytes())
-                # The packages' own __init__.py would import what does not travel.
-                for parent in PurePosixPath(name).parents:
-                    write_bytes(new / "medic" / parent / "__init__.py", b"")
-            write_bytes(new / "score.py", (PACKAGE / "deployment" / "bundle" / "score.py").read_bytes())
-            if about.reference is not None:
-                write_json(new / REFERENCE, about.reference.to_dict())
-            values["files"] = {name: sha256(new / name) for name in list_files(new)}
-            write_json(new / MANIFEST, values)
-            Bundle.load(new).verify()
-            if archive:
-                write_bytes(packed, pack(new, folder.name))
-            else:
-                packed.unlink(missing_ok=True)
-            if folder.exists():
-                folder.rename(Path(scratch) / "old")
-            new.rename(folder)
-    except OSError as error:
-        raise MedicError(
-            f"cannot write {folder}: {error.strerror or error}; free some space or choose a folder that can be written"
-        ) from error
+    with replacing(folder) as new:
+        write_bytes(new / "model.onnx", Path(graph).read_bytes())
+        _write_golden(new / "golden", session, Manifest(values), golden)
+        _write_card(new, values)
+        for name in [f"{module}.py" for module in RUNTIME.split()]:
+            write_bytes(new / "medic" / name, (PACKAGE / name).read_bytes())
+            # The packages' own __init__.py would import what does not travel.
+            for parent in PurePosixPath(name).parents:
+                write_bytes(new / "medic" / parent / "__init__.py", b"")
+        write_bytes(new / "score.py", (PACKAGE / "deployment" / "bundle" / "score.py").read_bytes())
+        if about.reference is not None:
+            write_json(new / REFERENCE, about.reference.to_dict())
+        values["files"] = {name: sha256(new / name) for name in list_files(new)}
+        write_json(new / MANIFEST, values)
+        Bundle.load(new).verify()
+        if archive:
+            write_bytes(packed, pack(new, folder.name))
+        else:
+            packed.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
     return Bundle.load(folder)
+
+
+def pack(folder: Path, name: str) -> bytes:
+    """Return a folder as ``.tar.gz``. The same files give the same bytes: sorted, without times, owners or caches."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for path in list_files(folder):
+            data, entry = (folder / path).read_bytes(), tarfile.TarInfo(f"{name}/{path}")
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return gzip.compress(packed.getvalue(), compresslevel=6, mtime=0)
 
 
 def _write_golden(folder: Path, session, manifest: Manifest, golden: Sequence[tuple[str, bytes]]) -> None:
@@ -243,7 +254,7 @@ def _without_metadata(jpeg: bytes) -> bytes:
 def _write_card(folder: Path, values: dict) -> None:
     """Write the model card (Mitchell et al., arXiv 1810.03993), and as ``README.md`` with the header of the Hub."""
     template = jinja2.Template((Path(__file__).parent / "model_card.md.j2").read_text(), trim_blocks=True)
-    card = template.render(values, said=Manifest.of(values), zip=zip)
+    card = template.render(values, said=Manifest(values), zip=zip)
     write_text(folder / "MODEL_CARD.md", card)
     tags = ["medical", "onnx", values["task"]["name"], *["synthetic"] * values["data"]["synthetic"]]
     header = f"---\nlibrary_name: onnx\npipeline_tag: image-classification\ntags: {json.dumps(tags)}\n---\n"

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medic.errors import MedicError
 from medic.task import Prediction
 
 HIGHER = "a higher grade"
@@ -48,11 +47,11 @@ def heatmap(activation: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return evidence / (evidence.max() or 1)
 
 
-def evidence_weights(objective: dict, prediction: Prediction, of: str | None = None) -> tuple[np.ndarray, str]:
+def evidence_weights(objective: dict, prediction: Prediction) -> tuple[np.ndarray, str]:
     """Return which raw outputs speak for an answer, and for what.
 
-    Without ``of`` it is the decided class or, where classes do not exclude each other, the one whose probability is
-    highest relative to its threshold. Its evidence depends on what the raw outputs mean:
+    It is the decided class or, where classes do not exclude each other, the one whose probability is highest relative
+    to its threshold. Its evidence depends on what the raw outputs mean:
 
     - Cross entropy and multilabel have one for each class: that class's own. Of two classes that exclude each other
       only the difference of their outputs decides: the other's is subtracted.
@@ -65,34 +64,18 @@ def evidence_weights(objective: dict, prediction: Prediction, of: str | None = N
     Args:
         objective: the objective's settings, as the manifest has them under ``model``.
         prediction: of one image.
-        of: the class whose evidence is wanted.
 
     Returns:
         The weight of each raw output, float32 (K,), and what they argue for: a class or ``HIGHER``.
-
-    Raises:
-        MedicError: no such class, or a regression, which has evidence for no class alone.
     """
-    task, name = prediction.task, objective["name"]
-    if of is not None and of not in task.classes:
-        raise MedicError(f"{of!r} is no class of {task.name!r}; choose one of {', '.join(task.classes)}")
-    if name == "regression":
-        if of is not None:
-            raise MedicError(
-                f"a regression has evidence for a higher or a lower grade, not for {of!r} alone; ask without a class"
-            )
+    task, codes = prediction.task, np.arange(len(prediction.task.classes))
+    if objective["name"] == "regression":
         return np.ones(1, np.float32), HIGHER
-    if of is not None:
-        code = task.classes.index(of)
-    elif task.kind == "multilabel":
+    if task.kind == "multilabel":
         code = int(np.argmax(prediction.probabilities[0] / np.asarray(prediction.thresholds or 0.5)))
     else:
         code = int(prediction.decided[0])
-    wanted, codes = task.classes[code], np.arange(len(task.classes))
-    if name == "corn":
-        steps = codes[:-1]
-        return (
-            (np.float32(steps < code), wanted) if code else (np.float32(steps == 0) * (-1 if of else 1), of or HIGHER)
-        )
+    if objective["name"] == "corn":
+        return np.float32(codes[:-1] < (code or 1)), task.classes[code] if code else HIGHER
     other = -1 if len(codes) == 2 and task.kind != "multilabel" else 0
-    return np.where(codes == code, 1, other).astype(np.float32), wanted
+    return np.where(codes == code, 1, other).astype(np.float32), task.classes[code]

@@ -4,7 +4,6 @@ Only the standard library and NumPy are needed here, because this file travels i
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from medic.data.images.preprocess import Preprocessing
@@ -18,9 +17,8 @@ NOTICE = "Not a medical device. For teaching and research only; it must not guid
 SYNTHETIC = "Trained on synthetic drawings, not on photographs of people: its answers mean nothing clinically."
 
 
-@dataclass(frozen=True)
 class Manifest:
-    """The content of ``manifest.json``, read.
+    """The content of ``manifest.json``, read. Missing or malformed values raise what Python raises for them.
 
     Attributes:
         values: everything the file holds.
@@ -32,41 +30,19 @@ class Manifest:
         files: SHA-256 of each other file by its path inside the bundle, ``/`` between folders.
         calibration: on what the probabilities are calibrated, or that they are not.
         notice: what must be said wherever an answer shows.
-        digest: SHA-256 of the manifest itself, and so of the whole bundle.
+        digest: SHA-256 of the manifest itself, and so of the whole bundle; "" before it is written.
+        version: the first twelve digits of the digest, the bundle's name for itself.
     """
 
-    values: dict
-    task: Task
-    preprocessing: Preprocessing
-    precision: str
-    tolerance: float
-    synthetic: bool
-    files: dict[str, str]
-    calibration: str
-    notice: str
-    digest: str = ""
-
-    @classmethod
-    def of(cls, values: dict, digest: str = "") -> "Manifest":
-        """Return the manifest of these values; raises what missing or malformed ones raise."""
+    def __init__(self, values: dict, digest: str = ""):
+        self.values, self.digest, self.version = values, digest, digest[:12]
+        self.task = Task.from_dict(values["task"])
+        self.preprocessing = Preprocessing(**values["preprocessing"])
+        self.precision, self.tolerance = values["precision"], float(values["tolerance"])
+        self.synthetic, self.files = bool(values["data"]["synthetic"]), dict(values["files"])
         referral = values["model"].get("referral")
-        return cls(
-            values,
-            task=Task.from_dict(values["task"]),
-            preprocessing=Preprocessing(**values["preprocessing"]),
-            precision=values["precision"],
-            tolerance=float(values["tolerance"]),
-            synthetic=bool(values["data"]["synthetic"]),
-            files=dict(values["files"]),
-            calibration="not calibrated" if referral is None else str(Referral.from_dict(referral)),
-            notice=f"{NOTICE} {SYNTHETIC}" if values["data"]["synthetic"] else NOTICE,
-            digest=digest,
-        )
-
-    @property
-    def version(self) -> str:
-        """The first twelve digits of the digest: the bundle's name for itself."""
-        return self.digest[:12]
+        self.calibration = "not calibrated" if referral is None else str(Referral.from_dict(referral))
+        self.notice = f"{NOTICE} {SYNTHETIC}" if self.synthetic else NOTICE
 
 
 def read_manifest(folder: str | Path) -> Manifest:
@@ -86,7 +62,7 @@ def read_manifest(folder: str | Path) -> Manifest:
                 f"{folder} is no bundle that this medic reads (format {values['format']!r}, version "
                 f"{values['version']!r}, not {FORMAT!r}, {VERSION}); take the medic that wrote it or {again}"
             )
-        manifest = Manifest.of(values, sha256(path))
+        manifest = Manifest(values, sha256(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MedicError(f"{folder} is no bundle (it has no {MANIFEST}); make one with medic package") from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:

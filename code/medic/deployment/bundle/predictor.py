@@ -79,12 +79,11 @@ class Predictor:
         """Classify prepared pixels, uint8 (N, size, size, 3) RGB, as ``pixels`` gives them."""
         return run(self.session, self.task, pixels)
 
-    def explain(self, data: bytes, of: str | None = None) -> Explanation:
+    def explain(self, data: bytes) -> Explanation:
         """Classify one image file, and say which places argue for the answer.
 
         Args:
             data: the whole file.
-            of: the class whose evidence is wanted; None chooses (see ``heatmap.evidence_weights``).
 
         Returns:
             The prediction, the pixels that the network saw, and the heatmap, which is None where the network has no
@@ -92,15 +91,14 @@ class Predictor:
 
         Raises:
             ImageError: the bytes cannot become pixels.
-            MedicError: the model has no evidence for ``of`` alone.
         """
         pixels = self.pixels(data)
         outputs = outputs_of(self.session, pixels[None], (*OUTPUTS, ACTIVATION))
         activation = outputs.pop(ACTIVATION, None)
         prediction = _prediction(self.session, self.task, outputs, pixels[None])
-        weights, of = evidence_weights(self.manifest.values["model"]["objective"], prediction, of)
         if activation is None:
             return Explanation(prediction, pixels, None, None)
+        weights, of = evidence_weights(self.manifest.values["model"]["objective"], prediction)
         return Explanation(prediction, pixels, heatmap(activation[0], weights), of)
 
     def answers(self, prediction: Prediction) -> list[dict]:
