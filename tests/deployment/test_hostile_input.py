@@ -42,27 +42,20 @@ def originals(photographs) -> list[bytes]:
     return [photographs[3], *saved, dicom(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), person)]
 
 
+places = st.sampled_from([32, 256, 4096, 1 << 20]).flatmap(lambda near: st.integers(0, near))
+numbers = st.sampled_from([0, 1, 65535, 100_000, 0x7FFFFFFF, 0xFFFFFFFF])
+parts = st.binary(max_size=64) | st.builds(struct.pack, st.sampled_from(["<I", ">I"]), numbers)
+splices = st.tuples(places, st.integers(0, 64) | st.just(1 << 20), parts)
+"""Where, how many bytes go, and what comes in their place; more often near a file's beginning."""
+
+
 @st.composite
 def mutated(draw: st.DrawFn, originals: list[bytes]) -> bytes:
-    """One of the files with a few of its bytes changed, cut or doubled, more often near its beginning."""
+    """One of the files with a few of its bytes changed, cut or filled in."""
     data = bytearray(draw(st.sampled_from(originals)))
-    for _ in range(draw(st.integers(1, 6))):
-        near = min(len(data), draw(st.sampled_from([32, 256, 4096, len(data)])))
-        at = draw(st.integers(0, max(0, near - 1)))
-        match draw(st.sampled_from(["set", "number", "cut", "insert", "double", "end"])):
-            case "set":
-                data[at : at + 1] = draw(st.sampled_from([b"\x00", b"\xff", b"\x7f", b"\x80"]))
-            case "number":
-                value = draw(st.sampled_from([0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 65535, 100_000]))
-                data[at : at + 4] = struct.pack(draw(st.sampled_from(["<I", ">I"])), value)
-            case "cut":
-                del data[at : at + draw(st.integers(1, 64))]
-            case "insert":
-                data[at:at] = draw(st.binary(min_size=1, max_size=64))
-            case "double":
-                data[at:at] = data[at : at + draw(st.integers(1, 512))]
-            case "end":
-                del data[at:]
+    for at, length, new in draw(st.lists(splices, min_size=1, max_size=6)):
+        at %= len(data) + 1
+        data[at : at + length] = new
     return bytes(data)
 
 
