@@ -14,7 +14,7 @@ from medic.data.images.preprocess import Preprocessing
 from medic.data.prepare import Prepared, prepare
 from medic.data.stores import FolderStore, open_store
 from medic.deployment.bundle import Bundle
-from medic.deployment.bundle.pipeline import calibration, package_run
+from medic.deployment.bundle.pipeline import package_run, pixels_of
 from medic.deployment.bundle.predictor import open_session, run
 from medic.deployment.compress import quantize
 from medic.modeling.calibrate import log_losses
@@ -139,8 +139,9 @@ def test_the_table_of_many_images_says_what_is_possible_and_who_is_asked(trained
 
 
 def test_a_compressed_graph_keeps_rule_and_distance(trained, bundle, tmp_path):
-    int8 = open_session(quantize(bundle.folder / "model.onnx", tmp_path / "int8.onnx", calibration(trained.prepared)))
-    pixels = calibration(trained.prepared)[:16]
+    pixels = pixels_of(trained.prepared, "train")
+    int8 = open_session(quantize(bundle.folder / "model.onnx", tmp_path / "int8.onnx", pixels))
+    pixels = pixels[:16]
     small, whole = run(int8, SKIN_LESION, pixels), bundle.predictor().predict_pixels(pixels)
     assert replace(small.referral, distance=None) == replace(whole.referral, distance=None)
     assert (small.why == "unlike").mean() <= 0.1, "rounding alone makes no image unlike"

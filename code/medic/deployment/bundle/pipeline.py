@@ -56,8 +56,9 @@ def package_run(
                 patients = np.concatenate([judged.patients, [f"drawn {name}" for name in more.patients]])
                 images, labels = np.r_[judged.images, more.images], np.r_[judged.labels, more.labels]
                 judged = Examples(images, labels, patients, len(more.labels))
+            training = pixels_of(prepared, "train", CALIBRATION_IMAGES)
             int8_graph = Path(scratch) / "int8.onnx"
-            compressed = compress(graph, int8_graph, calibration(prepared), judged, model.task)
+            compressed = compress(graph, int8_graph, training, judged, model.task)
             graph = compressed.path
         return package(graph, folder, golden(prepared), about(run, evaluation)), compressed
 
@@ -65,11 +66,6 @@ def package_run(
 def pixels_of(prepared: "Prepared", split: str, count: int | None = None) -> np.ndarray:
     """Return the first prepared images of a split, uint8 (N, size, size, 3) RGB; all of them when ``count`` is None."""
     return np.stack([prepared.pixels(file) for file in prepared.split(split)["file"].iloc[:count]])
-
-
-def calibration(prepared: "Prepared") -> np.ndarray:
-    """Return the training images that quantisation reads its ranges from, uint8 (N, size, size, 3)."""
-    return pixels_of(prepared, "train", CALIBRATION_IMAGES)
 
 
 def examples(prepared: "Prepared", task: Task, split: str | None = "validation") -> Examples:
