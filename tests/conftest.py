@@ -117,16 +117,6 @@ def clone(tmp_path: Path) -> Path:
     return root
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show how long each notebook ran, so that growth is seen."""
-    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
-    times = sorted(report.user_properties[:2] for report in reports if report.when == "call" and report.user_properties)
-    if times:
-        terminalreporter.section("time of each notebook")
-    for (_, name), (_, seconds) in times:
-        terminalreporter.write_line(f"{seconds:6.0f} s  {name}")
-
-
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generated retinopathy set of 40 patients in small photographs; not to be changed."""

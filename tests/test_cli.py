@@ -12,8 +12,9 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -32,8 +33,7 @@ SMALL = ("--image-size", "32", "-e", "1", "--weights", "none", "--backbone")
 PROBABILITIES = [f"p_{name}" for name in RETINOPATHY.classes]
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """How a command ended."""
 
     status: int
@@ -104,28 +104,15 @@ def _quiet_surroundings() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@dataclass(frozen=True)
-class Walk:
-    """A working folder in which a whole line was run, and what each command printed; not to be changed."""
-
-    folder: Path
-    printed: dict[str, str]
-
-    @property
-    def run(self) -> Path:
-        return self.folder / "outputs" / "runs" / "latest"
-
-    @property
-    def bundle(self) -> Path:
-        return self.folder / "outputs" / "bundles" / "retinopathy"
-
-
-def walked(folder: Path, *commands: tuple) -> Walk:
-    return Walk(folder, {one[0]: succeeded(medic(*one, cwd=folder)) for one in commands})
+def walked(folder: Path, *commands: tuple) -> SimpleNamespace:
+    """Run commands in a working folder, which is not to be changed then: what each printed, the run and the bundle."""
+    printed, outputs = {one[0]: succeeded(medic(*one, cwd=folder)) for one in commands}, folder / "outputs"
+    made = {"run": outputs / "runs" / "latest", "bundle": outputs / "bundles" / "retinopathy"}
+    return SimpleNamespace(folder=folder, printed=printed, **made)
 
 
 @pytest.fixture(scope="module")
-def line(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Walk:
+def line(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """Prepared, trained, evaluated, reported, exported, packaged with the defaults."""
     folder = tmp_path_factory.mktemp("a line {with} spaces")
     done = [(name,) for name in ("evaluate", "report", "export", "package")]
@@ -586,33 +573,30 @@ def test_real_radiographs_go_from_their_zip_file_to_a_table_of_findings(real_dat
 
 @pytest.mark.servers
 def test_a_deployment_outlives_its_command_answers_and_is_deleted(line, pictures):
-    bundle = line.bundle.with_name("retinopathy.tar.gz")
-    succeeded(medic("predict", "-m", line.run, cwd=pictures))
-    expected = result(pictures / "results" / "result.csv")
-    with started("deploy", bundle, "--space", "demo", "--name", "eyes", cwd=pictures) as process:
+    named, image = ("eyes", "--space", "demo"), next((pictures / "results" / "images").iterdir())
+    deploy = ("deploy", line.bundle.with_name("retinopathy.tar.gz"), "--name", *named)
+    with started(*deploy, cwd=pictures) as process:
         shown, said = (text.decode() for text in process.communicate(timeout=120))
     try:
         assert process.returncode == 0, said
         url = re.search(r"http://127\.0\.0\.1:\d+", shown)[0]
-        listed = succeeded(medic("deployments", "--space", "demo", cwd=pictures))
-        assert url in listed
-        assert succeeded(medic("status", "eyes", "--space", "demo", cwd=pictures)).strip() == "ready"
-        images = [pictures / "results" / "images" / name for name in expected.index]
+        assert url in succeeded(medic("deployments", "--space", "demo", cwd=pictures))
+        assert succeeded(medic("status", *named, cwd=pictures)).strip() == "ready"
         (pictures / "note.jpeg").write_text("no photograph")
-        asked = medic("score", url, *images, pictures / "note.jpeg", "--json", cwd=pictures)
-        assert f"1 of {len(images) + 1} images were not answered" in failed(asked)
-        *scored, last = [json.loads(line) for line in asked.out.splitlines()]
-        assert [row["grade"] for row in scored] == expected["grade"].tolist()
-        said = [list(row["probabilities"].values()) for row in scored]
-        assert np.allclose(said, expected[PROBABILITIES], atol=1e-4)
-        assert "no image that is read" in last["error"]
-        assert images[0].name in succeeded(medic("score", "eyes", images[0], "--space", "demo", cwd=pictures))
-        again = succeeded(medic("deploy", bundle, "--space", "demo", "--name", "eyes", cwd=pictures))
-        assert url in again, "the new version took over where the old one was"
+        asked = medic("score", url, image, pictures / "note.jpeg", image, "--json", cwd=pictures)
+        assert "1 of 3 images were not answered" in failed(asked)
+        first, bad, last = [json.loads(line) for line in asked.out.splitlines()]
+        assert "no image that is read" in bad["error"]
+        assert first == last
+        succeeded(medic("predict", "-m", line.run, cwd=pictures))
+        expected = result(pictures / "results" / "result.csv").loc[image.name, PROBABILITIES].astype(float)
+        assert np.allclose(list(first["probabilities"].values()), expected, atol=1e-4)
+        assert image.name in succeeded(medic("score", "eyes", image, "--space", "demo", cwd=pictures))
+        assert url in succeeded(medic(*deploy, cwd=pictures)), "the new version took over where the old one was"
     finally:
-        ended = medic("delete", "eyes", "--space", "demo", cwd=pictures)
+        ended = medic("delete", *named, cwd=pictures)
     assert "deployment eyes deleted" in succeeded(ended)
-    failed(medic("score", url, images[0], cwd=pictures))
+    failed(medic("score", url, image, cwd=pictures))
     assert "no deployment" in succeeded(medic("deployments", "--space", "demo", cwd=pictures))
 
 

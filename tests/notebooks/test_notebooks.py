@@ -4,15 +4,12 @@ Under xdist each class keeps to one worker and goes through the notebooks in ord
 set, a trained network, a bundle) serves the next, as for a reader.
 """
 
-import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-import time
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -39,20 +36,6 @@ def products(folder: Path) -> dict[str, str]:
     return {"MEDIC_OUTPUTS": str(folder), "MEDIC_IMAGES": str(folder / "image")}
 
 
-@pytest.fixture
-def timed(record_property):
-    """Keeps how long a block ran, for the summary of all tests."""
-
-    @contextlib.contextmanager
-    def measure(what: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        record_property("notebook", what)
-        record_property("seconds", time.perf_counter() - started)
-
-    return measure
-
-
 def test_every_notebook_has_its_expectations():
     assert sorted(EXPECTED) == sorted(FOUND)
 
@@ -76,14 +59,13 @@ class TestAsCommittedOnTheSample:
         return tmp_path_factory.mktemp("sample") / "outputs"
 
     @pytest.mark.parametrize("name", FOUND)
-    def test_it_runs_and_the_marked_cells_give_what_is_committed(self, name, outputs, timed):
+    def test_it_runs_and_the_marked_cells_give_what_is_committed(self, name, outputs):
         # The subprocess is a pytest of its own; what xdist told this one is not for it.
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
         command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "--nbval-current-env"]
         command += ["--nbval-cell-timeout=600", "-p", "no:xdist", "-p", "no:cacheprovider", str(FOUND[name])]
         how = {"cwd": ROOT, "env": environment | products(outputs), "capture_output": True, "text": True}
-        with timed(f"{name}, sample"):
-            ended = subprocess.run(command, check=False, **how)
+        ended = subprocess.run(command, check=False, **how)
         assert ended.returncode == 0, f"{ended.stdout[-6000:]}\n{ended.stderr[-2000:]}"
 
 
@@ -95,15 +77,14 @@ class TestOnRealPhotographs:
         return tmp_path_factory.mktemp("real") / "outputs"
 
     @pytest.fixture
-    def scalars(self, outputs, monkeypatch, timed):
+    def scalars(self, outputs, monkeypatch):
         """Runs a notebook on a data folder: what it records."""
 
         def run(name: str, data: Path, parameters: dict) -> dict:
             for variable, value in products(outputs).items():
                 monkeypatch.setenv(variable, value)
             copy = outputs / data.name / f"{name}.ipynb"
-            with timed(f"{name}, {data.name}"):
-                failure = execute(FOUND[name], copy, {"DATA": os.path.relpath(data, ROOT), **parameters}, timeout=600)
+            failure = execute(FOUND[name], copy, {"DATA": os.path.relpath(data, ROOT), **parameters}, timeout=600)
             assert failure is None, f"cell {failure.cell}\n{failure.source}\n{failure.error}"
             return recorded(copy)
 

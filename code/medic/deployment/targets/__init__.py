@@ -118,9 +118,9 @@ class Target:
             bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
             name = check_name(name, bundle)
             self._make(bundle, space, name, **options)
-            deadline = time.monotonic() + (0 if dry_running() else float(os.environ.get("MEDIC_WAIT_SECONDS", 1800)))
-            while (found := self.find(name, space)).state == "starting" and time.monotonic() < deadline:
-                time.sleep(self.poll_seconds)
+        deadline = time.monotonic() + (0 if dry_running() else float(os.environ.get("MEDIC_WAIT_SECONDS", 1800)))
+        while (found := self.find(name, space)).state == "starting" and time.monotonic() < deadline:
+            time.sleep(self.poll_seconds)
         if found.state != "ready" and not dry_running():
             remove = f"medic delete {name} --target {self} --space {space}"
             raise MedicError(f"{self}: {name} is {found.state} ({found.said}); mend that, or remove it: {remove}")
