@@ -134,7 +134,8 @@ def test_a_server_that_cannot_start_leaves_its_reason_and_can_be_started_again(b
     (stored.folder / "model.onnx").write_bytes(b"damaged")
     with pytest.raises(MedicError, match=r"did not take the bundle; (?s:.*)changed or damaged at model\.onnx"):
         local.deploy(bundle, space, name="eyes")
-    assert (again.status(), local.find("eyes", space).pid) == ("ready", again.pid)
+    wait_for(lambda: again.status() == "ready")
+    assert local.find("eyes", space).pid == again.pid
 
 
 def test_spaces_have_names_below_one_folder_and_hold_sound_bundles(bundle, copied, tmp_path, monkeypatch):

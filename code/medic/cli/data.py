@@ -119,16 +119,13 @@ def check_sets(
              medic check skin_lesion --data ../shared/data
     """
     from medic.data.check.report import check_set, sets_in
-    from medic.data.readers import DATA_SETS, OWN, data_set_of
+    from medic.data.readers import DATA_SETS, OWN
     from medic.task import TASKS
 
-    name = what if what in (*DATA_SETS, OWN.name) else data_set_of(TASKS[what]).name if what in TASKS else None
     # A folder that is called as a data set and lies here is that folder, unless another is named.
-    if what is not None and data is None and (name is None or Path(what).exists()):
-        data, name = Path(what), None
-    elif what is not None and name is None:
-        raise MedicError(f"with --data, name a set to check ({', '.join(DATA_SETS)}, {OWN.name}), not {what!r}")
-    sets = sets_in(data or Path("sample_data"), name)
+    if what is not None and data is None and (what not in (*DATA_SETS, OWN.name, *TASKS) or Path(what).exists()):
+        data, what = Path(what), None
+    sets = sets_in(data or Path("sample_data"), what)
     how = options.how_to_read(label_column, image_column, patient_column)
     if how and set(sets) != {OWN.name}:
         raise MedicError(f"named columns are for images of your own; {' and '.join(sets)} have their layout")

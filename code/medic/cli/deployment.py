@@ -4,8 +4,8 @@ import json
 import socket
 import sys
 import tempfile
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -105,28 +105,25 @@ def score(
     from medic.deployment.service.server import read_token
     from medic.deployment.targets.recording import known
 
-    def tell(service: Client) -> None:
+    def tell(service: AbstractContextManager[Client]) -> None:
         failed = 0
-        for image in images:
-            try:
-                answer = known(service.answer(image))
-            except MedicError as error:
-                answer, failed = {"error": str(error)}, failed + 1
-            answer = {"image": str(image), **answer}
-            print(json.dumps(answer, ensure_ascii=False) if as_json else _sentence(answer))
+        with service as asked:
+            for image in images:
+                try:
+                    answer = known(asked.answer(image))
+                except MedicError as error:
+                    answer, failed = {"error": str(error)}, failed + 1
+                answer = {"image": str(image), **answer}
+                print(json.dumps(answer, ensure_ascii=False) if as_json else _sentence(answer))
         if failed:
             raise MedicError(f"{failed} of {len(images)} images were not answered")
 
-    def tell_by_name(there: ModuleType) -> None:
-        with there.find(where, space).service() as service:
-            tell(service)
-
     if "://" in where:
-        with Client(where, headers=bearer(read_token(token_file)), certificate=certificate) as client:
-            client.about()
-            tell(client)
+        client = Client(where, headers=bearer(read_token(token_file)), certificate=certificate)
+        client.about()
+        tell(client)
     else:
-        ask(target, dry_run, tell_by_name)
+        ask(target, dry_run, lambda there: tell(there.find(where, space).service()))
 
 
 def _sentence(answer: dict) -> str:

@@ -15,12 +15,12 @@ from medic.data.check.duplicates import connected
 from medic.data.corrections import written_labels
 from medic.data.images.decode import decode, shrunk
 from medic.data.parallel import each
-from medic.data.readers import DATA_SETS, OWN, DataSet, lesions_or_own
+from medic.data.readers import DATA_SETS, OWN, DataSet, data_set_of, lesions_or_own
 from medic.data.split import patients_known
 from medic.data.stores import Store, is_synthetic, mark_product
 from medic.errors import ImageError, MedicError
 from medic.files import write_text
-from medic.task import Task
+from medic.task import TASKS, Task
 
 
 class Kind(NamedTuple):
@@ -100,7 +100,7 @@ def thumbnail(store: Store, name: str) -> str:
 
 
 def sets_in(data: str | os.PathLike, name: str | None = None) -> dict[str, tuple[DataSet, Path]]:
-    """Find the sets in a data folder, all or the one named: by name the data set, and where it lies.
+    """Find the sets in a data folder, all or the one named (or a task of it): by name the data set, and where it lies.
 
     A folder may hold a folder or zip file for each data set, named as it, or be one; any other is taken for ``own``.
 
@@ -111,6 +111,7 @@ def sets_in(data: str | os.PathLike, name: str | None = None) -> dict[str, tuple
     if not data.exists():
         raise MedicError(f"there is no folder or zip file {data}; correct the path")
     if name is not None:
+        name = data_set_of(TASKS[name]).name if name in TASKS else name
         if (chosen := (DATA_SETS | {OWN.name: OWN}).get(name)) is None:
             raise MedicError(f"no data set is called {name!r}; there is: {', '.join(DATA_SETS)}, {OWN.name}")
         return {name: (chosen, chosen.find(data))}
