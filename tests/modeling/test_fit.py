@@ -240,16 +240,6 @@ def test_a_finding_that_no_validation_image_has_is_named_and_decided_at_a_half(f
     assert "Hernia: decided at 0.5" in capsys.readouterr().out
 
 
-def test_a_compiled_network_trains_alike(tiny_prepared, network, quick, tmp_path, run, monkeypatch):
-    # The graph is taken and run as always; only the minutes of generating C++ for it are left out.
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: setattr(self, "compiled", True))
-    model = network()
-    assert without_seconds(fit(model, tiny_prepared, tmp_path, replace(quick, compile=True))).equals(
-        without_seconds(run)
-    )
-    assert model.backbone.compiled
-
-
 def cut(folder: Path) -> None:
     resume = folder / "resume.ckpt"
     resume.write_bytes(resume.read_bytes()[:100_000])

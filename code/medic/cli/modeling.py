@@ -40,7 +40,6 @@ def train(
     sensitivity: Annotated[
         float | None, Option(help="Share, up to 1, of findings that the threshold shall find.")
     ] = None,
-    compile: Annotated[bool | None, Option("--compile/--no-compile", help="For GPUs.")] = None,
     frozen: Annotated[
         bool, Option("--frozen", help="Train a last layer alone, on features that are computed once.")
     ] = False,
@@ -72,7 +71,7 @@ def train(
             f"the set {prepared} was prepared with {images.preprocessing}, the task {plan.task.name!r} is read "
             f"with {usual}; name the task of the set, or prepare one with medic prepare {plan.task.name}"
         )
-    learned = options.given(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, compile=compile)
+    learned = options.given(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
     if frozen and learned:
         refused = ", ".join(f"--{key.replace('_', '-')}" for key in learned)
         raise MedicError(f"--frozen computes the last layer at once, without {refused}; leave them away")

@@ -104,13 +104,9 @@ class PublishedAugmentation(_Preset):
 
     Of its elastic deformation the affine part is kept; the random field, which moved pixels by some thousandths of one,
     is left out. The contrast-limited adaptive histogram equalisation (Zuiderveld, Graphics Gems IV, 1994, p. 474) is of
-    the lightness, in 8 x 8 tiles.
-
-    Attributes:
-        probability: of each step.
+    the lightness, in 8 x 8 tiles. Each step is taken in half of the cases.
     """
 
-    probability: float = 0.5
     kind: ClassVar = "published"
 
     def transforms(self, size: int) -> "v2.Compose":
@@ -128,7 +124,7 @@ class PublishedAugmentation(_Preset):
             [v2.ColorJitter(brightness=0.12, contrast=0.12)],
             [v2.GaussianBlur(5)],
         ]
-        return v2.Compose([v2.Resize((size, size)), *(v2.RandomApply(step, self.probability) for step in steps)])
+        return v2.Compose([v2.Resize((size, size)), *map(v2.RandomApply, steps)])
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,6 @@ class Training(lightning.LightningModule):
         self.row: dict[str, float] = {}
         for part in parts(model, recipe.frozen):
             part.eval().requires_grad_(False)
-        if recipe.compile:
-            model.backbone.compile()
 
     def training_step(self, batch: Batch, number: int) -> Tensor:
         """Return the loss of one step."""

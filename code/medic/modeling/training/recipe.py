@@ -33,7 +33,6 @@ class Recipe:
         sensitivity: share, 0 to 1, of the validation images with a finding that the operating point shall find, for
             tasks that ask whether something is present. None leaves it at 0.5.
         frozen: parts of the network whose weights and statistics of batches stay, such as ``("conv1", "bn1")``.
-        compile: compile the network with ``torch.compile``; worth its start-up time on a GPU.
         track: ``mlflow`` or ``tensorboard`` (see ``tracker`` beside ``Run``); None writes history.csv alone.
 
     Raises:
@@ -54,7 +53,6 @@ class Recipe:
     choose_by: str | None = None
     sensitivity: float | None = None
     frozen: tuple[str, ...] = ()
-    compile: bool = False
     track: str | None = None
 
     def __post_init__(self) -> None:
