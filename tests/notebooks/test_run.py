@@ -22,7 +22,7 @@ THIRD = "03_deployment/01_serve.ipynb"
 DATA = "my sample/sample_data"
 FIGURE = (
     "import matplotlib.pyplot as plt\nfrom medic import plots",
-    'figure, axes = plt.subplots()\naxes.plot([1, 2])\nplots.title(axes, "It rises", session)\n'
+    'figure, axes = plt.subplots()\naxes.plot([1, 2])\nplots.title(figure, "It rises", session)\n'
     'plots.save(figure, "line", session)',
     'for name, value in {"": 0.78, "_low": 0.7, "_high": 0.8, "_baseline": 0.5}.items():\n'
     '    record(f"headline{name}", value)',

@@ -10,7 +10,6 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import PIL.Image
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medic.errors import MedicError
@@ -42,14 +41,10 @@ def headline(figure: Figure, text: str) -> None:
     figure.suptitle(textwrap.fill(text, int(9.2 * figure.get_figwidth())), x=0.01, ha="left")
 
 
-def title(drawing: Axes | Figure, text: str, session: Source) -> None:
-    """Give axes or a figure its title, and the figure a stamp in its lower right corner where the data is synthetic."""
-    if isinstance(drawing, Figure):
-        headline(drawing, text)
-    else:
-        drawing.set_title(text)
+def title(figure: Figure, text: str, session: Source) -> None:
+    """Give a figure its title, and a stamp in its lower right corner where the data is synthetic."""
+    headline(figure, text)
     if session.synthetic:
-        figure = drawing if isinstance(drawing, Figure) else drawing.figure
         figure.supxlabel("synthetic sample", x=0.995, ha="right", fontsize=8, color="0.4")
 
 
@@ -58,12 +53,11 @@ def save(figure: Figure, name: str, session: Source) -> None:
 
     Raises:
         MedicError: ``name`` is a path or carries an ending, the folder cannot be written, or the data is synthetic
-            and nothing in the figure says so.
+            and the figure has no stamp that says so.
     """
     if not name or name != name.strip() or any(mark in name for mark in "/\\."):
         raise MedicError(f"a figure is saved by its bare name, and {name!r} is not one; write for example 'preview'")
-    texts = [figure.get_supxlabel(), figure.get_suptitle(), *(axes.get_title("left") for axes in figure.axes)]
-    if session.synthetic and not any("synthetic" in text for text in texts):
+    if session.synthetic and "synthetic" not in figure.get_supxlabel():
         raise MedicError(f"figure {name!r} shows synthetic data and does not say so; title it with medic.plots.title")
     with replacing(session.images / f"{name}.png") as temporary:
         # Matplotlib writes its version by default; without it the file depends on the picture alone.

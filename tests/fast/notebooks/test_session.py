@@ -115,11 +115,10 @@ def test_a_figure_from_the_sample_says_so_and_is_the_same_file_each_time(tmp_pat
             axes.plot([1, 2])
             with pytest.raises(MedicError, match="synthetic"):
                 plots.save(figure, "line", session)
-            plots.title(axes, "It rises", session)
-            plots.save(figure, "line", session)
+            plots.present(figure, "It rises", "line", session)
             files.append((tmp_path / "line.png").read_bytes())
-            plt.close(figure)
-    assert (axes.get_title("left"), figure.get_supxlabel()) == ("It rises", "synthetic sample")
+            assert not plt.fignum_exists(figure.number)
+    assert (figure.get_suptitle(), figure.get_supxlabel()) == ("It rises", "synthetic sample")
     assert files[0] == files[1]
     assert b"Software" not in files[0]
     assert os.listdir(tmp_path) == ["line.png"]
