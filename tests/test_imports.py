@@ -29,8 +29,14 @@ def test_all_that_the_package_imports_can_be_imported_together(repository):
 
 
 @pytest.mark.parametrize(
-    "module", ["medic.modeling.training.fit", "medic.modeling.evaluate", "medic.notebooks.products"]
+    ("module", "more"),
+    [
+        ("medic.modeling.training.fit", ()),
+        ("medic.modeling.evaluate", ()),
+        ("medic.notebooks.products", ()),
+        ("medic.widgets", ("torch",)),
+    ],
 )
-def test_only_a_training_loads_what_trains(module):
-    heavy = ("lightning", "torchmetrics", "torchvision", "timm")
+def test_only_a_training_loads_what_trains(module, more):
+    heavy = ("lightning", "torchmetrics", "torchvision", "timm", *more)
     assert run(f"import sys, {module}; print(*[name for name in {heavy!r} if name in sys.modules])") == ""

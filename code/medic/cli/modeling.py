@@ -59,7 +59,7 @@ def train(
     from medic.data.readers import data_set_of
     from medic.modeling.evaluate import evaluate as evaluate_run
     from medic.modeling.features import fit_head
-    from medic.modeling.objectives import OBJECTIVES
+    from medic.modeling.objectives import objective_from_dict
     from medic.modeling.training.plans import find_plan
     from medic.modeling.training.run import is_first, log_evaluation, tracker
 
@@ -82,9 +82,7 @@ def train(
     shape = options.given(backbone=backbone, image_size=image_size, dropout=dropout)
     plan = replace(plan, recipe=changed, **shape, weighted=0 if unweighted else plan.weighted)
     if objective is not None:
-        if objective not in OBJECTIVES:
-            raise MedicError(f"no objective is called {objective!r}; there is: {', '.join(OBJECTIVES)}")
-        plan = replace(plan, objective=OBJECTIVES[objective]())
+        plan = replace(plan, objective=objective_from_dict({"name": objective}))
     if is_first() and unweighted:
         print(f"the loss is not weighted against imbalance, unlike the recipe's: {plan.objective.name} has no weights")
     if is_first() and images.preprocessing.size < plan.image_size:
