@@ -454,12 +454,16 @@ def test_clients_that_wait_for_too_short_a_time_harm_nobody(client, stub, servic
     assert client.post("/predict", content=photographs[0]).status_code == 200
 
 
-def test_workers_end_with_the_service_however_it_ends(bundle, serving):
+@pytest.mark.parametrize("end", ["kill", "terminate"])
+def test_workers_end_with_the_service_however_it_ends_and_in_the_middle_of_an_exchange(bundle, serving, end):
     with serving(bundle, "--workers", "2") as service:
+        service.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: len(workers(service)) == 3)
         left = workers(service)
-        service.process.kill()
+        getattr(service.process, end)()
         _, alive = psutil.wait_procs(left, timeout=60)
         assert alive == []
+        assert service.process.wait(60) == (0 if end == "terminate" else -signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

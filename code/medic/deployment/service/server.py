@@ -10,10 +10,12 @@ import ipaddress
 import logging
 import os
 import re
+import signal
 import socket
 import ssl
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -145,6 +147,9 @@ class _Supervisor(Multiprocess):
             ssl_keyfile=config.key,
         )
         super().__init__(settings, [listening])
+        for end in (signal.SIGINT, signal.SIGTERM):
+            # In the middle of an exchange, too; in a thread, as what a signal interrupts may hold the event's lock.
+            signal.signal(end, lambda *_: threading.Thread(target=self.should_exit.set).start())
         manifest, address = bundle.manifest, _address(*listening.getsockname()[:2])
         self._ready = (
             f"serving {manifest.task.name} ({manifest.version}, {manifest.precision}) at "
