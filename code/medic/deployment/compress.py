@@ -295,3 +295,6 @@ def _correct_biases(graph: onnx.ModelProto, convolutions: list[onnx.NodeProto], 
         del node.input[2:]  # equal biases are one tensor
         node.input.append(f"{node.output[0]}_bias")
         graph.graph.initializer.append(from_array(bias.astype(np.float32), node.input[2]))
+    used = {name for node in graph.graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.graph.initializer if tensor.name not in used]:
+        graph.graph.initializer.remove(tensor)  # onnxruntime would print a warning for each
