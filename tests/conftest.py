@@ -3,6 +3,9 @@
 import io
 import os
 import shutil
+import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,15 +47,6 @@ def real_data() -> Path:
         pytest.skip(
             "the real photographs are not here: no retinopathy/ in ../shared/data, and MEDIC_REAL_DATA names no folder"
         )
-    return folder
-
-
-@pytest.fixture(scope="session")
-def cases() -> Path:
-    """The folder of inputs that once failed; tests that use it are skipped without it."""
-    folder = Path(os.environ.get("MEDIC_CASES", ROOT.parent / "shared" / "cases" / "data"))
-    if not folder.is_dir():
-        pytest.skip("no inputs that once failed: no ../shared/cases/data, and MEDIC_CASES names no folder")
     return folder
 
 
@@ -279,3 +273,41 @@ def unwritable(tmp_path: Path) -> Path:
     folder = tmp_path / "read-only"
     folder.mkdir(mode=0o500)
     return folder / "below it"
+
+
+SLOWLY = """
+import time
+from medic.data.images.preprocess import Preprocessing
+
+def dask_setup(worker, pixels=Preprocessing.pixels):
+    Preprocessing.pixels = lambda self, data: (time.sleep(0.02), pixels(self, data))[1]
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path):
+    """A Dask cluster on loopback, of two worker processes that decode slowly enough to be killed half-way."""
+    from distributed import LocalCluster
+
+    (tmp_path / "slowly.py").write_text(SLOWLY)
+    how = {"preload": [str(tmp_path / "slowly.py")], "local_directory": str(tmp_path), "dashboard_address": None}
+    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", **how) as running:
+        yield running
+
+
+@pytest.fixture
+def kill_a_worker(cluster) -> Callable[..., None]:
+    """Run work to its end, and kill one of the cluster's workers as soon as ``partly`` says so."""
+
+    def run(partly: Callable[[], bool], work: Callable, *arguments: object) -> None:
+        how = {"scheduler": cluster.scheduler_address}
+        running, deadline = threading.Thread(target=work, args=arguments, kwargs=how), time.monotonic() + 90
+        running.start()
+        while not partly():
+            assert running.is_alive(), "it ended before a worker could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(cluster.workers[0].pid, signal.SIGKILL)
+        running.join(timeout=90)
+
+    return run

@@ -12,7 +12,7 @@ from medic.data.check import check, measure
 from medic.data.check.report import KINDS
 from medic.data.competition import select, write
 from medic.data.corrections import Corrections
-from medic.data.download import sources_table
+from medic.data.download import COLUMNS, sources_table
 from medic.data.explore import describe
 from medic.data.images.preprocess import Preprocessing
 from medic.data.prepare import prepare
@@ -97,6 +97,7 @@ def test_chest_x_rays_are_read_by_their_documented_columns_and_give_the_document
 def test_skin_lesions_are_read_by_their_documented_columns_and_give_the_documented_ones(documented, tmp_path):
     given = {"isic_id": "ISIC_1", "benign_malignant": "benign", "age_approx": "45", "sex": "male", "pixelsX": "640"}
     titles = documented["metadata.csv (ISIC Archive)"]
+    assert titles == COLUMNS, "those that a download writes"
     (tmp_path / "metadata.csv").write_text(f"{','.join(titles)}\n{','.join(given.get(one, '') for one in titles)}\n")
     records, _ = skin_lesion.read(tmp_path)
     check_all(columns(skin_lesion_records=records), documented)

@@ -5,11 +5,8 @@ import json
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -261,44 +258,22 @@ def test_a_full_disk_is_one_sentence_and_what_is_done_is_kept(images, tmp_path, 
     assert rows_kept(capsys) >= BATCH
 
 
-SLOWLY = """
-import time
-from medic.data.images.preprocess import Preprocessing
-
-def dask_setup(worker, pixels=Preprocessing.pixels):
-    Preprocessing.pixels = lambda self, data: (time.sleep(0.005), pixels(self, data))[1]
-"""
-
-
-def test_a_cluster_of_which_a_worker_dies_writes_the_same_file(discs, tmp_path, monkeypatch):
-    from distributed import LocalCluster
-
+def test_a_cluster_of_which_a_worker_dies_writes_the_same_file(discs, tmp_path, monkeypatch, kill_a_worker):
     from medic.deployment.bundle import Bundle
 
-    folder = tmp_path / "images"
+    folder, partial = tmp_path / "images", tmp_path / "there.csv.partial"
     folder.mkdir()
-    for number in range(1000):
+    for number in range(600):
         (folder / f"{number:04}.jpeg").symlink_to(discs.photographs[number % len(discs.photographs)])
     (folder / "0500.jpeg").unlink()
     (folder / "0500.jpeg").write_bytes(b"no photograph")
     whole = written(folder, tmp_path / "here.csv", discs.bundle.predictor(threads=1))
-    (tmp_path / "slowly.py").write_text(SLOWLY)
-    how = {"preload": [str(tmp_path / "slowly.py")], "local_directory": str(tmp_path), "dashboard_address": None}
-    monkeypatch.chdir(
-        discs.bundle.folder.parent
-    )  # a path that workers, who work elsewhere, would not find as it stands
+    monkeypatch.chdir(discs.bundle.folder.parent)  # a path that workers, who work elsewhere, would not find
     model = Bundle.load(discs.bundle.folder.name).predictor(threads=1)
-    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", **how) as cluster:
-        options = {"scheduler": cluster.scheduler_address}
-        run = threading.Thread(target=written, args=(folder, tmp_path / "there.csv", model), kwargs=options)
-        run.start()
-        partly, deadline = tmp_path / "there.csv.partial", time.monotonic() + 90
-        while not partly.exists() or partly.stat().st_size < len(whole) // 3:
-            assert run.is_alive(), "it ended before a worker could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        os.kill(cluster.workers[0].pid, signal.SIGKILL)
-        run.join(timeout=90)
+    third = len(whole) // 3
+    kill_a_worker(
+        lambda: partial.exists() and partial.stat().st_size >= third, written, folder, tmp_path / "there.csv", model
+    )
     assert (tmp_path / "there.csv").read_bytes() == whole
 
 

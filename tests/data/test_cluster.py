@@ -1,9 +1,5 @@
 """Preparing and checking on a Dask cluster: two worker processes on loopback, one of which is killed half-way."""
 
-import os
-import signal
-import threading
-import time
 from functools import partial
 
 import pytest
@@ -17,37 +13,17 @@ from medic.data.readers import retinopathy
 from medic.errors import MedicError
 
 SETTINGS = Preprocessing(size=48)
-SLOWLY = """
-import time
-from medic.data.images.preprocess import Preprocessing
-
-def dask_setup(worker, pixels=Preprocessing.pixels):
-    Preprocessing.pixels = lambda self, data: (time.sleep(0.05), pixels(self, data))[1]
-"""
 
 
-@pytest.fixture
-def cluster(tmp_path):
-    (tmp_path / "slowly.py").write_text(SLOWLY)
-    how = {"preload": [str(tmp_path / "slowly.py")], "local_directory": str(tmp_path), "dashboard_address": None}
-    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", **how) as running:
-        yield running
-
-
-def test_a_set_prepared_while_a_worker_dies_is_the_same_byte_for_byte(tiny, cluster, tmp_path, monkeypatch, contents):
+def test_a_set_prepared_while_a_worker_dies_is_the_same_byte_for_byte(
+    tiny, tmp_path, monkeypatch, contents, kill_a_worker
+):
     here, there = tmp_path / "here", tmp_path / "there"
     prepare(*retinopathy.read(tiny), here, SETTINGS)
+    half = len(list(here.glob("images/*/*.jpg"))) // 2
     monkeypatch.chdir(tiny.parent)  # a path that workers, who work elsewhere, would not find as it stands
-    how = {"scheduler": cluster.scheduler_address}
-    run = threading.Thread(target=prepare, args=(*retinopathy.read(tiny.name), there, SETTINGS), kwargs=how)
-    run.start()
-    deadline = time.monotonic() + 90
-    while len(list(there.glob("images/*/*.jpg"))) < len(list(here.glob("images/*/*.jpg"))) // 2:
-        assert run.is_alive(), "it ended before a worker could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.kill(cluster.workers[0].pid, signal.SIGKILL)
-    run.join(timeout=90)
+    records, store = retinopathy.read(tiny.name)
+    kill_a_worker(lambda: len(list(there.glob("images/*/*.jpg"))) >= half, prepare, records, store, there, SETTINGS)
     assert contents(there) == contents(here)
 
 

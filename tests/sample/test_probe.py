@@ -1,13 +1,12 @@
 """A linear probe on frozen ImageNet features finds each drawn task learnable, and none trivial."""
 
-import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import cohen_kappa_score, recall_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -24,31 +23,23 @@ pytestmark = pytest.mark.slow
 
 
 def read(name: str, folder: Path) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """Return the records of a set without its planted faults, their features, and which are to test."""
+    """Return the records of a set without its planted faults, their features, and which are to test.
+
+    Frozen features of EfficientNet-Lite0: the mean of block 4, and mean and maximum of the head's map.
+    """
     records, store = DATA_SETS[name].read(folder)
     faulty = pd.read_csv(folder / "planted_faults.csv")["image"].map(lambda image: Path(image).stem)
     records = records[~records["image"].map(lambda image: Path(image).stem).isin(faulty)]
-    return records, features([store.read(image) for image in records["image"]]), (records["split"] == "test").to_numpy()
-
-
-def features(images: list[bytes], side: int = 224) -> np.ndarray:
-    """Frozen EfficientNet-Lite0 features of image files, cut to what is not black and padded to a square: float (n, d).
-
-    The mean of block 4, and mean and maximum of the head's map.
-    """
     network = backbone("efficientnet_lite0", outputs=1, weights="imagenet").eval()
-    rows = []
-    for data in images:
-        image = Image.open(io.BytesIO(data)).convert("RGB")
-        image = image.crop(image.point(lambda value: 255 * (value > 12)).getbbox())
-        square = Image.new("RGB", (max(image.size),) * 2)
-        square.paste(image, ((square.width - image.width) // 2, (square.height - image.height) // 2))
-        pixels = np.asarray(square.resize((side, side), Image.Resampling.BILINEAR), np.float32) / 127.5 - 1
-        batch = torch.from_numpy(pixels.transpose(2, 0, 1)[None])
+    preprocessing, rows = replace(DATA_SETS[name].preprocessing, size=224), []
+    for image in records["image"]:
+        pixels = preprocessing.pixels(store.read(image)).astype(np.float32) / 127.5 - 1
         with torch.inference_mode():
-            head, (block,) = network.forward_intermediates(batch, indices=[3])
+            head, (block,) = network.forward_intermediates(
+                torch.from_numpy(pixels.transpose(2, 0, 1)[None]), indices=[3]
+            )
         rows.append(torch.cat([block.mean((2, 3)), head.mean((2, 3)), head.amax((2, 3))], 1))
-    return torch.cat(rows).numpy()
+    return records, torch.cat(rows).numpy(), (records["split"] == "test").to_numpy()
 
 
 def linear_probe(images: np.ndarray, labels: np.ndarray):

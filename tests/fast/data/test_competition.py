@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import sys
-import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -22,6 +22,10 @@ SMALL = Preprocessing(size=32)
 COUNTS = {0: 40, 1: 10, 2: 20, 3: 5, 4: 10}
 GRADES = {f"{grade}{place:03x}c{grade}": grade for grade, count in COUNTS.items() for place in range(count)}
 EYES = {f"{patient}_{eye}": patient % 5 for patient in range(10, 40) for eye in ("left", "right")}
+LAYOUTS = {  # the table, its header, the ending of images, and their grades
+    "main": ("kaggle/train.csv", "id_code,diagnosis", ".png", GRADES),
+    "extra": ("all/trainLabels.csv", "image,level", ".jpeg", EYES),
+}
 
 
 def picture(number: int, suffix: str) -> bytes:
@@ -32,29 +36,24 @@ def picture(number: int, suffix: str) -> bytes:
     return cv2.imencode(suffix, pixels)[1].tobytes()
 
 
-def main_set(path: Path, grades: dict = GRADES, **files: bytes | None) -> Path:
-    """A zip file in the competition's layout; ``files`` by name stand for the drawn ones, None for no file."""
-    return pack(path, "kaggle/train.csv", "id_code,diagnosis", ".png", grades, files)
+@pytest.fixture
+def archive(pack) -> Callable[..., Path]:
+    """A zip file in the layout of ``main`` or ``extra``; ``files`` by name stand for the drawn ones, None for none."""
 
+    def make(kind: str, grades: dict | None = None, to: str = "", **files: bytes | None) -> Path:
+        table, header, suffix, all_grades = LAYOUTS[kind]
+        grades = grades or all_grades
+        drawn = {name: picture(1000 * (kind == "extra") + place, suffix) for place, name in enumerate(grades)} | files
+        images = {f"{table.partition('/')[0]}/train/{name}{suffix}": data for name, data in drawn.items() if data}
+        lines = "\n".join([header, *(f"{name},{grade}" for name, grade in grades.items())])
+        return pack(f"{to or kind}.zip", **{table: lines} | images)
 
-def extra_set(path: Path, grades: dict = EYES, **files: bytes | None) -> Path:
-    """The same in the layout of 2015."""
-    return pack(path, "all/trainLabels.csv", "image,level", ".jpeg", grades, files)
-
-
-def pack(path: Path, table: str, header: str, suffix: str, grades: dict, files: dict[str, bytes | None]) -> Path:
-    drawn = {name: picture(1000 * (suffix == ".jpeg") + place, suffix) for place, name in enumerate(grades)}
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(table, "\n".join([header, *(f"{name},{grade}" for name, grade in grades.items())]))
-        for name, data in (drawn | files).items():
-            if data is not None:
-                archive.writestr(f"{table.partition('/')[0]}/train/{name}{suffix}", data)
-    return path
+    return make
 
 
 @pytest.fixture
-def archives(tmp_path: Path) -> tuple[Path, Path]:
-    return main_set(tmp_path / "main.zip"), extra_set(tmp_path / "extra.zip")
+def archives(archive) -> tuple[Path, Path]:
+    return archive("main"), archive("extra")
 
 
 def counts(listed: pd.DataFrame, split: str, archive: str = "") -> list[int]:
@@ -90,31 +89,29 @@ def test_training_is_balanced_and_filled_up_and_validation_natural(archives):
     assert chosen != other
 
 
-def test_a_patient_of_both_archives_is_never_on_both_sides(tmp_path):
+def test_a_patient_of_both_archives_is_never_on_both_sides(archive):
     lefts, rights = ({f"{number}_{eye}": number % 5 for number in range(10, 40)} for eye in ("left", "right"))
-    listed, _ = select(main_set(tmp_path / "m.zip", lefts), extra_set(tmp_path / "e.zip", rights))
+    listed, _ = select(archive("main", lefts), archive("extra", rights))
     assert not people(listed, "train") & people(listed, "validation")
     dropped = left_out(listed, "patient_in_validation")
     assert {name.split("/")[-1].split("_")[0] for name in dropped} == people(listed, "validation")
-    numbers = main_set(tmp_path / "n.zip", {str(number): number % 5 for number in range(10, 40)})
-    listed, _ = select(numbers, extra_set(tmp_path / "e.zip"))
+    listed, _ = select(archive("main", {str(number): number % 5 for number in range(10, 40)}), archive("extra"))
     assert set(listed["reason"]) == {""}, "a bare number is not the patient of that number in the other archive"
 
 
-def test_absent_images_are_left_out_and_copies_stay_on_one_side(tmp_path):
+def test_absent_images_are_left_out_and_copies_stay_on_one_side(archive):
     copies = dict.fromkeys(list(GRADES)[:20], picture(0, ".png"))
-    main = main_set(tmp_path / "main.zip", **copies)
-    listed, _ = select(main, extra_set(tmp_path / "extra.zip", **{"39_right": None}))
+    listed, _ = select(archive("main", **copies), archive("extra", **{"39_right": None}))
     assert left_out(listed, "absent") == ["extra/39_right"]
     assert len(set(listed.loc[listed["image"].str.contains("|".join(copies)), "split"])) == 1
 
 
-def test_what_will_not_do_is_refused_in_one_sentence(archives, tmp_path):
+def test_what_will_not_do_is_refused_in_one_sentence(archive, archives):
     main, extra = archives
-    label = extra_set(tmp_path / "label.zip", {"10_left": 0, "10_right": 5})
-    alone = main_set(tmp_path / "alone.zip", {"a": 0})
+    label = archive("extra", {"10_left": 0, "10_right": 5}, "label")
+    alone = archive("main", {"a": 0}, "alone")
     for given, how, message in [
-        ((main, tmp_path / "gone.zip"), {}, "there is no folder or zip file"),
+        ((main, "gone.zip"), {}, "there is no folder or zip file"),
         ((main, label), {}, r"trainLabels\.csv in .* line 3: .* is no grade"),
         ((alone, extra), {}, "too few for training"),
         ((main,), {"per_class": 0}, "do not fit"),
@@ -140,11 +137,12 @@ def test_interrupted_it_goes_on_and_leaves_nothing_of_an_earlier_selection(archi
     assert contents(folder) == before
 
 
-def test_the_command_makes_a_prepared_set_and_says_what_was_chosen_and_what_was_not(tmp_path, capsys, monkeypatch):
-    project = tmp_path / "project"
-    project.mkdir()
-    main_set(project / "main.zip")
-    extra_set(project / "extra.zip", **{"11_left": None, "13_left": picture(0, ".jpeg")[:500]})
+def test_the_command_makes_a_prepared_set_and_says_what_was_chosen_and_what_was_not(
+    archive, tmp_path, capsys, monkeypatch
+):
+    (project := tmp_path / "project").mkdir()
+    archive("main", to="project/main")
+    archive("extra", to="project/extra", **{"11_left": None, "13_left": picture(0, ".jpeg")[:500]})
     command = "medic data --zip_main main.zip --zip_2015 extra.zip -d set --per-class 18 --size 32"
     monkeypatch.setattr(sys, "argv", command.split())
     with contextlib.chdir(project), contextlib.suppress(SystemExit):

@@ -38,14 +38,20 @@ def saved(image: Image.Image, format: str, **how: object) -> bytes:
     [
         *(("PNG", mode, 0) for mode in ("RGB", "RGBA", "L", "LA", "1")),
         *(("TIFF", mode, 0) for mode in ("RGB", "RGBA", "L")),
-        *(("BMP", "RGB", 0), ("PNG", "P", 40), ("TIFF", "CMYK", 2)),
+        *(("BMP", "RGB", 0), ("PNG", "P", 6), ("TIFF", "CMYK", 2)),
         *(("JPEG", mode, 3) for mode in ("RGB", "L")),
         ("JPEG", "CMYK", 12),
     ],
 )
-def test_pixels_come_out_as_rgb_however_they_are_stored(format, mode, tolerance, smooth, encode):
-    pixels = smooth()
-    decoded = decode(data := encode(pixels, format, mode))
+def test_pixels_come_out_as_rgb_however_they_are_stored_and_not_blended_with_what_is_transparent(
+    format, mode, tolerance, smooth
+):
+    image = Image.fromarray(pixels := smooth())
+    image = image.quantize() if mode == "P" else image.convert(mode)
+    if mode in ("RGBA", "LA"):
+        image.putalpha(Image.fromarray(pixels[:, :, 1]))
+    palette = {"transparency": bytes(range(256))} if mode == "P" else {}
+    decoded = decode(data := saved(image, format, **palette))
     right = np.asarray(Image.fromarray(pixels).convert(mode).convert("RGB") if mode in ("L", "LA", "1") else pixels)
     assert (decoded.dtype, decoded.shape) == (np.uint8, pixels.shape)
     assert np.abs(decoded.astype(int) - right).mean() <= tolerance
@@ -64,15 +70,6 @@ def test_sixteen_bits_are_scaled_by_the_bits_that_their_set_uses(suffix, channel
     shown = decode(data, bits=bits)
     assert np.array_equal(shown, np.broadcast_to(right[:, :, :3][:, :, ::-1], shown.shape))
     assert decode(data).max() == 255 >> (16 - bits), "by itself, the format says that all of 16 bits are used"
-
-
-@pytest.mark.parametrize(("format", "mode"), [("PNG", "LA"), ("PNG", "RGBA"), ("TIFF", "RGBA"), ("PNG", "P")])
-def test_transparency_is_dropped_and_not_blended(format, mode):
-    image, alpha = GREY.convert("L" if mode == "P" else mode), 255 - GREYS
-    if mode != "P":
-        image.putalpha(Image.fromarray(alpha))
-    palette = {"transparency": alpha.tobytes()} if mode == "P" else {}
-    assert (decode(saved(image.convert(mode), format, **palette)) == GREYS[:, :, None]).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -125,25 +122,23 @@ def test_a_file_cut_off_anywhere_is_refused(share, how, smooth, encode, capfd):
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("how", ["zero tail", "zeros in the middle", "bytes missing", "cut, with an end marker"])
-@pytest.mark.parametrize("kind", [{}, {"progressive": True}, {"mode": "L"}, {"mode": "CMYK"}], ids=str)
-def test_a_jpeg_damaged_inside_is_unreadable_at_any_scale(how, kind, smooth, encode):
+KINDS = [{}, {"progressive": True}, {"mode": "L"}, {"mode": "CMYK"}]
+DAMAGED = {
+    "zero tail": lambda half, rest: half + bytes(len(rest) - 2) + b"\xff\xd9",
+    "zeros in the middle": lambda half, rest: half + bytes(600) + rest[600:],
+    "bytes missing": lambda half, rest: half + rest[700:],
+    "cut, with an end marker": lambda half, _: half + b"\xff\xd9",
+    "a bit that has flipped": lambda half, rest: half + bytes([rest[0] ^ 1]) + rest[1:],
+}
+INSIDE = [(how, {"format": "JPEG", **kind}) for how in list(DAMAGED)[:4] for kind in KINDS]
+
+
+@pytest.mark.parametrize(("how", "kind"), [*INSIDE, ("a bit that has flipped", {"format": "PNG"})], ids=str)
+def test_a_file_damaged_inside_is_unreadable_at_any_scale(how, kind, smooth, encode):
     noisy = (smooth().astype(int) + np.random.default_rng(1).integers(-30, 30, (300, 400, 3))).clip(0, 255)
-    data = encode(noisy.astype(np.uint8), "JPEG", quality=90, **kind)
-    middle = len(data) // 2
-    damaged = {
-        "zero tail": data[:middle] + bytes(len(data) - middle - 2) + b"\xff\xd9",
-        "zeros in the middle": data[:middle] + bytes(600) + data[middle + 600 :],
-        "bytes missing": data[:middle] + data[middle + 700 :],
-        "cut, with an end marker": data[:middle] + b"\xff\xd9",
-    }[how]
+    data = encode(noisy.astype(np.uint8), quality=90, **kind)
+    damaged = DAMAGED[how](data[: len(data) // 2], data[len(data) // 2 :])
     assert {refused(damaged, at_least=least) for least in (10_000, 30)} == {"unreadable"}
-
-
-def test_a_png_of_which_a_bit_has_flipped_is_unreadable(smooth, encode):
-    data = encode(smooth())
-    middle = len(data) // 2
-    assert refused(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]) == "unreadable"
 
 
 DICOM = ("SC_rgb_small_odd.dcm", "SC_rgb_rle.dcm", "MR_small_RLE.dcm")
@@ -165,21 +160,3 @@ def test_whatever_is_wrong_inside_gives_pixels_or_an_image_error(given_):
         assert decode(data).dtype == np.uint8
     with contextlib.suppress(ImageError):
         assert (used_bits(data) or 16) <= 16
-
-
-WRONG = ("float", "int32", "thumb", "two_pages", "700", "cut", "zero", "png_bit")
-FOLDERS = ("16bit", "alpha", "multipage", "jpeg_inside", "voilut_depth_overstated", "big_endian_8bit_ow", "no_meta")
-
-
-def test_files_that_once_failed_are_right_or_refused(cases):
-    for path in sorted(path for name in FOLDERS for path in (cases / name).iterdir() if path.suffix != ".npy"):
-        data, expected = path.read_bytes(), path.with_name(f"{path.name}.expected.npy")
-        if path.name.startswith(WRONG):
-            refused(data)
-            continue
-        shown = decode(data, bits=used_bits(data)).astype(int)
-        if expected.is_file():
-            right = np.load(expected).astype(int)
-            assert np.abs(shown - (right if right.ndim == 3 else right[:, :, None])).max() <= 2, path.name
-        else:
-            assert 60 < shown.mean() < 200, path.name

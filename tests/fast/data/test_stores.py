@@ -4,7 +4,6 @@ import os
 import pickle
 import re
 import unicodedata
-import zipfile
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,25 +12,11 @@ import numpy as np
 import pytest
 
 from medic.data import stores
-from medic.data.stores import JointStore, ZipStore, idx, open_from, open_store
+from medic.data.stores import JointStore, idx, open_from, open_store
 from medic.errors import ImageError, MedicError
 
 DICOM = bytes(128) + b"DICM" + bytes(20)
-PNG = cv2.imencode(".png", np.full((4, 4), 9, np.uint8))[1].tobytes()
-
-
-def lay(folder: Path, *names: str, data: bytes = PNG) -> Path:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
-
-
-def packed(path: Path, *names: str, data: bytes = PNG) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name in names:
-            archive.writestr(name, data)
-    return path
+PNG = cv2.imencode(".png", np.full((4, 4), 9, np.uint8))[1].tobytes()  # that lay and pack write
 
 
 def with_headers(path: Path, local: int, central: int, value: int) -> Path:
@@ -44,10 +29,10 @@ def with_headers(path: Path, local: int, central: int, value: int) -> Path:
     return path
 
 
-def test_a_folder_and_a_zip_file_hold_the_same_images_by_the_same_names(tmp_path):
+def test_a_folder_and_a_zip_file_hold_the_same_images_by_the_same_names(lay, pack):
     names = ["a/1.png", "a/2.JPG", "b/c/3.dcm"]
-    folder = open_store(lay(tmp_path / "set", *names, "b/notes.txt", ".hidden/4.png", "a/._1.png"))
-    archive = open_store(packed(tmp_path / "set.zip", *names, "b/notes.txt", "__MACOSX/a/._1.png", "a/.DS_Store"))
+    folder = open_store(lay(*names, "b/notes.txt", ".hidden/4.png", "a/._1.png"))
+    archive = open_store(pack("set.zip", *names, "b/notes.txt", "__MACOSX/a/._1.png", "a/.DS_Store"))
     for store in (folder, archive, pickle.loads(pickle.dumps(archive))):
         assert (store.names(), store.images()) == (sorted([*names, "b/notes.txt"]), names)
         assert store.read("a/1.png") == PNG
@@ -58,29 +43,27 @@ def test_a_folder_and_a_zip_file_hold_the_same_images_by_the_same_names(tmp_path
 
 
 @pytest.mark.parametrize("name", ["IM000001", "A0001.IMA", "1.2.840.113619.2.55", "scan.unknown", "DICOMDIR.1"])
-def test_dicom_files_are_known_by_their_content(name, tmp_path):
-    lay(tmp_path / "export", f"series/{name}", "series/DICOMDIR", data=DICOM)
-    lay(tmp_path / "export", "series/README", "series/table.csv", data=b"text of some length" * 9)
-    packed(tmp_path / "export.zip", f"series/{name}", data=DICOM)
-    for place in ("export", "export.zip"):
-        assert open_store(tmp_path / place).images() == [f"series/{name}"]
+def test_dicom_files_are_known_by_their_content(name, lay, pack):
+    files = {f"series/{name}": DICOM, "series/DICOMDIR": DICOM}
+    files |= {"series/README": bytes(200), "series/table.csv": b"image,label\n" * 20}
+    for place in (lay(**files), pack("export.zip", **files)):
+        assert open_store(place).images() == [f"series/{name}"]
 
 
-def test_linked_folders_are_followed_once_and_circles_end(tmp_path):
-    lay(tmp_path / "elsewhere" / "benign", "1.png", "deep/2.png")
-    lay(tmp_path / "set" / "real", "3.png")
-    for name, target in {"benign": "../elsewhere/benign", "circle": ".", "again": "real"}.items():
-        os.symlink(target, tmp_path / "set" / name)
-    os.symlink("../elsewhere/benign/1.png", tmp_path / "set" / "4.png")
-    os.symlink("nowhere", tmp_path / "set" / "broken")
-    assert open_store(tmp_path / "set").images() == ["4.png", "benign/1.png", "benign/deep/2.png", "real/3.png"]
+def test_linked_folders_are_followed_once_and_circles_end(lay):
+    elsewhere = lay("benign/1.png", "benign/deep/2.png")
+    elsewhere.rename(elsewhere.with_name("elsewhere"))
+    links = {"benign": "../elsewhere/benign", "circle": ".", "again": "real", "broken": "nowhere"}
+    for name, target in (links | {"4.png": "../elsewhere/benign/1.png"}).items():
+        os.symlink(target, lay("real/3.png") / name)
+    assert open_store(lay()).images() == ["4.png", "benign/1.png", "benign/deep/2.png", "real/3.png"]
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 @pytest.mark.parametrize("kind", ["folder", "zip", "zip without the flag"])
-def test_an_accent_is_the_same_in_one_character_or_two(form, kind, tmp_path):
+def test_an_accent_is_the_same_in_one_character_or_two(form, kind, lay, pack):
     name, composed = unicodedata.normalize(form, "bösartig/1.png"), "bösartig/1.png"
-    place = lay(tmp_path / "set", name) if kind == "folder" else packed(tmp_path / "set.zip", name)
+    place = lay(name) if kind == "folder" else pack("set.zip", name)
     store = open_store(with_headers(place, 7, 9, 0) if "flag" in kind else place)
     assert store.names() == [composed]
     for asked in (name, composed, unicodedata.normalize("NFD", composed)):
@@ -88,21 +71,20 @@ def test_an_accent_is_the_same_in_one_character_or_two(form, kind, tmp_path):
         assert store.read(asked) == PNG
 
 
-def test_a_name_that_is_no_text_is_read_under_one_that_a_table_can_hold(tmp_path):
-    lay(tmp_path, os.fsdecode("bösartig/1.png".encode("latin-1")))
-    store = open_store(tmp_path)
+def test_a_name_that_is_no_text_is_read_under_one_that_a_table_can_hold(lay):
+    store = open_store(lay(os.fsdecode("bösartig/1.png".encode("latin-1"))))
     assert store.images() == ["b\ufffdsartig/1.png"]
     assert store.read(store.images()[0]) == PNG
 
 
-def test_backslashes_in_a_zip_file_are_folders(tmp_path):
-    assert open_store(packed(tmp_path / "set.zip", "a\\1.png", "a\\empty\\")).names() == ["a/1.png"]
+def test_backslashes_in_a_zip_file_are_folders(pack):
+    assert open_store(pack("set.zip", "a\\1.png", "a\\empty\\")).names() == ["a/1.png"]
 
 
 REFUSED = {
     "set.zip": [
         (lambda path: with_headers(path, 8, 10, 9), "2 of 2 files .*9 is Deflate64.*unpack it"),
-        (lambda path: lay(path.parent, "set.z01"), "one part of a split archive; unpack all"),
+        (lambda path: path.with_suffix(".z01").touch(), "one part of a split archive; unpack all"),
         (lambda path: path.write_bytes(path.read_bytes()[60:]), "split archive|no zip file"),
         (lambda path: path.write_bytes(b"PK\x03\x04 and no more"), "no zip file that can be read"),
         (Path.unlink, "there is no folder or zip file"),
@@ -115,15 +97,15 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("name", "make", "message"), [(name, *case) for name in REFUSED for case in REFUSED[name]])
-def test_what_cannot_be_read_in_place_is_named_for_what_it_is_with_the_remedy(name, make, message, tmp_path):
-    make(packed(tmp_path / name, "a.png", "b.png"))
+def test_what_cannot_be_read_in_place_is_named_for_what_it_is_with_the_remedy(name, make, message, pack):
+    make(path := pack(name, "a.png", "b.png"))
     with pytest.raises(MedicError, match=message):
-        open_store(tmp_path / name)
+        open_store(path)
 
 
 @pytest.mark.parametrize("harm", ["damaged", "encrypted"])
-def test_a_member_that_cannot_be_read_is_an_error_of_one_image(harm, tmp_path):
-    path = packed(tmp_path / "set.zip", "a.png", "b.png")
+def test_a_member_that_cannot_be_read_is_an_error_of_one_image(harm, pack):
+    path = pack("set.zip", "a.png", "b.png")
     data = bytearray(path.read_bytes())
     data[data.find(PNG) + 20 if harm == "damaged" else data.find(b"PK\x01\x02") + 8] ^= 1
     path.write_bytes(data)
@@ -132,22 +114,21 @@ def test_a_member_that_cannot_be_read_is_an_error_of_one_image(harm, tmp_path):
     assert open_store(path).read("b.png") == PNG
 
 
-def test_several_stores_are_one_and_are_found_again_from_where_they_were_moved_to(tmp_path):
-    lay(tmp_path / "here" / "set", "1.png")
-    packed(tmp_path / "here" / "more.zip", "2.png")
-    parts = {"main": "here/set", "more": "here/more.zip"}
-    joint = JointStore({key: open_store(tmp_path / place) for key, place in parts.items()})
+def test_several_stores_are_one_and_are_found_again_from_where_they_were_moved_to(lay, pack, tmp_path):
+    here = lay("set/1.png")
+    pack(here / "more.zip", "2.png")
+    joint = JointStore({"main": open_store(here / "set"), "more": open_store(here / "more.zip")})
     assert pickle.loads(pickle.dumps(joint)).names() == joint.images() == ["main/1.png", "more/2.png"]
-    described = stores.location_from(tmp_path / "here", joint)
-    (tmp_path / "here").rename(tmp_path / "there")
+    described = stores.location_from(here, joint)
+    here.rename(tmp_path / "there")
     assert open_from(tmp_path / "there", described).read("more/2.png") == PNG
     with pytest.raises(ImageError, match=r"cannot read other/1\.png in set \+ more\.zip"):
         joint.read("other/1.png")
 
 
-def test_threads_and_processes_share_one_archive(tmp_path):
+def test_threads_and_processes_share_one_archive(pack):
     names = [f"{number}.png" for number in range(40)]
-    store = ZipStore(packed(tmp_path / "set.zip", *names))
+    store = open_store(pack("set.zip", *names))
     for pool in (ThreadPoolExecutor(4), ProcessPoolExecutor(2)):
         with pool:
             assert set(pool.map(store.read, names)) == {PNG}
@@ -166,12 +147,12 @@ def test_an_idx_array_is_read_back_as_it_was_written_or_refused(name, tmp_path):
             idx.read(tmp_path / name)
 
 
-def test_images_inside_idx_files_are_png_files_by_name(tmp_path):
+def test_images_inside_idx_files_are_png_files_by_name(lay):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8)
-    idx.write(tmp_path / "train-images-idx3-ubyte.gz", pixels)
-    store = pickle.loads(pickle.dumps(open_store(tmp_path)))
+    idx.write((place := lay()) / "train-images-idx3-ubyte.gz", pixels)
+    store = pickle.loads(pickle.dumps(open_store(place)))
     assert store.names() == ["train-images-idx3-ubyte.gz", *(f"train/0000{number}.png" for number in range(3))]
     for name, image in zip(store.images(), pixels, strict=True):
         assert np.array_equal(cv2.imdecode(np.frombuffer(store.read(name), np.uint8), -1), image)
-    assert store.read(store.names()[0]) == (tmp_path / store.names()[0]).read_bytes()
-    assert open_store(lay(tmp_path, "photo.png")).images() == ["photo.png"], "among other images they are none"
+    assert store.read(store.names()[0]) == (place / store.names()[0]).read_bytes()
+    assert open_store(lay("photo.png")).images() == ["photo.png"], "among other images they are none"
