@@ -29,12 +29,12 @@ def lay(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def pack(tmp_path: Path) -> Callable[..., Path]:
-    """Pack images by name, and other files by content, into a zip file."""
+    """Pack images by name, and other files by content, into a zip file: ``set.zip``, or at ``to``."""
 
-    def make(path: str | Path, *names: str, **contents: str | bytes) -> Path:
-        with zipfile.ZipFile(tmp_path / path, "w") as archive:
+    def make(*names: str, to: str | Path = "set.zip", **contents: str | bytes) -> Path:
+        with zipfile.ZipFile(tmp_path / to, "w") as archive:
             for name, content in (dict.fromkeys(names, PNG) | contents).items():
                 archive.writestr(name, content)
-        return tmp_path / path
+        return tmp_path / to
 
     return make

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medic.data import corrections
 from medic.data.check import check, measure, unlisted_files
 from medic.data.check.duplicates import TURNS, connected, near_duplicates
 from medic.data.check.images import FEWEST, fingerprint
@@ -133,15 +132,11 @@ def test_files_and_rows_that_do_not_fit_are_found(even_set):
     assert found.loc["images/01.png", "detail"] == "patient p: images/01.png in train, images/02.png in test"
 
 
-def test_unlisted_files_are_sought_in_numbered_folders_too_and_what_corrections_exclude_is_none(tmp_path):
-    for name in ("images_1/a.png", "images_2/b.png", "images_2/c.png", "scaled/a.png", "scaled/d.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / corrections.FILE).write_text(
-        "when,who,image,from,to\n2026-11-01T08:00:00Z,Ann,images_2/c.png,a,(excluded)\n"
-    )
-    records = pd.DataFrame({"image": ["images_1/a.png"]})
-    assert [name for name, _, _ in unlisted_files(records, open_store(tmp_path))] == ["images_2/b.png"]
+def test_unlisted_files_are_sought_in_numbered_folders_too_and_what_corrections_exclude_is_none(lay):
+    names = ("images_1/a.png", "images_2/b.png", "images_2/c.png", "scaled/a.png", "scaled/d.png")
+    journal = "when,who,image,from,to\n2026-11-01T08:00:00Z,Ann,images_2/c.png,a,(excluded)\n"
+    store, records = open_store(lay(*names, corrections=journal)), pd.DataFrame({"image": ["images_1/a.png"]})
+    assert [name for name, _, _ in unlisted_files(records, store)] == ["images_2/b.png"]
 
 
 def test_rare_classes_and_splits_without_a_class_are_found_where_the_task_is_given(even_set):

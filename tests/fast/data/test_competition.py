@@ -46,7 +46,7 @@ def archive(pack) -> Callable[..., Path]:
         drawn = {name: picture(1000 * (kind == "extra") + place, suffix) for place, name in enumerate(grades)} | files
         images = {f"{table.partition('/')[0]}/train/{name}{suffix}": data for name, data in drawn.items() if data}
         lines = "\n".join([header, *(f"{name},{grade}" for name, grade in grades.items())])
-        return pack(f"{to or kind}.zip", **{table: lines} | images)
+        return pack(to=f"{to or kind}.zip", **{table: lines} | images)
 
     return make
 

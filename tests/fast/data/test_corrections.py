@@ -1,10 +1,7 @@
 """Corrections of labels: a journal, on disk at once, applied by every reader; the originals are never touched."""
 
 import re
-import shutil
 
-import cv2
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -150,7 +147,7 @@ def test_a_journal_that_does_not_fit_is_refused(text, said, journal):
         apply(LESIONS, journal, SKIN_LESION)
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", ["lay", "pack"])
 @pytest.mark.parametrize(
     ("name", "table", "text", "to"),
     [
@@ -160,14 +157,8 @@ def test_a_journal_that_does_not_fit_is_refused(text, said, journal):
         ("own", "labels.csv", "image,label\na,benign\nb,malignant\nc,benign\nd,malignant\n", "malignant"),
     ],
 )
-def test_every_reader_applies_the_journal_that_lies_beside_and_says_so(name, table, text, to, packed, tmp_path, capsys):
-    source, data_set = tmp_path / "set", {**DATA_SETS, "own": OWN}[name]
-    source.mkdir()
-    for image in NAMES:
-        cv2.imwrite(str(source / image), np.full((20, 24, 3), 90, np.uint8))
-    (source / table).write_text(text)
-    if packed:
-        source = tmp_path / shutil.make_archive(source, "zip", source)
+def test_every_reader_applies_the_journal_that_lies_beside_and_says_so(name, table, text, to, kind, request, capsys):
+    source, data_set = request.getfixturevalue(kind)(*NAMES, **{table: text}), {**DATA_SETS, "own": OWN}[name]
     plain, _ = data_set.read(source)
     task = data_set.task(plain)
     kept = Corrections(corrections.beside(source), plain, task)

@@ -192,6 +192,7 @@ FOUND = {
     "1.dcm": "1.jpg",
     "1.PNG": "1.png",
     "IMG_1": "img_1.JPG",
+    "img_2": "IMG_2.JPG",
     "x/1.png": "set/x/1.png",
     "data\\x\\1.png": "x/1.png",
     "./1": "deep/er/1.tif",
@@ -220,7 +221,7 @@ def test_of_several_files_the_one_written_alike_or_in_the_fuller_folder_is_taken
 
 def test_images_may_lie_in_a_zip_file_beside_the_table_or_elsewhere(lay, pack, tmp_path, capsys):
     place = lay(labels="image,label\n1,a\n2,b\n")
-    pack(place / "images.zip", "images/1.png", "images/2.png")
+    pack("images/1.png", "images/2.png", to=place / "images.zip")
     assert own.read(place)[0]["image"].tolist() == ["images/1.png", "images/2.png"]
     assert own.read(lay(*IN_TWO))[0]["image"].tolist() == list(IN_TWO)
     assert "images.zip beside the images" in capsys.readouterr().err

@@ -71,12 +71,12 @@ def test_each_edition_of_the_table_gives_the_same_records(edition, lay):
 
 
 def test_images_may_lie_in_several_zip_files_and_as_dicom(lay, pack):
-    inside = pack(lay(**entries(*XRAYS)) / "all.zip", "images_001.zip")
+    inside = pack("images_001.zip", to=lay(**entries(*XRAYS)) / "all.zip")
     with pytest.raises(MedicError, match="holds archives"):
         chest_xray.read(inside.parent)
     inside.unlink()
     for number, name in ((1, "1_0.png"), (2, "1_1.dcm")):
-        pack(inside.with_name(f"images_00{number}.zip"), f"images/{name}")
+        pack(f"images/{name}", to=inside.with_name(f"images_00{number}.zip"))
     records, store = chest_xray.read(inside.parent)
     assert isinstance(store, JointStore)
     assert records["image"].tolist() == ["images_001/images/1_0.png", "images_002/images/1_1.dcm", "2_0.png"]

@@ -119,9 +119,7 @@ def shown(classes: tuple[str, ...], *images: str) -> pd.DataFrame:
     return table.assign(label=label, image=rows, patient=rows, split="train", **{NO_FINDING: 1 - label})
 
 
-def test_images_people_and_files_are_counted_in_words_and_as_json(tmp_path):
-    for name in ("0", "2", "x"):
-        (tmp_path / f"{name}.png").touch()
+def test_images_people_and_files_are_counted_in_words_and_as_json(lay):
     records = shown(FINDINGS, "Mass|Nodule", "", "Mass", "").assign(
         patient=list("1123"),
         split=["train", "test", "test", "test"],
@@ -129,7 +127,7 @@ def test_images_people_and_files_are_counted_in_words_and_as_json(tmp_path):
         sex=pd.array(["F", "F", "F", None], dtype="string"),
         view=["AP", "PA", "PA", "PA"],
     )
-    described = explore.describe(records, open_store(tmp_path), CHEST_XRAY)
+    described = explore.describe(records, open_store(lay("0.png", "2.png", "x.png")), CHEST_XRAY)
     words = str(described)
     for sentence in (
         "4 images of 3 patients\n",

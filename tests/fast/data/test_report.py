@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import cv2
@@ -97,13 +96,11 @@ def test_of_many_findings_some_are_shown_others_listed_and_the_rest_counted(tmp_
     assert "<h1>Nothing was found</h1>" in none
 
 
-def test_the_sets_in_a_folder_are_known_by_name_by_table_or_taken_for_ones_own(tmp_path, pets):
-    lesions, eyes = tmp_path / "by_hand", tmp_path / "data" / "retinopathy"
-    for folder in (lesions, eyes):
-        folder.mkdir(parents=True)
+def test_the_sets_in_a_folder_are_known_by_name_by_table_or_taken_for_ones_own(tmp_path, pets, lay):
+    files = ("retinopathy/1.png", "others/cat/1.png", "others/dog/2.png", "more.zip")
+    eyes, lesions = lay(*files) / "retinopathy", tmp_path / "by_hand"
+    lesions.mkdir()
     (lesions / "metadata.csv").write_text("isic_id,benign_malignant\n")
-    shutil.copytree(pets, eyes.parent / "others")
-    (eyes.parent / "more.zip").touch()
     found = {"retinopathy": (DATA_SETS["retinopathy"], eyes)}
     assert sets_in(eyes.parent) == sets_in(eyes) == sets_in(eyes.parent, "retinopathy") == found
     assert sets_in(lesions) == {"skin_lesion": (DATA_SETS["skin_lesion"], lesions)}

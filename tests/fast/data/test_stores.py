@@ -32,7 +32,7 @@ def with_headers(path: Path, local: int, central: int, value: int) -> Path:
 def test_a_folder_and_a_zip_file_hold_the_same_images_by_the_same_names(lay, pack):
     names = ["a/1.png", "a/2.JPG", "b/c/3.dcm"]
     folder = open_store(lay(*names, "b/notes.txt", ".hidden/4.png", "a/._1.png"))
-    archive = open_store(pack("set.zip", *names, "b/notes.txt", "__MACOSX/a/._1.png", "a/.DS_Store"))
+    archive = open_store(pack(*names, "b/notes.txt", "__MACOSX/a/1.png", "a/.DS_Store"))
     for store in (folder, archive, pickle.loads(pickle.dumps(archive))):
         assert (store.names(), store.images()) == (sorted([*names, "b/notes.txt"]), names)
         assert store.read("a/1.png") == PNG
@@ -46,7 +46,7 @@ def test_a_folder_and_a_zip_file_hold_the_same_images_by_the_same_names(lay, pac
 def test_dicom_files_are_known_by_their_content(name, lay, pack):
     files = {f"series/{name}": DICOM, "series/DICOMDIR": DICOM}
     files |= {"series/README": bytes(200), "series/table.csv": b"image,label\n" * 20}
-    for place in (lay(**files), pack("export.zip", **files)):
+    for place in (lay(**files), pack(**files)):
         assert open_store(place).images() == [f"series/{name}"]
 
 
@@ -63,7 +63,7 @@ def test_linked_folders_are_followed_once_and_circles_end(lay):
 @pytest.mark.parametrize("kind", ["folder", "zip", "zip without the flag"])
 def test_an_accent_is_the_same_in_one_character_or_two(form, kind, lay, pack):
     name, composed = unicodedata.normalize(form, "bösartig/1.png"), "bösartig/1.png"
-    place = lay(name) if kind == "folder" else pack("set.zip", name)
+    place = lay(name) if kind == "folder" else pack(name)
     store = open_store(with_headers(place, 7, 9, 0) if "flag" in kind else place)
     assert store.names() == [composed]
     for asked in (name, composed, unicodedata.normalize("NFD", composed)):
@@ -78,7 +78,7 @@ def test_a_name_that_is_no_text_is_read_under_one_that_a_table_can_hold(lay):
 
 
 def test_backslashes_in_a_zip_file_are_folders(pack):
-    assert open_store(pack("set.zip", "a\\1.png", "a\\empty\\")).names() == ["a/1.png"]
+    assert open_store(pack("a\\1.png", "a\\empty\\")).names() == ["a/1.png"]
 
 
 REFUSED = {
@@ -98,14 +98,14 @@ REFUSED = {
 
 @pytest.mark.parametrize(("name", "make", "message"), [(name, *case) for name in REFUSED for case in REFUSED[name]])
 def test_what_cannot_be_read_in_place_is_named_for_what_it_is_with_the_remedy(name, make, message, pack):
-    make(path := pack(name, "a.png", "b.png"))
+    make(path := pack("a.png", "b.png", to=name))
     with pytest.raises(MedicError, match=message):
         open_store(path)
 
 
 @pytest.mark.parametrize("harm", ["damaged", "encrypted"])
 def test_a_member_that_cannot_be_read_is_an_error_of_one_image(harm, pack):
-    path = pack("set.zip", "a.png", "b.png")
+    path = pack("a.png", "b.png")
     data = bytearray(path.read_bytes())
     data[data.find(PNG) + 20 if harm == "damaged" else data.find(b"PK\x01\x02") + 8] ^= 1
     path.write_bytes(data)
@@ -116,7 +116,7 @@ def test_a_member_that_cannot_be_read_is_an_error_of_one_image(harm, pack):
 
 def test_several_stores_are_one_and_are_found_again_from_where_they_were_moved_to(lay, pack, tmp_path):
     here = lay("set/1.png")
-    pack(here / "more.zip", "2.png")
+    pack("2.png", to=here / "more.zip")
     joint = JointStore({"main": open_store(here / "set"), "more": open_store(here / "more.zip")})
     assert pickle.loads(pickle.dumps(joint)).names() == joint.images() == ["main/1.png", "more/2.png"]
     described = stores.location_from(here, joint)
@@ -128,7 +128,7 @@ def test_several_stores_are_one_and_are_found_again_from_where_they_were_moved_t
 
 def test_threads_and_processes_share_one_archive(pack):
     names = [f"{number}.png" for number in range(40)]
-    store = open_store(pack("set.zip", *names))
+    store = open_store(pack(*names))
     for pool in (ThreadPoolExecutor(4), ProcessPoolExecutor(2)):
         with pool:
             assert set(pool.map(store.read, names)) == {PNG}
