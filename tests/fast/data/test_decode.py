@@ -139,10 +139,11 @@ def test_a_jpeg_damaged_inside_is_unreadable_at_any_scale(how, kind, smooth, enc
     assert {refused(damaged, at_least=least) for least in (10_000, 30)} == {"unreadable"}
 
 
-def test_a_png_of_which_a_bit_has_flipped_is_unreadable(smooth, encode):
+def test_a_png_of_which_a_bit_has_flipped_is_unreadable_and_no_library_says_so_itself(smooth, encode, capfd):
     data = encode(smooth())
     middle = len(data) // 2
     assert refused(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]) == "unreadable"
+    assert capfd.readouterr().err == ""
 
 
 DICOM = ("SC_rgb_small_odd.dcm", "SC_rgb_rle.dcm", "MR_small_RLE.dcm")
