@@ -81,7 +81,7 @@ run: $(READY) ## run every notebook on DATA (sample_data) with PROFILE (quick); 
 
 test: $(READY) ## run all tests, those of the notebooks and of the browser too
 	@$(MAKE) --no-print-directory -s browser || true
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope -m "not soak" --durations 80 --durations-min 4
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope -m "not soak" --durations 0 --durations-min 4
 
 browser: ## install Chromium for the browser tests, where it is missing (as root, with apt)
 	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
