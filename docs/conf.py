@@ -61,7 +61,9 @@ def write_api() -> None:
     for room, about in ROOMS.items():
         found = sorted(path.relative_to(package.parent).with_suffix("") for path in (package / room).rglob("*.py"))
         names = [".".join(path.parts).removesuffix(".__init__") for path in found]
-        pages[room] = (f"medic.{room}", about, [name for name in names if "._" not in name])
+        # score.py is a program, which starts in a bundle alone.
+        shown = [name for name in names if "._" not in name and not name.endswith(".score")]
+        pages[room] = (f"medic.{room}", about, shown)
     for page, (title, about, names) in pages.items():
         parts = [f"# {title}\n\n{about}.\n"]
         for name in names:

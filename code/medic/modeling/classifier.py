@@ -28,7 +28,8 @@ _DISTANCE = "distance."  # what its weights' names begin with, in the file
 class Classifier(nn.Module):
     """Prepared pixels in, probabilities out.
 
-    New weights come from torch's global random generator: call ``torch.manual_seed`` first.
+    New weights come from torch's global random generator: call ``torch.manual_seed`` first. The attributes are
+    None until ``medic.modeling.training.decide`` has fitted them.
 
     Args:
         task: what is predicted; fixes the number of outputs and their meaning.
@@ -43,7 +44,7 @@ class Classifier(nn.Module):
         dropout: share of the features that training leaves out before the last layer, 0 up to but not 1; None is the
             network's own.
 
-    Attributes (None until ``medic.modeling.training.decide`` has fitted them):
+    Attributes:
         thresholds: the operating point, as ``medic.task.Prediction`` has it.
         scale: of the raw outputs, K numbers, the inverse of a temperature where they are equal. Set to None, the
             network gives its own probabilities again.
