@@ -18,22 +18,29 @@ from medic.errors import MedicError
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary path beside ``path``, for a file or a folder; rename it to ``path`` when the block ends well.
 
-    Where the block fails, what is there is removed.
+    A folder that stands at ``path`` is moved aside first, and removed once the new one is in its place. Where the block
+    fails, ``path`` stays as it was, and what the block wrote is removed.
 
     Raises:
         MedicError: the folder cannot be written, or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    temporary, old = (path.with_name(f".{path.name}.{uuid.uuid4().hex}.{part}") for part in ("part", "old"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        if path.is_dir() and not path.is_symlink() and temporary.is_dir():
+            os.replace(path, old)
         os.replace(temporary, path)
     except OSError as error:
         raise MedicError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose a folder that can be written"
         ) from error
     finally:
+        with contextlib.suppress(OSError):
+            if old.exists() and not path.exists():
+                os.replace(old, path)
+        shutil.rmtree(old, ignore_errors=True)
         with contextlib.suppress(OSError):
             shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
 

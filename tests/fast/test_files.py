@@ -46,6 +46,30 @@ def test_an_error_while_writing_leaves_the_old_file_and_no_trace(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_takes_the_place_of_another_whole_or_not_at_all(tmp_path, monkeypatch):
+    path, replace = tmp_path / "set", os.replace
+    write_text(path / "old.txt", "old")
+
+    def fail_at_the_new_one(one, other) -> None:
+        if str(one).endswith(".part") and other == path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        replace(one, other)
+
+    def put_new() -> None:
+        with replacing(path) as temporary:
+            temporary.mkdir()
+            (temporary / "new.txt").write_text("new")
+            assert [file.name for file in path.iterdir()] == ["old.txt"]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", fail_at_the_new_one)
+        with pytest.raises(MedicError, match="cannot write"):
+            put_new()
+    assert [file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*.*")] == ["set/old.txt"]
+    put_new()
+    assert [file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*.*")] == ["set/new.txt"]
+
+
 def test_a_full_disk_and_a_place_that_cannot_be_written_are_told_with_what_to_do(tmp_path):
     with pytest.raises(MedicError, match=r"cannot write .*a\.txt: .*free some space"), replacing(tmp_path / "a.txt"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

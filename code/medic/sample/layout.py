@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -130,8 +129,6 @@ def replacing_sample(folder: str | os.PathLike, page: str, files: str, mark: str
         new.mkdir()
         write_text(new / mark, page)
         yield new
-        if folder.is_dir():
-            shutil.rmtree(folder)
 
 
 def csv(rows: pd.DataFrame | pd.Series, header: bool = True) -> str:

@@ -205,7 +205,6 @@ def package(
             write_bytes(packed, pack(new, folder.name))
         else:
             packed.unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
     return Bundle.load(folder)
 
 

@@ -26,6 +26,8 @@ from medic.files import replacing, write_json
 
 RECORD, LINK = "deployment.json", "bundle"
 """In a deployment's folder: its address and its process, and a link to the stored bundle that it serves."""
+WAIT_SECONDS = 300
+"""How long a server that runs may take until it is ready, or has exchanged its bundle."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +81,8 @@ class Local(targets.Target):
         used = there and urlsplit(there.url).port
         if there and port not in (0, used):
             raise MedicError(f"{name!r} is at port {used}, not {port}; leave the port away, or delete it first")
-        while there and there.state == "starting":
+        deadline = time.monotonic() + WAIT_SECONDS
+        while there and there.state == "starting" and time.monotonic() < deadline:
             time.sleep(self.poll_seconds)
             there = self.find(name, space)
         if there and there.state == "ready":
@@ -133,11 +136,11 @@ def _start(version: str, folder: Path, port: int) -> None:
 
 def _exchange(there: Deployment, version: str) -> None:
     """Have a server take another stored bundle; it goes on with the one it has if it refuses."""
-    before = there.log.stat().st_size
+    before, deadline = there.log.stat().st_size, time.monotonic() + WAIT_SECONDS
     _link(there.folder, version)
     os.kill(there.pid, signal.SIGHUP)
     while EXCHANGED not in (said := there.log.read_bytes()[before:].decode(errors="replace")):
-        if NOT_EXCHANGED in said or not there.process():
+        if NOT_EXCHANGED in said or not there.process() or time.monotonic() > deadline:
             _link(there.folder, there.bundle)
             raise MedicError(f"{there.name!r} did not take the bundle; {_end_of(there.log)}")
         time.sleep(Local.poll_seconds)
