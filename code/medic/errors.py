@@ -4,13 +4,7 @@ from typing import Literal
 
 
 class MedicError(Exception):
-    """Anything that a person can mend: a wrong path, a label outside the task, a port in use.
-
-    Attributes:
-        status: what a service answers with over HTTP.
-    """
-
-    status = 400
+    """Anything that a person can mend: a wrong path, a label outside the task, a port in use."""
 
 
 ImageReason = Literal["empty", "unsupported", "truncated", "unreadable", "too_large"]
@@ -26,4 +20,4 @@ class ImageError(MedicError):
 
     def __init__(self, message: str, reason: ImageReason):
         super().__init__(message)
-        self.reason, self.status = reason, {"unsupported": 415, "too_large": 413}.get(reason, 422)
+        self.reason = reason

@@ -83,8 +83,6 @@ def download(name: str, folder: str | os.PathLike = "data", *, limit: int | None
         print(f"{name} is already in {target}; nothing to do", file=sys.stderr)
     else:
         paths = [_fetch_file(file, folder / "downloads") for file in source["files"]]
-        if target.is_dir():
-            target.rmdir()
         with replacing(target) as making:
             making.mkdir()
             for path in paths:

@@ -106,6 +106,11 @@ class Predictor:
         return answers(self.manifest, prediction)
 
 
+def http_status(error: MedicError) -> int:
+    """Return the HTTP status that tells a client of an error: 413, 415 or 422 for an image, 400 for anything else."""
+    return {"unsupported": 415, "too_large": 413}.get(error.reason, 422) if isinstance(error, ImageError) else 400
+
+
 def answers(manifest: Manifest, prediction: Prediction) -> list[dict]:
     """Return a prediction as plain values for JSON, one mapping an image.
 

@@ -36,7 +36,7 @@ if "medic" not in sys.modules:  # the bundle's own files, whether or not a medic
     spec = importlib.util.spec_from_file_location("medic", BUNDLE / "medic" / "__init__.py", **where)
     sys.modules["medic"] = importlib.util.module_from_spec(spec)
 
-from medic.deployment.bundle.predictor import Predictor  # noqa: E402
+from medic.deployment.bundle.predictor import Predictor, http_status  # noqa: E402
 from medic.errors import ImageError, MedicError  # noqa: E402
 
 
@@ -101,7 +101,7 @@ def run(request: Any) -> AMLResponse:
             raise ImageError(f"the upload has over {MAX_BYTES:,} bytes; send a smaller file", "too_large")
         answer = score(listed(data)) if request.mimetype == "application/json" else score([data])[0]
     except MedicError as error:
-        answer, status = {"error": str(error)}, error.status
+        answer, status = {"error": str(error)}, http_status(error)
         if isinstance(error, ImageError):
             answer["reason"] = error.reason
     if request.method != "POST":

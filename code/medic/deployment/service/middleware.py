@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
+from medic.deployment.bundle.predictor import http_status
 from medic.errors import ImageError, MedicError
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def refusal(error: Exception) -> tuple[int, dict]:
     if isinstance(error, HTTPException):
         status, sentence = error.status_code, error.detail
     elif isinstance(error, MedicError):
-        status, sentence = error.status, str(error)
+        status, sentence = http_status(error), str(error)
     else:
         status, sentence = 500, "the service failed; its log says more"
         LOG.error("a request failed", exc_info=error)
