@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from medic.errors import MedicError
 from medic.files import replacing, write_json, write_text
@@ -114,27 +113,26 @@ def run_series(
         write_text(outputs / "index.html", render(root, data, profile, outputs, state.values(), before, since))
 
     folders = {"MEDIC_OUTPUTS": str(outputs), "MEDIC_IMAGES": str(made / "image")}
-    with mock.patch.dict(os.environ, folders, JUPYTER_PREFER_ENV_PATH="1"):  # kernels inherit it
-        for number, name in enumerate(chosen, start=1):
-            label, copy = f"[{number}/{len(chosen)}] {name.removesuffix('.ipynb')}", outputs / "notebooks" / name
-            if state[name].status == "done" and not again and copy.exists():
-                print(f"{label}  done before", flush=True)
-                keep(state[name])
-                continue
-            print(f"{label}  started", flush=True)
-            key, started = state[name].key, time.perf_counter()
-            keep(Outcome(name, "running", key=key))
-            outcome = Outcome(name, "stopped", key=key)
-            try:
-                failure = execute(paths[name], copy, parameters)
-                convert(copy, source_folder=paths[name].parent)
-                seconds = time.perf_counter() - started
-                outcome = Outcome(name, "failed" if failure else "done", seconds, time.time(), key, failure)
-                where = f" in cell {failure.cell}" if failure and failure.cell else ""
-                told = f"FAILED{where} after {seconds:.0f} s: {failure.error.splitlines()[-1]}" if failure else None
-                print(f"{label}  {told or f'done in {seconds:.0f} s'}", flush=True)
-            finally:
-                keep(outcome)
+    for number, name in enumerate(chosen, start=1):
+        label, copy = f"[{number}/{len(chosen)}] {name.removesuffix('.ipynb')}", outputs / "notebooks" / name
+        if state[name].status == "done" and not again and copy.exists():
+            print(f"{label}  done before", flush=True)
+            keep(state[name])
+            continue
+        print(f"{label}  started", flush=True)
+        key, started = state[name].key, time.perf_counter()
+        keep(Outcome(name, "running", key=key))
+        outcome = Outcome(name, "stopped", key=key)
+        try:
+            failure = execute(paths[name], copy, parameters, environment=folders)
+            convert(copy, source_folder=paths[name].parent)
+            seconds = time.perf_counter() - started
+            outcome = Outcome(name, "failed" if failure else "done", seconds, time.time(), key, failure)
+            where = f" in cell {failure.cell}" if failure and failure.cell else ""
+            told = f"FAILED{where} after {seconds:.0f} s: {failure.error.splitlines()[-1]}" if failure else None
+            print(f"{label}  {told or f'done in {seconds:.0f} s'}", flush=True)
+        finally:
+            keep(outcome)
     done = {name: outputs / "notebooks" / name for name, one in state.items() if one.status == "done"}
     write_json(ended, before | _values(done))
     return list(state.values())
@@ -160,7 +158,14 @@ def check_parameters(notebook: Path, parameters: Iterable[str]) -> None:
             )
 
 
-def execute(notebook: Path, copy: Path, parameters: Mapping[str, Any], *, timeout: int | None = None) -> Failure | None:
+def execute(
+    notebook: Path,
+    copy: Path,
+    parameters: Mapping[str, Any],
+    *,
+    timeout: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Failure | None:
     """Execute one notebook from its own folder into ``copy`` (with what was reached, if a cell fails).
 
     Args:
@@ -168,6 +173,7 @@ def execute(notebook: Path, copy: Path, parameters: Mapping[str, Any], *, timeou
         copy: where the executed notebook goes, whole or not at all.
         parameters: values for constants of the cell tagged ``parameters``.
         timeout: seconds that one cell may take; None for no limit.
+        environment: variables for its kernel, beside those of this process.
 
     Returns:
         None if all cells ran.
@@ -179,24 +185,28 @@ def execute(notebook: Path, copy: Path, parameters: Mapping[str, Any], *, timeou
     check_parameters(notebook, parameters)
     executed = parameterize_notebook(load_notebook_node(str(notebook)), dict(parameters))
     executed.metadata.pop("papermill")
-    failure = run_cells(executed, notebook.parent, timeout)
+    failure = run_cells(executed, notebook.parent, timeout, environment)
     with replacing(copy) as temporary:
         nbformat.write(executed, temporary)
     return failure
 
 
-def run_cells(notebook: Any, folder: Path, timeout: int | None = None) -> Failure | None:
-    """Run all cells of a notebook in place, in a new kernel that starts in ``folder``; see `leave_pictures`.
+def run_cells(
+    notebook: Any, folder: Path, timeout: int | None = None, environment: Mapping[str, str] | None = None
+) -> Failure | None:
+    """Run all cells of a notebook in place, in a new kernel that starts in ``folder``; see `execute`, `leave_pictures`.
 
     Returns:
         None if all cells ran.
     """
-    from nbconvert.preprocessors import ExecutePreprocessor
+    from nbclient import NotebookClient
 
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's kernel comes before a person's own
     how = {"kernel_name": "python3", "timeout": timeout, "store_widget_state": False}
     how["extra_arguments"] = ["--log-level=ERROR"]  # kernels warn of their transport at each start
     try:
-        ExecutePreprocessor(**how).preprocess(notebook, {"metadata": {"path": str(folder)}})
+        client = NotebookClient(notebook, resources={"metadata": {"path": str(folder)}}, **how)
+        client.execute(env={**os.environ, **(environment or {})})
     except Exception as error:  # a dead kernel and a timeout are the notebook's failures too
         return _failure(notebook, error)
     finally:
