@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from medic.data.stores import FolderStore, Store, open_store
@@ -40,7 +39,7 @@ def find_table(tables: Store, wanted: str) -> str | None:
 
 
 def read_table(tables: Store, file: str, titled: bool = False) -> pd.DataFrame:
-    """Read a CSV file as it was saved: commas, semicolons or tabs, UTF-8, UTF-16 or Windows' letters, decimal commas.
+    """Read a CSV file as it was saved: any usual separator, UTF-8, UTF-16 or Windows' letters, decimal commas.
 
     Returns:
         Text, empty where a line is too short; no blank lines. The index is the number of each line. The columns are the
@@ -53,28 +52,33 @@ def read_table(tables: Store, file: str, titled: bool = False) -> pd.DataFrame:
     text, number = _text(tables.read(file), where), 1
     if said := re.match(r'"?sep=(.)"?[^\n]*\n', text):  # what Excel reads before all else
         text, number = text[said.end() :], 2
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    separator = said[1] if said else max(",;\t", key=first.count)
-    header = [cell.strip() for cell in next(csv.reader([first or " "], delimiter=separator))]
-    layout = {"sep": separator, "header": None, "names": range(len(header) + 1), "index_col": False}
+    first = next((line for line in text.splitlines() if line.strip(" ,;\t")), "")
+    separator = said[1] if said else max([mark for mark in ",;\t" if mark in first] or ",|", key=first.count)
+    # Strict, or a quotation mark that is never closed takes lines into its cell, and says nothing.
+    lines = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True, strict=True)
+    rows, line = {}, number
     try:
-        # One column more is read than there are titles: some publishers end each line with a separator.
-        table = pd.read_csv(io.StringIO(text), dtype=str, na_filter=False, skip_blank_lines=False, **layout).fillna("")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise MedicError(f"{where} cannot be read as a table ({str(error).strip()}); correct it") from error
-    table.index = np.arange(number, number + len(table))
-    table = table.map(str.strip)
+        for cells in lines:
+            if any(cells := [cell.strip() for cell in cells]):
+                rows[line] = cells
+            line = number + lines.line_num
+    except csv.Error as error:
+        what = f"cannot be read ({error}); is there a quotation mark too many?"
+        raise MedicError(f"{where} line {line} {what}") from error
+    header = next(iter(rows.values()), [])
+    titles = set().union(*(group for groups in known()["columns"].values() for group in groups))
+    titled = titled or not titles.isdisjoint(map(plain, header))
+    if len(rows) <= titled:
+        raise MedicError(f"{where} lists no image; it needs one line an image")
+    longest = max(map(len, rows.values()))
+    table = pd.DataFrame([cells + [""] * (longest - len(cells)) for cells in rows.values()], list(rows))
+    longer = (table.iloc[:, len(header) :] != "").any(axis=1)
+    what = f"begins a line of too many columns; is there a {separator!r} in a value, or a line above the titles?"
+    refuse(table[0], longer, where, what)
+    table = table.iloc[:, : len(header)]
     if separator != ",":
         table = table.replace(r"^([+-]?\d+),(\d+)$", r"\1.\2", regex=True)
-    table = table[(table != "").any(axis=1)]
-    longer = table.pop(len(header)) != ""
-    refuse(table[0], longer, where, f"begins a line of too many columns; is there a {separator!r} in a value?")
-    titles = set(map(plain, header))
-    if titled or any(titles & group for groups in known()["columns"].values() for group in groups):
-        table = table.iloc[1:].set_axis(header, axis=1)
-    if table.empty:
-        raise MedicError(f"{where} lists no image; it needs one line an image")
-    return table
+    return table.iloc[1:].set_axis(header, axis=1) if titled else table
 
 
 def _text(data: bytes, where: str) -> str:
@@ -87,7 +91,8 @@ def _text(data: bytes, where: str) -> str:
         raise MedicError(f"{where} is no text, but perhaps a spreadsheet; save it as CSV in UTF-8")
     if codec == "cp1252":
         print(f"{where} is no UTF-8 text and is read as Windows wrote it (cp1252)", file=sys.stderr)
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    # No reader sees letters of no width; strict parsing wants no blank behind a quotation mark.
+    return re.sub('(?<=") +(?=[,;\t|\n])', "", re.sub("[\u200b\ufeff]", "", re.sub("\r\n?", "\n", text)))
 
 
 def refuse(cells: pd.Series, unfit: pd.Series, where: str, what: str) -> None:
@@ -109,8 +114,13 @@ def known() -> dict:
     for columns in (found["columns"], found["details"]):
         columns |= {what: [set(map(plain, group)) for group in groups] for what, groups in columns.items()}
     found["published"] = [entry | {"header": set(map(plain, entry["header"]))} for entry in found["published"]]
-    found["splits"] = {word: split for split, words in found["splits"].items() for word in words}
+    found["splits"] = {plain(word): split for split, words in found["splits"].items() for word in words}
     return found
+
+
+def split_of(word: str) -> str | None:
+    """Return ``train``, ``validation`` or ``test`` for a word that means it, in any spelling that is known."""
+    return known()["splits"].get(plain(word))
 
 
 def missing(cells: pd.Series) -> pd.Series:
@@ -145,9 +155,14 @@ def cells_of(
             raise MedicError(f"{where} has no column called {title!r}; it has: {', '.join(written)}")
         if len(fitting) > 1 and what in ("image", "label", "patient", "split"):
             could_be = ", ".join(written[place] for place in fitting)
-            raise MedicError(f"{where} has several columns that could be the {what}: {could_be}; {advice(what)}")
+            alike = len({spelled[place] for place in fitting}) == 1
+            remedy = "rename or remove all but one" if alike else advice(what)
+            raise MedicError(f"{where} has several columns that could be the {what}: {could_be}; {remedy}")
         if fitting:
             places[what] = fitting[0]
+    of_splits = [n for n in range(len(spelled)) if all(split_of(cell) for cell in table.iloc[:, n].unique())]
+    if "split" not in places and len(of_splits) == 1:  # whatever its title is: dataset, Train/Test
+        places["split"] = of_splits[0]
     titles = {what: written[place] for what, place in places.items()}
     places = {"image": 0, "label": 1} if spelled == ["0", "1"] else places
     cells = pd.DataFrame({what: table.iloc[:, place] for what, place in places.items()})

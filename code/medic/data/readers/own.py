@@ -17,7 +17,7 @@ from medic.data.readers.listed_images import (
     patients_of,
     stem,
 )
-from medic.data.readers.listing import advice, cells_of, known, missing, open_tables, read_table, refuse
+from medic.data.readers.listing import advice, cells_of, missing, open_tables, read_table, refuse, split_of
 from medic.data.records import task_of, with_codes
 from medic.data.stores import Store
 from medic.errors import MedicError
@@ -136,7 +136,7 @@ def records_of(cells: pd.DataFrame, titles: Mapping[str, str], where: str, store
         told_by = f"column {' and '.join(map(titles.get, people))}"
         told_by += " (no patient is known)" * ("patient" not in people)
     splits = cells.get("split", pd.Series("train", cells.index))
-    found = splits.str.lower().map(known()["splits"])
+    found = splits.map({word: split_of(word) for word in splits.unique()})
     refuse(splits, found.isna(), where, "is an unknown split; use train, validation or test")
     # PadChest writes a list such as ['normal']: its elements are the class.
     lists, labels = cells["label"].str.startswith("["), cells["label"]
@@ -157,7 +157,7 @@ def _records_of_folders(store: Store, inside: list[list[str]], below: list[list[
     loose = [name for name, parts in zip(names, below, strict=True) if len(parts) < 2]
     if loose:
         some = f"{len(loose)} of {len(names)} images in {store.location} lie in no class folder, such as {loose[0]}"
-        raise MedicError(f"{some}; move them, or list all in a table")
+        raise MedicError(f"{some}; move them, or list all in a CSV file")
     # cat and dog within clinic a and clinic b may be the classes. The same one alone within each (images) is none.
     nested = Counter(name for _, name in {(parts[0], parts[1]) for parts in below if len(parts) > 2})
     shared = sorted(name for name, count in nested.items() if count > 1 and not is_patient_folder(name))
@@ -170,4 +170,4 @@ def _records_of_folders(store: Store, inside: list[list[str]], below: list[list[
 
 
 def _split(parts: Sequence[str]) -> str | None:
-    return known()["splits"].get(parts[0].lower()) if len(parts) > 1 else None
+    return split_of(parts[0]) if len(parts) > 1 else None
