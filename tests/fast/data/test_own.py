@@ -21,7 +21,8 @@ def table(header: str, *rows: tuple[object, ...]) -> str:
 
 # Titles of columns
 
-PATIENTS = "PatientID|patientid|Patient ID|PATIENT-ID|subject|Subject.Id|MRN|Patienten-ID|id_paciente|Patient no."
+PATIENTS = "PatientID|patientid|Patient ID|PATIENT-ID|subject|Subject.Id|MRN|Patienten-ID|id_paciente|Patient no.|"
+PATIENTS += "PtID|patient_identifier|ID пациента|病歷號|case"
 LABELS = (
     "Image Index,Class-Name|file_name,dx|PATH,Diagnosis|Dateiname,Befund|fichier,étiquette|archivo,diagnóstico|"
     "id_code,grade|img_id,diagnostic"
@@ -87,6 +88,14 @@ def test_a_row_that_names_a_folder_stands_for_its_images_as_in_muras_table_of_st
     assert records["patient"].tolist() == [f"patient0000{number}" for number in "001100"]
 
 
+def test_of_several_columns_an_id_tells_the_patient_and_a_column_of_splits_the_split_whatever_its_title(lay):
+    written = ("Train", "training_set", "val", "Validation set", "TEST", "tst")
+    rows = [(f"{n}.png", "ab"[n % 2], "anonymous", f"P{n}", f"C{n}", split) for n, split in enumerate(written)]
+    records, _ = own.read(lay(*NAMES, labels=table("image,label,PatientName,PatientID,case_id,dataset", *rows)))
+    assert records["patient"].tolist() == [f"P{n}" for n in range(6)]
+    assert records["split"].tolist() == ["train", "train", "validation", "validation", "test", "test"]
+
+
 def test_a_missing_patient_is_said_and_the_group_or_the_image_stands_for_it(lay, capsys):
     place = lay(*NAMES[:4], labels="image,label,lesion_id,patient\n0,a,L0,P\n1,b,L1,nan\n2,a,L1,\n3,b,,\n")
     records, _ = own.read(place)
@@ -118,7 +127,10 @@ SAVED = {
     "UTF-16": PLAIN.encode("utf-16"),
     "old Mac's line ends": PLAIN.replace("\n", "\r"),
     "quotes and blanks": table('"image" , "label","patient"', *((f'"{a}"', f" {b} ", c) for a, b, c in ROWS)),
-    "blank lines and a last separator": PLAIN.replace("\n", ",\n") + ",,,\n\n",
+    "bars": PLAIN.replace(",", "|"),
+    "blank lines and a last separator": ",,\n" + PLAIN.replace("\n", ",\n") + ",,,\n\n",
+    "letters of no width": PLAIN.replace("b,", "b\u200b,", 2),
+    "cells in two lines": table('image,"label\n",patient,note', *((*row, '"one\n\ntwo, three"') for row in ROWS)),
     "without titles": table("0.png,a", *(row[:2] for row in ROWS[1:])),
 }
 
@@ -142,7 +154,10 @@ def test_decimal_commas_windows_letters_and_blank_lines_are_understood(lay, caps
 # What is wrong with a table
 
 
-@pytest.mark.parametrize("cell", ["", "nan", "NaN", "None", "NULL", "n/a", "NA", "N/A", "#N/A", "null", "<NA>"])
+MISSING = "|nan|NaN|None|NULL|n/a|NA|N/A|#N/A|null|<NA>|\u2013|(null)|\\N|#REF!"
+
+
+@pytest.mark.parametrize("cell", MISSING.split("|"))
 def test_a_label_that_is_none_is_missing_and_named_with_its_lines(cell, lay):
     rows = [(name, cell if n in (2, 5) else label) for n, (name, label, _) in enumerate(ROWS)]
     with pytest.raises(MedicError, match=r"line 4, 7: .* is a missing label; fill it in or remove"):
@@ -158,6 +173,9 @@ FAULTS = {
     "image,label\n1,a\n2,b\n1,a\n": "line 2, 4: '1.png' is listed more than once; keep one line",
     "image,label\n1,a\n2,b\n1.png,a\n": "line 2, 4: '1.png' is listed more than once",
     "image,label\n1,a,b\n": "line 2: '1' begins a line of too many columns",
+    "image,label,label\n1,a,b\n2,b,a\n": "could be the label: label, label; rename or remove",
+    'image,label\n1,a\n2,"b\n1,a\n2,"a"\n': "line 3 cannot be read .* a quotation mark too many",
+    'image,label,note\n1,a,"x\ny"\n2,,z\n': "line 4: '' is a missing label",
     "image,label,split\n1,a,train\n2,b,hold\n": "line 3: 'hold' is an unknown split",
     "image,label\n1,a\n2,a\n": "one class only, 'a'",
     "image,label\n1,a\n2,A\n": "one class in two ways",
@@ -279,7 +297,8 @@ def test_class_folders_win_over_a_stray_table_which_is_named(lay, capsys):
 # Whose image it is
 
 EYES = "5_L 5_R 6_L 6_R|05-OD 05-OS 06-OD 06-OS|7L 7R 8L 8R|L_1 R_1 L_2 R_2|1_links 1_rechts 2_links 2_rechts|"
-EYES += "a_L_1 a_R_1 b_L_1 b_L_2|1.le 1.re 2.le 2.re|1_left 1_right 2_Left 2_RIGHT"
+EYES += "e_L_1 e_R_1 e_L_2 e_R_2|5_OG 5_OD 6_OG 6_OD|5_left_eye 5_right_eye 6_left_eye 6_right_eye|"
+EYES += "5_OS(1) 5_OD(1) 6_OS(1) 6_OS(2)|a_L_1 a_R_1 b_L_1 b_L_2|1.le 1.re 2.le 2.re|1_left 1_right 2_Left 2_RIGHT"
 PEOPLE = dict.fromkeys(EYES.split("|"), (2, "file names (left/right)"))
 PEOPLE |= dict.fromkeys(("5_L 5_R 6_L photo", "5_L 6_L 7_L 8_L", "well her a b"), (4, "image"))
 PEOPLE["5_left 5_R 6_left 6_R"] = 4, "file names (left/right)"

@@ -9,18 +9,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from medic.data.stores import IMAGE_SUFFIXES, JointStore, Store, ZipStore, composed, open_store
+from medic.data.stores import ARCHIVES, IMAGE_SUFFIXES, JointStore, Store, ZipStore, composed, open_store
 from medic.errors import MedicError
 
 EACH_IMAGE, BY_EYES, BY_PATHS = "image", "file names (left/right)", "paths"
 """What ``patient_source`` says where no column names the patient."""
-_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".z01", ".001")
-_SIDES = dict.fromkeys(("left", "l", "os", "le", "links", "izquierdo"), "left")
+_ARCHIVES = (".zip", ".z01", ".001", *ARCHIVES)
+_SIDES = dict.fromkeys(("left", "l", "os", "og", "le", "links", "izquierdo"), "left")
 _SIDES |= dict.fromkeys(("right", "r", "od", "re", "rechts", "derecho"), "right")
-_EYE = f"(?P<eye>{'|'.join(sorted(_SIDES, key=len, reverse=True))})"
+_EYE = rf"(?P<eye>{'|'.join(sorted(_SIDES, key=len, reverse=True))})(?:[\s_.-]?eye)?"
 _NAMES_OF_EYES = (
-    rf"(?P<patient>.+?)(?:[\s_.-]+|(?<=\d)){_EYE}(?:[\s_.-]*\d+)?",  # 5_L, 05-OD, 7R, a_R_2
+    rf"(?P<patient>.+?)(?:[\s_.-]+|(?<=\d)){_EYE}(?:[\s_.-]*\(?\d+\)?)?",  # 5_L, 05-OD, 7R, a_R_2, a_R(2)
     rf"{_EYE}(?:[\s_.-]+|(?=\d))(?P<patient>.+)",  # L_1
+    rf".+?[\s_.-]+{_EYE}[\s_.-]*(?P<patient>\d+)",  # eye_L_1, where all names begin alike
 )
 _PATIENT_FOLDER = re.compile(r"(?:^|/)((?:patient|pat|subject|subj|sub|case)[\s_-]?\d+|p\d{5,})(?=/)", re.IGNORECASE)
 
@@ -140,7 +141,8 @@ def eyes(names: Sequence[str]) -> pd.DataFrame:
         folders = names.str.rpartition("/")[0] if stems.duplicated().any() else ""
         table["patient"] = (folders + "/" + table["patient"]).str.removeprefix("/")
         sides = table["eye"].str.lower().map(_SIDES)
-        if sides.notna().all() and sides.groupby(table["patient"]).nunique().max() == 2:
+        several = sides.groupby(table["patient"]).nunique()
+        if sides.notna().all() and len(several) > 1 and several.max() == 2:
             found = table.assign(eye=sides)
     eye = found["eye"].str.lower().astype("string")
     return pd.DataFrame({"image": names, "patient": found["patient"].fillna(stems), "eye": eye})

@@ -45,7 +45,8 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
     file = named or find_table(tables, TABLE)
     if not file:
         records, store = own.read(source, images)
-        if (found := tuple(records.groupby("label")["class"].first())) != SKIN_LESION.classes:
+        found = tuple(records.groupby("label")["class"].first())
+        if tuple(map(str.lower, found)) != SKIN_LESION.classes:
             raise MedicError(
                 f"{tables.location} has the classes {', '.join(found)}, not benign and malignant; name own"
             )

@@ -3,7 +3,9 @@
 import glob
 import io
 import os
+import re
 import socket
+import sys
 import unicodedata
 import zipfile
 import zlib
@@ -22,14 +24,18 @@ from medic.files import write_text
 SYNTHETIC_MARK = "SYNTHETIC.md"  # a set of generated images holds a file of this name, which says how they were made
 PRODUCT_MARK = ".medic-product"
 """A folder that medic wrote holds a file of this name (``mark_product``): below a data folder, it is passed over."""
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
-IMAGE_SUFFIXES += (".gif", ".webp", ".heic", ".heif", ".avif", ".jp2")  # not read, but listed, to be refused
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
+# Not read, but listed, to be refused: otherwise a class of such images is missing, and nothing says so.
+IMAGE_SUFFIXES += (".gif", ".webp", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".pgm", ".ppm", ".psd", ".nii")
+IMAGE_SUFFIXES += (".svs", ".ndpi", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2")
+ARCHIVES = (".tar", ".tgz", ".gz", ".tbz", ".tbz2", ".bz2", ".txz", ".xz", ".tzst", ".zst", ".7z", ".rar")  # not read
+_LITTER = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "thumbs.db", "desktop.ini"}
 
 _PART = "is one part of a split archive; unpack all its parts together, and name the folder"
 # What people name as data and is neither folder nor zip file.
 _OTHERS = {
     (".xlsx", ".xls", ".ods", ".numbers"): "is a spreadsheet; save it as CSV, and name the CSV file",
-    (".tar", ".tgz", ".gz", ".xz", ".7z", ".rar"): "is an archive that is not read; unpack it, and name the folder",
+    ARCHIVES: "is an archive that is not read; unpack it, and name the folder",
     (".z01", ".z02", ".001"): _PART,
     IMAGE_SUFFIXES: "is a single image; name the folder that holds all images",
 }
@@ -58,7 +64,7 @@ class Store:
         return self._list()  # by each name what opens the file
 
     def names(self) -> list[str]:
-        """Return all names, sorted; hidden files and what macOS leaves in archives are left out."""
+        """Return all names, sorted; hidden files and what systems leave in folders and archives are left out."""
         return sorted(self._listed)
 
     def images(self) -> list[str]:
@@ -80,14 +86,14 @@ class Store:
         """Return the bytes of one file, all or the first ``count``.
 
         Raises:
-            ImageError: there is no such file, or it cannot be read, is damaged or encrypted.
+            ImageError: there is no such file, or it cannot be read or is damaged.
         """
         try:
             with self._listed[composed(name)]() as file:
                 return file.read(count)
         except (KeyError, OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             why = "no such file" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
-            said = f"cannot read {name} in {self.location} ({why}); see that it is whole, may be read, has no password"
+            said = f"cannot read {name} in {self.location} ({why}); see that it is whole and may be read"
             raise ImageError(said, "unreadable") from error
 
 
@@ -138,7 +144,8 @@ class ZipStore(Store):
     """Members of a zip file. Threads share one handle, and each process opens its own.
 
     Raises:
-        MedicError: it is damaged, one part of several, or packed with Deflate64 or another method that is not read.
+        MedicError: it is damaged, one part of several, under a password, or packed with Deflate64 or another method
+            that is not read.
     """
 
     _opened: tuple[int, zipfile.ZipFile] | None = None
@@ -150,6 +157,9 @@ class ZipStore(Store):
         members = [] if parts else self._archive().infolist()
         if parts or any(member.volume or member.header_offset < 0 for member in members):
             raise MedicError(f"{location} {_PART}")
+        if locked := sum(member.flag_bits & 1 for member in members):
+            what = f"has {locked} of {len(members)} files under a password"
+            raise MedicError(f"{location} {what}; unpack it with that, and name the folder")
         if unread := [member.compress_type for member in members if member.compress_type not in _UNPACKED]:
             how = f"{len(unread)} of {len(members)} files by method {unread[0]} (9 is Deflate64), which is not read"
             raise MedicError(f"{location} packs {how}; unpack it, and name the folder")
@@ -160,12 +170,16 @@ class ZipStore(Store):
             try:
                 self._opened = os.getpid(), zipfile.ZipFile(self.location.open("rb"))
             except (zipfile.BadZipFile, OSError) as error:
-                raise MedicError(f"{self.location} is no zip file that can be read ({error}); get it again") from error
+                what = f"is neither a folder nor a zip file that can be read ({error}); name another, or get it again"
+                raise MedicError(f"{self.location} {what}") from error
         return self._opened[1]
 
     def _list(self) -> dict[str, Callable[[], IO[bytes]]]:
-        found = {_name(member): partial(self._open, member) for member in self._archive().infolist()}
-        return {name: opened for name, opened in found.items() if not name.endswith("/") and not is_litter(name)}
+        named = [(_name(member), partial(self._open, member)) for member in self._archive().infolist()]
+        named = [(name, opened) for name, opened in named if not name.endswith("/") and not is_litter(name)]
+        if twice := len(named) - len(found := dict(named)):
+            print(f"{self.location}: of {twice} names that are there twice, the last file is read", file=sys.stderr)
+        return found
 
     def _open(self, member: zipfile.ZipInfo) -> IO[bytes]:
         return self._archive().open(member)
@@ -177,7 +191,7 @@ def _name(member: zipfile.ZipInfo) -> str:
     if not name.isascii() and not member.flag_bits & _UTF8:
         with suppress(UnicodeError):
             name = name.encode("cp437").decode()
-    return composed(name).replace("\\", "/")
+    return re.sub(r"^(\.{0,2}/)+", "", composed(name).replace("\\", "/"))  # some begin with ./ or /
 
 
 class JointStore(Store):
@@ -237,8 +251,8 @@ def mark_product(folder: str | os.PathLike) -> None:
 
 
 def is_litter(name: str) -> bool:
-    """Return whether a name is hidden or what macOS adds to archives: ``__MACOSX/._1.jpeg`` is no image."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    """Return whether a name is hidden or what systems add to folders: ``__MACOSX/._1.jpeg`` is no image."""
+    return any(part.startswith(".") or part.lower() in _LITTER for part in name.split("/"))
 
 
 def composed(name: str) -> str:
