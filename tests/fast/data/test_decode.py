@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import struct
 from pathlib import Path
 
 import cv2
@@ -103,6 +104,10 @@ TEXT, HEIC = b"This is a text file that is named .jpeg.\n", b"\0\0\0\x18ftypheic
 TWO_PAGES = saved(GREY.resize((4, 4)), "TIFF", save_all=True, append_images=[GREY])
 THIRTY_TWO_BITS = [saved(GREY.convert(mode), "TIFF") for mode in "FI"]
 OTHERS = [TEXT, bytes(5000), b"\xff\xd8", HEIC, saved(GREY, "GIF"), saved(GREY, "WEBP"), TWO_PAGES, *THIRTY_TWO_BITS]
+SIXTEEN_BITS = [cv2.imencode(".tiff", np.zeros((4, 4, n), np.uint16))[1].tobytes() for n in (1, 3)]
+for tag, value, data in ((262, 0, SIXTEEN_BITS[0]), (339, 2, SIXTEEN_BITS[0]), (284, 2, SIXTEEN_BITS[1])):
+    start, _, rest = data.partition(entry := struct.pack("<HHI", tag, 3, 1))  # white is 0, signed, in separate planes
+    OTHERS.append(start + entry + bytes([value]) + rest[1:])
 LARGE = [saved(Image.new("1", size), "PNG") for size in ((MAX_SIDE + 1, 2), (10_001, 10_001), (14_001, 14_001))]
 
 

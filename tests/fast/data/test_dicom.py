@@ -47,10 +47,10 @@ def dicom(pixels: np.ndarray = RAMP, bits: int = 12, syntax: UID = ExplicitVRLit
     return file.getvalue()
 
 
-def table(entries: list[int], depth: int, kind: str = "") -> list[Dataset]:
+def table(entries: list[int], depth: int, kind: str = "", first: int = 0) -> list[Dataset]:
     """A lookup table; its entries as numbers, or as bytes of a NumPy type."""
     item = Dataset()
-    item.add_new("LUTDescriptor", "US", [len(entries), 0, depth])
+    item.add_new("LUTDescriptor", "US", [len(entries), first, depth])
     item.add_new("LUTData", "OW" if kind else "US", np.array(entries, kind).tobytes() if kind else entries)
     return [item]
 
@@ -59,12 +59,26 @@ TABLE, EIGHT = list(range(4096)), [value // 16 for value in range(4096)]
 WINDOWED = np.clip((RAMP - 1023.5) / 2047 + 0.5, 0, 1) * 255
 PADDED = {"PixelPaddingValue": 4000, "PixelPaddingRangeLimit": 4095}
 RESCALED = {"RescaleSlope": 2, "RescaleIntercept": -1024, "WindowCenter": 0, "WindowWidth": 1000}
+BELOW_0 = {"VOILUTSequence": table(TABLE, 12, first=65536 - 2048)}
+PALETTE = {"PhotometricInterpretation": "PALETTE COLOR"}
+for channel, colour in enumerate(("Red", "Green", "Blue")):
+    PALETTE[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+    PALETTE[f"{colour}PaletteColorLookupTableData"] = NOISE[0].repeat(3, 0)[:256, channel].astype("<u2").tobytes()
+ENHANCED = Dataset()
+ENHANCED.FrameVOILUTSequence = [Dataset()]
+ENHANCED.FrameVOILUTSequence[0].WindowCenter, ENHANCED.FrameVOILUTSequence[0].WindowWidth = 1024, 2048
+IN_WORDS = {"BitsAllocated": 16, "PixelData": NOISE.astype(np.uint16).tobytes()}
 SHOWN = {
     "spread without a window": (dicom(), WHOLE),
     "eight bits keep their range": (dicom(np.full((4, 4), 100, np.uint8), bits=8), np.full((4, 4), 100)),
     "a window": (dicom(WindowCenter=1024, WindowWidth=2048), WINDOWED),
     "the first of several windows": (dicom(WindowCenter=[1024, 2], WindowWidth=[2048, 3]), WINDOWED),
     "a window of rescaled values": (dicom(**RESCALED), np.clip((2.0 * RAMP - 1023.5) / 999 + 0.5, 0, 1) * 255),
+    "the window of an enhanced image": (dicom(SharedFunctionalGroupsSequence=[ENHANCED]), WINDOWED),
+    "a falling slope": (
+        dicom(RescaleSlope=-1, RescaleIntercept=4095, WindowCenter=3071, WindowWidth=2048),
+        255 - np.clip((RAMP - 1024.5) / 2047 + 0.5, 0, 1) * 255,
+    ),
     "white is black": (dicom(PhotometricInterpretation="MONOCHROME1"), 255 - WHOLE),
     "signed values": (dicom(RAMP.astype(np.int16) - 2048), WHOLE),
     "a lookup table": (dicom(VOILUTSequence=table(TABLE, 12)), RAMP / 4095 * 255),
@@ -72,6 +86,9 @@ SHOWN = {
     "one that claims more bits than it uses": (dicom(VOILUTSequence=table(TABLE, 16)), RAMP / 4095 * 255),
     "one of eight bits and 4096 entries": (dicom(VOILUTSequence=table(EIGHT, 8)), RAMP // 16),
     "one of eight bits in bytes": (dicom(VOILUTSequence=table(EIGHT, 8, "u1")), RAMP // 16),
+    "one that begins below zero, without its sign": (dicom(RAMP.astype(np.int16) - 2048, **BELOW_0), RAMP / 4095 * 255),
+    "a palette that claims more bits than it uses": (dicom(GREY, 8, **PALETTE), NOISE[0].repeat(3, 0)[GREY]),
+    "colours of eight bits in words": (dicom(NOISE, 8, **IN_WORDS), NOISE),
     "padding": (dicom(PixelPaddingValue=4080), np.where(RAMP < 4080, RAMP / 4064 * 255, 0)),
     "a range of padding": (dicom(**PADDED), np.where(RAMP < 4000, RAMP / 3984 * 255, 0)),
     "run lengths": (dicom(syntax=RLELossless), WHOLE),

@@ -133,7 +133,15 @@ def _read_with_pillow(data: bytes) -> Header:
             # MPO is a JPEG with further ones behind it (a preview, say), as some cameras write; the first is meant.
             kind = "JPEG" if image.format == "MPO" else image.format
             pages = image.n_frames if kind == "TIFF" else 1
-            bits = max(image.tag_v2.get(258, (1,))) if kind == "TIFF" else data[24] if kind == "PNG" else 8
+            tags = image.tag_v2 if kind == "TIFF" else {}
+            bits = max(tags.get(258, (1,))) if tags else data[24] if kind == "PNG" else 8
+            odd = {
+                f"{bits} bits a sample": bits > 16,
+                "signed or fractional numbers": {*tags.get(339, (1,))} != {1},
+                # OpenCV takes the one for black, and mixes up the others.
+                "16 bits, 0 being white,": bits > 8 and tags.get(262) == 0,
+                "16 bits in separate planes": bits > 8 and tags.get(277, 1) > 1 and tags.get(284) == 2,
+            }
             orientation = image.getexif().get(0x0112, 1) if kind == "JPEG" else 1
             header = Header(kind, *image.size, image.mode, bits, orientation)
     except Image.DecompressionBombError as error:
@@ -144,8 +152,8 @@ def _read_with_pillow(data: bytes) -> Header:
     if pages > 1:
         what = f"the TIFF holds {pages} pictures, and one is read; save the one that is meant by itself"
         raise ImageError(what, "unsupported")
-    if bits > 16:
-        raise ImageError("a TIFF of 32 bits a sample is not read; save it with 8 or 16 bits", "unsupported")
+    for kind in (kind for kind, found in odd.items() if found):
+        raise ImageError(f"a TIFF of {kind} is not read; save it as PNG of 8 or 16 bits", "unsupported")
     return header
 
 
@@ -156,7 +164,8 @@ def _run(decoder: Callable[[], np.ndarray], header: Header) -> np.ndarray:
         raise
     except Exception as error:  # as above, and so do simplejpeg, OpenCV and pydicom
         what = f"the {header.format} of {header.width} x {header.height} pixels is damaged inside and cannot be decoded"
-        raise ImageError(f"{what}; copy or download it again", "unreadable") from error
+        rare = ", or save a rare kind as PNG" * (header.format == "TIFF")
+        raise ImageError(f"{what}; copy or download it again{rare}", "unreadable") from error
 
 
 def _decode(data: bytes, header: Header, at_least: int | None) -> np.ndarray:

@@ -16,9 +16,10 @@ from medic.errors import ImageError
 
 _KINDS = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _NUMBERS = {"NumberOfFrames": 1, "SamplesPerPixel": 1, "BitsStored": 8, "BitsAllocated": 8, "Rows": 0, "Columns": 0}
+_BY_FRAME = "PerFrameFunctionalGroupsSequence"
 # What pydicom says of oddities and of decoders that fail helps no reader. Once for the process: to change this for a
 # moment is not safe among threads.
-warnings.filterwarnings("ignore", category=UserWarning, module="pydicom")
+warnings.filterwarnings("ignore", module="pydicom")
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
@@ -38,6 +39,10 @@ def read_dicom(data: bytes) -> pydicom.Dataset:
             dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
         for keyword, usual in _NUMBERS.items():
             setattr(dataset, keyword, int(dataset.get(keyword) or usual))
+        # What an enhanced image says of its frames holds for its only one.
+        for group in [*dataset.get("SharedFunctionalGroupsSequence", []), *dataset.get(_BY_FRAME, [])][:2]:
+            for macro in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+                dataset.update((group.get(macro) or [{}])[0])
         dataset.PhotometricInterpretation = str(dataset.get("PhotometricInterpretation") or "").strip().upper()
         fault = _fault(dataset)
     except Exception as error:  # pydicom raises nearly every exception there is for bytes that are wrong
@@ -87,8 +92,8 @@ def decode_dicom(dataset: pydicom.Dataset) -> np.ndarray:
         return np.repeat(_grey(pixels, dataset)[:, :, None], 3, axis=2)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, dataset)
-        bits = 8 * pixels.itemsize
-    return np.ascontiguousarray(pixels if bits == 8 else _to_bytes(pixels, 0, (1 << bits) - 1))
+        bits = 8 if pixels.max() < 256 else 16  # tables that claim 16 bits and hold 8 exist
+    return np.ascontiguousarray(pixels, np.uint8) if bits == 8 else _to_bytes(pixels, 0, (1 << bits) - 1)
 
 
 def _grey(stored: np.ndarray, header: pydicom.Dataset) -> np.ndarray:
@@ -102,6 +107,7 @@ def _grey(stored: np.ndarray, header: pydicom.Dataset) -> np.ndarray:
         # By hand: pydicom goes round at entry 256 of tables of 8 bits (PS3.3, C.11.2.1.1).
         table = header.VOILUTSequence[0]
         (count, first, _), entries = table.LUTDescriptor, table.LUTData
+        first -= (first >= 1 << 15 and values.min() < 0) * (1 << 16)  # a negative one, written without its sign
         if isinstance(entries, bytes):
             wide = "<u2" if header.file_meta.TransferSyntaxUID.is_little_endian else ">u2"
             entries = np.frombuffer(entries, "u1" if len(entries) == count else wide)
@@ -124,5 +130,5 @@ def _grey(stored: np.ndarray, header: pydicom.Dataset) -> np.ndarray:
 
 
 def _to_bytes(values: np.ndarray, black: float, white: float) -> np.ndarray:
-    """Spread values from black (0) to white (255); all are black where both are one."""
-    return np.rint(255 * np.clip((values - black) / max(white - black, 1e-9), 0, 1)).astype(np.uint8)
+    """Spread values from black (0) to white (255), which may be the smaller; all are black where both are one."""
+    return np.rint(255 * np.clip((values - black) / ((white - black) or 1), 0, 1)).astype(np.uint8)
