@@ -326,6 +326,15 @@ def test_own_images_are_described_corrected_and_prepared_with_the_positive_class
     assert {name: row["total"] for name, row in found.items()} == {"bad": 8, "fine": 11}
 
 
+def test_patients_who_are_too_few_for_a_test_split_are_an_error(moles, tmp_path):
+    names = [path.relative_to(moles).as_posix() for path in moles.rglob("*.JPG")]
+    lines = [f"{name},{name[:3]},anonymous\n" for name in names]
+    (moles / "labels.csv").write_text("".join(["image,label,patient\n", *lines]))
+    arguments = ("prepare", "own", "--data", moles, "--size", "32")
+    assert "1 patients are too few to set some aside for testing" in failed(medic(*arguments, cwd=tmp_path))
+    succeeded(medic(*arguments, "--test", "0", cwd=tmp_path))
+
+
 def test_a_class_with_one_image_is_said_and_one_without_is_not_trained(moles, tmp_path):
     emu = moles / "emu" / "0.png"
     emu.parent.mkdir()

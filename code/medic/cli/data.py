@@ -225,6 +225,9 @@ def prepare(
         if not (records["split"] == "test").any():
             print("the source has no test split: 20 % of the patients are set aside for it")
         records = complete_splits(records, **split)
+    if test != 0 and not (records["split"] == "test").any():
+        what = f"{records['patient'].nunique()} patients are too few to set some aside for testing"
+        raise MedicError(f"{what}; add patients, or name the column that tells them apart (--patient-column)")
     prepared = prepare_images(records, store, to, replace(data_set.preprocessing, size=size), scheduler=scheduler)
     print(class_counts(prepared.records, found).to_string())
     print(f"{len(prepared.records)} images prepared at {size} px in {to}")

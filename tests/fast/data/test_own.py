@@ -174,7 +174,7 @@ FAULTS = {
     "image,label\n1,a\n2,b\n1.png,a\n": "line 2, 4: '1.png' is listed more than once",
     "image,label\n1,a,b\n": "line 2: '1' begins a line of too many columns",
     "image,label,label\n1,a,b\n2,b,a\n": "could be the label: label, label; rename or remove",
-    'image,label\n1,a\n2,"b\n1,a\n2,"a"\n': "line 3 cannot be read .* a quotation mark too many",
+    'image,label\n1,a\n2,"b\n1,a\n2,"a"\n': "line 3 cannot be read; is there a quotation mark too many",
     'image,label,note\n1,a,"x\ny"\n2,,z\n': "line 4: '' is a missing label",
     "image,label,split\n1,a,train\n2,b,hold\n": "line 3: 'hold' is an unknown split",
     "image,label\n1,a\n2,a\n": "one class only, 'a'",

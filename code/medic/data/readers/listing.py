@@ -63,8 +63,7 @@ def read_table(tables: Store, file: str, titled: bool = False) -> pd.DataFrame:
                 rows[line] = cells
             line = number + lines.line_num
     except csv.Error as error:
-        what = f"cannot be read ({error}); is there a quotation mark too many?"
-        raise MedicError(f"{where} line {line} {what}") from error
+        raise MedicError(f"{where} line {line} cannot be read; is there a quotation mark too many?") from error
     header = next(iter(rows.values()), [])
     titles = set().union(*(group for groups in known()["columns"].values() for group in groups))
     titled = titled or not titles.isdisjoint(map(plain, header))

@@ -26,8 +26,8 @@ PRODUCT_MARK = ".medic-product"
 """A folder that medic wrote holds a file of this name (``mark_product``): below a data folder, it is passed over."""
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 # Not read, but listed, to be refused: otherwise a class of such images is missing, and nothing says so.
-IMAGE_SUFFIXES += (".gif", ".webp", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".pgm", ".ppm", ".psd", ".nii")
-IMAGE_SUFFIXES += (".svs", ".ndpi", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2")
+IMAGE_SUFFIXES += (".gif", ".webp", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".psd", ".nii", ".svs", ".ndpi")
+IMAGE_SUFFIXES += (".dng", ".cr2", ".cr3", ".nef", ".arw")
 ARCHIVES = (".tar", ".tgz", ".gz", ".tbz", ".tbz2", ".bz2", ".txz", ".xz", ".tzst", ".zst", ".7z", ".rar")  # not read
 _LITTER = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "thumbs.db", "desktop.ini"}
 
@@ -144,8 +144,7 @@ class ZipStore(Store):
     """Members of a zip file. Threads share one handle, and each process opens its own.
 
     Raises:
-        MedicError: it is damaged, one part of several, under a password, or packed with Deflate64 or another method
-            that is not read.
+        MedicError: it is damaged, locked, one part of several, or packed with Deflate64 or another method not read.
     """
 
     _opened: tuple[int, zipfile.ZipFile] | None = None
@@ -158,8 +157,7 @@ class ZipStore(Store):
         if parts or any(member.volume or member.header_offset < 0 for member in members):
             raise MedicError(f"{location} {_PART}")
         if locked := sum(member.flag_bits & 1 for member in members):
-            what = f"has {locked} of {len(members)} files under a password"
-            raise MedicError(f"{location} {what}; unpack it with that, and name the folder")
+            raise MedicError(f"{location} has {locked} files under a password; unpack it with that, name the folder")
         if unread := [member.compress_type for member in members if member.compress_type not in _UNPACKED]:
             how = f"{len(unread)} of {len(members)} files by method {unread[0]} (9 is Deflate64), which is not read"
             raise MedicError(f"{location} packs {how}; unpack it, and name the folder")
