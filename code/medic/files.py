@@ -19,22 +19,24 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary path beside ``path``, for a file or a folder; rename it to ``path`` when the block ends well.
 
     A folder that stands at ``path`` is moved aside first, and removed once the new one is in its place. Where the block
-    fails, ``path`` stays as it was, and what the block wrote is removed.
+    fails, ``path`` stays as it was, and what the block wrote is removed. Links are followed.
 
     Raises:
-        MedicError: the folder cannot be written, or the disk is full.
+        MedicError: the folder cannot be written, the disk is full, or a device or a pipe stands there.
     """
-    path = Path(path)
+    path, given = Path(os.path.realpath(path)), path
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise MedicError(f"cannot write {given}: it is neither file nor folder; name one")
     temporary, old = (path.with_name(f".{path.name}.{uuid.uuid4().hex}.{part}") for part in ("part", "old"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        if path.is_dir() and not path.is_symlink() and temporary.is_dir():
+        if path.is_dir() and temporary.is_dir():
             os.replace(path, old)
         os.replace(temporary, path)
     except OSError as error:
         raise MedicError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose a folder that can be written"
+            f"cannot write {given}: {error.strerror or error}; free some space or choose a folder that can be written"
         ) from error
     finally:
         with contextlib.suppress(OSError):

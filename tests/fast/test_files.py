@@ -77,6 +77,18 @@ def test_a_full_disk_and_a_place_that_cannot_be_written_are_told_with_what_to_do
     (tmp_path / "file").write_text("")
     with pytest.raises(MedicError, match="choose a folder that can be written"):
         write_text(tmp_path / "file" / "below" / "a.txt", "text")
+    os.mkfifo(tmp_path / "pipe")
+    for path, said in ((tmp_path / "pipe", "neither file nor folder"), ("", "directory")):
+        with pytest.raises(MedicError, match=said):
+            write_text(path, "text")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_link_stays_and_leads_to_what_was_written(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "a.txt")
+    write_text(tmp_path / "link", "text")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "a.txt").read_text() == "text"
 
 
 def test_two_writers_of_one_file_do_not_mix(tmp_path):
