@@ -1,11 +1,14 @@
 """A deployment lives on its own: it is found again, seen to crash, and deleted for good."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -131,11 +134,15 @@ def test_a_server_that_cannot_start_leaves_its_reason_and_can_be_started_again(b
     (stored.folder / "model.onnx").write_bytes(sound)
     again = local.deploy(bundle, space, name="eyes")
     assert (failed.state, again.state, again.url) == ("crashed", "ready", failed.url)
-    (stored.folder / "model.onnx").write_bytes(b"damaged")
+    # Another one: a worker of the sound one may still be loading it.
+    other = Path(shutil.copytree(stored.folder, stored.folder.with_name("other")))
+    (other / "model.onnx").write_bytes(b"damaged")
+    monkeypatch.setattr(local.LOCAL, "_put", lambda *_: SimpleNamespace(manifest=SimpleNamespace(version="other")))
     with pytest.raises(MedicError, match=r"did not take the bundle; (?s:.*)changed or damaged at model\.onnx"):
         local.deploy(bundle, space, name="eyes")
     wait_for(lambda: again.status() == "ready")
-    assert local.find("eyes", space).pid == again.pid
+    found = local.find("eyes", space)
+    assert (found.pid, found.bundle) == (again.pid, again.bundle)
 
 
 def test_spaces_have_names_below_one_folder_and_hold_sound_bundles(bundle, copied, tmp_path, monkeypatch):

@@ -131,7 +131,7 @@ class _Supervisor(Multiprocess):
 
     def __init__(self, bundle: Bundle, config: ServerConfig, listening: socket.socket):
         settings = uvicorn.Config(
-            functools.partial(_start_worker, bundle.folder.absolute(), config),
+            functools.partial(_start_worker, bundle.folder.resolve(), config),
             factory=True,
             workers=config.workers or usable_cores(),
             ws="none",
@@ -156,11 +156,11 @@ class _Supervisor(Multiprocess):
             f"http{'s' if config.certificate else ''}://{address}{f', gRPC at {config.grpc}' if config.grpc else ''}\n"
             f"{manifest.notice}"
         )
-        self._task = bundle.task
+        self._bundle, self._config = bundle, config
 
     def init_processes(self) -> None:
         super().init_processes()
-        self.config.app = functools.partial(self.config.app, replaced=self._task)
+        self.config.app = functools.partial(self.config.app, replaced=self._bundle.task)
         if not any(process.wait_until_ready(START_SECONDS) for process in self.processes):
             self.terminate_all()
             raise MedicError("no worker of the service started; the lines above say why")
@@ -172,9 +172,12 @@ class _Supervisor(Multiprocess):
             raise MedicError("a worker ended and no other could start in its place; the lines above say why")
 
     def handle_hup(self) -> None:
-        before = list(self.processes)
+        # A link may lead elsewhere now. Only then: a worker that comes in place of one that ended serves what it did.
+        before, app, folder = list(self.processes), self.config.app, self._bundle.folder.resolve()
+        self.config.app = functools.partial(_start_worker, folder, self._config, self._bundle.task)
         self.restart_all()
         if any(process in before for process in self.processes):
+            self.config.app = app
             LOG.error("%s; the lines above say why", NOT_EXCHANGED)
         else:
             LOG.info(EXCHANGED)

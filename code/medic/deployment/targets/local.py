@@ -130,6 +130,9 @@ def _start(version: str, folder: Path, port: int) -> None:
             # In a session of its own: Ctrl-C in the notebook or the shell is not meant for it.
             options |= {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
             child = subprocess.Popen(command, pass_fds=[taken.fileno()], **options)
+        with contextlib.suppress(psutil.Error):
+            while not psutil.Process(child.pid).cmdline():  # by which it is known, and which is empty for a moment
+                time.sleep(0.001)
         child.returncode = 0  # or Python warns that it still runs: it is found by its record from here on
         write_json(folder / RECORD, {"url": f"http://127.0.0.1:{taken.getsockname()[1]}", "pid": child.pid})
 
