@@ -81,13 +81,23 @@ def with_patient(photograph: bytes, kind: str) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "DICOM"])
+def with_segment(photograph: bytes, marker: int, *, last: bool = False) -> bytes:
+    """A progressive JPEG with a segment that names a patient at its beginning, or before the last of its scans."""
+    Image.open(io.BytesIO(photograph)).save(file := io.BytesIO(), "JPEG", progressive=True)
+    at = file.getvalue().rindex(b"\xff\xda") if last else 2
+    segment = bytes([0xFF, marker, 0, 2 + len(PATIENT)]) + PATIENT.encode()
+    return file.getvalue()[:at] + segment + file.getvalue()[at:]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "JFIF", "comment of a scan", "PNG", "TIFF", "DICOM"])
 def test_a_golden_image_travels_as_its_pixels_without_its_patient(kind, bundle, exported, photographs, about, tmp_path):
-    data = with_patient(photographs[3], kind)
+    segments = {"JFIF": (0xE0, False), "comment of a scan": (0xFE, True)}
+    marker, last = segments.get(kind, (0, False))
+    data = with_segment(photographs[3], marker, last=last) if marker else with_patient(photographs[3], kind)
     assert PATIENT.encode() in data
     made = package(exported.path, tmp_path / "made", [(f"{PATIENT}.x", data), ("a.jpeg", photographs[0])], about)
     names, _, expected = made.golden()
-    assert names == ["01.jpeg" if kind == "JPEG" else "01.png", "02.jpeg"]
+    assert names == ["01.png" if kind in ("PNG", "TIFF", "DICOM") else "01.jpeg", "02.jpeg"]
     for path in made.folder.rglob("*"):
         assert not path.is_file() or PATIENT.encode() not in path.read_bytes(), path
     actual = bundle.predictor().predict([data])

@@ -6,6 +6,7 @@ import importlib.metadata
 import io
 import json
 import platform
+import re
 import shutil
 import tarfile
 import tempfile
@@ -36,6 +37,10 @@ MADE_WITH = ("medic", "torch", "onnx", "onnxruntime", "numpy", "opencv-python-he
 TOLERANCE = {"fp32": 1e-4, "int8": 0.02}
 """How far an answer for a golden image may lie from the expected one. The integers of an int8 graph are the same on any
 processor, but the floats before them can round to another one."""
+
+MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+PIXELS = (*range(0xC0, 0xD0), 0xDA, 0xDB, 0xDC, 0xDD)
+"""What begins a segment of a JPEG, and the segments without which it has no pixels."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class Bundle:
         if not path.exists():
             raise MedicError(f"there is no bundle at {path}; make one with medic package or correct the path")
         if path.is_dir():
-            archive = path.with_name(f"{path.name}.tar.gz")
+            archive = Path(f"{path.absolute()}.tar.gz")
             return cls(path, read_manifest(path), archive if archive.is_file() else None)
         unpacked = tempfile.TemporaryDirectory(prefix="medic-bundle-")
         try:
@@ -240,14 +245,21 @@ def _write_golden(folder: Path, session, manifest: Manifest, golden: Sequence[tu
 
 
 def _without_metadata(jpeg: bytes) -> bytes:
-    """Leave out a JPEG's comments, its application data but for JFIF's and Adobe's, and what follows its end."""
-    kept, at = [jpeg[:2]], 2
-    while jpeg[at + 1] != 0xDA:  # there the pixels begin
-        end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
-        if jpeg[at + 1] in (0xE0, 0xEE) or (not 0xE0 <= jpeg[at + 1] <= 0xEF and jpeg[at + 1] != 0xFE):
-            kept.append(jpeg[at:end])
-        at = end
-    return b"".join([*kept, jpeg[at : jpeg.index(b"\xff\xd9", at) + 2]])
+    """Keep of a JPEG its tables, frame and scans, and the fields of JFIF and Adobe, which say what its colours are."""
+    kept, at = [b"\xff\xd8"], 2
+    while (marker := MARKER.search(jpeg, at)) and marker[0] != b"\xff\xd9":
+        at = marker.end() + int.from_bytes(jpeg[marker.end() : marker.end() + 2], "big")
+        if marker[0] == b"\xff\xda" and (following := MARKER.search(jpeg, at)):  # a scan ends where no length says it
+            at = following.start()
+        segment = jpeg[marker.start() : at]
+        if segment[4:9] == b"JFIF\0":
+            segment = b"\xff\xe0\0\x10" + segment[4:16] + b"\0\0"  # without a thumbnail
+        elif segment[4:9] == b"Adobe":
+            segment = b"\xff\xee\0\x0e" + segment[4:16]
+        elif segment[1] not in PIXELS:
+            continue
+        kept.append(segment)
+    return b"".join([*kept, b"\xff\xd9"])
 
 
 def _write_card(folder: Path, values: dict) -> None:
