@@ -200,6 +200,7 @@ REQUESTS = [
     ("POST", "/v2/models/other/infer", {"json": {"inputs": [SOUND]}}, 404),
     ("POST", f"{MODEL}/versions/7/infer", {"json": {"inputs": [SOUND]}}, 404),
     ("POST", "/v2/repository/models/retinopathy/unload", {}, 404),
+    ("POST", "/predict/", {"content": b"x"}, 404),
     ("POST", "/predict", typed("application/json"), 415),
     ("POST", "/predict", {"content": b"x", "headers": {"content-encoding": "gzip"}}, 415),
     ("POST", "/predict", {"content": bytes((32 << 20) + 1)}, 413),
@@ -255,7 +256,7 @@ def test_what_is_no_http_is_refused_and_the_connection_closed(service, sent):
         assert b"".join(iter(lambda: connection.recv(4096), b"")).startswith(b"HTTP/1.1 400")
 
 
-def test_it_says_what_it_is_in_one_way_over_both_protocols(bundle, client, stub):
+def test_it_says_what_it_is_in_one_way_over_both_protocols(bundle, service, client, stub):
     about = client.get("/").json()
     assert (about["model"], about["token"]) == (bundle.manifest.version, False)
     assert client.get("/", headers={"accept": "text/html"}).headers["content-type"].startswith("text/html")
@@ -271,9 +272,13 @@ def test_it_says_what_it_is_in_one_way_over_both_protocols(bundle, client, stub)
     for version in ("1", bundle.manifest.version):
         assert client.get(f"{MODEL}/versions/{version}/ready").json()["ready"]
         assert stub.ModelReady(messages.ModelReadyRequest(name="retinopathy", version=version)).ready
-    with pytest.raises(grpc.RpcError) as error:
-        stub.ModelInfer(message([b""], "garbage"))
-    assert error.value.code() is grpc.StatusCode.NOT_FOUND
+    with grpc.insecure_channel(service.grpc) as channel:
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        other = message([b""], "garbage").SerializeToString()
+        for asked, code in ((other, "NOT_FOUND"), (b"\xff", "INVALID_ARGUMENT")):
+            with pytest.raises(grpc.RpcError) as error:
+                infer(asked)
+            assert error.value.code().name == code
 
 
 def test_it_counts_in_all_workers_and_logs_no_content(client, stub, service, photographs):

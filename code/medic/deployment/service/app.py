@@ -125,8 +125,9 @@ def application(service: Service) -> Callable:
     form with one file, ``POST /explain`` answers with a heatmap, ``/v2`` speaks the Open Inference Protocol,
     ``/metrics`` is for Prometheus. Uploads are never written to disk.
     """
-    # The interactive page of FastAPI would fetch scripts from another host.
-    app = FastAPI(openapi_url=None, exception_handlers=HANDLERS, lifespan=functools.partial(_lifespan, service))
+    # The interactive page of FastAPI would fetch scripts from another host, and its redirects say nothing.
+    settings = {"exception_handlers": HANDLERS, "lifespan": functools.partial(_lifespan, service)}
+    app = FastAPI(openapi_url=None, redirect_slashes=False, **settings)
     # Read now: another bundle may come to lie in the folder. HTML within the card stays text.
     card = (service.predictor.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     card = MarkdownIt("commonmark", {"html": False}).enable("table").render(card)

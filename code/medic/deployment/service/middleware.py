@@ -175,7 +175,8 @@ async def _body(request: Request, service: "Service") -> bytes:
         check_token(request.headers.get("authorization", ""), service.config.token)
     if request.method == "POST" and service.under_way > WAITING:
         raise HTTPException(503, "the service is busy; try again in a second")
-    if packed := request.headers.get("content-encoding", "").replace("identity", ""):
+    packed = request.headers.get("content-encoding", "")
+    if packed.lower() not in ("", "identity"):
         raise HTTPException(415, f"content encoding {packed[:40]!r} is not read here; send the body as it is")
     as_json = request.url.path.endswith("/infer") and BINARY not in request.headers
     most, facts, parts = JSON if as_json else UPLOAD, request.scope["medic"], []

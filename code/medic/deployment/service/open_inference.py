@@ -18,6 +18,7 @@ import grpc
 import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from google.protobuf.message import DecodeError
 from grpc import StatusCode, aio
 from kserve import InferInput, InferOutput, InferRequest, InferResponse
 from kserve.errors import InvalidInput
@@ -240,16 +241,16 @@ async def open_grpc(protocol: Protocol) -> aio.Server:
 def _handler(name: str, call: Callable, token: str | None) -> grpc.RpcMethodHandler:
     """Put token, metrics, and errors as a code and a sentence around a call."""
 
-    async def answer(asked: Any, context: aio.ServicerContext) -> Any:
+    async def answer(data: bytes, context: aio.ServicerContext) -> Any:
         start, code = time.perf_counter(), StatusCode.OK
         try:
             if name not in ("ServerLive", "ServerReady"):
                 check_token(dict(context.invocation_metadata() or ()).get("authorization", ""), token)
-            answered = call(asked)
+            answered = call(read(data))
             return await answered if inspect.isawaitable(answered) else answered
         except Exception as error:
-            told = MedicError(f"the request is malformed ({error})") if isinstance(error, InvalidInput) else error
-            status, said = refusal(told)
+            malformed = isinstance(error, InvalidInput | DecodeError)
+            status, said = refusal(MedicError(f"the request is malformed ({error})") if malformed else error)
             code = CODES.get(status, StatusCode.INVALID_ARGUMENT)
             # It may quote what was asked, and travels among the headers, which must not be long.
             await context.abort(code, said["error"][:1000])
@@ -258,4 +259,4 @@ def _handler(name: str, call: Callable, token: str | None) -> grpc.RpcMethodHand
             SECONDS.labels(f"grpc {name}").observe(time.perf_counter() - start)
 
     read, write = getattr(messages, f"{name}Request").FromString, getattr(messages, f"{name}Response").SerializeToString
-    return grpc.unary_unary_rpc_method_handler(answer, read, write)
+    return grpc.unary_unary_rpc_method_handler(answer, None, write)
