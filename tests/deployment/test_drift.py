@@ -175,8 +175,10 @@ def test_the_processes_of_a_service_are_added_up_and_an_ended_one_goes_on(tmp_pa
     assert "nothing moved" in capsys.readouterr().out
 
 
-def test_counts_that_do_not_belong_together_are_refused(tmp_path):
+def test_counts_that_do_not_belong_together_or_cannot_be_written_are_refused(tmp_path, unwritable):
     rng, files = np.random.default_rng(8), []
+    with pytest.raises(MedicError, match="cannot write"):
+        Counts(unwritable, reference(rng), "abc")
     for process in (1, 2):
         counts = Counts(tmp_path / str(process), reference(rng), "abc")
         counts.close()

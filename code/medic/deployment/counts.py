@@ -51,6 +51,7 @@ class Counts:
         self._writing: threading.Timer | None = None
         # A file of this process number is an ended process's: its counts go on.
         self._hours: Hours = read_counts([self._path])[1] if self._path.is_file() else {}
+        self.close()  # what cannot be written is said before anything is counted
 
     def add(self, measures: Measures, prediction: Prediction) -> None:
         """Count N answered images; they are written within ten seconds, together with those that come meanwhile."""
