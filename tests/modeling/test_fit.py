@@ -316,6 +316,12 @@ def test_a_folder_without_a_run_a_damaged_one_and_one_of_another_version_are_tol
     assert Run.load(tmp_path / "run").model().digest == run.model().digest, "it can be used all the same"
     with pytest.raises(MedicError, match="another version of medic wrote it"):
         fit(network(), tiny_prepared, tmp_path / "run", quick)
-    (tmp_path / "run" / "run.json").write_text('{"settings"')
-    with pytest.raises(MedicError, match=r"run\.json is damaged"):
-        Run.load(tmp_path / "run")
+    for text in ('{"settings"', "[]", "{}", '{"settings": {}, "finished": true, "prepared": "."}'):
+        (tmp_path / "run" / "run.json").write_text(text)
+        with pytest.raises(MedicError, match=r"run\.json is damaged"):
+            Run.load(tmp_path / "run")
+    (tmp_path / "run" / "history.csv").write_text("")
+    (tmp_path / "run" / "records.csv").unlink()
+    for read in (lambda gone: gone.history, lambda gone: gone.records):
+        with pytest.raises(MedicError, match=r"(history|records)\.csv is gone or damaged"):
+            read(Run(tmp_path / "run", about))

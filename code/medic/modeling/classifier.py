@@ -73,7 +73,7 @@ class Classifier(nn.Module):
         self.task, self.backbone_name, self.objective = task, backbone, objective or default_objective(task)
         self.preprocessing, self.flips, self.dropout = preprocessing or Preprocessing(), flips, dropout
         self.image_size = about.size if image_size is None else image_size
-        if self.image_size < 1:
+        if not 1 <= self.image_size <= 4096:
             raise MedicError(f"a network cannot learn from images of {image_size} px; give an image_size such as 224")
         self.thresholds: tuple[float, ...] | None = None
         self.scale: tuple[float, ...] | None = None
@@ -211,6 +211,7 @@ class Classifier(nn.Module):
             numbers = {"thresholds": settings["thresholds"], **settings.get("calibration", {})}
             fitted = {name: values and tuple(values) for name, values in numbers.items()}
             fitted["referral"] = Referral.from_dict(settings["referral"]) if "referral" in settings else None
+            model = cls(made_for, **options)
         except (KeyError, TypeError, AttributeError) as error:
             raise MedicError(
                 f"the checkpoint {folder} is damaged or of another version ({error!r}); restore it or train again"
@@ -218,7 +219,6 @@ class Classifier(nn.Module):
         if task is not None and task != made_for:
             theirs, ours = (f"{one.name!r} ({', '.join(one.classes)})" for one in (made_for, task))
             raise MedicError(f"the checkpoint {folder} is for the task {theirs}, not for {ours}; give another")
-        model = cls(made_for, **options)
         for name, value in fitted.items():
             setattr(model, name, value)
         measures = {key.removeprefix(_DISTANCE): weights.pop(key) for key in [*weights] if key.startswith(_DISTANCE)}
@@ -227,7 +227,8 @@ class Classifier(nn.Module):
                 model.distance = FeatureDistance(**measures)
             model.backbone.load_state_dict(weights)
         except (RuntimeError, TypeError) as error:
-            raise MedicError(f"the weights in {folder} do not fit a {model.backbone_name}: {error}") from error
+            why = " ".join(str(error).split())[:300]
+            raise MedicError(f"the weights in {folder} do not fit a {model.backbone_name}: {why}") from error
         return model.eval()
 
     def _start_from(self, folder: Path) -> None:
@@ -255,7 +256,7 @@ def _read(folder: Path) -> tuple[dict, dict[str, Tensor]]:
     except FileNotFoundError as error:
         missing = Path(error.filename or folder / "model.safetensors").name
         raise MedicError(f"there is no checkpoint at {folder} (no {missing}); train one or correct the path") from error
-    except (ValueError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise MedicError(f"the checkpoint {folder} is damaged ({error}); restore it or train again") from error
 
 

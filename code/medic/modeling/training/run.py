@@ -5,8 +5,9 @@ import importlib.metadata
 import json
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,11 +65,18 @@ class Run:
             return None
         try:
             about = json.loads(path.read_text())
-        except ValueError as error:
-            raise MedicError(f"{path} is damaged ({error}); delete the folder and train again") from error
+            [*_] = about["settings"]["recipe"], about["settings"]["model"]["task"], about["finished"], about["prepared"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise MedicError(f"{path} is damaged ({error!r}); delete the folder and train again") from error
         if settings is not None:
             refuse_other_settings(folder, about["settings"], settings)
         return cls(path.parent, about)
+
+    def _read(self, name: str, read: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
+        try:
+            return read(self.folder / name)
+        except (OSError, ValueError) as error:
+            raise MedicError(f"{self.folder / name} is gone or damaged ({error}); restore it or train again") from error
 
     @property
     def finished(self) -> bool:
@@ -83,12 +91,12 @@ class Run:
     @cached_property
     def history(self) -> pd.DataFrame:
         """Loss and metrics by epoch: one row an epoch, columns such as ``train_loss`` and ``validation_accuracy``."""
-        return pd.read_csv(self.folder / "history.csv", float_precision="round_trip")
+        return self._read("history.csv", partial(pd.read_csv, float_precision="round_trip"))
 
     @cached_property
     def records(self) -> pd.DataFrame:
         """The rows it was trained, chosen and tested on, with their split."""
-        return read_records(self.folder / "records.csv")
+        return self._read("records.csv", read_records)
 
     @property
     def prepared(self) -> Prepared:
