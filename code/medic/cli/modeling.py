@@ -107,7 +107,7 @@ def tune(
     prepared: options.PreparedOption = Path("outputs/prepared"),
     save: Annotated[Path, Option("--save", "-s", help="Folder of all studies.")] = Path("outputs/studies"),
     name: options.NameOption = "latest",
-    trials: Annotated[int, Option(help="Trials in all, finished and pruned ones.")] = 20,
+    trials: Annotated[int, Option(min=1, help="Trials in all, finished and pruned ones.")] = 20,
     recipe: options.RecipeOption = None,
     epochs: options.EpochsOption = None,
     backbones: Annotated[list[str] | None, Option("--backbone", help="A network; repeat it to compare.")] = None,

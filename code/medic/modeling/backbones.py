@@ -85,16 +85,16 @@ def backbone(
     """
     about = published(name)
     known = weights in (None, "imagenet") or (isinstance(weights, Path) and _of_timm(name))
-    if not known or not 0 <= (dropout or 0) < 1:
-        raise MedicError(
-            f"{name} has weights 'imagenet' or None (timm/: or a file), not {weights!r}, and a dropout of 0 up to but "
-            f"not 1, not {dropout}"
-        )
+    if not known:
+        raise MedicError(f"{name} has weights 'imagenet' or None, of timm/ also a file, not {str(weights)!r}")
+    if not 0 <= (dropout or 0) < 1:
+        raise MedicError(f"dropout is a share of 0 up to but not 1, such as 0.2, not {dropout}")
     size, build = image_size or about.size, _timm if _of_timm(name) else _torchvision
     try:
         return build(name, outputs, weights, size, dropout)
     except Exception as error:  # hosts, proxies and files fail in many ways: then an error, never random weights
-        remedy = f"weights {weights}: {error}; {about.by_hand}" if weights else error
+        why = " ".join(str(error).split())[:300]
+        remedy = f"weights {weights}: {why}; {about.by_hand}" if weights else why
         raise MedicError(f"{name} cannot be built for images of {size} pixels ({remedy})") from error
 
 

@@ -63,7 +63,7 @@ class Recipe:
             "head_factor": (0 < self.head_factor < math.inf, "a number above 0, such as 10"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
             "seed": (0 <= self.seed < 2**32, "a whole number from 0 to 4294967295"),
-            "workers": (self.workers >= 0, "0 or more"),
+            "workers": (0 <= self.workers <= 256, "0 to 256"),
             "sensitivity": (self.sensitivity is None or 0 < self.sensitivity <= 1, "a share above 0 and up to 1"),
         }
         names = {"schedule": ("one_cycle", "steps"), "precision": ("auto", "32-true", "bf16-mixed", "16-mixed")}
