@@ -15,6 +15,7 @@ from medic.cli import options
 from medic.cli.modeling import evaluate_and_save
 from medic.cli.targets import ask
 from medic.errors import MedicError
+from medic.files import write_bytes
 
 if TYPE_CHECKING:
     from medic.data.prepare import Prepared
@@ -207,7 +208,7 @@ def predict(
     if tta:
         loaded = MeanOverFlips(loaded, ("horizontal",))
     if fresh:
-        to.with_name(f"{to.name}.partial").unlink(missing_ok=True)
+        write_bytes(f"{to}.partial", b"")
     written = predict_to(loaded, store, names, to, at_once=at_once, scheduler=scheduler)
     print(f"{written.predicted} images predicted in {to}")
     print(f"probabilities: {written.referral or 'not calibrated'}")

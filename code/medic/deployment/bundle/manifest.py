@@ -57,10 +57,10 @@ def read_manifest(folder: str | Path) -> Manifest:
     path, again = Path(folder) / MANIFEST, "package the model again or copy the bundle again"
     try:
         values = json.loads(path.read_bytes())
-        if (values["format"], values["version"]) != (FORMAT, VERSION):
+        if (said := (values.get("format"), values.get("version"))) != (FORMAT, VERSION):
             raise MedicError(
-                f"{folder} is no bundle that this medic reads (format {values['format']!r}, version "
-                f"{values['version']!r}, not {FORMAT!r}, {VERSION}); take the medic that wrote it or {again}"
+                f"{folder} is no bundle that this medic reads (format {said[0]!r}, version "
+                f"{said[1]!r}, not {FORMAT!r}, {VERSION}); take the medic that wrote it or {again}"
             )
         manifest = Manifest(values, sha256(path))
     except (FileNotFoundError, NotADirectoryError) as error:
