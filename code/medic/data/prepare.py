@@ -60,6 +60,8 @@ class Prepared:
                 raise ValueError(f"format {manifest['format']}, not {_FORMAT}: another version of medic made it")
             preprocessing = Preprocessing(**manifest["preprocessing"])
             records, skipped = (read_records(folder / name) for name in ("records.csv", "skipped.csv"))
+            if not (records["label"].ge(0) & records["label"].mod(1).eq(0)).all():
+                raise ValueError("records.csv has rows without a label")
         except (OSError, ValueError, KeyError, TypeError) as error:
             why = f"no complete prepared set ({getattr(error, 'strerror', None) or error})"
             raise MedicError(f"{folder} holds {why}; run prepare (again): it goes on") from error
@@ -80,7 +82,10 @@ class Prepared:
 
     def pixels(self, file: str) -> np.ndarray:
         """Return one prepared image, uint8 (size, size, 3) RGB; ``file`` as in the records."""
-        return decode((self.folder / file).read_bytes())
+        try:
+            return decode((self.folder / file).read_bytes())
+        except OSError as error:
+            raise MedicError(f"{self.folder / file} cannot be read ({error.strerror}); run prepare again") from error
 
     def __repr__(self) -> str:
         images = f"{len(self.records)} images of {self.preprocessing.size} px"

@@ -62,6 +62,8 @@ def test_readable_images_are_there_and_the_others_are_listed_with_the_reason(ori
     pixels = prepared.pixels(first["file"]).astype(int)
     assert np.abs(pixels - SETTINGS.pixels(store.read(first["image"]))).mean() < 6
     assert len(prepared.split("test")) == 10
+    with pytest.raises(MedicError, match=r"cannot be read .*; run prepare again"):
+        prepared.pixels("images/none.jpg")
     assert (prepared.folder / PRODUCT_MARK).is_file(), "by which no reader takes it for data"
     with pytest.raises(MedicError, match="no images in the split 'validation', only in test, train"):
         prepared.split("validation")
@@ -77,6 +79,11 @@ def test_what_cannot_become_a_set_is_refused_before_one_is_there(originals, reco
             prepare(rows, open_store(originals), folder, SETTINGS)
         with pytest.raises(MedicError, match="no complete prepared set"):
             Prepared.load(folder)
+    whole = prepare(records, open_store(originals), tmp_path / "b", SETTINGS)
+    for label in (None, -1, 1.5):
+        whole.records.assign(label=label).to_csv(tmp_path / "b" / "records.csv", index=False)
+        with pytest.raises(MedicError, match="rows without a label"):
+            Prepared.load(tmp_path / "b")
 
 
 def test_only_what_is_new_has_changed_or_failed_is_decoded_again(originals, records, tmp_path, decoded):
