@@ -116,10 +116,12 @@ def test_prevalence_is_estimated_where_only_the_mix_of_cases_changed():
     assert np.mean(covered) >= 0.9
 
 
-def test_six_images_that_are_alike_prove_no_mix_of_cases():
-    fitted = reference(np.random.default_rng(5), 300)
-    shares = class_shares(fitted, {"decided": np.array([0, 6, 0, 0, 0])})
-    assert (shares["high"] > 0.1).all()
+@pytest.mark.parametrize("decided", [1, 4])
+def test_six_images_that_are_alike_prove_no_mix_of_cases(decided):
+    fitted = reference(np.random.default_rng(5), 300, mix=(0.4, 0.3, 0.3, 0, 0))  # nothing is decided as 4
+    shares = class_shares(fitted, {"decided": 6 * np.eye(5, dtype=int)[decided]})
+    assert (shares["high"] > 0.1)[:3].all()
+    assert shares["now"].sum() == pytest.approx(1)
 
 
 def test_each_of_several_findings_is_watched_by_itself():
@@ -185,9 +187,11 @@ def test_counts_that_do_not_belong_together_or_cannot_be_written_are_refused(tmp
         files += (tmp_path / str(process)).iterdir()
     with pytest.raises(MedicError, match="another model"):
         read_counts(files)
-    files[0].write_text("no counts\n")
-    with pytest.raises(MedicError, match="holds no counts"):
-        read_counts(files[:1])
+    sound = files[0].read_text()
+    for text in ("no counts\n", '{"hour": 5, "counts": {}}', '{"hour": "2026-11-26T08", "counts": {"decided": [1]}}'):
+        files[0].write_text(text if text.startswith("no") else f"{sound}{text}\n")
+        with pytest.raises(MedicError, match="holds no counts"):
+            read_counts(files[:1])
     with pytest.raises(MedicError, match="no counts are there"):
         read_counts([])
 

@@ -92,9 +92,13 @@ def read_counts(files: Iterable[str | Path]) -> tuple[Reference, Hours]:
         try:
             first, *lines = map(json.loads, Path(file).read_text().splitlines())
             other = Reference.from_dict(first["reference"])
+            bins = {name: len(images) for name, images in other.counts.items()}
             for line in lines:
+                datetime.datetime.fromisoformat(line["hour"])
+                if {name: len(images) for name, images in line["counts"].items()} != bins:
+                    raise ValueError(f"{line['hour']} has other bins than the reference")
                 _add(hours, line["hour"], line["counts"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise MedicError(f"{file} holds no counts of a service ({error}); name its drift-*.jsonl files") from error
         if reference not in (None, other):
             raise MedicError(f"{file} counts for another model than the files before; compare one model at a time")

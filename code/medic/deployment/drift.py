@@ -253,7 +253,8 @@ def class_shares(reference: Reference, counts: Mapping[str, np.ndarray], draws: 
 
     It is right where prevalence changed and the images of each class look as before (black box shift estimation;
     Lipton, Wang and Smola, ICML 2018, PMLR 80, p. 3122). The interval is from a parametric bootstrap of both samples;
-    half an image is added to each decision of the new one (Jeffreys), because a few that are alike prove little.
+    half an image is added to each decision of the new one (Jeffreys), because a few that are alike prove little; to the
+    estimate, too, where the reference has none of the decisions that were made.
 
     Returns:
         See ``Drift.shares``; of several findings, one row a finding.
@@ -265,10 +266,11 @@ def class_shares(reference: Reference, counts: Mapping[str, np.ndarray], draws: 
         joint = np.array(table) / np.sum(table)
         known, seen = (max(1, int(np.sum(images) / reference.design[name])) for images in (table, counts[name]))
         shares = counts[name] / np.sum(counts[name])
+        likely = shares if joint.sum(axis=1) @ shares else (seen * shares + 0.5) / np.sum(seen * shares + 0.5)
         tables = np.concatenate(
             [[joint], rng.multinomial(known, joint.ravel(), draws).reshape(-1, *joint.shape) / known]
         )
-        found = np.concatenate([[shares], rng.dirichlet(seen * shares + 0.5, draws)])
+        found = np.concatenate([[likely], rng.dirichlet(seen * shares + 0.5, draws)])
         # Of each class, the weight that turns the reference's decisions into those found; none can be below 0.
         estimates = (np.linalg.pinv(tables) @ found[..., None])[..., 0] * tables.sum(axis=1)
         estimates = estimates.clip(0) / estimates.clip(0).sum(axis=1, keepdims=True)
