@@ -160,7 +160,8 @@ def in_words(table: pd.DataFrame) -> str:
     for row in (judged.head(1) if differ.empty else differ).itertuples():
         verdict = f"p {row.p_holm:.3f} after Holm's correction"
         if differ.empty:
-            verdict = f"no more than chance; about {row.needed:,.0f} patients would tell such a gap"
+            verdict = "no more than chance"
+            verdict += f"; about {row.needed:,.0f} patients would tell such a gap" if row.needed > 0 else ""
         value = f"{row.metric.replace('_', ' ')} {row.value:.3f}, {row.gap:+.3f} to the rest"
         said.append(f"  {row.column} {row.slice}: {value}, {verdict}")
     return "\n".join(said)
