@@ -244,7 +244,11 @@ def _values(copies: Mapping[str, Path]) -> dict[str, float]:
 def _load_state(path: Path, keys: Mapping[str, str]) -> dict[str, Outcome]:
     """Every notebook's outcome: the earlier one if all it depends on is as it was, waiting otherwise."""
     state = {name: Outcome(name, key=key) for name, key in keys.items()}
-    for one in json.loads(path.read_text(encoding="utf-8")) if path.exists() else []:
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    except ValueError as error:
+        raise MedicError(f"{path} is damaged ({error}); delete it, and all notebooks are run again") from error
+    for one in earlier:
         if one["key"] == keys.get(one["notebook"]):
             failure = Failure(**one["failure"]) if one["failure"] else None
             state[one["notebook"]] = Outcome(**{**one, "failure": failure, "kept": True})

@@ -25,13 +25,18 @@ SMALL_NOTICE = "SMALL sample: real images, too few to compare with anything publ
 SCALAR_MIME = "application/vnd.medic.scalar+json"
 
 PARAMETERS = {
-    "a whole number": (
-        int,
-        "SEED PAIRS PREVIEWS MEASURED SHOWN OPENED TRAINING_IMAGES TEST_IMAGES CALIBRATION_IMAGES IMAGES COPIES EPOCHS "
-        "LESION_EPOCHS BATCH_SIZE REPEATS IMAGE_SIZE DRAWS MIN_PATIENTS TRIALS TRAININGS REQUESTS CLIENTS PORT",
+    "a whole number from 0 on": (lambda value: isinstance(value, int) and value >= 0, "SEED PORT"),
+    "a whole number from 1 on": (
+        lambda value: isinstance(value, int) and value >= 1,
+        "PAIRS PREVIEWS MEASURED SHOWN OPENED TRAINING_IMAGES TEST_IMAGES CALIBRATION_IMAGES IMAGES COPIES EPOCHS "
+        "LESION_EPOCHS BATCH_SIZE REPEATS IMAGE_SIZE DRAWS MIN_PATIENTS TRIALS TRAININGS REQUESTS CLIENTS",
     ),
-    "a number": (int | float, "LEARNING_RATE SENSITIVITY CLINIC PENALTY SMOOTHING AGREEMENT"),
-    "a list": (list | tuple, "WORKERS NETWORKS TARGETS"),
+    "a number": (
+        lambda value: isinstance(value, int | float) and math.isfinite(value),
+        "LEARNING_RATE SENSITIVITY CLINIC PENALTY SMOOTHING AGREEMENT",
+    ),
+    "a folder": (lambda value: isinstance(value, str | os.PathLike), "DATA"),
+    "a list": (lambda value: isinstance(value, list | tuple), "WORKERS NETWORKS TARGETS"),
 }
 """What the notebooks' parameters are, besides names and folders; None, where a notebook takes it, is its own choice."""
 
@@ -94,9 +99,9 @@ def begin(profile: str, data: str | os.PathLike, *, line: str | None = None, see
     from medic import plots
 
     given = sys._getframe(1).f_globals
-    for wanted, (kind, names) in PARAMETERS.items():
+    for wanted, (suits, names) in PARAMETERS.items():
         for name in names.split():
-            if not isinstance(given.get(name), kind | None):
+            if given.get(name) is not None and not suits(given[name]):
                 raise MedicError(f"{name} is {given[name]!r}; it must be {wanted}")
     if profile not in PROFILES:
         raise MedicError(f"PROFILE is {profile!r}; it must be 'quick' or 'full'")
