@@ -309,7 +309,7 @@ def test_behind_token_and_tls_every_door_asks(bundle, serving, photographs, tmp_
     options = ["--token-file", tmp_path / "token", "--certificate", certificate, "--key", tmp_path / "key.pem"]
     expected = bundle.predictor().predict(photographs[:2])
     with serving(bundle, *options, "--workers", "1", "--grpc-port", "0") as locked:
-        for header in (bearer(TOKEN), {"Authorization": f"bearer {TOKEN}"}):
+        for header in (bearer(TOKEN), {"Authorization": f"bearer  {TOKEN}"}):
             with Client(locked.url, headers=header, certificate=certificate) as client:
                 given = client.score(photographs[:2]).probabilities
             np.testing.assert_allclose(given, expected.probabilities, atol=1e-4)
@@ -599,13 +599,17 @@ def test_the_client_asks_once_more_and_then_says_why(scripted, tmp_path, monkeyp
         assert answers == []
 
 
-def test_the_client_says_when_nobody_is_there_or_answers_too_late(tmp_path):
+def test_the_client_says_when_nobody_is_there_or_answers_too_late(tmp_path, monkeypatch):
     with bind("127.0.0.1", 0) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with Client(address, timeout=0.2) as client, pytest.raises(MedicError, match="no answer in time"):
             client.about()
     with pytest.raises(MedicError, match=r"address .* cannot be used"):
         Client("http://127.0.0.1:a-port")
+    for proxy in ("socks5://127.0.0.1:9", "nonsense://x"):
+        monkeypatch.setenv("ALL_PROXY", proxy)
+        with pytest.raises(MedicError, match=r"address .* cannot be used .*proxy"):
+            Client("http://10.0.0.1")
     with Client(address) as client:
         assert not client.ready()
         for ask, reason in (

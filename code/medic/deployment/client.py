@@ -63,7 +63,7 @@ class Client:
             self._http = httpx.Client(
                 base_url=self.url, timeout=timeout, headers=headers, verify=verify, trust_env=proxies
             )
-        except (OSError, httpx.InvalidURL) as error:
+        except (OSError, ImportError, ValueError, httpx.InvalidURL) as error:  # the proxy's may be wrong, too
             wrong = f"certificate {certificate}" if isinstance(error, OSError) else f"address {url!r}"
             raise MedicError(f"the {wrong} cannot be used ({error}); correct it") from error
 

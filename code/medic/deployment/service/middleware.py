@@ -122,6 +122,7 @@ HANDLERS = dict.fromkeys((HTTPException, MedicError, Exception), refuse)
 def check_token(authorization: str, token: str | None) -> None:
     """Refuse an ``Authorization`` header without the token; takes the same time wherever they differ."""
     scheme, _, given = authorization.partition(" ")
+    given = given.strip()
     if token is not None and (scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), token.encode())):
         raise HTTPException(401, "this service asks for a token; send it as 'Authorization: Bearer TOKEN'")
 
