@@ -190,7 +190,7 @@ ERRORS = [
     (("describe", "dermatology"), "no task is called 'dermatology'; there is: retinopathy"),
     (("describe", "retinopathy", "--data", "nowhere"), "nowhere"),
     (("prepare", "retinopathy", "--data", "empty"), "holds no table"),
-    (("describe", "retinopathy", "--data", "no zip"), "no zip file"),
+    (("describe", "retinopathy", "--data", "no zip"), "nor a zip file"),
     (("describe", "retinopathy", "--data", "{data}", "--positive", "x"), "retinopathy has its own classes"),
     (("prepare", "own", "--data", "{moles}", "--positive", "ugly"), "'ugly' cannot be the positive class"),
     (("prepare", "own", "--data", "{moles}", "--images", "nowhere"), "there is no folder or zip file nowhere"),
