@@ -35,13 +35,14 @@ class Brightness:
     preprocessing = Preprocessing(size=32)
 
     def __init__(self, weights: str = "a"):
-        self.digest, self.batches = weights, 0
+        self.digest, self.batches = weights, []
 
     def to_dict(self) -> dict:
         return {"kind": "brightness"}
 
     def predict_pixels(self, images: np.ndarray) -> Prediction:
-        self.batches += images.any()  # a blank image asks only what there is to say
+        # A blank image asks only what there is to say. A list, as threads that add to a number lose some.
+        self.batches += [len(images)] * bool(images.any())
         grade = (images[:, :, :16].mean(axis=(1, 2, 3)) / 64).astype(np.float32)
         distance = np.exp(-np.abs(grade[:, None] - np.arange(5, dtype=np.float32)))
         return Prediction(self.task, (distance / distance.sum(axis=1, keepdims=True)).astype(np.float32), grade)
@@ -161,7 +162,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_file(options, images,
     model = Brightness()
     assert written(images, to, model, **options) == whole
     assert rows_kept(capsys) == 3 * BATCH
-    assert model.batches == COUNT / BATCH - 3, "nothing is done twice"
+    assert len(model.batches) == COUNT / BATCH - 3, "nothing is done twice"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "result.csv", "whole.csv"]
 
 

@@ -79,12 +79,13 @@ def test_a_name_that_is_no_text_is_read_under_one_that_a_table_can_hold(lay):
     assert store.read(store.images()[0]) == PNG
 
 
-def test_of_two_files_of_one_name_in_a_zip_file_the_last_is_read_which_is_said(pack, capsys):
+def test_two_files_of_one_name_are_an_error(pack, lay):
     path = pack("a/1.png", **{"a/2.png": b"first"})
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr("a/2.png", b"last")
-    assert open_store(path).read("a/2.png") == b"last"
-    assert "of 1 names that are there twice, the last file is read" in capsys.readouterr().err
+    for source, name in ((path, "a/2.png"), (lay("ä.png", "a\u0308.png"), "ä.png")):
+        with pytest.raises(MedicError, match=f"holds 1 names twice, such as {name}; rename or remove one of each"):
+            open_store(source).images()
 
 
 def test_backslashes_in_a_zip_file_are_folders(pack):

@@ -5,10 +5,10 @@ import io
 import os
 import re
 import socket
-import sys
 import unicodedata
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property, partial
@@ -61,7 +61,12 @@ class Store:
 
     @cached_property
     def _listed(self) -> Mapping[str, Callable[[], IO[bytes]]]:
-        return self._list()  # by each name what opens the file
+        found = dict(listed := [*self._list()])  # by each name what opens the file
+        if len(found) < len(listed):
+            twice = next(name for name, count in Counter(name for name, _ in listed).items() if count > 1)
+            said = f"{len(listed) - len(found)} names twice, such as {twice}; rename or remove one of each"
+            raise MedicError(f"{self.location} holds {said}")
+        return found
 
     def names(self) -> list[str]:
         """Return all names, sorted; hidden files and what systems leave in folders and archives are left out."""
@@ -107,16 +112,17 @@ class FolderStore(Store):
         MedicError: there is no such folder, or its IDX files hold no images; said when its files are first asked for.
     """
 
-    def _list(self) -> dict[str, Callable[[], IO[bytes]]]:
+    def _list(self) -> list[tuple[str, Callable[[], IO[bytes]]]]:
         if not self.location.is_dir():
             host = socket.gethostname()
             raise MedicError(f"{host} does not see {self.location}; give a folder that all workers share at one place")
         # A name that is no UTF-8 text can be read, but not be written to any table.
         files = ((os.fsencode(file).decode(errors="replace"), file) for file in _files_below(str(self.location)))
-        found = {composed(name): partial(open, self.location / file, "rb") for name, file in files}
-        if any(name.lower().endswith(IMAGE_SUFFIXES) for name in found):
+        found = [(composed(name), partial(open, self.location / file, "rb")) for name, file in files]
+        if any(name.lower().endswith(IMAGE_SUFFIXES) for name, _ in found):
             return found
-        return found | {name: partial(_as_png, pixels) for name, pixels in idx.read_images(self.location).items()}
+        inside = idx.read_images(self.location).items()
+        return found + [(name, partial(_as_png, pixels)) for name, pixels in inside]
 
 
 def _as_png(pixels: np.ndarray) -> IO[bytes]:
@@ -172,12 +178,9 @@ class ZipStore(Store):
                 raise MedicError(f"{self.location} {what}") from error
         return self._opened[1]
 
-    def _list(self) -> dict[str, Callable[[], IO[bytes]]]:
-        named = [(_name(member), partial(self._open, member)) for member in self._archive().infolist()]
-        named = [(name, opened) for name, opened in named if not name.endswith("/") and not is_litter(name)]
-        if twice := len(named) - len(found := dict(named)):
-            print(f"{self.location}: of {twice} names that are there twice, the last file is read", file=sys.stderr)
-        return found
+    def _list(self) -> list[tuple[str, Callable[[], IO[bytes]]]]:
+        found = [(_name(member), partial(self._open, member)) for member in self._archive().infolist()]
+        return [(name, opened) for name, opened in found if not name.endswith("/") and not is_litter(name)]
 
     def _open(self, member: zipfile.ZipInfo) -> IO[bytes]:
         return self._archive().open(member)
@@ -202,9 +205,9 @@ class JointStore(Store):
     def __getstate__(self) -> dict:
         return {"stores": self.stores, "location": self.location}
 
-    def _list(self) -> dict[str, Callable[[], IO[bytes]]]:
+    def _list(self) -> list[tuple[str, Callable[[], IO[bytes]]]]:
         parts = self.stores.items()
-        return {f"{key}/{name}": opened for key, store in parts for name, opened in store._listed.items()}
+        return [(f"{key}/{name}", opened) for key, store in parts for name, opened in store._listed.items()]
 
 
 def open_store(location: str | os.PathLike) -> Store:
