@@ -33,14 +33,13 @@ def _with(plan: Plan, recipe: dict | None = None, **changes: object) -> Plan:
     return replace(plan, recipe=replace(plan.recipe, **(recipe or {})), **changes)
 
 
-SMALL = _with(MEDIC, {"epochs": 10}, image_size=224)
 WAYS = {
     "retinopathy": {
-        "224 px": SMALL,
-        "288 px": _with(SMALL, image_size=288),
-        "frozen": SMALL,
-        "CORN": _with(SMALL, objective=Corn(), weighted=0),
-        "20 epochs": _with(SMALL, {"epochs": 20}),
+        "288 px": MEDIC,
+        "224 px": _with(MEDIC, image_size=224),
+        "CORN": _with(MEDIC, objective=Corn(), weighted=0),
+        "20 epochs": _with(MEDIC, {"epochs": 20}),
+        "frozen": MEDIC,
     },
     "skin_lesion": {"224 px": LESIONS, "frozen": LESIONS, "frozen, 320 px": _with(LESIONS, image_size=320)},
 }

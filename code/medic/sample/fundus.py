@@ -130,12 +130,17 @@ def _optic_disc(pixels: Array, retina: Retina) -> Array:
     axes = retina.disc_radius * retina.radius * rng.uniform((0.86, 1.0), (0.95, 1.1))
     rim = np.array([252, 172 + 40 * pallor, 78 + 75 * pallor]) * rng.uniform(0.9, 1.0)
     cup = np.array([255, 218 + 14 * pallor, 140 + 50 * pallor])
-    y, x = np.mgrid[: retina.size[1], : retina.size[0]].astype(np.float32)
-    x, y = ((np.stack([x, y], -1) - retina.to_pixels(retina.disc)) / axes).clip(-9, 9).transpose(2, 0, 1)
+    centre = retina.to_pixels(retina.disc)
+    left, top = np.floor(centre - 4 * axes).astype(int).clip(0)  # farther away the disc adds nothing
+    right, bottom = np.ceil(centre + 4 * axes).astype(int)
+    part = pixels[top:bottom, left:right]
+    y, x = np.mgrid[: part.shape[0], : part.shape[1]].astype(np.float32)
+    x, y = (x + left - centre[0]) / axes[0], (y + top - centre[1]) / axes[1]
     uneven = 1 + 0.05 * np.sin(np.arctan2(y, x) * 2 + rng.uniform(0, 6))
     over = 0.92 / (1 + np.exp((np.hypot(x, y) * uneven - 1) * rng.uniform(12, 24)))
     inner = 0.8 / (1 + np.exp((np.hypot(x - 0.12 * retina.side, y) - retina.cup) * 9))
-    return (pixels + over[..., None] * (rim + inner[..., None] * (cup - rim) - pixels)).astype(np.float32)
+    part += over[..., None] * (rim + inner[..., None] * (cup - rim) - part)
+    return pixels
 
 
 def _vessels(retina: Retina, beading: float) -> Array:
