@@ -39,7 +39,7 @@ THREE = Task("own", "multiclass", ("boiled", "fried", "raw"))
         ({"head_factor": math.inf}, "head_factor is a number above 0, such as 10, not inf"),
         ({"weight_decay": -1}, "weight_decay is 0 or more"),
         ({"seed": -1}, "seed is a whole number from 0 to 4294967295, not -1"),
-        ({"workers": -1}, "workers is 0 or more"),
+        ({"workers": -1}, "workers is 0 to 256"),
         ({"sensitivity": 1.1}, "sensitivity is a share above 0 and up to 1"),
         ({"schedule": "cosine"}, "schedule is one of one_cycle, steps, not 'cosine'"),
         ({"precision": "8-bit"}, "precision is one of auto, 32-true"),
