@@ -56,22 +56,24 @@ def read_table(tables: Store, file: str, titled: bool = False) -> pd.DataFrame:
     separator = said[1] if said else max([mark for mark in ",;\t" if mark in first] or ",|", key=first.count)
     # Strict, or a quotation mark that is never closed takes lines into its cell, and says nothing.
     layout = {"delimiter": separator, "skipinitialspace": True}
-    lines, numbers, width, header = csv.reader(io.StringIO(text), **layout, strict=True), [number], 0, []
+    lines, numbers = csv.reader(io.StringIO(text), **layout, strict=True), [number]
+    header, width, filled = [], 0, 0
     try:
         for cells in lines:
-            header = header or [cell.strip() for cell in cells] * any(map(str.strip, cells))
+            if any(map(str.strip, cells)):
+                header, filled = header or [cell.strip() for cell in cells], filled + 1
             width = max(width, len(cells))
             numbers.append(number + lines.line_num)
     except csv.Error as error:
         raise MedicError(f"{where} line {numbers[-1]} cannot be read; is there a quotation mark too many?") from error
     titles = set().union(*(group for groups in known()["columns"].values() for group in groups))
     titled = titled or not titles.isdisjoint(map(plain, header))
-    layout |= {"header": None, "names": range(width), "index_col": False, "dtype": str, "na_filter": False}
-    table = pd.read_csv(io.StringIO(text if header else separator), **layout, skip_blank_lines=False).fillna("")
-    table = table.set_axis(numbers[: len(table)]).map(str.strip)
-    table = table[(table != "").any(axis=1)]
-    if len(table) <= titled:
+    if filled <= titled:
         raise MedicError(f"{where} lists no image; it needs one line an image")
+    layout |= {"header": None, "names": range(width), "index_col": False, "dtype": str, "na_filter": False}
+    table = pd.read_csv(io.StringIO(text), **layout, skip_blank_lines=False).fillna("")
+    table = table.set_axis(numbers[:-1]).map(str.strip)
+    table = table[(table != "").any(axis=1)]
     longer = (table.iloc[:, len(header) :] != "").any(axis=1)
     what = f"begins a line of too many columns; is there a {separator!r} in a value, or a line above the titles?"
     refuse(table[0], longer, where, what)
