@@ -22,8 +22,9 @@ NAME = "inference"
 SIZE = 224
 REFERENCE = "torch eager"
 FP32, INT8, LIMIT = "medic fp32", "medic int8", "limit: bare onnxruntime fp32"
-TARGETS = {FP32: 1.8, INT8: 5.0}
-SIZE_TARGET = 0.27
+TARGETS = {INT8: 3.0}
+"""Of one image at a time; as many times as fast as torch."""
+SIZE_TARGET = 0.3
 CALLS = {1: 8, 8: 2}
 """Forward passes in one turn, by the size of the batch: enough that waking the process does not count."""
 PHOTOGRAPHS, JPEG_BYTES = 8, 44_000
@@ -41,7 +42,7 @@ def photographs(data: Path, count: int = PHOTOGRAPHS) -> list[bytes]:
 
 
 def network(data: Path) -> Path:
-    """Make a ResNet-18 with random weights in every form that is measured.
+    """Make an EfficientNet-Lite0 with random weights in every form that is measured.
 
     Returns:
         A folder with ``checkpoint``, the bundles ``fp32`` and ``int8``, ``bare.onnx`` and ``pixels.npy``.
@@ -55,14 +56,14 @@ def network(data: Path) -> Path:
     from medic.modeling.classifier import Classifier
     from medic.task import RETINOPATHY
 
-    folder = ROOT / "outputs" / "benchmarks" / "resnet18"
+    folder = ROOT / "outputs" / "benchmarks" / "efficientnet_lite0"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     files, preprocessing = photographs(data), Preprocessing(size=SIZE)
     pixels = np.stack([preprocessing.pixels(file) for file in files])
     np.save(folder / "pixels.npy", pixels)
     torch.manual_seed(0)
-    model = Classifier(RETINOPATHY, "resnet18", preprocessing=preprocessing, image_size=SIZE).eval()
+    model = Classifier(RETINOPATHY, "efficientnet_lite0", preprocessing=preprocessing, image_size=SIZE).eval()
     model.save(folder / "checkpoint")
     export(model, folder / "fp32.onnx", pixels[:4])
     quantize(folder / "fp32.onnx", folder / "int8.onnx", pixels)
@@ -134,7 +135,9 @@ def timed(folder: Path, batches: dict[int, int], threads: int) -> list[Row]:
         calls = CALLS[batch]
         methods = {name: lambda p=p, b=batch, c=calls: ask(p, b, c) for name, p in processes.items()}
         seconds, metric = interleave(methods, rounds), f"images_per_s_batch_{batch}"
-        found += rows(NAME, seconds, reference=REFERENCE, work=batch * calls, metric=metric, targets=TARGETS)
+        found += rows(
+            NAME, seconds, reference=REFERENCE, work=batch * calls, metric=metric, targets=TARGETS if batch == 1 else {}
+        )
     for process in processes.values():
         process.shutdown()
     return found
@@ -148,7 +151,9 @@ def main() -> None:
     found = timed(folder, {1: 5, 8: 3} if options.quick else {1: 30, 8: 30}, options.threads)
     small, large = ((folder / form / "model.onnx").stat().st_size for form in ("int8", "fp32"))
     found.append(figure(NAME, INT8, "size_over_fp32", small / large, target=SIZE_TARGET, at_most=True))
-    show(found, origin(options.data), f"ResNet-18 at {SIZE} px, random weights; {options.threads} threads each")
+    show(
+        found, origin(options.data), f"EfficientNet-Lite0 at {SIZE} px, random weights; {options.threads} threads each"
+    )
     write(found, NAME, options)
 
 

@@ -103,11 +103,11 @@ def test_a_quick_run_writes_its_table_and_touches_no_committed_figure(name, ours
 @pytest.mark.slow
 def test_inference_compares_every_form_with_eager_torch_and_sets_its_targets(script, network):
     inference = script("inference")
-    rows = {row.method: row for row in inference.timed(network, {8: 1}, threads=1)}
+    rows = {row.method: row for row in inference.timed(network, {1: 1}, threads=1)}
     assert rows[inference.REFERENCE].ratio == 1
-    assert {row.target for row in rows.values()} == {None, 1.8, 5.0}
+    assert {name: row.target for name, row in rows.items() if row.target} == inference.TARGETS
     assert inference.LIMIT in rows
-    assert all(row.value > 0 and row.metric == "images_per_s_batch_8" for row in rows.values())
+    assert all(row.value > 0 and row.metric == "images_per_s_batch_1" for row in rows.values())
 
 
 @pytest.mark.slow
@@ -117,7 +117,8 @@ def test_serving_asks_the_service_as_users_run_it_and_a_plain_endpoint(script, n
     found = serving.served(network / "fp32", script("inference").photographs(sample.parent), 16, 1)
     rates = {row.method: row for row in found if row.metric == "answers_per_s_8_clients"}
     assert list(rates) == [serving.REFERENCE, serving.DECODING, serving.OURS, serving.PLAIN]
-    assert rates[serving.OURS].target == serving.TARGET
+    targets = [row.target for row in found if row.target]
+    assert targets == [serving.ALIKE, serving.ALONE, serving.START]
     waits = [row.value for row in found if row.method == serving.OURS and row.metric == "ms_single_client_p95"]
     assert np.min(waits) > 0
 
