@@ -539,6 +539,16 @@ def test_a_referral_is_three_outputs_of_the_open_protocol(exported, photographs,
     assert [output.name for output in answer.to_grpc().outputs] == list(given)
 
 
+def test_who_computes_alone_has_all_cores_and_others_one_each(bundle, photographs):
+    one, other = (Service(bundle.predictor(), ServerConfig()) for _ in range(2))
+    with one._cores() as alone, other._cores() as second, one._cores() as third:
+        assert [predictor.threads for predictor in (alone, second, third)] == [None, 1, 1]
+        probabilities = [predictor.predict(photographs[:2]).probabilities for predictor in (alone, second)]
+    np.testing.assert_allclose(*probabilities, atol=1e-5)
+    with one._cores() as again:
+        assert again.threads is None
+
+
 @pytest.fixture
 def scripted():
     """A server that gives the answers it is told to, one after the other."""

@@ -32,6 +32,7 @@ def each(
     title: str,
     unit: str = "image",
     scheduler: str | None = None,
+    threads: int | None = None,
 ) -> Iterator[Any]:
     """Apply a function to every item, and give the results in the items' order.
 
@@ -45,11 +46,13 @@ def each(
         unit: what an item is, for the bar.
         scheduler: address of a ``dask.distributed`` scheduler, such as ``tcp://10.0.0.1:8786``; None works here. What a
             worker that dies has not handed over is done by another.
+        threads: here, instead of one a core: more where calls wait for something.
 
     Raises:
         MedicError: the scheduler cannot be reached, has no worker, or its workers die or lack medic.
     """
-    results = _on_cluster(function, items, scheduler) if scheduler else _in_threads(function, items)
+    here = partial(_in_threads, function, items, threads or usable_cores())
+    results = _on_cluster(function, items, scheduler) if scheduler else here()
     # Nothing for work of a moment; a moving bar on a terminal; a line now and then in a log or a notebook.
     pause = 0.2 if sys.stderr.isatty() else 15
     total = len(items) if isinstance(items, Sized) else None
@@ -66,11 +69,11 @@ def _in_order(submit: Callable, items: Iterable, ahead: int) -> Iterator:
         yield result
 
 
-def _in_threads(function: Callable, items: Iterable) -> Iterator:
+def _in_threads(function: Callable, items: Iterable, threads: int) -> Iterator:
     cv2.setNumThreads(1)
-    pool = ThreadPoolExecutor(usable_cores())
+    pool = ThreadPoolExecutor(threads)
     try:
-        yield from _in_order(partial(pool.submit, function), items, 4 * usable_cores())
+        yield from _in_order(partial(pool.submit, function), items, 4 * threads)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

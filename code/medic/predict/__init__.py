@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from medic.data.images.preprocess import Preprocessing
-from medic.data.parallel import each
+from medic.data.parallel import each, usable_cores
 from medic.data.stores import Store
 from medic.errors import ImageError, MedicError
 from medic.task import Prediction, Task
@@ -160,9 +160,9 @@ def answers(
     if scheduler:
         yield from each(partial(_answer, model, store), batches, title="predicting", unit="batch", scheduler=scheduler)
         return
-    with ThreadPoolExecutor(at_once) as network:  # a core each decodes; so many go through the network at a time
+    with ThreadPoolExecutor(at_once) as network:  # while so many go through the network, a core each decodes
         work = partial(_answer, model, store, run=lambda pixels: network.submit(model.predict_pixels, pixels).result())
-        yield from each(work, batches, title="predicting", unit="batch")
+        yield from each(work, batches, title="predicting", unit="batch", threads=usable_cores() + at_once)
 
 
 def _answer(model: Model, store: Store, names: list[str], run: Callable | None = None) -> BatchResult:

@@ -3,13 +3,14 @@
 import asyncio
 import base64
 import contextlib
+import fcntl
 import functools
 import importlib
 import json
 import multiprocessing
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,7 @@ class Service:
 
     def __init__(self, predictor: Predictor, config: "ServerConfig", *, replaces: bool = False):
         self.predictor, self.manifest, self.config, self.replaces = predictor, predictor.manifest, config, replaces
+        self._one_core = Predictor(predictor.folder, threads=1)
         self.under_way = 0  # HTTP requests that are received, computed or answered
         self.draining = False  # true while the worker ends
         self.protocol: asyncio.Task | None = None  # loads the Open Inference Protocol, and opens its gRPC server
@@ -69,8 +71,25 @@ class Service:
         """Classify image files, or prepared pixels uint8 (N, size, size, 3): the prediction, and an answer an image."""
         files = isinstance(images, list)
         pixels = np.stack([self.predictor.pixels(data) for data in images]) if files else images
-        prediction = self.predictor.predict_pixels(pixels)
+        with self._cores() as predictor:
+            prediction = predictor.predict_pixels(pixels)
         return prediction, self._answers(prediction, images if files else [], pixels)
+
+    @contextlib.contextmanager
+    def _cores(self) -> Iterator[Predictor]:
+        """Give all cores to who computes alone, and otherwise one: threads that share cores wait for each other.
+
+        Workers see each other by locks on the graph's file, which end with whoever holds them.
+        """
+        predictor = self._one_core
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(OSError):  # another bundle may have taken the folder's place
+                graph = held.enter_context(open(self.predictor.folder / "model.onnx", "rb"))
+                with contextlib.suppress(OSError):
+                    fcntl.flock(graph, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    predictor = self.predictor
+                fcntl.flock(graph, fcntl.LOCK_SH)
+            yield predictor
 
     def explain(self, data: bytes) -> dict:
         """Classify one image file: the answer with its heatmap, the pixels that the network saw, and words."""
