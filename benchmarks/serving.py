@@ -54,6 +54,8 @@ PREDICT, LOOP = "medic predict", "plain loop, an image at a time"
 CLIENTS = 8
 ALIKE, ALONE, START = 1 / 0.95, 1.15, 3.0
 """At most: time of 8 clients over the bare runtime that decodes; one client's over the plain endpoint; s to start."""
+BATCHED = 1 / 0.97
+"""At most: time of ``medic predict`` over the bare runtime that decodes."""
 FLAT = 1.1
 """The most that ten times as many images may take in memory, against the smaller number."""
 
@@ -217,9 +219,11 @@ def batched(bundle: Path, files: list[bytes], number: int, rounds: int, numbers:
         processes = {name: worker(make, bundle, place) for name, (make, place) in makers.items()}
         with worker(bare, bundle, files, usable_cores()) as raw:
             methods = {name: lambda p=p: ask(p, to) and None for name, p in processes.items()}
-            seconds = interleave(methods | {REFERENCE: lambda: ask(raw, number, False)}, rounds)
+            methods |= {n: lambda d=d: ask(raw, number, d) for n, d in ((REFERENCE, False), (DECODING, True))}
+            seconds = interleave(methods, rounds)
         found = rows("batch", seconds, reference=LOOP, work=number)
         found.append(compared("batch", seconds, PREDICT, REFERENCE))
+        found.append(compared("batch", seconds, PREDICT, DECODING, target=BATCHED, at_most=True))
         peaks = []
         small = cv2.imencode(".jpeg", cv2.resize(cv2.imdecode(np.frombuffer(files[0], np.uint8), 1), (96, 72)))[1]
         for many in numbers:
