@@ -109,13 +109,11 @@ def _rows(way: str, truth: np.ndarray, probabilities: np.ndarray) -> list[Row]:
     if probabilities.shape[1] == 2:
         return [figure("default_plans", way, "auroc", roc_auc_score(truth, probabilities[:, 1]))]
     made = []
-    for rule, decided in (
-        ("most probable", probabilities.argmax(axis=1)),
-        ("expected grade, rounded", (probabilities @ np.arange(probabilities.shape[1])).round().astype(int)),
-    ):
+    expected = (probabilities @ np.arange(probabilities.shape[1])).round().astype(int)
+    for decided, by in ((probabilities.argmax(axis=1), ""), (expected, "_by_expected_grade")):
         kappa = cohen_kappa_score(truth, decided, weights="quadratic")
-        made.append(figure("default_plans", f"{way}: {rule}", "kappa", kappa))
-        made.append(figure("default_plans", f"{way}: {rule}", "macro_f1", f1_score(truth, decided, average="macro")))
+        made.append(figure("default_plans", way, f"kappa{by}", kappa))
+        made.append(figure("default_plans", way, f"macro_f1{by}", f1_score(truth, decided, average="macro")))
     return made
 
 

@@ -84,7 +84,9 @@ def test_two_files_of_one_name_are_an_error(pack, lay):
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr("a/2.png", b"last")
     for source, name in ((path, "a/2.png"), (lay("ä.png", "a\u0308.png"), "ä.png")):
-        with pytest.raises(MedicError, match=f"holds 1 names twice, such as {name}; rename or remove one of each"):
+        with pytest.raises(
+            MedicError, match=f"holds 1 files whose names others have, such as {name}; rename or remove them"
+        ):
             open_store(source).images()
 
 

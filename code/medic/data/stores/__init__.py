@@ -64,8 +64,8 @@ class Store:
         found = dict(listed := [*self._list()])  # by each name what opens the file
         if len(found) < len(listed):
             twice = next(name for name, count in Counter(name for name, _ in listed).items() if count > 1)
-            said = f"{len(listed) - len(found)} names twice, such as {twice}; rename or remove one of each"
-            raise MedicError(f"{self.location} holds {said}")
+            said = f"{len(listed) - len(found)} files whose names others have, such as {twice}"
+            raise MedicError(f"{self.location} holds {said}; rename or remove them")
         return found
 
     def names(self) -> list[str]:
