@@ -64,7 +64,7 @@ def save(figure: Figure, name: str, session: Source) -> None:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
-def show(figure: Figure, dpi: int = 75) -> None:
+def show(figure: Figure, dpi: int = 144) -> None:
     """Show a figure of photographs in a notebook, in 256 colours and `dpi` dots an inch, and close it.
 
     Photographs as PNG are large, and a committed notebook has to stay small; what `save` writes is not affected.
@@ -74,7 +74,7 @@ def show(figure: Figure, dpi: int = 75) -> None:
     display(Image(small_png(figure, dpi)))
 
 
-def small_png(figure: Figure, dpi: int = 75) -> bytes:
+def small_png(figure: Figure, dpi: int = 144) -> bytes:
     """Return a figure as PNG in 256 colours and `dpi` dots an inch; the figure is closed."""
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi)
@@ -83,7 +83,7 @@ def small_png(figure: Figure, dpi: int = 75) -> bytes:
     return small.getvalue()
 
 
-def present(figure: Figure, text: str, name: str, session: Source, *, dpi: int = 75) -> None:
+def present(figure: Figure, text: str, name: str, session: Source, *, dpi: int = 144) -> None:
     """Title a figure, save it as ``<name>.png`` and show it small: ``title``, ``save`` and ``show`` in one."""
     title(figure, text, session)
     save(figure, name, session)

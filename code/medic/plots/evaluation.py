@@ -169,4 +169,4 @@ def heatmaps(explanations: "Sequence[Explanation]") -> Figure:
     ]
     captions = ["no heatmap from this network" if one.of is None else f"for {one.of}" for one in explanations]
     pictures = [*(one.pixels for one in explanations), *covered]
-    return image_grid(pictures, [*names, *captions], columns=len(explanations))
+    return image_grid(pictures, [*names, *captions], columns=len(explanations), side=2.4)
