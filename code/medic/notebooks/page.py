@@ -64,9 +64,10 @@ def convert(copy: Path, source_folder: Path) -> None:
     notebook = nbformat.read(copy, as_version=4)
     pictures = copy.with_name(f"{copy.stem}_files")
     shutil.rmtree(pictures, ignore_errors=True)
-    found = (output.get("data", {}).get("image/png") for cell in notebook.cells for output in cell.get("outputs", []))
-    for number, data in enumerate(filter(None, found), start=1):
-        write_bytes(pictures / f"figure_{number:02d}.png", base64.b64decode(data))
+    shown = (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
+    found = [(kind, data[f"image/{kind}"]) for data in shown for kind in ("png", "jpeg") if f"image/{kind}" in data]
+    for number, (kind, data) in enumerate(found, start=1):
+        write_bytes(pictures / f"figure_{number:02d}.{kind}", base64.b64decode(data))
     # Without these addresses the page works offline; formulas then stay in TeX notation.
     offline = dict.fromkeys(("mathjax_url", "require_js_url", "jquery_url", "mermaid_js_url"), "")
     exporter = HTMLExporter(embed_images=True, exclude_input_prompt=True, exclude_output_prompt=True, **offline)
@@ -104,7 +105,7 @@ def render(
         # A copy from before a change belongs to another run; only what this state vouches for is shown.
         scalars = recorded(copy) if copy.exists() and outcome.status in ("done", "failed") else None
         title, purpose = _opening(root / "code" / outcome.notebook)
-        figures = sorted(copy.with_name(f"{copy.stem}_files").glob("*.png")) if scalars is not None else []
+        figures = sorted(copy.with_name(f"{copy.stem}_files").glob("figure_*")) if scalars is not None else []
         row = {"outcome": outcome, "title": title, "purpose": purpose, "scalars": scalars}
         row["stage"] = outcome.notebook.partition("/")[0]
         finished = datetime.datetime.fromtimestamp(outcome.finished).astimezone()

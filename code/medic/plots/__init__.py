@@ -65,26 +65,25 @@ def save(figure: Figure, name: str, session: Source) -> None:
 
 
 def show(figure: Figure, dpi: int = 144) -> None:
-    """Show a figure of photographs in a notebook, in 256 colours and `dpi` dots an inch, and close it.
-
-    Photographs as PNG are large, and a committed notebook has to stay small; what `save` writes is not affected.
-    """
+    """Show a figure in a notebook at `dpi` dots an inch (``encoded``), and close it."""
     from IPython.display import Image, display
 
-    display(Image(small_png(figure, dpi)))
+    display(Image(encoded(figure, dpi)))
 
 
-def small_png(figure: Figure, dpi: int = 144) -> bytes:
-    """Return a figure as PNG in 256 colours and `dpi` dots an inch; the figure is closed."""
-    drawn, small = io.BytesIO(), io.BytesIO()
+def encoded(figure: Figure, dpi: int = 144) -> bytes:
+    """Return a figure as PNG or, where that is smaller, as of photographs, as JPEG; the figure is closed."""
+    drawn, png, jpeg = io.BytesIO(), io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi)
     plt.close(figure)
-    PIL.Image.open(drawn).convert("RGB").quantize(256).save(small, format="png", optimize=True)
-    return small.getvalue()
+    picture = PIL.Image.open(drawn).convert("RGB")
+    picture.save(png, format="png", optimize=True)
+    picture.save(jpeg, format="jpeg", quality=90, subsampling=0)
+    return min(png.getvalue(), jpeg.getvalue(), key=len)
 
 
 def present(figure: Figure, text: str, name: str, session: Source, *, dpi: int = 144) -> None:
-    """Title a figure, save it as ``<name>.png`` and show it small: ``title``, ``save`` and ``show`` in one."""
+    """Title a figure, save it as ``<name>.png`` and show it: ``title``, ``save`` and ``show`` in one."""
     title(figure, text, session)
     save(figure, name, session)
     show(figure, dpi=dpi)

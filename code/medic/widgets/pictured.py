@@ -56,8 +56,9 @@ class PicturedWidget(anywidget.AnyWidget):
         data, metadata = super()._repr_mimebundle_(**kwargs)
         with mpl.rc_context():
             plots.use_style()
-            picture = plots.small_png(self.static(), dpi=130)
-        return data | {"image/png": base64.b64encode(picture).decode()}, metadata
+            picture = plots.encoded(self.static(), dpi=130)
+        kind = "image/png" if picture.startswith(b"\x89PNG") else "image/jpeg"
+        return data | {kind: base64.b64encode(picture).decode()}, metadata
 
 
 class ImagesWidget(PicturedWidget):

@@ -1,11 +1,13 @@
 """What notebooks call."""
 
+import io
 import os
 from types import SimpleNamespace
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+import PIL.Image
 import pytest
 
 from medic import plots
@@ -105,6 +107,16 @@ def test_only_scalars_are_recorded():
 
 def test_show_source_shows_the_librarys_own_code():
     assert "def find_root" in show_source(find_root).data
+
+
+def test_a_figure_is_shown_in_full_colour_as_png_or_where_that_is_smaller_as_jpeg():
+    found = []
+    for drawn in (np.zeros((200, 300)), np.random.default_rng(0).random((200, 300, 3))):
+        figure, axes = plt.subplots()
+        axes.imshow(drawn)
+        picture = PIL.Image.open(io.BytesIO(plots.encoded(figure, dpi=100)))
+        found.append((picture.format, picture.mode, picture.width))
+    assert found == [("PNG", "RGB", 640), ("JPEG", "RGB", 640)]
 
 
 def test_a_figure_from_the_sample_says_so_and_is_the_same_file_each_time(tmp_path):
