@@ -5,6 +5,8 @@ in place, as they are committed (the sample, the quick profile, no machine's tra
 """
 
 import ast
+import base64
+import io
 import re
 import sys
 from collections.abc import Iterator
@@ -12,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import PIL.Image
 
 from medic.errors import MedicError
 from medic.files import replacing
 from medic.notebooks.run import WIDGET_VIEW, run_cells
 from medic.notebooks.session import SAMPLE, SMALL_NOTICE, SYNTHETIC_NOTICE
 
-MAX_LINES, MAX_CELL_LINES, MAX_BYTES = 200, 30, 1_500_000
+MAX_LINES, MAX_CELL_LINES, MAX_BYTES, MIN_WIDTH = 200, 30, 1_500_000, 900
 CARD = ("You will learn", "Time", "Needs", "Makes")
 ENDING = ("What was made", "What to try", "What comes next")
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
@@ -98,6 +101,10 @@ def _cells(code: list) -> Iterator[str]:
         for output in cell.outputs:
             if output.output_type == "error":
                 yield f"cell {cell.number} ends in {output.ename}; mend it and run all cells again"
+            for picture in (data for kind, data in _data(output).items() if kind in ("image/png", "image/jpeg")):
+                width = PIL.Image.open(io.BytesIO(base64.b64decode(picture))).width
+                if width < MIN_WIDTH:
+                    yield f"cell {cell.number} shows a figure {width} pixels wide, {MIN_WIDTH} at least; draw it wider"
 
 
 def _traces(cells: list) -> Iterator[str]:

@@ -59,6 +59,7 @@ def save(figure: Figure, name: str, session: Source) -> None:
         raise MedicError(f"a figure is saved by its bare name, and {name!r} is not one; write for example 'preview'")
     if session.synthetic and "synthetic" not in figure.get_supxlabel():
         raise MedicError(f"figure {name!r} shows synthetic data and does not say so; title it with medic.plots.title")
+    figure.draw_without_rendering()  # the layout settles only at the second drawing
     with replacing(session.images / f"{name}.png") as temporary:
         # Matplotlib writes its version by default; without it the file depends on the picture alone.
         figure.savefig(temporary, format="png", metadata={"Software": None})
