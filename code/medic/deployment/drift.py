@@ -172,7 +172,7 @@ def compare(reference: Reference, hours: Hours, by: str = "day") -> Drift:
     import pandas as pd
 
     if not hours:
-        raise MedicError("no answered image has been counted yet; ask again when the service has answered some")
+        raise MedicError("no answered image has been counted yet; ask again ten seconds after the first answer")
     ends = sorted({hour[: LENGTH[by]] for hour in hours})
     level, tests = FALSE_ALARMS / LOOKS[by], 2 * len(reference.counts)
     needed = {name: images_needed(reference, name, level / tests) for name in reference.counts}
