@@ -44,8 +44,8 @@ class Work:
 
 
 def has_bf16() -> bool:
-    """Return whether this processor computes in bfloat16."""
-    return torch.cpu._is_avx512_bf16_supported()
+    """Return whether this processor computes in bfloat16, and may."""
+    return "AVX512" in torch.backends.cpu.get_cpu_capability() and torch.cpu._is_avx512_bf16_supported()
 
 
 def compare(work: Work, prepared: Prepared) -> list[Row]:
